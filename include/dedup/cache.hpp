@@ -1,0 +1,193 @@
+// The claim protocol: has this idempotency key been handled?
+//
+//     absent, expired or released --claim--> in flight --complete(receipt)--> completed
+//                                             |  ^  \--release--> released
+//                                    renew -->|  |--claim after the lease ran out (takeover)
+//
+// A Cache decides from a stream's head and appends with that head as the expected sequence; it has
+// no state of its own beyond its options. All functions may be called from any thread, and on one
+// key from several processes' worth of callers: exactly one of them wins.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "dedup/store.hpp"
+
+namespace dedup {
+
+// A time to live of kForever: the key never expires.
+inline constexpr std::chrono::milliseconds kForever = std::chrono::milliseconds::max();
+
+struct CacheOptions {
+    std::string ns = "default";
+    std::chrono::milliseconds ttl = std::chrono::hours{24};  // at least 1 ms, or kForever
+};
+
+// What a successful claim gives. Copyable; its holder may complete, renew or release the claim
+// until another caller's claim, a release or the expiry makes it stale.
+struct Claim {
+    std::string ns;
+    std::string key;
+    std::uint64_t claim_sequence = 0;  // the fence
+    std::int64_t deadline_ms = 0;      // when it may be lost: end of lease, or expiry; 0: never
+    std::uint32_t attempt = 1;
+};
+
+struct Absent {};
+
+struct Claimed {
+    Claim claim;
+};
+
+struct Completed {
+    std::string receipt;
+    std::int64_t completed_at_ms = 0;
+    std::uint64_t claim_sequence = 0;
+    std::string event_id;  // the original one
+    std::string metadata;
+};
+
+struct InFlight {
+    std::string owner;
+    std::int64_t since_ms = 0;
+    std::int64_t lease_until_ms = 0;  // 0: no lease; it holds until expires_at_ms
+    std::int64_t expires_at_ms = 0;   // 0: never
+    std::uint64_t claim_sequence = 0;
+    std::uint32_t attempt = 1;
+    std::string event_id;
+};
+
+// The key is known with another request fingerprint. The request was counted in the stream's
+// conflict record; nothing else about the key has changed.
+struct Mismatch {
+    std::string fingerprint;  // the one that the key is known with
+    State state = State::in_flight;
+    std::int64_t since_ms = 0;
+    std::uint64_t conflicts = 0;  // how many such requests there have been, this one included
+};
+
+struct New {
+    std::uint64_t claim_sequence = 0;
+};
+
+using ClaimOutcome = std::variant<Claimed, Completed, InFlight, Mismatch>;
+using LookupOutcome = std::variant<Absent, Completed, InFlight>;
+using RememberOutcome = std::variant<New, Completed, InFlight, Mismatch>;
+
+struct ClaimOptions {
+    std::string owner;
+    std::string fingerprint;  // empty: not compared
+    std::string event_id;
+    std::string metadata;
+    std::optional<std::chrono::milliseconds> lease;  // at least 1 ms; none: holds until the ttl
+    std::optional<std::chrono::milliseconds> ttl;    // none: the cache's
+    std::optional<std::int64_t> expires_at_ms;       // an absolute expiry instead of a ttl; later
+                                                     // than now
+};
+
+struct ClaimRequest {
+    std::string_view key;
+    ClaimOptions options;
+};
+
+struct CompleteOptions {
+    std::optional<std::chrono::milliseconds> ttl;  // none: what the claim asked for
+    std::optional<std::string> metadata;           // none: the claim's stays
+};
+
+struct Completion {
+    Claim claim;
+    std::string receipt;
+    CompleteOptions options;
+};
+
+struct RememberRequest {
+    std::string_view key;
+    std::string receipt;
+    ClaimOptions options;  // a lease has no meaning here and is refused
+};
+
+class DEDUP_API Cache {
+  public:
+    // `store` must outlive the cache. Bad options show as invalid_argument at the first call.
+    explicit Cache(StreamStore& store, CacheOptions options = {});
+    ~Cache();
+    Cache(const Cache&) = delete;
+    Cache& operator=(const Cache&) = delete;
+
+    // Claims `key` if nobody holds it. A duplicate costs no append. An in-flight claim whose lease
+    // has run out is taken over: the new claim has the next attempt number, the old one is stale.
+    // Errors: invalid_argument, and those of StreamStore::append.
+    [[nodiscard]] Result<ClaimOutcome> claim(std::string_view key,
+                                             const ClaimOptions& options = {});
+
+    // As claim, for a whole span at the cost of one flush. Of two equal keys the first wins and the
+    // second gets what a duplicate gets. The same holds for the other _many calls.
+    [[nodiscard]] std::vector<Result<ClaimOutcome>> claim_many(
+        std::span<const ClaimRequest> requests);
+
+    // Stores the receipt that every later claim of the key will get. Completing a claim again with
+    // equal bytes is a no-op.
+    // Errors: stale_claim, receipt_mismatch, invalid_argument, and those of append.
+    [[nodiscard]] Result<void> complete(const Claim& claim, std::string_view receipt,
+                                        const CompleteOptions& options = {});
+    [[nodiscard]] std::vector<Result<void>> complete_many(std::span<const Completion> completions);
+
+    // Completes whatever claim is current, for callers that have no handle.
+    // Errors: not_claimed, and those of the fenced form except stale_claim.
+    [[nodiscard]] Result<void> complete(std::string_view key, std::string_view receipt,
+                                        const CompleteOptions& options = {});
+
+    // Gives the claim up so that somebody can try again. True if this call released it, false if
+    // there was nothing to release: the key is absent, released or completed.
+    // Errors: stale_claim if somebody else holds the key now, and those of append.
+    [[nodiscard]] Result<bool> release(const Claim& claim);
+
+    // Releases whatever claim is current.
+    [[nodiscard]] Result<bool> release(std::string_view key);
+
+    // Lets the lease run until `lease` from now and keeps the fence; gives the claim with its new
+    // deadline. A claim without a lease gets one. Works after the lease ran out as long as nobody
+    // has taken the claim over.
+    // Errors: stale_claim, invalid_argument, and those of append.
+    [[nodiscard]] Result<Claim> renew(const Claim& claim, std::chrono::milliseconds lease);
+
+    // Claims and completes in one append, for work that is done by recording it.
+    [[nodiscard]] Result<RememberOutcome> remember(std::string_view key, std::string_view receipt,
+                                                   const ClaimOptions& options = {});
+    [[nodiscard]] std::vector<Result<RememberOutcome>> remember_many(
+        std::span<const RememberRequest> requests);
+
+    // What is known of the key. Appends nothing and refreshes nothing.
+    [[nodiscard]] Result<LookupOutcome> lookup(std::string_view key);
+    [[nodiscard]] std::vector<Result<LookupOutcome>> lookup_many(
+        std::span<const std::string_view> keys);
+
+    // Blocks while the key is in flight and its lease, if any, runs; at most `timeout` (of real
+    // time, whatever the store's clock). Gives what lookup gives then: InFlight means that the
+    // time or the lease has run out.
+    [[nodiscard]] Result<LookupOutcome> wait(std::string_view key,
+                                             std::chrono::milliseconds timeout);
+
+  private:
+    class Waiters;  // callers of wait
+
+    template <class Op>
+    std::vector<Result<typename Op::Answer>> settle(std::span<const Op> ops);
+    template <class Op>
+    Result<typename Op::Answer> settle_one(const Op& op);
+
+    StreamStore& store_;
+    CacheOptions options_;
+    std::unique_ptr<Waiters> waiters_;
+};
+
+}  // namespace dedup

@@ -1,0 +1,61 @@
+// The embedded engine: a store in a directory on a local disk.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dedup/store.hpp"
+
+namespace dedup {
+
+enum class Durability : std::uint8_t {
+    sync,   // an acknowledged append survives kill -9, an OS crash and power loss
+    async,  // an acknowledged append survives kill -9; a crash of the OS or the machine may cost
+            // those of the last flush interval. No sequence is used twice even then.
+};
+
+struct OpenOptions {
+    bool read_only = false;  // takes no lock, writes nothing, works beside a live writer
+    bool create = true;      // if there is no store at the path; never when read_only
+    Durability durability = Durability::sync;
+    std::chrono::milliseconds flush_interval{100};  // Durability::async; 1 ms to 1 min
+    std::chrono::milliseconds lock_timeout{0};      // how long to wait for another writer
+    Clock clock = system_now_ms;
+    std::chrono::milliseconds grace = kDefaultGrace;
+    // The size at which a segment is sealed, 64 KiB to 1 GiB. 0: the store chooses, and larger
+    // ones as it grows.
+    std::uint64_t segment_bytes = 0;
+};
+
+// Opens the store in directory `path`, after repairing what a crash left: a torn tail is dropped
+// and a missing or damaged catalog is rebuilt (see StoreStats). One process at a time may have a
+// store open for writing; any number may read beside it.
+// Errors: invalid_argument (no store there, not a store, or bad options), busy (names the pid
+// that writes), unsupported_version, corruption (names file and offset), io, out_of_space.
+[[nodiscard]] DEDUP_API Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
+                                                                  const OpenOptions& options = {});
+
+struct VerifyReport {
+    std::uint64_t segments = 0;
+    std::uint64_t frames = 0;
+    std::uint64_t records = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t index_entries = 0;
+    std::vector<std::string> problems;  // each names a file and an offset, or a catalog entry
+};
+
+// Called now and then with how much of the log has been read.
+using Progress = std::function<void(std::uint64_t bytes_done, std::uint64_t bytes_total)>;
+
+// Reads every frame of the store at `path` and every entry of its catalog, and checks each against
+// the other. Writes nothing; works beside a live writer. Damage is reported, not returned as an
+// error. Errors: those of open with read_only.
+[[nodiscard]] DEDUP_API Result<VerifyReport> verify(const std::filesystem::path& path,
+                                                    const Progress& progress = {});
+
+}  // namespace dedup

@@ -1,0 +1,14 @@
+// A store in memory, for tests and simulation. Nothing survives its destruction.
+#pragma once
+
+#include <memory>
+
+#include "dedup/store.hpp"
+
+namespace dedup {
+
+// Fulfils the whole contract of StreamStore except durability.
+[[nodiscard]] DEDUP_API std::unique_ptr<StreamStore> make_memory_store(
+    Clock clock = system_now_ms, std::chrono::milliseconds grace = kDefaultGrace);
+
+}  // namespace dedup

@@ -1,0 +1,157 @@
+// The contract of a stream store, whichever engine keeps it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dedup/error.hpp"
+#include "dedup/record.hpp"
+
+namespace dedup {
+
+// Gives the time in milliseconds since 1970-01-01 UTC. Called from many threads at once.
+using Clock = std::function<std::int64_t()>;
+
+// The operating system's clock; 0 if that is set before 1970.
+[[nodiscard]] DEDUP_API std::int64_t system_now_ms();
+
+inline constexpr std::size_t kBatchItemsMax = 65'535;                  // in one append
+inline constexpr std::size_t kAtomicBatchBytesMax = 64 * 1024 * 1024;  // encoded
+
+// Names a stream. The views need to live for the call only.
+struct StreamKey {
+    std::string_view ns;
+    std::string_view key;
+};
+
+// One item of a batch: "append `record` if the head of its stream is still `expected_sequence`".
+// The stream is the record's ns and key; an empty or swept stream has head 0. The store assigns
+// record.sequence; a record.claim_sequence of 0 becomes the assigned sequence.
+struct Append {
+    std::uint64_t expected_sequence = 0;
+    Record record;
+};
+
+enum class Batch : std::uint8_t {
+    each,    // items succeed or fail each on its own, in order
+    atomic,  // all items are appended, or none; no stream may be named twice
+};
+
+// A record and where it lies. Stores without files give segment 0.
+struct Version {
+    Record record;
+    std::uint64_t segment = 0;
+    std::uint64_t offset = 0;  // of the frame, in bytes from the start of the segment
+    std::uint64_t bytes = 0;   // of the frame that holds the record
+};
+
+struct ScanOptions {
+    std::string ns;                // empty: every namespace
+    std::string key_prefix;        // empty: every key
+    std::string cursor;            // empty: from the start; else ScanPage::cursor of the last page
+    std::size_t heads_max = 1000;  // per page; at least 1
+};
+
+struct ScanPage {
+    std::vector<Version> heads;
+    std::string cursor;  // empty: that was all. A page may have few or no heads and a cursor.
+};
+
+struct StoreStats {
+    std::string store_id;         // 32 hex digits, random, given when the store was created
+    std::uint64_t in_flight = 0;  // streams by the state of their head, expired ones included
+    std::uint64_t completed = 0;
+    std::uint64_t released = 0;
+    std::uint64_t records = 0;        // all versions, superseded ones included
+    std::uint64_t last_sequence = 0;  // the highest ever assigned; 0 in a new store
+    std::int64_t time_high_ms = 0;    // the highest time that the store has seen
+    std::uint64_t segments_sealed = 0;
+    std::uint64_t segments_unsealed = 0;
+    std::uint64_t log_bytes = 0;      // of all segments
+    std::uint64_t catalog_bytes = 0;  // in use
+    std::uint64_t tail_bytes = 0;     // of the unsealed segments: what a recovery replays
+    std::uint64_t memory_bytes = 0;   // held by the store's own tables
+    // What the last opening had to mend.
+    std::uint64_t torn_bytes_dropped = 0;
+    bool catalog_rebuilt = false;
+    std::string background_error;  // why the last background work failed; empty if it did not
+
+    [[nodiscard]] std::uint64_t streams() const { return in_flight + completed + released; }
+};
+
+// A durable map from (namespace, key) to a stream of records. All functions may be called from
+// any thread. No function blocks for longer than its own I/O and that of the group it joins.
+class DEDUP_API StreamStore {
+  public:
+    virtual ~StreamStore() = default;
+    StreamStore(const StreamStore&) = delete;
+    StreamStore& operator=(const StreamStore&) = delete;
+
+    // Appends each item of `batch` whose expected sequence is the head's, and returns one result
+    // an item: the assigned sequence, or why the item was not appended. Of all appends, from any
+    // thread, that name one stream and one expected sequence, exactly one succeeds. When this
+    // returns, what succeeded is durable as the store's options say, and visible to readers.
+    // An atomic batch in which any item fails appends nothing; its other items get
+    // sequence_conflict with their own head.
+    // Errors an item: sequence_conflict (head_sequence is set), invalid_argument, out_of_space,
+    // read_only, closed, failed, outcome_unknown (the flush failed), corruption, io.
+    [[nodiscard]] virtual std::vector<Result<std::uint64_t>> append(std::span<const Append> batch,
+                                                                    Batch mode = Batch::each) = 0;
+
+    // The newest record of each stream, whatever its state or age; nullopt if there is none.
+    [[nodiscard]] virtual std::vector<Result<std::optional<Record>>> heads(
+        std::span<const StreamKey> streams) = 0;
+
+    [[nodiscard]] Result<std::optional<Record>> head(StreamKey stream) {
+        return std::move(heads({&stream, 1}).front());
+    }
+
+    // All records of a stream that are still stored, oldest first.
+    [[nodiscard]] virtual Result<std::vector<Version>> history(StreamKey stream) = 0;
+
+    // The heads of all streams, a page at a time, in log order. A stream that does not change
+    // between the first page and the last is given exactly once; one that changes meanwhile may
+    // be given again with its newer head. None is left out.
+    [[nodiscard]] virtual Result<ScanPage> scan(const ScanOptions& options) = 0;
+
+    [[nodiscard]] virtual Result<StoreStats> stats() = 0;
+
+    // Makes every append that was acknowledged before this call durable. With Durability::sync
+    // they already are.
+    [[nodiscard]] virtual Result<void> flush() = 0;
+
+    // Flushes and gives up all files and locks. Later calls get Code::closed; closing again is a
+    // no-op. The destructor closes too, but cannot say what failed.
+    [[nodiscard]] virtual Result<void> close() = 0;
+
+    // The store's time: its clock's, but never less than the highest that it has seen.
+    [[nodiscard]] std::int64_t now_ms() { return saw_time(clock_()); }
+
+    [[nodiscard]] std::chrono::milliseconds grace() const { return grace_; }
+
+  protected:
+    StreamStore(Clock clock, std::chrono::milliseconds grace)
+        : clock_(std::move(clock)), grace_(grace) {}
+
+    // Raises the highest time seen to `time_ms` if that is later; returns the highest.
+    std::int64_t saw_time(std::int64_t time_ms) {
+        std::int64_t high = time_high_ms_.load(std::memory_order_relaxed);
+        while (time_ms > high && !time_high_ms_.compare_exchange_weak(high, time_ms)) {
+        }
+        return std::max(high, time_ms);
+    }
+
+  private:
+    Clock clock_;
+    std::chrono::milliseconds grace_;
+    std::atomic<std::int64_t> time_high_ms_{0};
+};
+
+}  // namespace dedup

@@ -1,0 +1,83 @@
+// What the store asks of the operating system: files, directories, a lock, randomness.
+//
+// Everything the engine does to its log goes through an Env, so that a test can put one in place
+// that tears writes, fails flushes and forgets what was not synced.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dedup/error.hpp"
+
+namespace dedup {
+
+using Path = std::filesystem::path;
+
+// An open file. Reads may run beside anything; the other functions need one caller at a time.
+class File {
+  public:
+    virtual ~File() = default;
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
+
+    // Fills `into` from `offset`; gives fewer bytes only at the end of the file.
+    [[nodiscard]] virtual Result<std::size_t> read(std::uint64_t offset, std::span<char> into) = 0;
+    [[nodiscard]] virtual Result<void> write(std::uint64_t offset, std::string_view bytes) = 0;
+    // Makes the contents, and the size if it grew, durable.
+    [[nodiscard]] virtual Result<void> sync() = 0;
+    [[nodiscard]] virtual Result<void> truncate(std::uint64_t bytes) = 0;
+    // Extends the file to `bytes` with zeros that have room on the disk. False: the file system
+    // cannot promise that, and nothing was done.
+    [[nodiscard]] virtual Result<bool> reserve(std::uint64_t bytes) = 0;
+    [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
+
+  protected:
+    File() = default;
+};
+
+// Held until destroyed, and given up by the system when the process dies.
+class Lock {
+  public:
+    virtual ~Lock() = default;
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+
+  protected:
+    Lock() = default;
+};
+
+enum class PathType : std::uint8_t { absent, file, directory, other };
+enum class OpenMode : std::uint8_t { read, write, create };  // create: empties an existing file
+
+class Env {
+  public:
+    virtual ~Env() = default;
+    Env() = default;
+    Env(const Env&) = delete;
+    Env& operator=(const Env&) = delete;
+
+    [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) = 0;
+    [[nodiscard]] virtual Result<PathType> type(const Path& path) = 0;
+    [[nodiscard]] virtual Result<std::vector<std::string>> list(const Path& directory) = 0;
+    [[nodiscard]] virtual Result<void> make_directory(const Path& path) = 0;
+    [[nodiscard]] virtual Result<void> rename(const Path& from, const Path& to) = 0;
+    [[nodiscard]] virtual Result<void> remove(const Path& path) = 0;
+    // Makes the entries of a directory durable: files created, renamed and removed in it.
+    [[nodiscard]] virtual Result<void> sync_directory(const Path& path) = 0;
+    // Errors: busy, with the holder's pid in the message.
+    [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock(const Path& path) = 0;
+    [[nodiscard]] virtual Result<void> random(std::span<char> into) = 0;
+};
+
+[[nodiscard]] Env& posix_env();
+
+// The error for a system call that failed with `os_error` while doing `action` ("write",
+// "create") to `path`.
+[[nodiscard]] Error os_failure(std::string_view action, const Path& path, int os_error);
+
+}  // namespace dedup

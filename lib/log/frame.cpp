@@ -1,0 +1,161 @@
+#include "log/frame.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "record/codec.hpp"
+
+namespace dedup {
+namespace {
+
+constexpr std::uint64_t kOffsetSpread = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio, odd
+
+void put_varint(std::string& out, std::uint64_t value) {
+    while (value >= 0x80) {
+        out.push_back(static_cast<char>(value | 0x80));
+        value >>= 7;
+    }
+    out.push_back(static_cast<char>(value));
+}
+
+bool take_varint(std::string_view& in, std::uint64_t& value) {
+    value = 0;
+    for (unsigned shift = 0; shift < 64 && !in.empty(); shift += 7) {
+        const auto byte = static_cast<unsigned char>(in.front());
+        in.remove_prefix(1);
+        value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            return byte != 0 || shift == 0;
+        }
+    }
+    return false;
+}
+
+std::unexpected<Error> malformed(std::string_view what) {
+    return std::unexpected(Error{Code::corruption, fmt::format("malformed frame: {}", what)});
+}
+
+// 0: no predecessor; else 1 + 4 * (segments back) + state, then the offset.
+void put_link(std::string& out, std::uint64_t segment, const Link& link) {
+    if (link.segment == 0) {
+        put_varint(out, 0);
+        return;
+    }
+    put_varint(out, 1 + (segment - link.segment) * 4 + static_cast<std::uint64_t>(link.state));
+    put_varint(out, link.offset);
+}
+
+bool take_link(std::string_view& in, std::uint64_t segment, Link& link) {
+    std::uint64_t head = 0;
+    if (!take_varint(in, head)) {
+        return false;
+    }
+    link = {};
+    if (head == 0) {
+        return true;
+    }
+    const std::uint64_t back = (head - 1) / 4;
+    const std::uint64_t state = (head - 1) % 4;
+    std::uint64_t offset = 0;
+    if (!take_varint(in, offset) || back >= segment || state > 2 || offset > UINT32_MAX) {
+        return false;
+    }
+    link = {segment - back, static_cast<std::uint32_t>(offset), static_cast<State>(state)};
+    return true;
+}
+
+}  // namespace
+
+std::uint64_t frame_checksum(std::uint64_t salt, std::uint32_t offset, std::string_view checked) {
+    return XXH3_64bits_withSeed(checked.data(), checked.size(), salt ^ (offset * kOffsetSpread));
+}
+
+bool read_frame_header(const char* bytes, FrameHeader& header) {
+    if (load<std::uint32_t>(bytes + kFrameMagicAt) != kFrameMagic) {
+        return false;
+    }
+    header.checksum = load<std::uint64_t>(bytes + kFrameChecksumAt);
+    header.body_bytes = load<std::uint32_t>(bytes + kFrameBodyBytesAt);
+    header.kind = static_cast<FrameKind>(bytes[kFrameKindAt]);
+    header.version = static_cast<std::uint8_t>(bytes[kFrameVersionAt]);
+    header.records = load<std::uint16_t>(bytes + kFrameRecordsAt);
+    header.flushed = load<std::uint32_t>(bytes + kFrameFlushedAt);
+    header.sequence = load<std::uint64_t>(bytes + kFrameSequenceAt);
+    return header.body_bytes <= kFrameBodyBytesMax;
+}
+
+void begin_frame(std::string& out) {
+    out.append(kFrameHeaderBytes, '\0');
+}
+
+void add_record(std::string& out, std::uint64_t segment, const Record& record,
+                std::uint64_t sequence, const Link& link, bool alone) {
+    put_link(out, segment, link);
+    const std::size_t length_at = out.size();
+    if (!alone) {
+        out.append(sizeof(std::uint32_t), '\0');
+    }
+    const std::size_t start = out.size();
+    encode_as(record, sequence, out);
+    if (!alone) {
+        store(out.data() + length_at, static_cast<std::uint32_t>(out.size() - start));
+    }
+}
+
+void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::uint64_t salt,
+                  std::uint32_t offset) {
+    char* frame = out.data() + start;
+    const std::size_t body_bytes = out.size() - start - kFrameHeaderBytes;
+    store(frame + kFrameMagicAt, kFrameMagic);
+    store(frame + kFrameBodyBytesAt, static_cast<std::uint32_t>(body_bytes));
+    store(frame + kFrameKindAt, header.kind);
+    store(frame + kFrameVersionAt, kFrameVersion);
+    store(frame + kFrameRecordsAt, header.records);
+    store(frame + kFrameFlushedAt, header.flushed);
+    store(frame + kFrameSequenceAt, header.sequence);
+    const std::string_view checked(frame + kFrameMagicAt, out.size() - start - kFrameMagicAt);
+    store(frame + kFrameChecksumAt, frame_checksum(salt, offset, checked));
+}
+
+Result<bool> FrameRecords::next(FrameRecord& record) {
+    if (given_ == header_.records) {
+        if (!rest_.empty()) {
+            return malformed("bytes after its last record");
+        }
+        return false;
+    }
+    if (!take_link(rest_, segment_, record.link)) {
+        return malformed(fmt::format("bad link before record {}", given_));
+    }
+    std::size_t bytes = rest_.size();
+    if (header_.records > 1) {
+        if (rest_.size() < sizeof(std::uint32_t)) {
+            return malformed(fmt::format("no length before record {}", given_));
+        }
+        bytes = load<std::uint32_t>(rest_.data());
+        rest_.remove_prefix(sizeof(std::uint32_t));
+        if (bytes > rest_.size()) {
+            return malformed(fmt::format("record {} reaches past its end", given_));
+        }
+    }
+    record.sequence = header_.sequence + given_;
+    record.encoded = rest_.substr(0, bytes);
+    rest_.remove_prefix(bytes);
+    ++given_;
+    return true;
+}
+
+std::string mark_body(std::int64_t time_ms) {
+    std::string body(sizeof time_ms, '\0');
+    store(body.data(), time_ms);
+    return body;
+}
+
+Result<std::int64_t> mark_time(const Frame& frame) {
+    if (frame.body.size() != sizeof(std::int64_t) || frame.header.records != 0) {
+        return malformed("a mark has 8 bytes and no record");
+    }
+    return load<std::int64_t>(frame.body.data());
+}
+
+}  // namespace dedup

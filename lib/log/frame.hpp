@@ -1,0 +1,113 @@
+// Frames: what a segment consists of after its header. docs/format.md is the normative page; the
+// offsets and sizes stand here and nowhere else.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "dedup/error.hpp"
+#include "dedup/record.hpp"
+#include "env/bytes.hpp"
+
+namespace dedup {
+
+inline constexpr std::uint32_t kFrameMagic = 0x4d524644;  // "DFRM"
+inline constexpr std::uint8_t kFrameVersion = 1;
+
+inline constexpr std::size_t kFrameChecksumAt = 0;    // u64, of all that follows
+inline constexpr std::size_t kFrameMagicAt = 8;       // u32
+inline constexpr std::size_t kFrameBodyBytesAt = 12;  // u32
+inline constexpr std::size_t kFrameKindAt = 16;       // u8
+inline constexpr std::size_t kFrameVersionAt = 17;    // u8
+inline constexpr std::size_t kFrameRecordsAt = 18;    // u16
+inline constexpr std::size_t kFrameFlushedAt = 20;    // u32
+inline constexpr std::size_t kFrameSequenceAt = 24;   // u64
+inline constexpr std::size_t kFrameHeaderBytes = 32;
+
+// One record with the largest of every field, or an atomic batch, whichever is more.
+inline constexpr std::size_t kFrameBodyBytesMax = 96 * 1024 * 1024;
+static_assert(kReceiptBytesMax + kMetadataBytesMax + 64 * kLabelBytesMax < kFrameBodyBytesMax);
+
+enum class FrameKind : std::uint8_t {
+    records = 1,  // one record, or the records of an atomic batch
+    mark = 2,     // no record: the highest sequence that may have been assigned, and the time seen
+};
+
+struct FrameHeader {
+    std::uint64_t checksum = 0;
+    std::uint32_t body_bytes = 0;
+    FrameKind kind = FrameKind::records;
+    std::uint8_t version = kFrameVersion;
+    std::uint16_t records = 0;
+    // How much of the segment had been flushed when this frame was written. A valid frame thus
+    // proves that damage below this mark is not the torn tail of a crash.
+    std::uint32_t flushed = 0;
+    std::uint64_t sequence = 0;  // of the first record; the others follow one by one
+};
+
+// Where a record's predecessor in its stream lies, as stored before each record in a frame.
+struct Link {
+    std::uint64_t segment = 0;  // 0: the record has no predecessor
+    std::uint32_t offset = 0;
+    State state = State::in_flight;
+
+    bool operator==(const Link&) const = default;
+};
+
+// A frame whose checksum is right. The views live as long as the bytes that it was read from.
+struct Frame {
+    FrameHeader header;
+    std::uint32_t offset = 0;
+    std::string_view body;
+
+    [[nodiscard]] std::uint64_t bytes() const { return kFrameHeaderBytes + body.size(); }
+};
+
+struct FrameRecord {
+    Link link;
+    std::uint64_t sequence = 0;
+    std::string_view encoded;
+};
+
+// The seed that binds a frame to its store, segment and offset, so that a stale or misplaced
+// frame never passes. `salt` is the segment's.
+[[nodiscard]] std::uint64_t frame_checksum(std::uint64_t salt, std::uint32_t offset,
+                                           std::string_view checked);
+
+// Reads the header's fields from kFrameHeaderBytes bytes. False if they cannot start a frame.
+[[nodiscard]] bool read_frame_header(const char* bytes, FrameHeader& header);
+
+// Building a frame at the end of a buffer: begin, then add each record, then finish.
+void begin_frame(std::string& out);
+
+// `segment` is the id of the segment that the frame will lie in. `alone`: the frame has no other
+// record, so this one needs no length.
+void add_record(std::string& out, std::uint64_t segment, const Record& record,
+                std::uint64_t sequence, const Link& link, bool alone);
+
+// `start` is where in `out` the frame begins, `offset` where it will lie in the segment.
+void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::uint64_t salt,
+                  std::uint32_t offset);
+
+// Gives the records of a frame one after the other.
+class FrameRecords {
+  public:
+    FrameRecords(const Frame& frame, std::uint64_t segment)
+        : rest_(frame.body), header_(frame.header), segment_(segment) {}
+
+    // False: there are no more. Errors: corruption, which says what is wrong with the body.
+    [[nodiscard]] Result<bool> next(FrameRecord& record);
+
+  private:
+    std::string_view rest_;
+    FrameHeader header_;
+    std::uint64_t segment_;
+    std::uint16_t given_ = 0;
+};
+
+// A whole mark frame's body.
+[[nodiscard]] std::string mark_body(std::int64_t time_ms);
+[[nodiscard]] Result<std::int64_t> mark_time(const Frame& frame);
+
+}  // namespace dedup

@@ -1,0 +1,152 @@
+#include "log/frame_reader.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+
+namespace dedup {
+namespace {
+
+constexpr std::uint64_t kBlockBytes = 256 * 1024;
+
+// Whether a valid frame at `candidate` says that `offset` had been flushed before it was written.
+Result<bool> proves_flushed(const Segment& segment, std::uint64_t candidate, std::uint64_t offset,
+                            FrameBuffer& buffer) {
+    std::array<char, kFrameHeaderBytes> bytes;
+    const auto got = segment.file().read(candidate, bytes);
+    if (!got) {
+        return std::unexpected(got.error());
+    }
+    // Judged before the checksum, so that bytes which merely look like frames cost little.
+    FrameHeader header;
+    if (*got < bytes.size() || !read_frame_header(bytes.data(), header) ||
+        header.flushed <= offset || header.flushed > candidate) {
+        return false;
+    }
+    const auto frame = segment.find_frame(static_cast<std::uint32_t>(candidate), buffer);
+    if (!frame) {
+        return std::unexpected(frame.error());
+    }
+    return frame->has_value();
+}
+
+}  // namespace
+
+FrameReader::FrameReader(const Segment& segment, std::uint64_t start, std::uint64_t end)
+    : segment_(segment), offset_(start), end_(end), block_at_(start) {}
+
+// Makes `bytes` bytes from offset_ available in the block; false if the segment ends before.
+Result<bool> FrameReader::fill(std::uint64_t bytes) {
+    if (offset_ + bytes <= block_at_ + block_bytes_) {
+        return true;
+    }
+    if (offset_ + bytes > end_) {
+        return false;
+    }
+    const std::uint64_t want = std::min(std::max(bytes, kBlockBytes), end_ - offset_);
+    const std::uint64_t kept = block_at_ + block_bytes_ - offset_;
+    if (want > block_room_) {
+        auto room = std::make_unique_for_overwrite<char[]>(want);
+        if (kept != 0) {
+            std::memcpy(room.get(), block_.get() + (offset_ - block_at_), kept);
+        }
+        block_ = std::move(room);
+        block_room_ = want;
+    } else {
+        std::memmove(block_.get(), block_.get() + (offset_ - block_at_), kept);
+    }
+    const auto got = segment_.file().read(offset_ + kept, {block_.get() + kept, want - kept});
+    if (!got) {
+        return std::unexpected(got.error());
+    }
+    block_at_ = offset_;
+    block_bytes_ = kept + *got;
+    return bytes <= block_bytes_;
+}
+
+Result<std::optional<Frame>> FrameReader::next() {
+    const auto header_there = fill(kFrameHeaderBytes);
+    if (!header_there) {
+        return std::unexpected(header_there.error());
+    }
+    Frame frame;
+    if (!*header_there || !read_frame_header(block_.get() + (offset_ - block_at_), frame.header)) {
+        return std::nullopt;
+    }
+    const std::uint64_t bytes = kFrameHeaderBytes + frame.header.body_bytes;
+    const auto body_there = fill(bytes);
+    if (!body_there) {
+        return std::unexpected(body_there.error());
+    }
+    if (!*body_there) {
+        return std::nullopt;
+    }
+    const char* start = block_.get() + (offset_ - block_at_);
+    const std::string_view checked(start + kFrameMagicAt, bytes - kFrameMagicAt);
+    frame.offset = static_cast<std::uint32_t>(offset_);
+    if (frame_checksum(segment_.salt(), frame.offset, checked) != frame.header.checksum) {
+        return std::nullopt;
+    }
+    if (frame.header.version != kFrameVersion ||
+        (frame.header.kind != FrameKind::records && frame.header.kind != FrameKind::mark)) {
+        return std::unexpected(Error{
+            Code::unsupported_version,
+            fmt::format("{} has a frame of version {} and kind {} at offset {}, which this program "
+                        "does not know; use a newer one",
+                        segment_.path().string(), frame.header.version,
+                        static_cast<int>(frame.header.kind), offset_)});
+    }
+    frame.body = {start + kFrameHeaderBytes, frame.header.body_bytes};
+    offset_ += bytes;
+    return frame;
+}
+
+Result<Tail> inspect_tail(const Segment& segment, std::uint64_t offset, std::uint64_t end) {
+    std::array<char, sizeof kFrameMagic> magic_bytes;
+    store(magic_bytes.data(), kFrameMagic);
+    const std::string_view magic(magic_bytes.data(), magic_bytes.size());
+
+    Tail tail;
+    FrameBuffer frame_bytes;
+    const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
+    std::uint64_t at = offset;
+    while (at < end) {
+        const auto got = segment.file().read(at, {block.get(), std::min(kBlockBytes, end - at)});
+        if (!got) {
+            return std::unexpected(got.error());
+        }
+        const std::string_view bytes(block.get(), *got);
+        if (const auto last = bytes.find_last_not_of('\0'); last != std::string_view::npos) {
+            tail.torn_bytes = at + last + 1 - offset;
+        }
+        for (auto found = bytes.find(magic); found != std::string_view::npos;
+             found = bytes.find(magic, found + 1)) {
+            if (at + found < offset + kFrameMagicAt) {
+                continue;
+            }
+            const auto proof =
+                proves_flushed(segment, at + found - kFrameMagicAt, offset, frame_bytes);
+            if (!proof) {
+                return std::unexpected(proof.error());
+            }
+            if (*proof) {
+                return std::unexpected(segment.corruption(
+                    offset, fmt::format("a later frame at {} proves that these bytes had been "
+                                        "flushed; `dedupctl verify` lists all damage",
+                                        at + found - kFrameMagicAt)));
+            }
+        }
+        if (bytes.size() <= magic.size()) {
+            break;
+        }
+        // Blocks overlap so that a magic across their border is found.
+        const bool last_block = at + bytes.size() >= end;
+        at += last_block ? bytes.size() : bytes.size() - magic.size() + 1;
+    }
+    return tail;
+}
+
+}  // namespace dedup

@@ -1,0 +1,187 @@
+#include "log/segment.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+namespace dedup {
+namespace {
+
+constexpr std::string_view kSuffix = ".log";
+constexpr std::size_t kIdDigits = 16;
+// Most frames are smaller, so that one read fetches header and body together.
+constexpr std::size_t kFirstReadBytes = 512;
+static_assert(kFirstReadBytes <= FrameBuffer::kInlineBytes);
+
+std::uint64_t header_checksum(std::string_view header) {
+    return XXH3_64bits(header.data(), kSegmentChecksumAt);
+}
+
+std::uint64_t segment_salt(const SegmentHeader& header) {
+    return XXH3_64bits_withSeed(header.store_id.data(), header.store_id.size(), header.id);
+}
+
+Result<SegmentHeader> decode_segment_header(const Path& path, std::string_view bytes) {
+    const auto damaged = [&](std::string_view what) {
+        return std::unexpected(Error{
+            Code::corruption, fmt::format("{} is damaged at offset 0: {}", path.string(), what)});
+    };
+    if (bytes.size() < kSegmentHeaderBytes || !bytes.starts_with(kSegmentMagic)) {
+        return damaged("it does not begin with a segment header");
+    }
+    // The version is judged before the checksum, whose place a newer version may have moved.
+    const auto version = load<std::uint32_t>(bytes.data() + kSegmentVersionAt);
+    if (version > kSegmentVersion) {
+        return std::unexpected(
+            Error{Code::unsupported_version,
+                  fmt::format("{} has format version {}, and this program knows versions up to {}; "
+                              "use a newer one",
+                              path.string(), version, kSegmentVersion)});
+    }
+    if (load<std::uint64_t>(bytes.data() + kSegmentChecksumAt) != header_checksum(bytes)) {
+        return damaged("the checksum of the segment header is wrong");
+    }
+    SegmentHeader header;
+    std::memcpy(header.store_id.data(), bytes.data() + kSegmentStoreIdAt, header.store_id.size());
+    header.id = load<std::uint64_t>(bytes.data() + kSegmentIdAt);
+    header.previous_id = load<std::uint64_t>(bytes.data() + kSegmentPreviousIdAt);
+    header.previous_bytes = load<std::uint64_t>(bytes.data() + kSegmentPreviousBytesAt);
+    header.next_sequence = load<std::uint64_t>(bytes.data() + kSegmentNextSequenceAt);
+    header.time_high_ms = load<std::int64_t>(bytes.data() + kSegmentTimeHighAt);
+    return header;
+}
+
+}  // namespace
+
+std::string segment_file_name(std::uint64_t id) {
+    return fmt::format("{:016}{}", id, kSuffix);
+}
+
+std::optional<std::uint64_t> segment_id(std::string_view file_name) {
+    if (file_name.size() != kIdDigits + kSuffix.size() || !file_name.ends_with(kSuffix)) {
+        return std::nullopt;
+    }
+    std::uint64_t id = 0;
+    const auto [end, error] = std::from_chars(file_name.data(), file_name.data() + kIdDigits, id);
+    if (error != std::errc() || end != file_name.data() + kIdDigits || id == 0) {
+        return std::nullopt;
+    }
+    return id;
+}
+
+std::string encode_segment_header(const SegmentHeader& header) {
+    std::string bytes(kSegmentHeaderBytes, '\0');
+    char* to = bytes.data();
+    std::memcpy(to + kSegmentMagicAt, kSegmentMagic.data(), kSegmentMagic.size());
+    store(to + kSegmentVersionAt, kSegmentVersion);
+    store(to + kSegmentHeaderBytesAt, static_cast<std::uint32_t>(kSegmentHeaderBytes));
+    store(to + kSegmentStoreIdAt, header.store_id);
+    store(to + kSegmentIdAt, header.id);
+    store(to + kSegmentPreviousIdAt, header.previous_id);
+    store(to + kSegmentPreviousBytesAt, header.previous_bytes);
+    store(to + kSegmentNextSequenceAt, header.next_sequence);
+    store(to + kSegmentTimeHighAt, header.time_high_ms);
+    store(to + kSegmentChecksumAt, header_checksum(bytes));
+    return bytes;
+}
+
+char* FrameBuffer::grow(std::size_t bytes) {
+    if (bytes <= kInlineBytes) {
+        return inline_.data();
+    }
+    large_ = std::make_unique_for_overwrite<char[]>(bytes);
+    std::memcpy(large_.get(), inline_.data(), kInlineBytes);
+    return large_.get();
+}
+
+Segment::Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header)
+    : file_(std::move(file)),
+      path_(std::move(path)),
+      header_(header),
+      salt_(segment_salt(header)) {}
+
+Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, std::uint64_t id) {
+    const Path path = log / segment_file_name(id);
+    auto file = env.open(path, OpenMode::read);
+    if (!file) {
+        return std::unexpected(file.error());
+    }
+    std::array<char, kSegmentHeaderBytes> bytes;
+    const auto got = (*file)->read(0, bytes);
+    if (!got) {
+        return std::unexpected(got.error());
+    }
+    const auto header = decode_segment_header(path, {bytes.data(), *got});
+    if (!header) {
+        return std::unexpected(header.error());
+    }
+    if (header->id != id) {
+        return std::unexpected(
+            Error{Code::corruption, fmt::format("{} is damaged at offset {}: it holds segment {}",
+                                                path.string(), kSegmentIdAt, header->id)});
+    }
+    return std::make_shared<const Segment>(std::move(*file), path, *header);
+}
+
+Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuffer& buffer) const {
+    const auto got = file_->read(offset, {buffer.inline_bytes(), kFirstReadBytes});
+    if (!got) {
+        return std::unexpected(got.error());
+    }
+    Frame frame;
+    if (*got < kFrameHeaderBytes || !read_frame_header(buffer.inline_bytes(), frame.header)) {
+        return std::nullopt;
+    }
+    const std::size_t bytes = kFrameHeaderBytes + frame.header.body_bytes;
+    const char* start = buffer.inline_bytes();
+    if (bytes > *got) {
+        if (*got < kFirstReadBytes) {
+            return std::nullopt;  // the file ends within the frame
+        }
+        // A damaged length must not cost more memory than the file has bytes.
+        const auto file_bytes = file_->size();
+        if (!file_bytes) {
+            return std::unexpected(file_bytes.error());
+        }
+        if (offset + bytes > *file_bytes) {
+            return std::nullopt;
+        }
+        char* room = buffer.grow(bytes);
+        const auto rest = file_->read(offset + *got, {room + *got, bytes - *got});
+        if (!rest) {
+            return std::unexpected(rest.error());
+        }
+        if (*rest < bytes - *got) {
+            return std::nullopt;
+        }
+        start = room;
+    }
+    const std::string_view checked(start + kFrameMagicAt, bytes - kFrameMagicAt);
+    if (frame_checksum(salt_, offset, checked) != frame.header.checksum) {
+        return std::nullopt;
+    }
+    frame.offset = offset;
+    frame.body = {start + kFrameHeaderBytes, frame.header.body_bytes};
+    return frame;
+}
+
+Result<Frame> Segment::read_frame(std::uint32_t offset, FrameBuffer& buffer) const {
+    auto frame = find_frame(offset, buffer);
+    if (!frame) {
+        return std::unexpected(frame.error());
+    }
+    if (!*frame) {
+        return std::unexpected(corruption(offset, "there is no valid frame"));
+    }
+    return **frame;
+}
+
+Error Segment::corruption(std::uint64_t offset, std::string_view what) const {
+    return {Code::corruption,
+            fmt::format("{} is damaged at offset {}: {}", path_.string(), offset, what)};
+}
+
+}  // namespace dedup

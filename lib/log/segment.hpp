@@ -1,0 +1,102 @@
+// Segments: the files of the log. A header, then frames; only ever appended to.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "env/env.hpp"
+#include "log/frame.hpp"
+
+namespace dedup {
+
+using StoreId = std::array<char, 16>;
+
+inline constexpr std::string_view kSegmentMagic = "DEDUPLOG";
+inline constexpr std::uint32_t kSegmentVersion = 1;
+
+inline constexpr std::size_t kSegmentMagicAt = 0;           // 8 bytes
+inline constexpr std::size_t kSegmentVersionAt = 8;         // u32
+inline constexpr std::size_t kSegmentHeaderBytesAt = 12;    // u32
+inline constexpr std::size_t kSegmentStoreIdAt = 16;        // 16 bytes
+inline constexpr std::size_t kSegmentIdAt = 32;             // u64
+inline constexpr std::size_t kSegmentPreviousIdAt = 40;     // u64; 0: this is the first
+inline constexpr std::size_t kSegmentPreviousBytesAt = 48;  // u64
+inline constexpr std::size_t kSegmentNextSequenceAt = 56;   // u64
+inline constexpr std::size_t kSegmentTimeHighAt = 64;       // i64
+inline constexpr std::size_t kSegmentChecksumAt = 72;       // u64, of all before it
+inline constexpr std::size_t kSegmentHeaderBytes = 80;
+
+inline constexpr std::uint64_t kSegmentBytesMin = 64 * 1024;
+inline constexpr std::uint64_t kSegmentBytesMax = 1024 * 1024 * 1024;
+// A frame may begin just below the limit, and every offset must fit 32 bits.
+static_assert(kSegmentBytesMax + kFrameHeaderBytes + kFrameBodyBytesMax < UINT32_MAX);
+
+struct SegmentHeader {
+    StoreId store_id{};
+    std::uint64_t id = 0;
+    std::uint64_t previous_id = 0;
+    std::uint64_t previous_bytes = 0;  // the exact length of the segment before
+    std::uint64_t next_sequence = 1;   // every sequence assigned before is lower
+    std::int64_t time_high_ms = 0;     // the highest time that the store had seen
+};
+
+// "0000000000000001.log"
+[[nodiscard]] std::string segment_file_name(std::uint64_t id);
+// The id in such a name; nullopt for any other name.
+[[nodiscard]] std::optional<std::uint64_t> segment_id(std::string_view file_name);
+
+[[nodiscard]] std::string encode_segment_header(const SegmentHeader& header);
+
+// Bytes of one frame, on the stack while they are few.
+class FrameBuffer {
+  public:
+    static constexpr std::size_t kInlineBytes = 1024;
+
+    // Room for `bytes`; what was there is kept if it was at most kInlineBytes.
+    [[nodiscard]] char* grow(std::size_t bytes);
+    [[nodiscard]] char* inline_bytes() { return inline_.data(); }
+
+  private:
+    std::array<char, kInlineBytes> inline_;
+    std::unique_ptr<char[]> large_;
+};
+
+// A segment open for reading. Immutable; any number of threads may read at once.
+class Segment {
+  public:
+    Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header);
+
+    // Opens the file and checks its header against its name.
+    // Errors: corruption, unsupported_version, io.
+    [[nodiscard]] static Result<std::shared_ptr<const Segment>> open(Env& env, const Path& log,
+                                                                     std::uint64_t id);
+
+    [[nodiscard]] std::uint64_t id() const { return header_.id; }
+    [[nodiscard]] const SegmentHeader& header() const { return header_; }
+    [[nodiscard]] const Path& path() const { return path_; }
+    [[nodiscard]] File& file() const { return *file_; }
+    [[nodiscard]] std::uint64_t salt() const { return salt_; }
+
+    // Reads the frame at `offset` and checks it; nullopt if there is no valid frame there.
+    // The frame's views live as long as `buffer` is left alone.
+    [[nodiscard]] Result<std::optional<Frame>> find_frame(std::uint32_t offset,
+                                                          FrameBuffer& buffer) const;
+
+    // As find_frame, for a place where a frame must be. Errors: corruption, io.
+    [[nodiscard]] Result<Frame> read_frame(std::uint32_t offset, FrameBuffer& buffer) const;
+
+    // "<path> is damaged at offset <n>: <what>".
+    [[nodiscard]] Error corruption(std::uint64_t offset, std::string_view what) const;
+
+  private:
+    std::shared_ptr<File> file_;
+    Path path_;
+    SegmentHeader header_;
+    std::uint64_t salt_;
+};
+
+}  // namespace dedup

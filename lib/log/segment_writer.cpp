@@ -1,0 +1,166 @@
+#include "log/segment_writer.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace dedup {
+namespace {
+
+// Room is reserved in growing steps: small stores stay small, and large ones reserve rarely.
+constexpr std::uint64_t kReserveBytesMin = 64 * 1024;
+constexpr std::uint64_t kReserveBytesMax = 16 * 1024 * 1024;
+constexpr std::uint64_t kRewriteBlockBytes = 1024 * 1024;
+
+Result<void> rewrite(File& file, std::uint64_t from, std::uint64_t end) {
+    std::vector<char> block(std::min(kRewriteBlockBytes, end - from));
+    while (from < end) {
+        const auto got =
+            file.read(from, {block.data(), std::min<std::uint64_t>(block.size(), end - from)});
+        if (!got) {
+            return std::unexpected(got.error());
+        }
+        if (auto written = file.write(from, {block.data(), *got}); !written) {
+            return written;
+        }
+        from += *got;
+    }
+    return {};
+}
+
+}  // namespace
+
+SegmentWriter::SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
+                             std::uint64_t end)
+    : file_(file),
+      segment_(std::make_shared<const Segment>(std::move(file), std::move(path), header)),
+      written_(end),
+      flushed_(end),
+      reserved_(end) {}
+
+Result<std::unique_ptr<SegmentWriter>> SegmentWriter::create(Env& env, const Path& log,
+                                                             const SegmentHeader& header) {
+    // A file gets its name only once its header is durable, so that a segment with a bad header
+    // can only be a damaged one.
+    const Path path = log / segment_file_name(header.id);
+    const Path unnamed = path.string() + ".tmp";
+    auto file = env.open(unnamed, OpenMode::create);
+    if (!file) {
+        return std::unexpected(file.error());
+    }
+    auto done = (*file)->write(0, encode_segment_header(header));
+    if (done) {
+        done = (*file)->sync();
+    }
+    if (done) {
+        done = env.rename(unnamed, path);
+    }
+    if (done) {
+        done = env.sync_directory(log);
+    }
+    if (!done) {
+        return std::unexpected(done.error());
+    }
+    return std::unique_ptr<SegmentWriter>(
+        new SegmentWriter(std::move(*file), path, header, kSegmentHeaderBytes));
+}
+
+Result<std::unique_ptr<SegmentWriter>> SegmentWriter::resume(Env& env, const Path& log,
+                                                             const SegmentHeader& header,
+                                                             std::uint64_t flushed,
+                                                             std::uint64_t end) {
+    const Path path = log / segment_file_name(header.id);
+    auto file = env.open(path, OpenMode::write);
+    if (!file) {
+        return std::unexpected(file.error());
+    }
+    auto done = (*file)->truncate(end);
+    if (done) {
+        done = rewrite(**file, std::min(flushed, end), end);
+    }
+    if (done) {
+        done = (*file)->sync();
+    }
+    if (!done) {
+        return std::unexpected(done.error());
+    }
+    return std::unique_ptr<SegmentWriter>(new SegmentWriter(std::move(*file), path, header, end));
+}
+
+void SegmentWriter::finish(std::size_t start, FrameKind kind, std::uint16_t records,
+                           std::uint64_t sequence) {
+    FrameHeader header;
+    header.kind = kind;
+    header.records = records;
+    header.flushed = static_cast<std::uint32_t>(flushed_.load());
+    header.sequence = sequence;
+    finish_frame(buffer_, start, header, segment_->salt(),
+                 static_cast<std::uint32_t>(written_ + start));
+}
+
+Result<Frame> SegmentWriter::read_frame(std::uint32_t offset, FrameBuffer& bytes) const {
+    if (offset < written_) {
+        return segment_->read_frame(offset, bytes);
+    }
+    Frame frame;
+    const char* start = buffer_.data() + (offset - written_);
+    if (!read_frame_header(start, frame.header)) {
+        return std::unexpected(segment_->corruption(offset, "the frame in memory is damaged"));
+    }
+    frame.offset = offset;
+    frame.body = {start + kFrameHeaderBytes, frame.header.body_bytes};
+    return frame;
+}
+
+Result<void> SegmentWriter::reserve() {
+    if (!can_reserve_ || end() <= reserved_) {
+        return {};
+    }
+    const std::uint64_t ahead = std::clamp(end(), kReserveBytesMin, kReserveBytesMax);
+    // Where there is no room for a whole step, there may still be room for this write.
+    for (const std::uint64_t bytes : {end() + ahead, end()}) {
+        const auto done = file_->reserve(bytes);
+        if (done) {
+            can_reserve_ = *done;
+            reserved_ = bytes;
+            return {};
+        }
+        if (done.error().code != Code::out_of_space || bytes == end()) {
+            return std::unexpected(done.error());
+        }
+    }
+    return {};
+}
+
+Result<void> SegmentWriter::write() {
+    if (buffer_.empty()) {
+        return {};
+    }
+    if (auto done = file_->write(written_, buffer_); !done) {
+        return done;
+    }
+    written_ += buffer_.size();
+    buffer_.clear();
+    return {};
+}
+
+Result<void> SegmentWriter::sync_written() {
+    const std::uint64_t written = written_;
+    if (flushed_ == written) {
+        return {};
+    }
+    if (auto done = file_->sync(); !done) {
+        return done;
+    }
+    flushed_ = written;
+    return {};
+}
+
+Result<void> SegmentWriter::trim() {
+    if (reserved_ <= written_) {
+        return {};
+    }
+    reserved_ = written_;
+    return file_->truncate(written_);
+}
+
+}  // namespace dedup

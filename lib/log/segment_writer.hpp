@@ -1,0 +1,73 @@
+// Writing the newest segment of the log.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "log/segment.hpp"
+
+namespace dedup {
+
+// Collects frames in memory, writes them in one piece and flushes. One caller at a time, except
+// for sync_written().
+class SegmentWriter {
+  public:
+    // Creates the segment's file durably: header and directory entry are on the disk when this
+    // returns. Errors: out_of_space and others, with nothing left under the segment's name.
+    [[nodiscard]] static Result<std::unique_ptr<SegmentWriter>> create(Env& env, const Path& log,
+                                                                       const SegmentHeader& header);
+
+    // Goes on in an existing segment whose valid frames end at `end`: cuts off what lies beyond,
+    // writes the bytes from `flushed` on again, and flushes. Writing them again is needed because
+    // a flush that failed earlier may have left them in the page cache only, marked as clean.
+    [[nodiscard]] static Result<std::unique_ptr<SegmentWriter>> resume(Env& env, const Path& log,
+                                                                       const SegmentHeader& header,
+                                                                       std::uint64_t flushed,
+                                                                       std::uint64_t end);
+
+    [[nodiscard]] const std::shared_ptr<const Segment>& segment() const { return segment_; }
+
+    // Where the next frame will begin.
+    [[nodiscard]] std::uint64_t end() const { return written_ + buffer_.size(); }
+    [[nodiscard]] std::uint64_t buffered() const { return buffer_.size(); }
+
+    // The buffer that begin_frame and add_record append to. finish() completes the frame that
+    // begins at `start` in it.
+    [[nodiscard]] std::string& buffer() { return buffer_; }
+    void finish(std::size_t start, FrameKind kind, std::uint16_t records, std::uint64_t sequence);
+
+    // Reads a frame wherever it is, in the buffer or in the file.
+    [[nodiscard]] Result<Frame> read_frame(std::uint32_t offset, FrameBuffer& bytes) const;
+
+    // Makes sure that the disk has room for what is buffered. Errors: out_of_space; then nothing
+    // has been written, and discard() forgets the frames.
+    [[nodiscard]] Result<void> reserve();
+    void discard() { buffer_.clear(); }
+
+    // After an error of one of these, what was buffered may or may not be on the disk, and the
+    // writer must not be used any more.
+    [[nodiscard]] Result<void> write();
+    // Flushes what has been written; may run beside write().
+    [[nodiscard]] Result<void> sync_written();
+
+    // Cuts off the room that was reserved beyond the last frame.
+    [[nodiscard]] Result<void> trim();
+
+    [[nodiscard]] bool synced() const { return flushed_ == written_; }
+
+  private:
+    SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
+                  std::uint64_t end);
+
+    std::shared_ptr<File> file_;
+    std::shared_ptr<const Segment> segment_;
+    std::string buffer_;
+    std::atomic<std::uint64_t> written_;
+    std::atomic<std::uint64_t> flushed_;
+    std::uint64_t reserved_;
+    bool can_reserve_ = true;
+};
+
+}  // namespace dedup

@@ -1,0 +1,270 @@
+#include "catalog/catalog.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "env/bytes.hpp"
+
+namespace dedup {
+namespace {
+
+// Keys: one letter, and for what belongs to a segment its id, big-endian, so that LMDB's order
+// is the log's.
+constexpr char kMetaKey = 'm';
+constexpr char kRowKey = 's';
+constexpr char kIndexKey = 'i';
+constexpr char kFilterKey = 'f';
+
+constexpr std::size_t kSegmentKeyBytes = 1 + sizeof(std::uint64_t);
+
+std::string segment_key(char table, std::uint64_t id) {
+    std::string key(kSegmentKeyBytes, table);
+    store(key.data() + 1, __builtin_bswap64(id));
+    return key;
+}
+
+struct MetaValue {
+    std::uint32_t version = kCatalogVersion;
+    std::uint32_t reserved = 0;
+    CatalogMeta meta;
+};
+static_assert(sizeof(MetaValue) == 8 + 16 + 192);
+
+template <class T>
+std::string with_checksum(const T& value) {
+    std::string bytes(sizeof value + sizeof(std::uint64_t), '\0');
+    store(bytes.data(), value);
+    store(bytes.data() + sizeof value, XXH3_64bits(bytes.data(), sizeof value));
+    return bytes;
+}
+
+template <class T>
+bool read_checked(std::string_view bytes, T& value) {
+    if (bytes.size() != sizeof value + sizeof(std::uint64_t) ||
+        load<std::uint64_t>(bytes.data() + sizeof value) !=
+            XXH3_64bits(bytes.data(), sizeof value)) {
+        return false;
+    }
+    value = load<T>(bytes.data());
+    return true;
+}
+
+Error damaged(const Path& path, std::string_view what) {
+    return {Code::corruption, fmt::format("catalog {} is damaged: {}", path.string(), what)};
+}
+
+Result<CheckedBlob> find_blob(const LmdbTxn& txn, char table, std::uint64_t id,
+                              std::uint64_t data_bytes, std::shared_ptr<CheckedBlocks> checked) {
+    const auto blob = txn.get(segment_key(table, id));
+    if (!blob) {
+        return std::unexpected(blob.error());
+    }
+    if (blob->size() != blob_bytes(data_bytes)) {
+        return std::unexpected(damaged(
+            txn.env().path(), fmt::format("the {} of segment {} has {} bytes and should have {}",
+                                          table == kIndexKey ? "index" : "filter", id, blob->size(),
+                                          blob_bytes(data_bytes))));
+    }
+    if (!checked) {
+        checked = std::make_shared<CheckedBlocks>(data_bytes);
+    }
+    return CheckedBlob(*blob, data_bytes, std::move(checked));
+}
+
+// The rows of all sealed segments, oldest first.
+Result<std::vector<SegmentRow>> read_rows(const LmdbTxn& txn) {
+    std::vector<SegmentRow> rows;
+    MDB_cursor* cursor = nullptr;
+    if (const int rc = mdb_cursor_open(txn.get(), txn.env().database(), &cursor); rc != 0) {
+        return std::unexpected(lmdb_failure("read", txn.env().path(), rc));
+    }
+    const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> closer(cursor, mdb_cursor_close);
+    std::string first(1, kRowKey);
+    MDB_val key{first.size(), first.data()};
+    MDB_val value{};
+    int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        const std::string_view name(static_cast<const char*>(key.mv_data), key.mv_size);
+        if (name.empty() || name.front() != kRowKey) {
+            break;
+        }
+        SegmentRow row;
+        if (!read_checked({static_cast<const char*>(value.mv_data), value.mv_size}, row) ||
+            name != segment_key(kRowKey, row.id)) {
+            return std::unexpected(
+                damaged(txn.env().path(),
+                        fmt::format("the row after {} segments is not intact", rows.size())));
+        }
+        rows.push_back(row);
+    }
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        return std::unexpected(lmdb_failure("read", txn.env().path(), rc));
+    }
+    return rows;
+}
+
+Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t data_bytes,
+                      auto fill) {
+    auto blob = txn.reserve(segment_key(table, id), blob_bytes(data_bytes));
+    if (!blob) {
+        return std::unexpected(blob.error());
+    }
+    fill(blob_data(*blob));
+    finish_blob(*blob, data_bytes);
+    return {};
+}
+
+Result<void> add_superseded(LmdbTxn& txn, std::uint64_t id, std::uint64_t count) {
+    const std::string key = segment_key(kRowKey, id);
+    const auto bytes = txn.get(key);
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    SegmentRow row;
+    if (bytes->data() == nullptr) {
+        return {};  // the segment has gone meanwhile
+    }
+    if (!read_checked(*bytes, row)) {
+        return std::unexpected(
+            damaged(txn.env().path(), fmt::format("the row of segment {} is not intact", id)));
+    }
+    row.superseded += count;
+    return txn.put(key, with_checksum(row));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
+                                                 const CatalogMeta& meta, std::uint64_t map_bytes) {
+    if (auto made = env.make_directory(path); !made) {
+        return std::unexpected(made.error());
+    }
+    auto lmdb = LmdbEnv::open(path, true, map_bytes);
+    if (!lmdb) {
+        return std::unexpected(lmdb.error());
+    }
+    auto txn = LmdbTxn::begin(*lmdb, true);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    MetaValue value;
+    value.meta = meta;
+    auto done = txn->put({&kMetaKey, 1}, with_checksum(value));
+    if (done) {
+        done = txn->commit();
+    }
+    if (done) {
+        done = env.sync_directory(path);
+    }
+    if (!done) {
+        return std::unexpected(done.error());
+    }
+    return std::unique_ptr<Catalog>(new Catalog(std::move(*lmdb), meta));
+}
+
+Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, bool writable,
+                                               std::uint64_t map_bytes) {
+    auto lmdb = LmdbEnv::open(path, writable, map_bytes);
+    if (!lmdb) {
+        return std::unexpected(lmdb.error());
+    }
+    const auto txn = LmdbTxn::begin(*lmdb, false);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    const auto bytes = txn->get({&kMetaKey, 1});
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    if (bytes->size() >= sizeof(std::uint32_t) &&
+        load<std::uint32_t>(bytes->data()) > kCatalogVersion) {
+        return std::unexpected(
+            Error{Code::unsupported_version,
+                  fmt::format("catalog {} has format version {}, and this program knows versions "
+                              "up to {}; use a newer one",
+                              path.string(), load<std::uint32_t>(bytes->data()), kCatalogVersion)});
+    }
+    MetaValue value;
+    if (!read_checked(*bytes, value)) {
+        return std::unexpected(damaged(path, "its meta row is missing or not intact"));
+    }
+    return std::unique_ptr<Catalog>(new Catalog(std::move(*lmdb), value.meta));
+}
+
+Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
+                                      const SnapshotPtr& previous) const {
+    auto txn = LmdbTxn::begin(env_, false);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    const auto rows = read_rows(*txn);
+    if (!rows) {
+        return std::unexpected(rows.error());
+    }
+    std::vector<SealedSegment> segments;
+    for (const SegmentRow& row : *rows) {
+        const SealedSegment* known = nullptr;
+        if (previous) {
+            const auto found = std::ranges::lower_bound(
+                previous->segments(), row.id, {}, [](const SealedSegment& s) { return s.row.id; });
+            if (found != previous->segments().end() && found->row.id == row.id) {
+                known = &*found;
+            }
+        }
+        auto index = find_blob(*txn, kIndexKey, row.id, row.entries * sizeof(IndexEntry),
+                               known ? known->index.blob().checked() : nullptr);
+        if (!index) {
+            return std::unexpected(index.error());
+        }
+        auto filter = find_blob(*txn, kFilterKey, row.id, filter_bytes(row.entries),
+                                known ? known->filter.blob().checked() : nullptr);
+        if (!filter) {
+            return std::unexpected(filter.error());
+        }
+        std::shared_ptr<const Segment> segment = known ? known->segment : nullptr;
+        if (!segment) {
+            auto opened = Segment::open(env, log, row.id);
+            if (!opened) {
+                return std::unexpected(opened.error());
+            }
+            segment = std::move(*opened);
+        }
+        segments.push_back({row, SealedIndex(std::move(*index), row.entries),
+                            Filter(std::move(*filter), row.entries), std::move(segment)});
+    }
+    return std::make_shared<const CatalogSnapshot>(std::move(*txn), std::move(segments));
+}
+
+Result<void> Catalog::add(const SegmentRow& row, std::span<const IndexEntry> entries,
+                          const std::map<std::uint64_t, std::uint64_t>& superseded) {
+    auto txn = LmdbTxn::begin(env_, true);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    auto done = put_blob(*txn, kIndexKey, row.id, entries.size_bytes(), [&](char* data) {
+        if (!entries.empty()) {
+            std::memcpy(data, entries.data(), entries.size_bytes());
+        }
+    });
+    if (done) {
+        const std::uint64_t bytes = filter_bytes(entries.size());
+        done = put_blob(*txn, kFilterKey, row.id, bytes, [&](char* data) {
+            std::memset(data, 0, bytes);
+            build_filter(entries, data);
+        });
+    }
+    if (done) {
+        done = txn->put(segment_key(kRowKey, row.id), with_checksum(row));
+    }
+    for (const auto& [id, count] : superseded) {
+        if (done && id != row.id) {
+            done = add_superseded(*txn, id, count);
+        }
+    }
+    return done ? txn->commit() : done;
+}
+
+}  // namespace dedup

@@ -1,0 +1,51 @@
+#include "catalog/checked_blob.hpp"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "env/bytes.hpp"
+
+namespace dedup {
+namespace {
+
+std::uint64_t blocks_in(std::uint64_t data_bytes) {
+    return (data_bytes + kBlobBlockBytes - 1) / kBlobBlockBytes;
+}
+
+// The block's number is part of its checksum, so that blocks cannot change places unseen.
+std::uint64_t block_checksum(const char* data, std::uint64_t data_bytes, std::uint64_t block) {
+    const std::uint64_t start = block * kBlobBlockBytes;
+    return XXH3_64bits_withSeed(data + start, std::min(kBlobBlockBytes, data_bytes - start), block);
+}
+
+}  // namespace
+
+std::uint64_t blob_bytes(std::uint64_t data_bytes) {
+    return kBlobPadBytes + data_bytes + blocks_in(data_bytes) * sizeof(std::uint64_t);
+}
+
+void finish_blob(char* blob, std::uint64_t data_bytes) {
+    std::memset(blob, 0, kBlobPadBytes);
+    const char* data = blob_data(blob);
+    char* checksums = blob_data(blob) + data_bytes;
+    for (std::uint64_t block = 0; block < blocks_in(data_bytes); ++block) {
+        store(checksums + block * sizeof(std::uint64_t), block_checksum(data, data_bytes, block));
+    }
+}
+
+CheckedBlocks::CheckedBlocks(std::uint64_t data_bytes)
+    : size_(blocks_in(data_bytes)), checked_(new std::atomic<bool>[size_] {}) {}
+
+bool CheckedBlob::check(std::uint64_t block) const {
+    const char* checksums = data() + data_bytes_;
+    const auto stored = load<std::uint64_t>(checksums + block * sizeof(std::uint64_t));
+    if (stored != block_checksum(data(), data_bytes_, block)) {
+        return false;
+    }
+    (*checked_)[block].store(true, std::memory_order_relaxed);
+    return true;
+}
+
+}  // namespace dedup

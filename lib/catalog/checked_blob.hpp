@@ -1,0 +1,67 @@
+// Large values in the catalog, checked block by block when first touched.
+//
+// LMDB has no checksums. Checking a whole table at every opening would cost as much as the store
+// is large, so each 4,096-byte block has a checksum of its own, and a process checks a block once,
+// when it first reads from it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+namespace dedup {
+
+inline constexpr std::uint64_t kBlobBlockBytes = 4096;
+// LMDB places a large value 16 bytes into a page; this puts the data on a cache line.
+inline constexpr std::uint64_t kBlobPadBytes = 48;
+
+// The size of a blob that holds `data_bytes`: padding, data, an XXH3-64 for each block.
+[[nodiscard]] std::uint64_t blob_bytes(std::uint64_t data_bytes);
+
+// Where the data of the blob at `blob` begins.
+[[nodiscard]] inline char* blob_data(char* blob) {
+    return blob + kBlobPadBytes;
+}
+
+// Fills in padding and checksums around `data_bytes` of data that are in place.
+void finish_blob(char* blob, std::uint64_t data_bytes);
+
+// Which blocks have been checked. Outlives a catalog snapshot, as a blob never changes.
+class CheckedBlocks {
+  public:
+    explicit CheckedBlocks(std::uint64_t data_bytes);
+    std::atomic<bool>& operator[](std::uint64_t block) { return checked_[block]; }
+    [[nodiscard]] std::uint64_t size() const { return size_; }
+
+  private:
+    std::uint64_t size_;
+    std::unique_ptr<std::atomic<bool>[]> checked_;
+};
+
+// A blob in a mapped catalog. Any number of threads may read at once.
+class CheckedBlob {
+  public:
+    // `blob` must be blob_bytes(data_bytes) long.
+    CheckedBlob(std::string_view blob, std::uint64_t data_bytes,
+                std::shared_ptr<CheckedBlocks> checked)
+        : blob_(blob), data_bytes_(data_bytes), checked_(std::move(checked)) {}
+
+    [[nodiscard]] const char* data() const { return blob_.data() + kBlobPadBytes; }
+    [[nodiscard]] const std::shared_ptr<CheckedBlocks>& checked() const { return checked_; }
+
+    // Whether the block that holds the byte at `offset` is intact.
+    [[nodiscard]] bool intact(std::uint64_t offset) const {
+        const std::uint64_t block = offset / kBlobBlockBytes;
+        return (*checked_)[block].load(std::memory_order_relaxed) || check(block);
+    }
+
+  private:
+    [[nodiscard]] bool check(std::uint64_t block) const;
+
+    std::string_view blob_;
+    std::uint64_t data_bytes_;
+    std::shared_ptr<CheckedBlocks> checked_;
+};
+
+}  // namespace dedup

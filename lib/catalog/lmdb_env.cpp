@@ -1,0 +1,317 @@
+#include "catalog/lmdb_env.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "env/bytes.hpp"
+
+namespace dedup {
+namespace {
+
+constexpr unsigned kReadersMax = 1024;
+constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
+
+// LMDB's meta pages: the first two of the file, each with a header of 16 bytes.
+constexpr std::uint32_t kLmdbMagic = 0xbeefc0de;
+constexpr std::size_t kMetaMagicAt = 16;
+constexpr std::size_t kMetaPageBytesAt = 16 + 24;
+constexpr std::size_t kMetaLastPageAt = 16 + 24 + 2 * 48;
+constexpr std::size_t kMetaTxnAt = kMetaLastPageAt + 8;
+constexpr std::size_t kMetaBytes = kMetaTxnAt + 8;
+
+struct OpenEnvs {
+    std::mutex mutex;
+    std::map<std::pair<dev_t, ino_t>, std::weak_ptr<LmdbEnv>> by_file;
+};
+
+OpenEnvs& open_envs() {
+    static OpenEnvs envs;
+    return envs;
+}
+
+Error damaged(const Path& file, std::string_view what) {
+    return {Code::corruption, fmt::format("{} is damaged: {}", file.string(), what)};
+}
+
+Result<void> check_length(const Path& file_path) {
+    const auto file = posix_env().open(file_path, OpenMode::read);
+    if (!file) {
+        return std::unexpected(file.error());
+    }
+    const auto file_bytes = (*file)->size();
+    if (!file_bytes) {
+        return std::unexpected(file_bytes.error());
+    }
+    std::array<char, kMetaBytes> meta;
+    std::uint64_t newest_txn = 0;
+    std::uint64_t needed = 0;
+    std::uint64_t page_bytes = 0;
+    for (const int page : {0, 1}) {
+        const auto got = (*file)->read(page == 0 ? 0 : page_bytes, meta);
+        if (!got) {
+            return std::unexpected(got.error());
+        }
+        if (*got < kMetaBytes || load<std::uint32_t>(meta.data() + kMetaMagicAt) != kLmdbMagic) {
+            return std::unexpected(damaged(file_path, "it does not begin as an LMDB file does"));
+        }
+        page_bytes = load<std::uint32_t>(meta.data() + kMetaPageBytesAt);
+        const auto txn = load<std::uint64_t>(meta.data() + kMetaTxnAt);
+        const auto last_page = load<std::uint64_t>(meta.data() + kMetaLastPageAt);
+        if (page_bytes < 512 || page_bytes > 65536 || last_page > UINT64_MAX / 65536 - 1) {
+            return std::unexpected(damaged(file_path, "its meta page makes no sense"));
+        }
+        if (txn >= newest_txn) {
+            newest_txn = txn;
+            needed = (last_page + 1) * page_bytes;
+        }
+    }
+    if (*file_bytes < needed) {
+        return std::unexpected(damaged(
+            file_path, fmt::format("it has {} bytes and should have {}", *file_bytes, needed)));
+    }
+    return {};
+}
+
+// LMDB maps the whole size at once. Where the address space is limited, a smaller map does too.
+int open_mapped(MDB_env* env, const Path& path, unsigned flags, std::uint64_t map_bytes) {
+    int rc = ENOMEM;
+    while (rc == ENOMEM && map_bytes >= kMapBytesMin) {
+        rc = mdb_env_set_mapsize(env, map_bytes);
+        if (rc == 0) {
+            rc = mdb_env_open(env, path.c_str(), flags, 0644);
+        }
+        map_bytes /= 2;
+    }
+    return rc;
+}
+
+}  // namespace
+
+Error lmdb_failure(std::string_view action, const Path& path, int rc) {
+    if (rc > 0) {
+        return os_failure(action, path, rc);
+    }
+    Code code = Code::io;
+    std::string_view hint;
+    if (rc == MDB_VERSION_MISMATCH) {
+        code = Code::unsupported_version;
+    } else if (rc == MDB_INVALID || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
+               rc == MDB_PANIC || rc == MDB_BAD_TXN || rc == MDB_INCOMPATIBLE) {
+        code = Code::corruption;
+    } else if (rc == MDB_READERS_FULL) {
+        code = Code::busy;
+        hint = "; too many processes read this store";
+    }
+    return {code, fmt::format("cannot {} {}: {}{}", action, path.string(), mdb_strerror(rc), hint)};
+}
+
+Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
+                                               std::uint64_t map_bytes) {
+    OpenEnvs& envs = open_envs();
+    const std::lock_guard lock(envs.mutex);
+
+    const Path file = path / "data.mdb";
+    struct stat status {};
+    const bool exists = ::stat(file.c_str(), &status) == 0;
+    if (!exists && !writable) {
+        return std::unexpected(os_failure("open", file, ENOENT));
+    }
+    if (exists) {
+        const auto open_already = envs.by_file.find({status.st_dev, status.st_ino});
+        if (open_already != envs.by_file.end()) {
+            if (auto env = open_already->second.lock()) {
+                if (writable && !env->writable_) {
+                    return std::unexpected(Error{
+                        Code::busy, fmt::format("{} is open read-only in this process; close that "
+                                                "store first",
+                                                path.string())});
+                }
+                return env;
+            }
+        }
+        if (auto checked = check_length(file); !checked) {
+            return std::unexpected(checked.error());
+        }
+    }
+
+    MDB_env* raw = nullptr;
+    if (const int rc = mdb_env_create(&raw); rc != 0) {
+        return std::unexpected(lmdb_failure("open", path, rc));
+    }
+    // A reader that has the right to write opens for writing too, so that a writer in the same
+    // process can share the environment.
+    const bool opens_writable = writable || ::access(file.c_str(), W_OK) == 0;
+    const unsigned flags = MDB_NOTLS | (opens_writable ? 0U : unsigned{MDB_RDONLY});
+    mdb_env_set_maxreaders(raw, kReadersMax);
+    const int rc = open_mapped(raw, path, flags, map_bytes);
+    std::shared_ptr<LmdbEnv> env(new LmdbEnv(raw, path, opens_writable));
+    if (rc != 0) {
+        return std::unexpected(lmdb_failure("open", path, rc));
+    }
+    int dead = 0;
+    mdb_reader_check(raw, &dead);
+    if (auto opened = env->open_database(); !opened) {
+        return std::unexpected(opened.error());
+    }
+    if (::stat(file.c_str(), &status) == 0) {
+        envs.by_file[{status.st_dev, status.st_ino}] = env;
+    }
+    return env;
+}
+
+LmdbEnv::~LmdbEnv() {
+    mdb_env_close(env_);
+}
+
+Result<void> LmdbEnv::open_database() {
+    MDB_txn* txn = nullptr;
+    int rc = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn);
+    if (rc == MDB_MAP_RESIZED) {
+        if (auto adopted = adopt_size(); !adopted) {
+            return adopted;
+        }
+        rc = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn);
+    }
+    if (rc != 0) {
+        return std::unexpected(lmdb_failure("read", path_, rc));
+    }
+    rc = mdb_dbi_open(txn, nullptr, 0, &database_);
+    mdb_txn_abort(txn);
+    if (rc != 0) {
+        return std::unexpected(lmdb_failure("read", path_, rc));
+    }
+    return {};
+}
+
+std::uint64_t LmdbEnv::version() const {
+    MDB_envinfo info{};
+    mdb_env_info(env_, &info);
+    return info.me_last_txnid;
+}
+
+std::uint64_t LmdbEnv::used_bytes() const {
+    MDB_envinfo info{};
+    MDB_stat stat{};
+    mdb_env_info(env_, &info);
+    mdb_env_stat(env_, &stat);
+    return (info.me_last_pgno + 1) * stat.ms_psize;
+}
+
+Result<void> LmdbEnv::grow() {
+    MDB_envinfo info{};
+    mdb_env_info(env_, &info);
+    return resize(info.me_mapsize * 2);
+}
+
+Result<void> LmdbEnv::adopt_size() {
+    return resize(0);
+}
+
+Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
+    const std::lock_guard lock(resize_mutex_);
+    if (open_txns_ != 0) {
+        return std::unexpected(Error{
+            Code::busy,
+            fmt::format("the map of {} cannot be resized while it is being read", path_.string())});
+    }
+    if (const int rc = mdb_env_set_mapsize(env_, map_bytes); rc != 0) {
+        return std::unexpected(lmdb_failure("resize the map of", path_, rc));
+    }
+    return {};
+}
+
+Result<LmdbTxn> LmdbTxn::begin(std::shared_ptr<LmdbEnv> env, bool writable) {
+    MDB_txn* txn = nullptr;
+    const unsigned flags = writable ? 0U : unsigned{MDB_RDONLY};
+    const std::lock_guard lock(env->resize_mutex_);
+    if (const int rc = mdb_txn_begin(env->get(), nullptr, flags, &txn); rc != 0) {
+        if (rc == MDB_MAP_RESIZED) {
+            return std::unexpected(Error{Code::unavailable, "the catalog's map has been resized"});
+        }
+        return std::unexpected(lmdb_failure("begin a transaction on", env->path(), rc));
+    }
+    ++env->open_txns_;
+    return LmdbTxn(std::move(env), txn);
+}
+
+void LmdbTxn::ended() {
+    const std::lock_guard lock(env_->resize_mutex_);
+    --env_->open_txns_;
+}
+
+LmdbTxn::LmdbTxn(LmdbTxn&& other) noexcept
+    : env_(std::move(other.env_)), txn_(std::exchange(other.txn_, nullptr)) {}
+
+LmdbTxn::~LmdbTxn() {
+    if (txn_ != nullptr) {
+        mdb_txn_abort(txn_);
+        ended();
+    }
+}
+
+namespace {
+
+// LMDB takes a non-const pointer but does not write through it.
+MDB_val value_of(std::string_view bytes) {
+    return {bytes.size(), const_cast<char*>(bytes.data())};
+}
+
+// A full map is a matter of the caller's, who can enlarge it.
+Error put_failure(const Path& path, int rc) {
+    if (rc == MDB_MAP_FULL) {
+        return {Code::unavailable, "the catalog's map is full"};
+    }
+    return lmdb_failure("write to", path, rc);
+}
+
+}  // namespace
+
+Result<void> LmdbTxn::put(std::string_view key, std::string_view value) {
+    MDB_val k = value_of(key);
+    MDB_val v = value_of(value);
+    if (const int rc = mdb_put(txn_, env_->database(), &k, &v, 0); rc != 0) {
+        return std::unexpected(put_failure(env_->path(), rc));
+    }
+    return {};
+}
+
+Result<char*> LmdbTxn::reserve(std::string_view key, std::uint64_t bytes) {
+    MDB_val k = value_of(key);
+    MDB_val v{bytes, nullptr};
+    if (const int rc = mdb_put(txn_, env_->database(), &k, &v, MDB_RESERVE); rc != 0) {
+        return std::unexpected(put_failure(env_->path(), rc));
+    }
+    return static_cast<char*>(v.mv_data);
+}
+
+Result<std::string_view> LmdbTxn::get(std::string_view key) const {
+    MDB_val k = value_of(key);
+    MDB_val v{};
+    const int rc = mdb_get(txn_, env_->database(), &k, &v);
+    if (rc == MDB_NOTFOUND) {
+        return std::string_view();
+    }
+    if (rc != 0) {
+        return std::unexpected(lmdb_failure("read", env_->path(), rc));
+    }
+    return std::string_view(static_cast<const char*>(v.mv_data), v.mv_size);
+}
+
+Result<void> LmdbTxn::commit() {
+    const int rc = mdb_txn_commit(std::exchange(txn_, nullptr));
+    ended();
+    if (rc != 0) {
+        return std::unexpected(put_failure(env_->path(), rc));
+    }
+    return {};
+}
+
+}  // namespace dedup

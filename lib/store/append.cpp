@@ -1,0 +1,577 @@
+// Group commit. Callers that append at the same time form a group, whose first member leads: it
+// waits until the group before is durable, takes whoever has joined meanwhile, and for all of them
+// checks expected sequences, writes once, flushes once, and makes the records visible.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "store/log_store.hpp"
+
+namespace dedup {
+namespace {
+
+// A group is written out in pieces of about this size, so that memory does not follow the batch.
+constexpr std::uint64_t kWriteBytes = 8 * 1024 * 1024;
+
+// Durability::async: how many sequences may be assigned before the next mark. A crash of the
+// machine may lose records whose sequences callers hold; recovery goes on above the mark.
+constexpr std::uint64_t kReservedSequences = 1024 * 1024;
+
+// One below the highest number, so that "the next sequence" always exists.
+constexpr std::uint64_t kSequenceMax = UINT64_MAX - 1;
+
+Error conflict(std::uint64_t head, std::uint64_t expected) {
+    return {Code::sequence_conflict,
+            fmt::format("the head of the stream is at sequence {}, not {}", head, expected), 0,
+            head};
+}
+
+std::size_t payload_bytes(const Record& record) {
+    return record.ns.size() + record.key.size() + record.owner.size() + record.fingerprint.size() +
+           record.event_id.size() + (record.receipt ? record.receipt->size() : 0) +
+           record.metadata.size() + record.unknown_fields.size();
+}
+
+Error batch_too_large() {
+    return {Code::invalid_argument,
+            fmt::format("the atomic batch has more than {} bytes", kAtomicBatchBytesMax)};
+}
+
+// What makes an atomic batch impossible whatever the store holds.
+Result<void> check_atomic(std::span<const Append> batch) {
+    std::set<std::pair<std::string_view, std::string_view>> streams;
+    std::size_t bytes = 0;
+    for (const Append& item : batch) {
+        bytes += payload_bytes(item.record);
+        if (bytes > kAtomicBatchBytesMax) {
+            return std::unexpected(batch_too_large());
+        }
+        if (!streams.emplace(item.record.ns, item.record.key).second) {
+            return std::unexpected(
+                Error{Code::invalid_argument, "the atomic batch names a stream twice"});
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+// One append call.
+struct LogStore::Request {
+    std::span<const Append> batch;
+    Batch mode = Batch::each;
+    std::vector<StreamId> ids;
+    std::vector<Result<std::uint64_t>> results;
+};
+
+struct LogStore::Group {
+    std::vector<Request*> requests;
+    std::atomic<bool> done{false};
+};
+
+// What the leader has encoded and not yet made durable.
+class LogStore::Commit {
+  public:
+    explicit Commit(LogStore& store, std::size_t items)
+        : store_(store), pending_(items), first_sequence_(store.next_sequence_) {}
+
+    void add(Request& request);
+    // Writes, flushes and applies what is pending. Its results turn to errors if that fails.
+    void finish();
+
+  private:
+    struct Staged {
+        Result<std::uint64_t>* result;
+        Applied applied;
+    };
+
+    void add_each(Request& request, std::size_t i);
+    void add_atomic(Request& request);
+    Result<void> prepare();
+    Result<Link> check(const Append& item, const StreamId& id);
+    void stage(Request& request, std::size_t i, std::uint64_t sequence, const Link& link,
+               std::uint32_t offset);
+    void drop_staged(const Error& error);
+
+    LogStore& store_;
+    ViewPtr view_;   // let go before anything that waits for the sealer
+    Delta pending_;  // the heads that the staged records will be
+    std::vector<Staged> staged_;
+    std::uint64_t first_sequence_;
+};
+
+Result<void> LogStore::ready_to_write() const {
+    if (closed_) {
+        return std::unexpected(closed_error());
+    }
+    if (options_.read_only) {
+        return std::unexpected(
+            Error{Code::read_only, fmt::format("store {} is open read-only", path_.string())});
+    }
+    if (failed_) {
+        const std::lock_guard lock(failure_mutex_);
+        return std::unexpected(Error{
+            Code::failed, fmt::format("store {} takes no more writes since one failed ({}); close "
+                                      "it and open it again",
+                                      path_.string(), failure_)});
+    }
+    return {};
+}
+
+// Refuses all writes from now on. Gives the error for those whose fate is open.
+Error LogStore::fail(const Error& cause) {
+    const std::lock_guard lock(failure_mutex_);
+    if (!failed_) {
+        failure_ = cause.message;
+        failed_ = true;
+    }
+    return {Code::outcome_unknown,
+            fmt::format("the append may or may not be durable: {}; open the store again and look",
+                        cause.message),
+            cause.os_error};
+}
+
+std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
+    Request request{batch, mode, std::vector<StreamId>(batch.size()),
+                    std::vector<Result<std::uint64_t>>(batch.size(), std::uint64_t{0})};
+    const auto refuse = [&](const Error& error) {
+        std::ranges::fill(request.results, std::unexpected(error));
+        return std::move(request.results);
+    };
+    if (auto ready = ready_to_write(); !ready) {
+        return refuse(ready.error());
+    }
+    if (batch.size() > kBatchItemsMax) {
+        return refuse({Code::invalid_argument, fmt::format("the batch has {} items; at most {} are "
+                                                           "allowed",
+                                                           batch.size(), kBatchItemsMax)});
+    }
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        const Record& record = batch[i].record;
+        if (auto checked = check_record(record); !checked) {
+            if (mode == Batch::atomic) {
+                return refuse({checked.error().code, fmt::format("item {} of the atomic batch: {}",
+                                                                 i, checked.error().message)});
+            }
+            request.results[i] = std::unexpected(checked.error());
+        }
+        request.ids[i] = locator_.id({record.ns, record.key});
+    }
+    if (mode == Batch::atomic) {
+        if (auto checked = check_atomic(batch); !checked) {
+            return refuse(checked.error());
+        }
+    }
+    if (batch.empty()) {
+        return std::move(request.results);
+    }
+
+    std::unique_lock lock(queue_mutex_);
+    if (closed_) {
+        return refuse(closed_error());
+    }
+    const bool leads = next_group_ == nullptr;
+    if (leads) {
+        next_group_ = std::make_shared<Group>();
+    }
+    const std::shared_ptr<Group> group = next_group_;
+    group->requests.push_back(&request);
+    if (!leads) {
+        lock.unlock();
+        group->done.wait(false);
+        return std::move(request.results);
+    }
+    turn_.wait(lock, [&] { return !committing_; });
+    committing_ = true;
+    next_group_ = nullptr;
+    lock.unlock();
+
+    run_leader(*group);
+
+    lock.lock();
+    committing_ = false;
+    // close() and flush() may wait for a turn beside the next group's leader.
+    turn_.notify_all();
+    lock.unlock();
+    group->done = true;
+    group->done.notify_all();
+    return std::move(request.results);
+}
+
+// Runs `work` as a leader of its own, with no group.
+Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
+    std::unique_lock lock(queue_mutex_);
+    if (closed_) {
+        return std::unexpected(closed_error());
+    }
+    ++waiting_leaders_;
+    turn_.wait(lock, [&] { return !committing_; });
+    --waiting_leaders_;
+    committing_ = true;
+    lock.unlock();
+    auto done = work();
+    lock.lock();
+    committing_ = false;
+    turn_.notify_all();
+    return done;
+}
+
+void LogStore::run_leader(Group& group) {
+    std::size_t items = 0;
+    for (const Request* request : group.requests) {
+        items += request->batch.size();
+    }
+    Commit commit(*this, items);
+    for (Request* request : group.requests) {
+        commit.add(*request);
+    }
+    commit.finish();
+}
+
+void LogStore::Commit::add(Request& request) {
+    if (request.mode == Batch::atomic) {
+        add_atomic(request);
+        return;
+    }
+    for (std::size_t i = 0; i < request.batch.size(); ++i) {
+        if (request.results[i]) {
+            add_each(request, i);
+        }
+    }
+}
+
+// Sees to it that there is a segment with room to encode into.
+Result<void> LogStore::Commit::prepare() {
+    if (auto ready = store_.ready_to_write(); !ready) {
+        return ready;
+    }
+    const bool segment_full = store_.writer_->end() >= store_.segment_bytes_;
+    if (segment_full || store_.writer_->buffered() >= kWriteBytes) {
+        finish();
+        if (auto ready = store_.ready_to_write(); !ready) {
+            return ready;
+        }
+    }
+    if (segment_full) {
+        if (auto started = store_.start_segment(); !started) {
+            return started;
+        }
+    }
+    if (store_.options_.durability == Durability::async &&
+        store_.next_sequence_ + kBatchItemsMax > store_.reserved_sequence_) {
+        finish();
+        if (auto reserved = store_.reserve_sequences(); !reserved) {
+            return reserved;
+        }
+        first_sequence_ = store_.next_sequence_;
+    }
+    if (!view_) {
+        auto view = store_.view();
+        if (!view) {
+            return std::unexpected(view.error());
+        }
+        view_ = std::move(*view);
+    }
+    if (store_.next_sequence_ > kSequenceMax - kBatchItemsMax) {
+        return std::unexpected(Error{Code::out_of_space, "all 2^64 sequences have been assigned"});
+    }
+    return {};
+}
+
+// Compares the stream's head with the expected one; gives the link to it.
+Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id) {
+    const StreamKey stream{item.record.ns, item.record.key};
+    FrameBuffer buffer;
+    Error failure;
+    // A sequence is never used twice, so an entry with the expected one is of this stream, and
+    // its record need not be read.
+    const auto is_stream = [&](Located& at) -> Result<bool> {
+        return at.entry.sequence == item.expected_sequence || read_record(at, stream, buffer);
+    };
+    const IndexEntry* pending = pending_.find(id, [&](const IndexEntry& entry) {
+        if (entry.sequence == item.expected_sequence) {
+            return true;
+        }
+        const auto frame = store_.writer_->read_frame(entry.offset, buffer);
+        if (!frame) {
+            failure = frame.error();
+            return true;
+        }
+        Located at;
+        at.segment = store_.writer_->segment().get();
+        const auto found = find_in_frame(*frame, stream, at);
+        if (!found) {
+            failure = found.error();
+        }
+        return !found || *found;
+    });
+    if (!failure.message.empty()) {
+        return std::unexpected(failure);
+    }
+    Link link;
+    std::uint64_t head = 0;
+    if (pending != nullptr) {
+        head = pending->sequence;
+        link = {store_.writer_->segment()->id(), pending->offset,
+                static_cast<State>(pending->state)};
+    } else {
+        const auto found = store_.find_newest(*view_, id, is_stream);
+        if (!found) {
+            return std::unexpected(found.error());
+        }
+        if (*found) {
+            head = (*found)->entry.sequence;
+            link = {(*found)->segment->id(), (*found)->entry.offset,
+                    static_cast<State>((*found)->entry.state)};
+        }
+    }
+    if (head != item.expected_sequence) {
+        return std::unexpected(conflict(head, item.expected_sequence));
+    }
+    return link;
+}
+
+void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequence,
+                             const Link& link, std::uint32_t offset) {
+    const Record& record = request.batch[i].record;
+    const IndexEntry entry{request.ids[i], sequence, offset,
+                           static_cast<std::uint32_t>(record.state())};
+    const bool replaces_pending =
+        link.segment == store_.writer_->segment()->id() && pending_.size() != 0;
+    pending_.put(entry, replaces_pending ? link.offset : 0);
+    request.results[i] = sequence;
+    staged_.push_back(
+        {&request.results[i], {entry, link, record.timestamp_ms, record.expires_at_ms}});
+}
+
+void LogStore::Commit::add_each(Request& request, std::size_t i) {
+    const Append& item = request.batch[i];
+    if (auto prepared = prepare(); !prepared) {
+        request.results[i] = std::unexpected(prepared.error());
+        return;
+    }
+    const auto link = check(item, request.ids[i]);
+    if (!link) {
+        request.results[i] = std::unexpected(link.error());
+        return;
+    }
+    SegmentWriter& writer = *store_.writer_;
+    const auto offset = static_cast<std::uint32_t>(writer.end());
+    const std::size_t start = writer.buffered();
+    const std::uint64_t sequence = store_.next_sequence_++;
+    begin_frame(writer.buffer());
+    add_record(writer.buffer(), writer.segment()->id(), item.record, sequence, *link, true);
+    writer.finish(start, FrameKind::records, 1, sequence);
+    stage(request, i, sequence, *link, offset);
+}
+
+void LogStore::Commit::add_atomic(Request& request) {
+    const auto refuse = [&](std::size_t culprit, const Error& error) {
+        for (std::size_t i = 0; i < request.batch.size(); ++i) {
+            const std::uint64_t own = request.batch[i].expected_sequence;
+            request.results[i] = std::unexpected(
+                i == culprit || error.code != Code::sequence_conflict
+                    ? error
+                    : Error{Code::sequence_conflict,
+                            fmt::format("item {} of the atomic batch has a conflict: {}", culprit,
+                                        error.message),
+                            0, own});
+        }
+    };
+    if (auto prepared = prepare(); !prepared) {
+        refuse(0, prepared.error());
+        return;
+    }
+    std::vector<Link> links(request.batch.size());
+    for (std::size_t i = 0; i < request.batch.size(); ++i) {
+        const auto link = check(request.batch[i], request.ids[i]);
+        if (!link) {
+            refuse(i, link.error());
+            return;
+        }
+        links[i] = *link;
+    }
+    SegmentWriter& writer = *store_.writer_;
+    const auto offset = static_cast<std::uint32_t>(writer.end());
+    const std::size_t start = writer.buffered();
+    const std::uint64_t first = store_.next_sequence_;
+    begin_frame(writer.buffer());
+    for (std::size_t i = 0; i < request.batch.size(); ++i) {
+        add_record(writer.buffer(), writer.segment()->id(), request.batch[i].record, first + i,
+                   links[i], request.batch.size() == 1);
+    }
+    if (writer.buffered() - start - kFrameHeaderBytes > kAtomicBatchBytesMax &&
+        request.batch.size() > 1) {
+        writer.buffer().resize(start);
+        refuse(0, batch_too_large());
+        return;
+    }
+    writer.finish(start, FrameKind::records, static_cast<std::uint16_t>(request.batch.size()),
+                  first);
+    store_.next_sequence_ += request.batch.size();
+    for (std::size_t i = 0; i < request.batch.size(); ++i) {
+        stage(request, i, first + i, links[i], offset);
+    }
+}
+
+void LogStore::Commit::drop_staged(const Error& error) {
+    for (const Staged& staged : staged_) {
+        *staged.result = std::unexpected(error);
+    }
+    staged_.clear();
+    pending_.clear();
+}
+
+void LogStore::Commit::finish() {
+    view_.reset();
+    if (staged_.empty()) {
+        return;
+    }
+    SegmentWriter& writer = *store_.writer_;
+    if (auto reserved = writer.reserve(); !reserved) {
+        // Nothing has been written, and nobody has seen these sequences.
+        writer.discard();
+        store_.next_sequence_ = first_sequence_;
+        drop_staged(reserved.error());
+        return;
+    }
+    auto done = writer.write();
+    if (done && store_.options_.durability == Durability::sync) {
+        done = writer.sync_written();
+    }
+    if (!done) {
+        drop_staged(store_.fail(done.error()));
+        return;
+    }
+    {
+        const std::lock_guard lock(store_.view_mutex_);
+        Unsealed& newest = *store_.view_->unsealed.front();
+        for (const Staged& staged : staged_) {
+            newest.apply(staged.applied);
+        }
+        newest.row.bytes = writer.end();
+        store_.written_time_ms_ = newest.row.time_high_ms;
+    }
+    store_.saw_time(store_.written_time_ms_);
+    first_sequence_ = store_.next_sequence_;
+    staged_.clear();
+    pending_.clear();
+}
+
+// Writes a mark and flushes it, whatever the durability.
+Result<void> LogStore::write_mark(std::uint64_t sequence) {
+    const std::int64_t time_ms = now_ms();
+    const std::size_t start = writer_->buffered();
+    begin_frame(writer_->buffer());
+    writer_->buffer() += mark_body(time_ms);
+    writer_->finish(start, FrameKind::mark, 0, sequence);
+    if (auto reserved = writer_->reserve(); !reserved) {
+        writer_->discard();
+        return reserved;
+    }
+    auto done = writer_->write();
+    if (done) {
+        done = flush_written();
+    }
+    if (!done) {
+        return std::unexpected(fail(done.error()));
+    }
+    const std::lock_guard lock(view_mutex_);
+    SegmentRow& row = view_->unsealed.front()->row;
+    row.bytes = writer_->end();
+    row.time_high_ms = std::max(row.time_high_ms, time_ms);
+    row.next_sequence = std::max(row.next_sequence, sequence + 1);
+    written_time_ms_ = row.time_high_ms;
+    return {};
+}
+
+Result<void> LogStore::reserve_sequences() {
+    const std::uint64_t last = next_sequence_ + std::min(kReservedSequences + kBatchItemsMax,
+                                                         kSequenceMax - next_sequence_);
+    if (auto written = write_mark(last); !written) {
+        return written;
+    }
+    reserved_sequence_ = last;
+    return {};
+}
+
+Result<void> LogStore::flush_written() {
+    const std::lock_guard lock(flush_mutex_);
+    return writer_->sync_written();
+}
+
+Result<void> LogStore::flush() {
+    if (auto ready = ready_to_write(); !ready) {
+        return options_.read_only && !closed_ ? Result<void>() : ready;
+    }
+    return lead([&]() -> Result<void> {
+        if (auto ready = ready_to_write(); !ready) {
+            return ready;
+        }
+        if (auto flushed = flush_written(); !flushed) {
+            return std::unexpected(fail(flushed.error()));
+        }
+        return {};
+    });
+}
+
+void LogStore::flush_in_background() {
+    std::unique_lock lock(flush_mutex_);
+    while (
+        !flusher_wakes_.wait_for(lock, options_.flush_interval, [&] { return flusher_stops_; })) {
+        if (failed_) {
+            continue;
+        }
+        if (auto flushed = writer_->sync_written(); !flushed) {
+            (void)fail(flushed.error());
+        }
+    }
+}
+
+Result<void> LogStore::close() {
+    {
+        std::unique_lock lock(queue_mutex_);
+        if (closed_.exchange(true)) {
+            return {};
+        }
+        turn_.wait(lock,
+                   [&] { return !committing_ && next_group_ == nullptr && waiting_leaders_ == 0; });
+        committing_ = true;  // for good
+    }
+    {
+        const std::scoped_lock locks(flush_mutex_, view_mutex_);
+        flusher_stops_ = true;
+        sealer_stops_ = true;
+    }
+    flusher_wakes_.notify_all();
+    sealer_wakes_.notify_all();
+    room_.notify_all();
+    for (std::thread* thread : {&flusher_, &sealer_}) {
+        if (thread->joinable()) {
+            thread->join();
+        }
+    }
+    Result<void> done;
+    if (writer_ && !failed_) {
+        // A time that only duplicates have seen is worth a few bytes once, not at every call.
+        constexpr std::int64_t kTimeWorthAMarkMs = 60'000;
+        done = flush_written();
+        if (done && now_ms() - written_time_ms_ > kTimeWorthAMarkMs) {
+            done = write_mark(next_sequence_ - 1);
+        }
+        if (auto trimmed = writer_->trim(); done && !trimmed) {
+            done = trimmed;
+        }
+    }
+    const std::scoped_lock locks(follow_mutex_, view_mutex_);
+    view_.reset();
+    writer_.reset();
+    catalog_.reset();
+    lock_.reset();
+    return done;
+}
+
+}  // namespace dedup

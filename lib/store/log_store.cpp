@@ -1,0 +1,398 @@
+#include "store/log_store.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "log/frame_reader.hpp"
+
+namespace dedup {
+namespace {
+
+// How many keys ahead of the one being looked up memory is fetched for.
+constexpr std::size_t kPrefetchKeys = 8;
+// A page of a scan ends after this much of the log, however few heads it found.
+constexpr std::uint64_t kScanPageBytes = 64 * 1024 * 1024;
+
+Result<void> check_stream(StreamKey stream) {
+    if (auto checked = check_namespace(stream.ns); !checked) {
+        return checked;
+    }
+    return check_key(stream.key);
+}
+
+Version to_version(const Located& at) {
+    return {to_record(at.record), at.segment->id(), at.entry.offset, at.frame_bytes};
+}
+
+}  // namespace
+
+LogStore::LogStore(Env& env, Path path, const OpenOptions& options,
+                   const LogStoreInternals& internals)
+    : StreamStore(options.clock, options.grace),
+      env_(env),
+      path_(std::move(path)),
+      log_path_(path_ / "log"),
+      catalog_path_(path_ / "catalog"),
+      options_(options),
+      internals_(internals) {}
+
+LogStore::~LogStore() {
+    (void)close();
+}
+
+Error LogStore::closed_error() const {
+    return {Code::closed, fmt::format("store {} has been closed", path_.string())};
+}
+
+Result<ViewPtr> LogStore::view() const {
+    std::unique_lock lock(view_mutex_);
+    resized_.wait(lock, [&] { return !resizing_; });
+    if (!view_) {
+        return std::unexpected(closed_error());
+    }
+    if (!view_->sealed) {
+        return std::unexpected(Error{Code::failed, fmt::format("the catalog of store {} could not "
+                                                               "be read again ({}); close the "
+                                                               "store and open it again",
+                                                               path_.string(), background_error_)});
+    }
+    return view_;
+}
+
+Result<ViewPtr> LogStore::view_for_reading() {
+    if (options_.read_only) {
+        if (auto followed = follow(); !followed) {
+            return std::unexpected(followed.error());
+        }
+    }
+    return view();
+}
+
+void LogStore::prefetch(const View& view, const StreamId& id) const {
+    {
+        const std::lock_guard lock(view_mutex_);  // the newest delta may be growing
+        for (const auto& unsealed : view.unsealed) {
+            unsealed->delta.prefetch(id);
+        }
+    }
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        sealed.filter.prefetch(id);
+    }
+}
+
+// Fills in the record of `stream` in a frame of `at.segment`. False: the frame has none.
+Result<bool> LogStore::find_in_frame(const Frame& frame, StreamKey stream, Located& at) {
+    FrameRecords records(frame, at.segment->id());
+    FrameRecord record;
+    while (true) {
+        const auto more = records.next(record);
+        if (!more) {
+            return std::unexpected(at.segment->corruption(frame.offset, more.error().message));
+        }
+        if (!*more) {
+            return false;
+        }
+        const auto decoded = decode_view(record.encoded);
+        if (!decoded) {
+            return std::unexpected(at.segment->corruption(frame.offset, decoded.error().message));
+        }
+        if (decoded->key == stream.key && decoded->ns == stream.ns) {
+            at.record = *decoded;
+            at.link = record.link;
+            at.entry.sequence = record.sequence;
+            at.frame_bytes = frame.bytes();
+            return true;
+        }
+    }
+}
+
+// Reads the record at `at`. False: the frame there holds another stream, which shares the id.
+Result<bool> LogStore::read_record(Located& at, StreamKey stream, FrameBuffer& buffer) {
+    const auto frame = at.segment->read_frame(at.entry.offset, buffer);
+    if (!frame) {
+        return std::unexpected(frame.error());
+    }
+    return find_in_frame(*frame, stream, at);
+}
+
+Result<std::optional<Located>> LogStore::locate(const View& view, StreamKey stream,
+                                                FrameBuffer& buffer) const {
+    return find_newest(view, locator_.id(stream),
+                       [&](Located& at) { return read_record(at, stream, buffer); });
+}
+
+std::vector<Result<std::optional<Record>>> LogStore::heads(std::span<const StreamKey> streams) {
+    std::vector<Result<std::optional<Record>>> results(streams.size());
+    const auto view = view_for_reading();
+    if (!view) {
+        std::ranges::fill(results, std::unexpected(view.error()));
+        return results;
+    }
+    std::vector<StreamId> ids(streams.size());
+    for (std::size_t i = 0; i < streams.size() + kPrefetchKeys; ++i) {
+        if (i < streams.size()) {
+            ids[i] = locator_.id(streams[i]);
+            if (streams.size() > 1) {
+                prefetch(**view, ids[i]);
+            }
+        }
+        if (i < kPrefetchKeys) {
+            continue;
+        }
+        const std::size_t now = i - kPrefetchKeys;
+        if (auto checked = check_stream(streams[now]); !checked) {
+            results[now] = std::unexpected(checked.error());
+            continue;
+        }
+        FrameBuffer buffer;
+        const auto found = find_newest(
+            **view, ids[now], [&](Located& at) { return read_record(at, streams[now], buffer); });
+        if (!found) {
+            results[now] = std::unexpected(found.error());
+        } else if (*found) {
+            results[now] = to_record((*found)->record);
+        }
+    }
+    return results;
+}
+
+Result<std::vector<Version>> LogStore::history(StreamKey stream) {
+    if (auto checked = check_stream(stream); !checked) {
+        return std::unexpected(checked.error());
+    }
+    const auto view = view_for_reading();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    const auto find_segment = [&](std::uint64_t id) -> const Segment* {
+        for (const auto& unsealed : (*view)->unsealed) {
+            if (unsealed->segment->id() == id) {
+                return unsealed->segment.get();
+            }
+        }
+        for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+            if (sealed.row.id == id) {
+                return sealed.segment.get();
+            }
+        }
+        return nullptr;
+    };
+    std::vector<Version> versions;
+    FrameBuffer buffer;
+    auto at = locate(**view, stream, buffer);
+    while (at && *at) {
+        versions.push_back(to_version(**at));
+        const Link link = (*at)->link;
+        // A predecessor in a segment that has been dropped is gone, and all before it.
+        const Segment* segment = link.segment == 0 ? nullptr : find_segment(link.segment);
+        if (segment == nullptr) {
+            break;
+        }
+        Located previous;
+        previous.segment = segment;
+        previous.entry.offset = link.offset;
+        const auto read = read_record(previous, stream, buffer);
+        if (!read) {
+            return std::unexpected(read.error());
+        }
+        if (!*read) {
+            return std::unexpected(
+                segment->corruption(link.offset, "a link to it comes from another stream"));
+        }
+        at = previous;
+    }
+    if (!at) {
+        return std::unexpected(at.error());
+    }
+    std::ranges::reverse(versions);
+    return versions;
+}
+
+// Whether no newer record of the stream exists.
+Result<bool> LogStore::is_head(const View& view, const Located& at) const {
+    FrameBuffer buffer;
+    const StreamKey stream{at.record.ns, at.record.key};
+    const auto newest = find_newest(view, at.entry.id, [&](Located& found) -> Result<bool> {
+        if (found.segment == at.segment && found.entry.offset == at.entry.offset) {
+            return true;
+        }
+        return read_record(found, stream, buffer);
+    });
+    if (!newest) {
+        return std::unexpected(newest.error());
+    }
+    return *newest && (*newest)->segment == at.segment &&
+           (*newest)->entry.offset == at.entry.offset;
+}
+
+Result<void> LogStore::scan_segment(const View& view, const Segment& segment, std::uint64_t end,
+                                    const ScanOptions& options, std::uint64_t& offset,
+                                    ScanPage& page, std::uint64_t& budget) const {
+    FrameReader reader(segment, offset, end);
+    while (page.heads.size() < options.heads_max && budget > 0 && offset < end) {
+        const auto frame = reader.next();
+        if (!frame) {
+            return std::unexpected(frame.error());
+        }
+        if (!*frame) {
+            return std::unexpected(segment.corruption(offset, "there is no valid frame"));
+        }
+        FrameRecords records(**frame, segment.id());
+        FrameRecord record;
+        auto more = records.next(record);
+        for (; more && *more; more = records.next(record)) {
+            const auto decoded = decode_view(record.encoded);
+            if (!decoded) {
+                return std::unexpected(segment.corruption(offset, decoded.error().message));
+            }
+            if ((!options.ns.empty() && decoded->ns != options.ns) ||
+                !decoded->key.starts_with(options.key_prefix)) {
+                continue;
+            }
+            Located at;
+            at.segment = &segment;
+            at.entry.id = locator_.id({decoded->ns, decoded->key});
+            at.entry.offset = (*frame)->offset;
+            at.record = *decoded;
+            at.frame_bytes = (*frame)->bytes();
+            const auto head = is_head(view, at);
+            if (!head) {
+                return std::unexpected(head.error());
+            }
+            if (*head) {
+                page.heads.push_back(to_version(at));
+            }
+        }
+        if (!more) {
+            return std::unexpected(segment.corruption(offset, more.error().message));
+        }
+        budget -= std::min(budget, (*frame)->bytes());
+        offset = reader.offset();
+    }
+    return {};
+}
+
+Result<ScanPage> LogStore::scan(const ScanOptions& options) {
+    // The cursor is "<segment>.<offset>" of the next frame.
+    std::uint64_t segment_id = 0;
+    std::uint64_t offset = kSegmentHeaderBytes;
+    if (!options.cursor.empty()) {
+        const char* end = options.cursor.data() + options.cursor.size();
+        const auto id = std::from_chars(options.cursor.data(), end, segment_id);
+        if (id.ec != std::errc() || id.ptr == end || *id.ptr != '.' ||
+            std::from_chars(id.ptr + 1, end, offset).ptr != end || offset < kSegmentHeaderBytes) {
+            return std::unexpected(
+                Error{Code::invalid_argument,
+                      fmt::format("\"{}\" is not a cursor that scan gave", options.cursor)});
+        }
+    }
+    if (options.heads_max == 0) {
+        return std::unexpected(
+            Error{Code::invalid_argument, "heads_max is 0; at least 1 is needed"});
+    }
+    const auto view = view_for_reading();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    std::vector<std::pair<const Segment*, std::uint64_t>> parts;  // with their ends, oldest first
+    for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+        parts.emplace_back(sealed.segment.get(), sealed.row.bytes);
+    }
+    {
+        const std::lock_guard lock(view_mutex_);
+        for (const auto& unsealed : (*view)->unsealed) {
+            parts.emplace_back(unsealed->segment.get(), unsealed->row.bytes);
+        }
+    }
+    std::ranges::sort(parts, {}, [](const auto& part) { return part.first->id(); });
+
+    ScanPage page;
+    std::uint64_t budget = kScanPageBytes;
+    for (const auto& [segment, end] : parts) {
+        if (segment->id() < segment_id) {
+            continue;
+        }
+        if (segment->id() > segment_id) {
+            offset = kSegmentHeaderBytes;
+        }
+        segment_id = segment->id();
+        auto scanned = scan_segment(**view, *segment, end, options, offset, page, budget);
+        if (!scanned) {
+            return std::unexpected(scanned.error());
+        }
+        if (offset < end || page.heads.size() >= options.heads_max || budget == 0) {
+            page.cursor = fmt::format("{}.{}", segment_id, offset);
+            return page;
+        }
+    }
+    return page;
+}
+
+Result<StoreStats> LogStore::stats() {
+    const auto view = view_for_reading();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    StoreStats stats;
+    for (const char byte : store_id_) {
+        stats.store_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+    }
+    StateCounts streams{};
+    std::uint64_t next_sequence = 1;
+    std::int64_t time_high_ms = 0;
+    const auto add = [&](const SegmentRow& row) {
+        for (std::size_t state = 0; state < streams.size(); ++state) {
+            streams[state] += row.streams[state];
+        }
+        stats.records += row.records;
+        stats.log_bytes += row.bytes;
+        next_sequence = std::max(next_sequence, row.next_sequence);
+        time_high_ms = std::max(time_high_ms, row.time_high_ms);
+    };
+    for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+        add(sealed.row);
+        ++stats.segments_sealed;
+    }
+    {
+        const std::lock_guard lock(view_mutex_);
+        for (const auto& unsealed : (*view)->unsealed) {
+            add(unsealed->row);
+            ++stats.segments_unsealed;
+            stats.tail_bytes += unsealed->row.bytes;
+            stats.memory_bytes += unsealed->delta.memory_bytes();
+        }
+        stats.background_error = background_error_;
+    }
+    const auto count = [&](State state) {
+        return static_cast<std::uint64_t>(streams[static_cast<std::size_t>(state)]);
+    };
+    stats.in_flight = count(State::in_flight);
+    stats.completed = count(State::completed);
+    stats.released = count(State::released);
+    stats.last_sequence = next_sequence - 1;
+    stats.time_high_ms = saw_time(time_high_ms);
+    stats.catalog_bytes = (*view)->sealed->used_bytes();
+    stats.torn_bytes_dropped = torn_bytes_dropped_;
+    stats.catalog_rebuilt = catalog_rebuilt_;
+    return stats;
+}
+
+Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
+                                          const OpenOptions& options) {
+    return LogStore::open(posix_env(), path, options);
+}
+
+Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
+    OpenOptions options;
+    options.read_only = true;
+    auto store = LogStore::open(posix_env(), path, options);
+    if (!store) {
+        return std::unexpected(store.error());
+    }
+    return (*store)->verify(progress);
+}
+
+}  // namespace dedup

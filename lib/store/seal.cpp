@@ -1,0 +1,184 @@
+// Starting new segments, and sealing full ones in the background.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "store/log_store.hpp"
+
+namespace dedup {
+namespace {
+
+// Small enough to be replayed in well under a second, large enough that a store has few.
+constexpr std::uint64_t kSegmentBytesDefault = 64 * 1024 * 1024;
+// Beyond that a segment is this part of the store, so that their number grows with the logarithm.
+constexpr std::uint64_t kSegmentShare = 16;
+// How many segments may wait to be sealed before appends wait for the sealer.
+constexpr std::size_t kUnsealedMax = 4;
+// A record is hardly ever smaller; a delta of this many entries a segment need not grow.
+constexpr std::uint64_t kFrameBytesTypical = 128;
+constexpr std::chrono::seconds kSealRetry{1};
+
+}  // namespace
+
+std::uint64_t LogStore::choose_segment_bytes(std::uint64_t log_bytes) const {
+    if (options_.segment_bytes != 0) {
+        return options_.segment_bytes;
+    }
+    return std::clamp(log_bytes / kSegmentShare, kSegmentBytesDefault, kSegmentBytesMax);
+}
+
+// Waits while too many segments are unsealed.
+Result<void> LogStore::wait_for_room() {
+    std::unique_lock lock(view_mutex_);
+    room_.wait(lock,
+               [&] { return view_->unsealed.size() < kUnsealedMax || !background_error_.empty(); });
+    if (view_->unsealed.size() < kUnsealedMax) {
+        return {};
+    }
+    return std::unexpected(
+        Error{Code::out_of_space, fmt::format("{} segments wait to be sealed, and that fails: {}",
+                                              view_->unsealed.size(), background_error_)});
+}
+
+// Closes the newest segment and begins the next. The leader calls this with nothing pending.
+Result<void> LogStore::start_segment() {
+    if (auto room = wait_for_room(); !room) {
+        return room;
+    }
+    const auto view = this->view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    std::uint64_t log_bytes = writer_->end();
+    for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+        log_bytes += sealed.row.bytes;
+    }
+    // The next header says how long this segment is, so all of it must be durable before.
+    auto done = flush_written();
+    if (done) {
+        done = writer_->trim();
+    }
+    if (!done) {
+        return std::unexpected(fail(done.error()));
+    }
+    SegmentHeader header;
+    header.store_id = store_id_;
+    header.id = writer_->segment()->id() + 1;
+    header.previous_id = writer_->segment()->id();
+    header.previous_bytes = writer_->end();
+    header.next_sequence = std::max(next_sequence_, reserved_sequence_ + 1);
+    header.time_high_ms = written_time_ms_;
+    auto next = SegmentWriter::create(env_, log_path_, header);
+    if (!next) {
+        // With the file unnamed nothing has changed, and the next append tries again. Otherwise
+        // nobody knows whether a crash would leave the new segment there.
+        const auto named = env_.type(log_path_ / segment_file_name(header.id));
+        if (named && *named == PathType::absent) {
+            return std::unexpected(next.error());
+        }
+        return std::unexpected(fail(next.error()));
+    }
+    segment_bytes_ = choose_segment_bytes(log_bytes);
+    auto newest =
+        std::make_shared<Unsealed>((*next)->segment(), segment_bytes_ / kFrameBytesTypical);
+    {
+        const std::scoped_lock locks(flush_mutex_, view_mutex_);
+        writer_ = std::move(*next);
+        auto after = std::make_shared<View>(*view_);
+        after->unsealed.insert(after->unsealed.begin(), std::move(newest));
+        view_ = std::move(after);
+    }
+    sealer_wakes_.notify_one();
+    return {};
+}
+
+void LogStore::seal_in_background() {
+    std::unique_lock lock(view_mutex_);
+    while (!sealer_stops_) {
+        if (view_->unsealed.size() < 2) {
+            sealer_wakes_.wait(lock);
+            continue;
+        }
+        const std::shared_ptr<Unsealed> oldest = view_->unsealed.back();
+        lock.unlock();
+        const auto sealed = seal(*oldest);
+        lock.lock();
+        background_error_ = sealed ? "" : sealed.error().message;
+        room_.notify_all();
+        if (!sealed) {
+            sealer_wakes_.wait_for(lock, kSealRetry);
+        }
+    }
+}
+
+// Moves the index of the oldest unsealed segment from memory into the catalog.
+Result<void> LogStore::seal(const Unsealed& oldest) {
+    const std::vector<IndexEntry> entries = oldest.delta.sorted();
+    SegmentRow row = oldest.row;
+    row.entries = entries.size();
+    auto added = catalog_->add(row, entries, oldest.superseded);
+    while (!added && added.error().code == Code::unavailable) {
+        if (auto grown = resize_catalog([&] { return catalog_->grow(); }); !grown) {
+            return grown;
+        }
+        added = catalog_->add(row, entries, oldest.superseded);
+    }
+    if (!added) {
+        return added;
+    }
+    const auto before = view();
+    if (!before) {
+        return std::unexpected(before.error());
+    }
+    auto sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed);
+    if (!sealed) {
+        return std::unexpected(sealed.error());
+    }
+    const std::lock_guard lock(view_mutex_);
+    view_ = without_sealed(std::move(*sealed));
+    return {};
+}
+
+// The view with a newer snapshot, and without the segments that this one has.
+ViewPtr LogStore::without_sealed(SnapshotPtr sealed) const {
+    auto after = std::make_shared<View>();
+    const std::uint64_t last =
+        sealed && !sealed->segments().empty() ? sealed->segments().back().row.id : 0;
+    for (const auto& unsealed : view_->unsealed) {
+        if (unsealed->segment->id() > last) {
+            after->unsealed.push_back(unsealed);
+        }
+    }
+    after->sealed = std::move(sealed);
+    return after;
+}
+
+// Resizes the catalog's map, which may move it: whoever is reading finishes first, and nobody
+// starts meanwhile. Needed when a catalog outgrows 64 GiB.
+Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resize) {
+    std::unique_lock lock(view_mutex_);
+    const std::weak_ptr<const CatalogSnapshot> pinned = view_->sealed;
+    resizing_ = true;
+    view_ = without_sealed(nullptr);
+    lock.unlock();
+    while (!pinned.expired()) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    auto done = resize();
+    auto sealed = catalog_->snapshot(env_, log_path_, nullptr);
+    if (!sealed && done) {
+        done = std::unexpected(sealed.error());
+    }
+    lock.lock();
+    if (sealed) {
+        view_ = without_sealed(std::move(*sealed));
+    }
+    resizing_ = false;
+    lock.unlock();
+    resized_.notify_all();
+    return done;
+}
+
+}  // namespace dedup

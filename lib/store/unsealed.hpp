@@ -1,0 +1,57 @@
+// A segment whose index is still in memory, and the reading of it after a restart.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "catalog/catalog.hpp"
+#include "log/delta.hpp"
+#include "log/segment.hpp"
+#include "log/stream_id.hpp"
+
+namespace dedup {
+
+// Turns streams into ids. The mask lets a test make ids collide.
+struct Locator {
+    HashSecret secret{};
+    std::uint64_t mask = UINT64_MAX;
+
+    [[nodiscard]] StreamId id(StreamKey stream) const {
+        StreamId id = stream_id(stream, secret);
+        return {id.xxh & mask, id.fnv & mask};
+    }
+};
+
+// What a record's append changes besides the log.
+struct Applied {
+    IndexEntry entry;
+    Link link;
+    std::int64_t timestamp_ms = 0;
+    std::int64_t expires_at_ms = 0;
+};
+
+struct Unsealed {
+    Unsealed(std::shared_ptr<const Segment> of, std::size_t entries_expected)
+        : segment(std::move(of)), delta(entries_expected) {
+        row.id = segment->id();
+        row.bytes = kSegmentHeaderBytes;
+        row.next_sequence = segment->header().next_sequence;
+        row.time_high_ms = segment->header().time_high_ms;
+    }
+
+    void apply(const Applied& applied);
+
+    std::shared_ptr<const Segment> segment;
+    Delta delta;
+    SegmentRow row;  // as it would be sealed now; row.entries is set when it is
+    std::map<std::uint64_t, std::uint64_t> superseded;  // entries made old, by older segment
+};
+
+// Reads frames of `unsealed.segment` from unsealed.row.bytes on and applies them, up to the first
+// place without a valid frame. Gives how much of the segment is known to have been flushed.
+// Errors: corruption (valid frames that contradict each other), unsupported_version, io.
+[[nodiscard]] Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator);
+
+}  // namespace dedup

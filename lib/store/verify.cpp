@@ -1,0 +1,244 @@
+// Checking a store: every frame against its checksum, every record against the indexes, and every
+// index entry against the log.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "log/frame_reader.hpp"
+#include "store/log_store.hpp"
+
+namespace dedup {
+namespace {
+
+constexpr std::size_t kProblemsMax = 1000;
+constexpr std::uint64_t kProgressBytes = 4 * 1024 * 1024;
+
+class Verifier {
+  public:
+    Verifier(const View& view, const Locator& locator, const Progress& progress,
+             std::uint64_t bytes_total)
+        : view_(view), locator_(locator), progress_(progress), bytes_total_(bytes_total) {}
+
+    // Reads the frames of a segment up to `row.bytes`, and counts what a row should say.
+    SegmentRow read_segment(const Segment& segment, const SegmentRow& row,
+                            const SealedSegment* sealed);
+    void check_index(const SealedSegment& sealed);
+    void compare(const SegmentRow& counted, const SegmentRow& row, const Path& path);
+
+    VerifyReport report;
+
+  private:
+    void problem(std::string text) {
+        if (report.problems.size() < kProblemsMax) {
+            report.problems.push_back(std::move(text));
+        }
+    }
+    void check_records(const Segment& segment, const Frame& frame, const SealedSegment* sealed,
+                       SegmentRow& counted);
+    void check_entry_of(const Segment& segment, const Frame& frame, const RecordView& record,
+                        const SealedSegment& sealed);
+
+    const View& view_;
+    const Locator& locator_;
+    const Progress& progress_;
+    std::uint64_t bytes_total_;
+    std::uint64_t progress_due_ = 0;
+};
+
+// A record of a sealed segment must be findable: the filter knows its stream, and the index leads
+// to it or to a newer record in the same segment.
+void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const RecordView& record,
+                              const SealedSegment& sealed) {
+    const StreamId id = locator_.id({record.ns, record.key});
+    const Presence presence = sealed.filter.test(id);
+    if (presence != Presence::possible) {
+        problem(segment
+                    .corruption(frame.offset,
+                                presence == Presence::damaged
+                                    ? "the filter block of its stream is damaged in the catalog"
+                                    : "the catalog's filter does not know its stream")
+                    .message);
+    }
+    const auto first = sealed.index.lower_bound(id);
+    bool found = false;
+    for (auto i = first.value_or(sealed.index.size()); !found && i < sealed.index.size(); ++i) {
+        const auto entry = sealed.index.entry(i);
+        if (!entry || entry->id != id) {
+            break;
+        }
+        found = entry->sequence >= record.sequence && entry->offset >= frame.offset;
+    }
+    if (!found) {
+        problem(segment.corruption(frame.offset, "the catalog's index does not lead to its stream")
+                    .message);
+    }
+}
+
+void Verifier::check_records(const Segment& segment, const Frame& frame,
+                             const SealedSegment* sealed, SegmentRow& counted) {
+    FrameRecords records(frame, segment.id());
+    FrameRecord record;
+    auto more = records.next(record);
+    for (; more && *more; more = records.next(record)) {
+        const auto decoded = decode_view(record.encoded);
+        if (!decoded) {
+            problem(segment.corruption(frame.offset, decoded.error().message).message);
+            continue;
+        }
+        if (decoded->sequence != record.sequence || record.sequence < counted.next_sequence) {
+            problem(segment
+                        .corruption(frame.offset,
+                                    fmt::format("sequence {} is out of order", decoded->sequence))
+                        .message);
+        }
+        ++report.records;
+        ++counted.records;
+        if (record.link.segment != segment.id()) {
+            ++counted.entries;
+        }
+        counted.next_sequence = std::max(counted.next_sequence, record.sequence + 1);
+        ++counted.streams[static_cast<std::size_t>(decoded->state())];
+        if (record.link.segment != 0) {
+            --counted.streams[static_cast<std::size_t>(record.link.state)];
+        }
+        if (sealed != nullptr) {
+            check_entry_of(segment, frame, *decoded, *sealed);
+        }
+    }
+    if (!more) {
+        problem(segment.corruption(frame.offset, more.error().message).message);
+    }
+}
+
+SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
+                                  const SealedSegment* sealed) {
+    SegmentRow counted;
+    counted.id = row.id;
+    counted.next_sequence = segment.header().next_sequence;
+    const std::uint64_t before = report.bytes;
+    FrameReader reader(segment, kSegmentHeaderBytes, row.bytes);
+    while (reader.offset() < row.bytes) {
+        const auto frame = reader.next();
+        if (!frame || !*frame) {
+            problem(!frame
+                        ? frame.error().message
+                        : segment.corruption(reader.offset(), "there is no valid frame").message);
+            break;
+        }
+        ++report.frames;
+        report.bytes = before + reader.offset();
+        if ((*frame)->header.kind == FrameKind::records) {
+            check_records(segment, **frame, sealed, counted);
+        } else {
+            counted.next_sequence = std::max(counted.next_sequence, (*frame)->header.sequence + 1);
+        }
+        if (progress_ && report.bytes >= progress_due_) {
+            progress_(report.bytes, bytes_total_);
+            progress_due_ = report.bytes + kProgressBytes;
+        }
+    }
+    ++report.segments;
+    counted.bytes = reader.offset();
+    report.bytes = before + reader.offset();
+    return counted;
+}
+
+// Every entry must be in order, known to the filter, and lead to a record of its stream.
+void Verifier::check_index(const SealedSegment& sealed) {
+    const auto wrong = [&](std::uint64_t position, std::string_view what) {
+        problem(fmt::format("the catalog's index of segment {}, entry {}: {}", sealed.row.id,
+                            position, what));
+    };
+    StreamId previous;
+    FrameBuffer buffer;
+    for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {
+        ++report.index_entries;
+        const auto entry = sealed.index.entry(i);
+        if (!entry) {
+            wrong(i, "its block is damaged");
+            continue;
+        }
+        if (entry->id < previous) {
+            wrong(i, "it is out of order");
+        }
+        previous = entry->id;
+        const auto frame = sealed.segment->read_frame(entry->offset, buffer);
+        if (!frame) {
+            wrong(i, frame.error().message);
+            continue;
+        }
+        FrameRecords records(*frame, sealed.row.id);
+        FrameRecord record;
+        bool found = false;
+        for (auto more = records.next(record); more && *more; more = records.next(record)) {
+            const auto decoded = decode_view(record.encoded);
+            found = found || (decoded && record.sequence == entry->sequence &&
+                              locator_.id({decoded->ns, decoded->key}) == entry->id &&
+                              static_cast<std::uint32_t>(decoded->state()) == entry->state);
+        }
+        if (!found) {
+            wrong(i, fmt::format("the frame at {} offset {} is not its record",
+                                 sealed.segment->path().string(), entry->offset));
+        }
+    }
+}
+
+void Verifier::compare(const SegmentRow& counted, const SegmentRow& row, const Path& path) {
+    const auto differs = [&](std::string_view what, auto in_log, auto in_catalog) {
+        if (in_log != in_catalog) {
+            problem(fmt::format("{}: the log has {} {}, the catalog says {}", path.string(), in_log,
+                                what, in_catalog));
+        }
+    };
+    differs("bytes", counted.bytes, row.bytes);
+    differs("records", counted.records, row.records);
+    differs("streams with a record", counted.entries, row.entries);
+    differs("as the next sequence", counted.next_sequence, row.next_sequence);
+    for (const State state : {State::in_flight, State::completed, State::released}) {
+        const auto i = static_cast<std::size_t>(state);
+        differs(fmt::format("more streams {}", name(state)), counted.streams[i], row.streams[i]);
+    }
+}
+
+}  // namespace
+
+Result<VerifyReport> LogStore::verify(const Progress& progress) {
+    const auto view = view_for_reading();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    struct Part {
+        const Segment* segment;
+        SegmentRow row;
+        const SealedSegment* sealed;
+    };
+    std::vector<Part> parts;
+    for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+        parts.push_back({sealed.segment.get(), sealed.row, &sealed});
+    }
+    {
+        const std::lock_guard lock(view_mutex_);
+        for (auto u = (*view)->unsealed.rbegin(); u != (*view)->unsealed.rend(); ++u) {
+            parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
+        }
+    }
+    std::uint64_t bytes_total = 0;
+    for (const Part& part : parts) {
+        bytes_total += part.row.bytes;
+    }
+    Verifier verifier(**view, locator_, progress, bytes_total);
+    for (const Part& part : parts) {
+        const SegmentRow counted = verifier.read_segment(*part.segment, part.row, part.sealed);
+        if (part.sealed != nullptr) {
+            verifier.compare(counted, part.row, part.segment->path());
+            verifier.check_index(*part.sealed);
+        }
+    }
+    if (progress) {
+        progress(bytes_total, bytes_total);
+    }
+    return std::move(verifier.report);
+}
+
+}  // namespace dedup

@@ -82,15 +82,16 @@ Result<void> check_length(const Path& file_path) {
 
 // LMDB maps the whole size at once. Where the address space is limited, a smaller map does too.
 int open_mapped(MDB_env* env, const Path& path, unsigned flags, std::uint64_t map_bytes) {
-    int rc = ENOMEM;
-    while (rc == ENOMEM && map_bytes >= kMapBytesMin) {
-        rc = mdb_env_set_mapsize(env, map_bytes);
+    while (true) {
+        int rc = mdb_env_set_mapsize(env, map_bytes);
         if (rc == 0) {
             rc = mdb_env_open(env, path.c_str(), flags, 0644);
         }
         map_bytes /= 2;
+        if (rc != ENOMEM || map_bytes < kMapBytesMin) {
+            return rc;
+        }
     }
-    return rc;
 }
 
 }  // namespace

@@ -289,7 +289,10 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id) {
     // A sequence is never used twice, so an entry with the expected one is of this stream, and
     // its record need not be read.
     const auto is_stream = [&](Located& at) -> Result<bool> {
-        return at.entry.sequence == item.expected_sequence || read_record(at, stream, buffer);
+        if (at.entry.sequence == item.expected_sequence) {
+            return true;
+        }
+        return read_record(at, stream, buffer);
     };
     const IndexEntry* pending = pending_.find(id, [&](const IndexEntry& entry) {
         if (entry.sequence == item.expected_sequence) {

@@ -20,6 +20,7 @@ void Unsealed::apply(const Applied& applied) {
     }
     ++row.streams[entry.state];
     ++row.records;
+    last_sequence = entry.sequence;
     row.next_sequence = std::max(row.next_sequence, entry.sequence + 1);
     row.time_high_ms = std::max(row.time_high_ms, applied.timestamp_ms);
     row.expires_max_ms = std::max(row.expires_max_ms,
@@ -32,9 +33,9 @@ Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Fra
     const auto damaged = [&](std::string_view what) {
         return std::unexpected(unsealed.segment->corruption(frame.offset, what));
     };
-    if (frame.header.sequence < unsealed.row.next_sequence || frame.header.records == 0) {
+    if (frame.header.sequence <= unsealed.last_sequence || frame.header.records == 0) {
         return damaged(fmt::format("sequence {} follows {}", frame.header.sequence,
-                                   unsealed.row.next_sequence - 1));
+                                   unsealed.last_sequence));
     }
     FrameRecords records(frame, unsealed.row.id);
     FrameRecord record;

@@ -47,6 +47,7 @@ struct Unsealed {
     Delta delta;
     SegmentRow row;  // as it would be sealed now; row.entries is set when it is
     std::map<std::uint64_t, std::uint64_t> superseded;  // entries made old, by older segment
+    std::uint64_t last_sequence = 0;  // of the newest record in it; row.next_sequence may be higher
 };
 
 // Reads frames of `unsealed.segment` from unsealed.row.bytes on and applies them, up to the first

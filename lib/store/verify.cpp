@@ -44,6 +44,7 @@ class Verifier {
     const Progress& progress_;
     std::uint64_t bytes_total_;
     std::uint64_t progress_due_ = 0;
+    std::uint64_t last_sequence_ = 0;
 };
 
 // A record of a sealed segment must be findable: the filter knows its stream, and the index leads
@@ -86,12 +87,13 @@ void Verifier::check_records(const Segment& segment, const Frame& frame,
             problem(segment.corruption(frame.offset, decoded.error().message).message);
             continue;
         }
-        if (decoded->sequence != record.sequence || record.sequence < counted.next_sequence) {
+        if (decoded->sequence != record.sequence || record.sequence <= last_sequence_) {
             problem(segment
                         .corruption(frame.offset,
                                     fmt::format("sequence {} is out of order", decoded->sequence))
                         .message);
         }
+        last_sequence_ = record.sequence;
         ++report.records;
         ++counted.records;
         if (record.link.segment != segment.id()) {

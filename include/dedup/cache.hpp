@@ -83,13 +83,14 @@ using LookupOutcome = std::variant<Absent, Completed, InFlight>;
 using RememberOutcome = std::variant<New, Completed, InFlight, Mismatch>;
 
 struct ClaimOptions {
-    std::string owner;
-    std::string fingerprint;  // empty: not compared
-    std::string event_id;
-    std::string metadata;
-    std::optional<std::chrono::milliseconds> lease;  // at least 1 ms; none: holds until the ttl
-    std::optional<std::chrono::milliseconds> ttl;    // none: the cache's
-    std::optional<std::int64_t> expires_at_ms;       // an absolute expiry instead of a ttl; later
+    std::string owner = {};
+    std::string fingerprint = {};  // empty: not compared
+    std::string event_id = {};
+    std::string metadata = {};
+    std::optional<std::chrono::milliseconds> lease =
+        {};                                             // at least 1 ms; none: holds until the ttl
+    std::optional<std::chrono::milliseconds> ttl = {};  // none: the cache's
+    std::optional<std::int64_t> expires_at_ms = {};  // an absolute expiry instead of a ttl; later
                                                      // than now
 };
 
@@ -99,8 +100,8 @@ struct ClaimRequest {
 };
 
 struct CompleteOptions {
-    std::optional<std::chrono::milliseconds> ttl;  // none: what the claim asked for
-    std::optional<std::string> metadata;           // none: the claim's stays
+    std::optional<std::chrono::milliseconds> ttl = {};  // none: what the claim asked for
+    std::optional<std::string> metadata = {};           // none: the claim's stays
 };
 
 struct Completion {

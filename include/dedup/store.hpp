@@ -1,6 +1,7 @@
 // The contract of a stream store, whichever engine keeps it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dedup/error.hpp"
@@ -53,9 +55,9 @@ struct Version {
 };
 
 struct ScanOptions {
-    std::string ns;                // empty: every namespace
-    std::string key_prefix;        // empty: every key
-    std::string cursor;            // empty: from the start; else ScanPage::cursor of the last page
+    std::string ns = {};           // empty: every namespace
+    std::string key_prefix = {};   // empty: every key
+    std::string cursor = {};       // empty: from the start; else ScanPage::cursor of the last page
     std::size_t heads_max = 1000;  // per page; at least 1
 };
 
@@ -98,14 +100,16 @@ class DEDUP_API StreamStore {
     // an item: the assigned sequence, or why the item was not appended. Of all appends, from any
     // thread, that name one stream and one expected sequence, exactly one succeeds. When this
     // returns, what succeeded is durable as the store's options say, and visible to readers.
-    // An atomic batch in which any item fails appends nothing; its other items get
-    // sequence_conflict with their own head.
+    // An atomic batch in which any item fails appends nothing: if an item cannot be appended
+    // whatever the heads are, all items get its error; if a head is not the expected one, all get
+    // sequence_conflict, each with the head of its own stream.
     // Errors an item: sequence_conflict (head_sequence is set), invalid_argument, out_of_space,
     // read_only, closed, failed, outcome_unknown (the flush failed), corruption, io.
     [[nodiscard]] virtual std::vector<Result<std::uint64_t>> append(std::span<const Append> batch,
                                                                     Batch mode = Batch::each) = 0;
 
     // The newest record of each stream, whatever its state or age; nullopt if there is none.
+    // Errors an item: invalid_argument (no stream can have this name), closed, corruption, io.
     [[nodiscard]] virtual std::vector<Result<std::optional<Record>>> heads(
         std::span<const StreamKey> streams) = 0;
 

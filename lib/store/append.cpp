@@ -372,30 +372,36 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
 }
 
 void LogStore::Commit::add_atomic(Request& request) {
-    const auto refuse = [&](std::size_t culprit, const Error& error) {
-        for (std::size_t i = 0; i < request.batch.size(); ++i) {
-            const std::uint64_t own = request.batch[i].expected_sequence;
-            request.results[i] = std::unexpected(
-                i == culprit || error.code != Code::sequence_conflict
-                    ? error
-                    : Error{Code::sequence_conflict,
-                            fmt::format("item {} of the atomic batch has a conflict: {}", culprit,
-                                        error.message),
-                            0, own});
-        }
+    const auto refuse = [&](const Error& error) {
+        std::ranges::fill(request.results, std::unexpected(error));
     };
     if (auto prepared = prepare(); !prepared) {
-        refuse(0, prepared.error());
+        refuse(prepared.error());
         return;
     }
     std::vector<Link> links(request.batch.size());
+    bool conflicts = false;
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
         const auto link = check(request.batch[i], request.ids[i]);
-        if (!link) {
-            refuse(i, link.error());
+        if (link) {
+            links[i] = *link;
+        } else if (link.error().code == Code::sequence_conflict) {
+            request.results[i] = std::unexpected(link.error());
+            conflicts = true;
+        } else {
+            refuse(link.error());
             return;
         }
-        links[i] = *link;
+    }
+    if (conflicts) {
+        for (std::size_t i = 0; i < request.batch.size(); ++i) {
+            if (request.results[i]) {
+                request.results[i] = std::unexpected(Error{
+                    Code::sequence_conflict, "another item of the atomic batch has a conflict", 0,
+                    request.batch[i].expected_sequence});
+            }
+        }
+        return;
     }
     SegmentWriter& writer = *store_.writer_;
     const auto offset = static_cast<std::uint32_t>(writer.end());
@@ -409,7 +415,7 @@ void LogStore::Commit::add_atomic(Request& request) {
     if (writer.buffered() - start - kFrameHeaderBytes > kAtomicBatchBytesMax &&
         request.batch.size() > 1) {
         writer.buffer().resize(start);
-        refuse(0, batch_too_large());
+        refuse(batch_too_large());
         return;
     }
     writer.finish(start, FrameKind::records, static_cast<std::uint16_t>(request.batch.size()),

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "log/frame_reader.hpp"
+#include "store/check_stream.hpp"
 
 namespace dedup {
 namespace {
@@ -15,13 +16,6 @@ namespace {
 constexpr std::size_t kPrefetchKeys = 8;
 // A page of a scan ends after this much of the log, however few heads it found.
 constexpr std::uint64_t kScanPageBytes = 64 * 1024 * 1024;
-
-Result<void> check_stream(StreamKey stream) {
-    if (auto checked = check_namespace(stream.ns); !checked) {
-        return checked;
-    }
-    return check_key(stream.key);
-}
 
 Version to_version(const Located& at) {
     return {to_record(at.record), at.segment->id(), at.entry.offset, at.frame_bytes};

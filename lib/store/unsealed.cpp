@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "log/frame_reader.hpp"
 #include "record/codec.hpp"
 
@@ -34,8 +36,8 @@ Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Fra
         return std::unexpected(unsealed.segment->corruption(frame.offset, what));
     };
     if (frame.header.sequence <= unsealed.last_sequence || frame.header.records == 0) {
-        return damaged(fmt::format("sequence {} follows {}", frame.header.sequence,
-                                   unsealed.last_sequence));
+        return damaged(
+            fmt::format("sequence {} follows {}", frame.header.sequence, unsealed.last_sequence));
     }
     FrameRecords records(frame, unsealed.row.id);
     FrameRecord record;
@@ -82,6 +84,16 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
         return std::unexpected(file_bytes.error());
     }
     std::uint64_t flushed = kSegmentHeaderBytes;
+    // A reader asks often and mostly finds nothing new; that should not cost a block.
+    std::array<char, kFrameHeaderBytes> next;
+    const auto got = unsealed.segment->file().read(unsealed.row.bytes, next);
+    if (!got) {
+        return std::unexpected(got.error());
+    }
+    FrameHeader header;
+    if (*got < next.size() || !read_frame_header(next.data(), header)) {
+        return flushed;
+    }
     FrameReader reader(*unsealed.segment, unsealed.row.bytes, *file_bytes);
     while (true) {
         const auto frame = reader.next();

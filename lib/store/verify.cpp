@@ -16,9 +16,8 @@ constexpr std::uint64_t kProgressBytes = 4 * 1024 * 1024;
 
 class Verifier {
   public:
-    Verifier(const View& view, const Locator& locator, const Progress& progress,
-             std::uint64_t bytes_total)
-        : view_(view), locator_(locator), progress_(progress), bytes_total_(bytes_total) {}
+    Verifier(const Locator& locator, const Progress& progress, std::uint64_t bytes_total)
+        : locator_(locator), progress_(progress), bytes_total_(bytes_total) {}
 
     // Reads the frames of a segment up to `row.bytes`, and counts what a row should say.
     SegmentRow read_segment(const Segment& segment, const SegmentRow& row,
@@ -39,7 +38,6 @@ class Verifier {
     void check_entry_of(const Segment& segment, const Frame& frame, const RecordView& record,
                         const SealedSegment& sealed);
 
-    const View& view_;
     const Locator& locator_;
     const Progress& progress_;
     std::uint64_t bytes_total_;
@@ -229,7 +227,7 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
     for (const Part& part : parts) {
         bytes_total += part.row.bytes;
     }
-    Verifier verifier(**view, locator_, progress, bytes_total);
+    Verifier verifier(locator_, progress, bytes_total);
     for (const Part& part : parts) {
         const SegmentRow counted = verifier.read_segment(*part.segment, part.row, part.sealed);
         if (part.sealed != nullptr) {

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "hex.hpp"
+#include "support/hex.hpp"
 #include "record/codec.hpp"
 #include "samples.hpp"
 

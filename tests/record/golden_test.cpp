@@ -7,10 +7,11 @@
 #include <sstream>
 #include <string>
 
-#include "hex.hpp"
 #include "record/check.hpp"
 #include "record/field_reader.hpp"
 #include "samples.hpp"
+#include "support/hex.hpp"
+#include "support/text.hpp"
 
 namespace dedup::test {
 namespace {
@@ -21,14 +22,6 @@ constexpr std::string_view kPrefix = "record_";  // other parts of the format ha
 
 std::string golden_name(const Sample& sample) {
     return std::string(kPrefix) + sample.name + ".hex";
-}
-
-std::string read_text(const std::filesystem::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    REQUIRE_MESSAGE(file.is_open(), path.string());
-    std::ostringstream text;
-    text << file.rdbuf();
-    return text.str();
 }
 
 bool refreshing() {
@@ -52,19 +45,6 @@ std::string golden_text(const Sample& sample) {
              << '\n';
     }
     return text.str();
-}
-
-// The code block of `markdown` that follows the line "<!-- name -->".
-std::string code_block(const std::string& markdown, const std::string& name) {
-    const std::string mark = "<!-- " + name + " -->\n";
-    const std::size_t found = markdown.find(mark);
-    REQUIRE_MESSAGE(found != std::string::npos, mark);
-    const std::string fence = "```\n";
-    const std::size_t begin = markdown.find(fence, found);
-    REQUIRE(begin != std::string::npos);
-    const std::size_t end = markdown.find(fence, begin + fence.size());
-    REQUIRE(end != std::string::npos);
-    return markdown.substr(begin + fence.size(), end - begin - fence.size());
 }
 
 // The record that docs/format.md describes above its bytes.

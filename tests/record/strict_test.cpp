@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "hex.hpp"
+#include "support/hex.hpp"
 #include "record/codec.hpp"
 #include "samples.hpp"
 

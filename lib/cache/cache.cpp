@@ -1,0 +1,136 @@
+#include "dedup/cache.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "cache/decide.hpp"
+#include "cache/settle.hpp"
+#include "cache/waiters.hpp"
+
+namespace dedup {
+namespace {
+
+using std::chrono::milliseconds;
+
+// How often a waiting caller looks for decisions made through another cache or in another process.
+constexpr milliseconds kPollMin{1};
+constexpr milliseconds kPollMax{50};
+
+}  // namespace
+
+Cache::Cache(StreamStore& store, CacheOptions options)
+    : store_(store), options_(std::move(options)), waiters_(std::make_unique<Waiters>()) {}
+
+Cache::~Cache() = default;
+
+template <class Op>
+std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) {
+    if (Result<void> checked = check_options(options_); !checked) {
+        return std::vector<Result<typename Op::Answer>>(
+            ops.size(), std::unexpected(std::move(checked).error()));
+    }
+    auto answers = settle_span(store_, ops);
+    if constexpr (Op::kDecides) {
+        waiters_->wake(ops, answers);
+    }
+    return answers;
+}
+
+template <class Op>
+Result<typename Op::Answer> Cache::settle_one(const Op& op) {
+    return std::move(settle(std::span<const Op>(&op, 1)).front());
+}
+
+Result<ClaimOutcome> Cache::claim(std::string_view key, const ClaimOptions& options) {
+    return settle_one(ClaimOp{options_, key, options});
+}
+
+std::vector<Result<ClaimOutcome>> Cache::claim_many(std::span<const ClaimRequest> requests) {
+    std::vector<ClaimOp> ops;
+    ops.reserve(requests.size());
+    for (const ClaimRequest& request : requests) {
+        ops.push_back({options_, request.key, request.options});
+    }
+    return settle(std::span<const ClaimOp>(ops));
+}
+
+Result<void> Cache::complete(const Claim& claim, std::string_view receipt,
+                             const CompleteOptions& options) {
+    return settle_one(CompleteOp{options_, claim.key, &claim, receipt, options});
+}
+
+Result<void> Cache::complete(std::string_view key, std::string_view receipt,
+                             const CompleteOptions& options) {
+    return settle_one(CompleteOp{options_, key, nullptr, receipt, options});
+}
+
+std::vector<Result<void>> Cache::complete_many(std::span<const Completion> completions) {
+    std::vector<CompleteOp> ops;
+    ops.reserve(completions.size());
+    for (const auto& [claim, receipt, options] : completions) {
+        ops.push_back({options_, claim.key, &claim, receipt, options});
+    }
+    return settle(std::span<const CompleteOp>(ops));
+}
+
+Result<bool> Cache::release(const Claim& claim) {
+    return settle_one(ReleaseOp{options_, claim.key, &claim});
+}
+
+Result<bool> Cache::release(std::string_view key) {
+    return settle_one(ReleaseOp{options_, key, nullptr});
+}
+
+Result<Claim> Cache::renew(const Claim& claim, milliseconds lease) {
+    return settle_one(RenewOp{options_, claim.key, &claim, lease});
+}
+
+Result<RememberOutcome> Cache::remember(std::string_view key, std::string_view receipt,
+                                        const ClaimOptions& options) {
+    return settle_one(RememberOp{options_, key, receipt, options});
+}
+
+std::vector<Result<RememberOutcome>> Cache::remember_many(
+    std::span<const RememberRequest> requests) {
+    std::vector<RememberOp> ops;
+    ops.reserve(requests.size());
+    for (const auto& [key, receipt, options] : requests) {
+        ops.push_back({options_, key, receipt, options});
+    }
+    return settle(std::span<const RememberOp>(ops));
+}
+
+Result<LookupOutcome> Cache::lookup(std::string_view key) {
+    return settle_one(LookupOp{options_, key});
+}
+
+std::vector<Result<LookupOutcome>> Cache::lookup_many(std::span<const std::string_view> keys) {
+    std::vector<LookupOp> ops;
+    ops.reserve(keys.size());
+    for (const std::string_view key : keys) {
+        ops.push_back({options_, key});
+    }
+    return settle(std::span<const LookupOp>(ops));
+}
+
+Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
+    using std::chrono::steady_clock;
+    const auto start = steady_clock::now();
+    timeout = std::max(timeout, milliseconds{0});
+    Waiters::Place place(*waiters_, key);  // before the first look, so that no decision is missed
+    for (milliseconds poll = kPollMin;; poll = std::min(2 * poll, kPollMax)) {
+        auto outcome = lookup(key);
+        const auto* claim = outcome ? std::get_if<InFlight>(&*outcome) : nullptr;
+        if (claim == nullptr ||
+            (claim->lease_until_ms != 0 && store_.now_ms() > claim->lease_until_ms)) {
+            return outcome;
+        }
+        const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
+        if (waited >= timeout) {
+            return outcome;
+        }
+        place.sleep(std::min(poll, timeout - waited));
+    }
+}
+
+}  // namespace dedup

@@ -1,0 +1,401 @@
+#include "cache/decide.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "record/check.hpp"
+
+namespace dedup {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::int64_t kTimeMax = std::numeric_limits<std::int64_t>::max();
+
+// A tombstone carries nothing worth keeping forever, even in a cache whose keys are.
+constexpr milliseconds kTombstoneTtl = std::chrono::hours{24};
+
+std::int64_t later(std::int64_t now_ms, milliseconds by) {
+    return by.count() > kTimeMax - now_ms ? kTimeMax : now_ms + by.count();
+}
+
+std::int64_t expiry_after(std::int64_t now_ms, milliseconds ttl) {
+    return ttl == kForever ? 0 : later(now_ms, ttl);
+}
+
+// A claim whose lease runs must not expire, or somebody else could claim its key.
+std::int64_t not_before_lease(std::int64_t expires_at_ms, std::int64_t lease_until_ms) {
+    return expires_at_ms == 0 ? 0 : std::max(expires_at_ms, lease_until_ms);
+}
+
+// Errors.
+
+// A key as a message shows it: quoted, printable, and not too long.
+std::string quoted(std::string_view key) {
+    constexpr std::size_t kShownMax = 64;
+    std::string text = "\"";
+    for (const char c : key.substr(0, kShownMax)) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte > 0x7e || c == '"' || c == '\\') {
+            text += fmt::format("\\x{:02x}", byte);
+        } else {
+            text += c;
+        }
+    }
+    text += key.size() > kShownMax ? "\"..." : "\"";
+    return text;
+}
+
+Error error(Code code, std::string message) {
+    return {.code = code, .message = std::move(message)};
+}
+
+std::unexpected<Error> invalid(std::string message) {
+    return std::unexpected(error(Code::invalid_argument, std::move(message)));
+}
+
+struct Limit {
+    std::string_view field;
+    std::size_t bytes;
+    std::size_t bytes_max;
+};
+
+Result<void> check_sizes(std::initializer_list<Limit> limits) {
+    for (const auto& [field, bytes, bytes_max] : limits) {
+        if (bytes > bytes_max) {
+            return invalid(fmt::format("{} is {} bytes; at most {} are allowed", field,
+                                       grouped(bytes), grouped(bytes_max)));
+        }
+    }
+    return {};
+}
+
+Result<void> check_duration(std::string_view field, std::optional<milliseconds> value) {
+    if (value && *value < milliseconds{1}) {
+        return invalid(fmt::format("{} is {} ms; it must be at least 1", field, value->count()));
+    }
+    return {};
+}
+
+Result<void> check_request(std::string_view key, const ClaimOptions& options) {
+    if (Result<void> checked = check_key(key); !checked) {
+        return checked;
+    }
+    if (options.ttl && options.expires_at_ms) {
+        return invalid("ttl and expires_at_ms are both given; a key has one expiry");
+    }
+    if (Result<void> checked = check_duration("ttl", options.ttl); !checked) {
+        return checked;
+    }
+    return check_sizes({{"owner", options.owner.size(), kLabelBytesMax},
+                        {"fingerprint", options.fingerprint.size(), kLabelBytesMax},
+                        {"event_id", options.event_id.size(), kLabelBytesMax},
+                        {"metadata", options.metadata.size(), kMetadataBytesMax}});
+}
+
+Result<void> check_claim(const CacheOptions& cache, std::string_view key, const Claim* claim) {
+    if (claim != nullptr && claim->ns != cache.ns) {
+        return invalid(fmt::format("the claim on key {} is of namespace {}, the cache's is {}",
+                                   quoted(key), quoted(claim->ns), quoted(cache.ns)));
+    }
+    return check_key(key);
+}
+
+// Says which end the claim came to, and what its holder is to do.
+std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
+    std::string end;
+    if (!seen.head) {
+        end = "the store knows nothing of it; claim the key again";
+    } else if (!seen.current()) {
+        end = "it has expired; claim the key again";
+    } else if (seen.head->kind == Kind::tombstone) {
+        end = "the key was released; claim it again";
+    } else if (seen.head->claim_sequence == claim.claim_sequence) {
+        end = "it is already completed; look its receipt up";
+    } else if (seen.completed()) {
+        end = fmt::format("claim {} replaced it and is completed; look its receipt up",
+                          seen.head->claim_sequence);
+    } else {
+        end = fmt::format("claim {} by {} replaced it; drop this attempt and wait for that one",
+                          seen.head->claim_sequence, quoted(seen.head->owner));
+    }
+    return std::unexpected(
+        error(Code::stale_claim,
+              fmt::format("claim {} on key {}: {}", claim.claim_sequence, quoted(claim.key), end)));
+}
+
+// Answers.
+
+Completed completed_from(Record&& head) {
+    return {.receipt = *std::move(head.receipt),
+            .completed_at_ms = head.timestamp_ms,
+            .claim_sequence = head.claim_sequence,
+            .event_id = std::move(head.event_id),
+            .metadata = std::move(head.metadata)};
+}
+
+InFlight in_flight_from(Record&& head) {
+    return {.owner = std::move(head.owner),
+            .since_ms = head.timestamp_ms,
+            .lease_until_ms = head.lease_until_ms,
+            .expires_at_ms = head.expires_at_ms,
+            .claim_sequence = head.claim_sequence,
+            .attempt = head.attempt,
+            .event_id = std::move(head.event_id)};
+}
+
+// Counts the request in the stream's conflict record. All else stays as it is, the times above
+// all: whoever sends the wrong request again and again must not keep the key alive.
+template <class Outcome>
+Decision<Outcome> mismatch(Seen&& seen, const std::string& fingerprint) {
+    const std::uint64_t sequence = seen.sequence();
+    Record record = *std::move(seen.head);
+    auto& [count, fingerprints] = record.conflict;
+    count = std::max(count, count + 1);  // stays at the highest number, should it get there
+    if (fingerprints.size() < kConflictFingerprintsMax &&
+        std::ranges::find(fingerprints, fingerprint) == fingerprints.end()) {
+        fingerprints.push_back(fingerprint);
+    }
+    Mismatch outcome{.fingerprint = record.fingerprint,
+                     .state = record.state(),
+                     .since_ms = record.timestamp_ms,
+                     .conflicts = count};
+    return {std::move(outcome), Append{sequence, std::move(record)}};
+}
+
+// What claim and remember share: why the request gets no claim, if it gets none.
+template <class Outcome>
+std::optional<Decision<Outcome>> refuse(Seen& seen, const ClaimOptions& options) {
+    if (options.expires_at_ms && *options.expires_at_ms <= seen.now_ms) {
+        return Decision<Outcome>{
+            invalid(fmt::format("expires_at_ms is {}; it must be later than now, which is {}",
+                                *options.expires_at_ms, seen.now_ms)),
+            {}};
+    }
+    if (seen.live() && !options.fingerprint.empty() && !seen.head->fingerprint.empty() &&
+        options.fingerprint != seen.head->fingerprint) {
+        return mismatch<Outcome>(std::move(seen), options.fingerprint);
+    }
+    if (seen.completed()) {
+        return Decision<Outcome>{completed_from(*std::move(seen.head)), {}};
+    }
+    if (seen.held()) {
+        return Decision<Outcome>{in_flight_from(*std::move(seen.head)), {}};
+    }
+    return std::nullopt;
+}
+
+// The start of a new claim on a key that nobody holds, with a fence of its own.
+Record new_claim(const CacheOptions& cache, std::string_view key, const ClaimOptions& options,
+                 const Seen& seen) {
+    Record record;
+    record.ns = cache.ns;
+    record.key = key;
+    record.timestamp_ms = seen.now_ms;
+    record.expires_at_ms = options.expires_at_ms
+                               ? *options.expires_at_ms
+                               : expiry_after(seen.now_ms, options.ttl.value_or(cache.ttl));
+    if (seen.current()) {  // released or taken over; an expired claim is forgotten
+        const std::uint32_t attempt = seen.head->attempt;
+        record.attempt = std::max(attempt, attempt + 1);  // likewise never wraps
+    }
+    record.owner = options.owner;
+    record.fingerprint = options.fingerprint;
+    record.event_id = options.event_id;
+    record.metadata = options.metadata;
+    return record;
+}
+
+bool same_fence(const Claim* claim, const Record& head) {
+    return claim == nullptr || claim->claim_sequence == head.claim_sequence;
+}
+
+}  // namespace
+
+Result<void> check_options(const CacheOptions& options) {
+    if (Result<void> checked = check_namespace(options.ns); !checked) {
+        return checked;
+    }
+    return check_duration("CacheOptions::ttl", options.ttl);
+}
+
+Result<void> ClaimOp::check() const {
+    if (Result<void> checked = check_duration("lease", options.lease); !checked) {
+        return checked;
+    }
+    return check_request(key, options);
+}
+
+Decision<ClaimOutcome> ClaimOp::decide(Seen seen) const {
+    if (auto refused = refuse<ClaimOutcome>(seen, options)) {
+        return *std::move(refused);
+    }
+    Record record = new_claim(cache, key, options, seen);
+    const milliseconds ttl = options.ttl.value_or(cache.ttl);
+    if (!options.expires_at_ms && ttl != kForever) {
+        record.ttl_ms = ttl.count();
+    }
+    if (options.lease) {
+        record.lease_until_ms = later(seen.now_ms, *options.lease);
+        record.expires_at_ms = not_before_lease(record.expires_at_ms, record.lease_until_ms);
+    }
+    Claim claim{.ns = cache.ns,
+                .key = record.key,
+                .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
+                .attempt = record.attempt};
+    return {Claimed{std::move(claim)}, Append{seen.sequence(), std::move(record)}};
+}
+
+void ClaimOp::landed(Result<ClaimOutcome>& answer, std::uint64_t sequence) {
+    if (auto* claimed = std::get_if<Claimed>(&*answer)) {
+        claimed->claim.claim_sequence = sequence;
+    }
+}
+
+Result<void> RememberOp::check() const {
+    if (options.lease) {
+        return invalid("lease is given, but remember completes at once and holds no lease");
+    }
+    if (Result<void> checked = check_sizes({{"receipt", receipt.size(), kReceiptBytesMax}});
+        !checked) {
+        return checked;
+    }
+    return check_request(key, options);
+}
+
+Decision<RememberOutcome> RememberOp::decide(Seen seen) const {
+    if (auto refused = refuse<RememberOutcome>(seen, options)) {
+        return *std::move(refused);
+    }
+    Record record = new_claim(cache, key, options, seen);
+    record.receipt = receipt;
+    return {New{}, Append{seen.sequence(), std::move(record)}};
+}
+
+void RememberOp::landed(Result<RememberOutcome>& answer, std::uint64_t sequence) {
+    if (auto* remembered = std::get_if<New>(&*answer)) {
+        remembered->claim_sequence = sequence;
+    }
+}
+
+Result<void> CompleteOp::check() const {
+    if (Result<void> checked = check_claim(cache, key, claim); !checked) {
+        return checked;
+    }
+    if (Result<void> checked = check_duration("ttl", options.ttl); !checked) {
+        return checked;
+    }
+    return check_sizes(
+        {{"receipt", receipt.size(), kReceiptBytesMax},
+         {"metadata", options.metadata ? options.metadata->size() : 0, kMetadataBytesMax}});
+}
+
+Decision<void> CompleteOp::decide(Seen seen) const {
+    if (!seen.live() || !same_fence(claim, *seen.head)) {
+        if (claim != nullptr) {
+            return {stale(*claim, seen), {}};
+        }
+        return {std::unexpected(error(
+                    Code::not_claimed,
+                    fmt::format("key {} is not claimed; claim it, or remember it", quoted(key)))),
+                {}};
+    }
+    if (seen.completed()) {
+        if (*seen.head->receipt == receipt) {
+            return {};
+        }
+        return {std::unexpected(error(
+                    Code::receipt_mismatch,
+                    fmt::format("key {} is completed with another receipt, of {} bytes; that one "
+                                "is final, look it up",
+                                quoted(key), seen.head->receipt->size()))),
+                {}};
+    }
+    const std::uint64_t sequence = seen.sequence();
+    Record record = *std::move(seen.head);
+    record.timestamp_ms = seen.now_ms;
+    if (options.ttl) {
+        record.expires_at_ms = expiry_after(seen.now_ms, *options.ttl);
+    } else if (record.ttl_ms != 0) {
+        record.expires_at_ms = later(seen.now_ms, milliseconds{record.ttl_ms});
+    }
+    record.ttl_ms = 0;
+    record.lease_until_ms = 0;
+    record.receipt = receipt;
+    if (options.metadata) {
+        record.metadata = *options.metadata;
+    }
+    return {{}, Append{sequence, std::move(record)}};
+}
+
+Result<void> ReleaseOp::check() const {
+    return check_claim(cache, key, claim);
+}
+
+Decision<bool> ReleaseOp::decide(Seen seen) const {
+    if (!seen.in_flight()) {
+        return {false, {}};
+    }
+    if (!same_fence(claim, *seen.head)) {
+        return {stale(*claim, seen), {}};
+    }
+    const std::uint64_t sequence = seen.sequence();
+    Record record = *std::move(seen.head);
+    milliseconds ttl{record.ttl_ms};
+    if (ttl == milliseconds{0}) {
+        ttl = cache.ttl == kForever ? kTombstoneTtl : cache.ttl;
+    }
+    record.kind = Kind::tombstone;
+    record.timestamp_ms = seen.now_ms;
+    record.expires_at_ms = later(seen.now_ms, ttl);
+    record.ttl_ms = 0;
+    record.lease_until_ms = 0;
+    // The fence, the attempt and who held it stay for people to see. The request does not: the
+    // next one may be another.
+    record.fingerprint.clear();
+    record.metadata.clear();
+    record.conflict = {};
+    return {true, Append{sequence, std::move(record)}};
+}
+
+Result<void> RenewOp::check() const {
+    if (Result<void> checked = check_duration("lease", lease); !checked) {
+        return checked;
+    }
+    return check_claim(cache, key, claim);
+}
+
+Decision<Claim> RenewOp::decide(Seen seen) const {
+    if (!seen.in_flight() || !same_fence(claim, *seen.head)) {
+        return {stale(*claim, seen), {}};
+    }
+    const std::uint64_t sequence = seen.sequence();
+    Record record = *std::move(seen.head);
+    record.lease_until_ms = later(seen.now_ms, lease);
+    record.expires_at_ms = not_before_lease(record.expires_at_ms, record.lease_until_ms);
+    Claim renewed = *claim;
+    renewed.deadline_ms = record.lease_until_ms;
+    renewed.attempt = record.attempt;
+    return {std::move(renewed), Append{sequence, std::move(record)}};
+}
+
+Result<void> LookupOp::check() const {
+    return check_key(key);
+}
+
+Decision<LookupOutcome> LookupOp::decide(Seen seen) const {
+    if (seen.completed()) {
+        return {completed_from(*std::move(seen.head)), {}};
+    }
+    if (seen.in_flight()) {
+        return {in_flight_from(*std::move(seen.head)), {}};
+    }
+    return {Absent{}, {}};
+}
+
+}  // namespace dedup

@@ -1,0 +1,99 @@
+// The one loop by which every operation is carried out, alone or in a span.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "cache/decide.hpp"
+
+namespace dedup {
+
+// Carries out `ops`, at most kBatchItemsMax of them, and returns their answers in order.
+//
+// Each round reads the heads of all that is unsettled, decides, and appends whatever needs it as
+// one batch, hence with one flush. An append loses a race if somebody else has appended to its
+// stream since the head was read, be it another caller or an equal key earlier in the span. A lost
+// race is settled by reading again, so a round is repeated for the losers and for nobody else.
+// Every loss means that another append has won, so the rounds come to an end.
+template <class Op>
+void settle_batch(StreamStore& store, std::span<const Op> ops,
+                  std::vector<Result<typename Op::Answer>>& answers) {
+    const std::size_t first = answers.size();
+    std::vector<std::size_t> open;  // what is not settled yet
+    open.reserve(ops.size());
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+        if (Result<void> checked = ops[i].check(); checked) {
+            answers.emplace_back();
+            open.push_back(i);
+        } else {
+            answers.emplace_back(std::unexpect, std::move(checked).error());
+        }
+    }
+
+    std::vector<StreamKey> streams;
+    std::vector<Append> batch;
+    std::vector<std::size_t> appending;  // the operation that each item of `batch` is for
+    while (!open.empty()) {
+        streams.clear();
+        for (const std::size_t i : open) {
+            streams.push_back({ops[i].cache.ns, ops[i].key});
+        }
+        auto heads = store.heads(streams);
+        // Read after the heads, so that no head is younger than the time it is judged by.
+        const std::int64_t now_ms = store.now_ms();
+
+        batch.clear();
+        appending.clear();
+        for (std::size_t j = 0; j < open.size(); ++j) {
+            auto& answer = answers[first + open[j]];
+            if (!heads[j]) {
+                answer = std::unexpected(std::move(heads[j]).error());
+                continue;
+            }
+            auto decision = ops[open[j]].decide({*std::move(heads[j]), now_ms, store.grace()});
+            answer = std::move(decision.answer);
+            if (decision.append) {
+                if (batch.empty()) {
+                    batch.reserve(open.size() - j);
+                }
+                batch.push_back(*std::move(decision.append));
+                appending.push_back(open[j]);
+            }
+        }
+        open.clear();
+        if (batch.empty()) {
+            return;
+        }
+        auto landed = store.append(batch, Batch::each);
+        for (std::size_t j = 0; j < landed.size(); ++j) {
+            auto& answer = answers[first + appending[j]];
+            if (landed[j]) {
+                Op::landed(answer, *landed[j]);
+            } else if (landed[j].error().code == Code::sequence_conflict) {
+                open.push_back(appending[j]);
+            } else {
+                answer = std::unexpected(std::move(landed[j]).error());
+            }
+        }
+    }
+}
+
+// As settle_batch, for any number of operations.
+template <class Op>
+[[nodiscard]] std::vector<Result<typename Op::Answer>> settle_span(StreamStore& store,
+                                                                   std::span<const Op> ops) {
+    std::vector<Result<typename Op::Answer>> answers;
+    answers.reserve(ops.size());
+    while (!ops.empty()) {
+        const std::size_t count = std::min(ops.size(), kBatchItemsMax);
+        settle_batch(store, ops.first(count), answers);
+        ops = ops.subspan(count);
+    }
+    return answers;
+}
+
+}  // namespace dedup

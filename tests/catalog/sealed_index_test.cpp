@@ -1,0 +1,116 @@
+// Sealed indexes and filters against a sorted array, with even, skewed and damaged contents.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "catalog/filter.hpp"
+#include "catalog/sealed_index.hpp"
+
+namespace dedup::test {
+namespace {
+
+std::vector<IndexEntry> entries_of(const std::vector<std::uint64_t>& hashes) {
+    std::vector<IndexEntry> entries;
+    for (const std::uint64_t hash : hashes) {
+        entries.push_back({{hash, 1}, entries.size() + 1, 80, 0});
+    }
+    std::ranges::sort(entries, {}, [](const IndexEntry& entry) { return entry.id; });
+    return entries;
+}
+
+std::string index_blob(const std::vector<IndexEntry>& entries) {
+    const std::size_t bytes = entries.size() * sizeof(IndexEntry);
+    std::string blob(blob_bytes(bytes), '\0');
+    std::ranges::copy(entries, reinterpret_cast<IndexEntry*>(blob_data(blob.data())));
+    finish_blob(blob.data(), bytes);
+    return blob;
+}
+
+SealedIndex open_index(const std::string& blob, std::size_t entries) {
+    const std::size_t bytes = entries * sizeof(IndexEntry);
+    return {CheckedBlob(blob, bytes, std::make_shared<CheckedBlocks>(bytes)), entries};
+}
+
+TEST_CASE("a search finds the place that a plain search finds, however the hashes lie") {
+    // Guards against interpolation that misses an entry: a miss is a key taken for new.
+    std::mt19937_64 random(5);
+    std::vector<std::vector<std::uint64_t>> sets(6);
+    for (int i = 0; i < 5000; ++i) {
+        sets[0].push_back(random());                             // even, as hashes are
+        sets[1].push_back(random() % 1000);                      // all at the low end, many equal
+        sets[2].push_back(UINT64_MAX - random() % 9);            // all at the high end
+        sets[3].push_back(std::uint64_t{1} << (random() % 64));  // exponential
+        sets[4].push_back(i < 2500 ? 0 : UINT64_MAX);
+    }
+    sets[5] = {42};
+    sets.emplace_back();
+    for (const auto& hashes : sets) {
+        const auto entries = entries_of(hashes);
+        const std::string blob = index_blob(entries);
+        const SealedIndex index = open_index(blob, entries.size());
+        std::vector<StreamId> questions = {{0, 0}, {0, 1}, {UINT64_MAX, UINT64_MAX}};
+        for (const IndexEntry& entry : entries) {
+            questions.push_back(entry.id);
+            questions.push_back({entry.id.xxh, 0});
+            questions.push_back({entry.id.xxh, 2});
+            questions.push_back({entry.id.xxh + 1, 1});
+        }
+        for (const StreamId& id : questions) {
+            const auto expected = std::ranges::lower_bound(
+                entries, id, {}, [](const IndexEntry& entry) { return entry.id; });
+            REQUIRE(index.lower_bound(id) ==
+                    static_cast<std::uint64_t>(expected - entries.begin()));
+        }
+    }
+}
+
+TEST_CASE("a flipped byte in an index is noticed by whoever reads its block") {
+    std::mt19937_64 random(6);
+    std::vector<std::uint64_t> hashes(1000);
+    std::ranges::generate(hashes, std::ref(random));
+    const auto entries = entries_of(hashes);
+    const std::string blob = index_blob(entries);
+    for (std::size_t at = kBlobPadBytes; at < blob.size(); at += 61) {
+        std::string damaged = blob;
+        damaged[at] = static_cast<char>(damaged[at] ^ 1);
+        const SealedIndex index = open_index(damaged, entries.size());
+        bool noticed = false;
+        for (std::uint64_t i = 0; i < entries.size(); ++i) {
+            const auto entry = index.entry(i);
+            noticed = noticed || !entry;
+            REQUIRE((!entry || *entry == entries[i]));
+        }
+        REQUIRE(noticed);
+    }
+}
+
+TEST_CASE("a filter knows every key that it was built from, and few others") {
+    // Guards against false negatives, each of which would be a key taken for new.
+    std::mt19937_64 random(7);
+    for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{100'000}}) {
+        std::vector<std::uint64_t> hashes(count);
+        std::ranges::generate(hashes, std::ref(random));
+        const auto entries = entries_of(hashes);
+        const std::uint64_t bytes = filter_bytes(count);
+        std::string blob(blob_bytes(bytes), '\0');
+        build_filter(entries, blob_data(blob.data()));
+        finish_blob(blob.data(), bytes);
+        const Filter filter(CheckedBlob(blob, bytes, std::make_shared<CheckedBlocks>(bytes)),
+                            count);
+        for (const IndexEntry& entry : entries) {
+            REQUIRE(filter.test(entry.id) == Presence::possible);
+        }
+        int false_positives = 0;
+        for (int i = 0; i < 100'000; ++i) {
+            false_positives += filter.test({random(), 0}) == Presence::possible;
+        }
+        CHECK(false_positives < 1000);  // below 1 %
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

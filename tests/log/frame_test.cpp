@@ -1,0 +1,192 @@
+// Frames and segment headers against docs/format.md, and their links both ways.
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "log/segment.hpp"
+#include "record/codec.hpp"
+#include "support/hex.hpp"
+#include "support/temp_dir.hpp"
+#include "support/text.hpp"
+
+namespace dedup::test {
+namespace {
+
+Record sample_claim() {
+    Record record;
+    record.ns = "default";
+    record.key = "order-7";
+    record.timestamp_ms = 1'700'000'000'000;
+    record.ttl_ms = 86'400'000;
+    record.expires_at_ms = record.timestamp_ms + record.ttl_ms;
+    return record;
+}
+
+SegmentHeader sample_header() {
+    SegmentHeader header;
+    for (std::size_t i = 0; i < header.store_id.size(); ++i) {
+        header.store_id[i] = static_cast<char>(i);
+    }
+    header.id = 1;
+    return header;
+}
+
+// Writes `bytes` as segment 1 and opens it.
+std::shared_ptr<const Segment> as_segment(const TempDir& dir, const std::string& bytes) {
+    std::ofstream(dir.path() / segment_file_name(1), std::ios::binary) << bytes;
+    auto segment = Segment::open(posix_env(), dir.path(), 1);
+    REQUIRE_MESSAGE(segment, (segment ? "" : segment.error().message));
+    return *segment;
+}
+
+void append_frame(std::string& out, const std::vector<std::pair<Record, Link>>& records,
+                  std::uint64_t sequence, std::uint64_t salt) {
+    const std::size_t start = out.size();
+    begin_frame(out);
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        add_record(out, 7, records[i].first, sequence + i, records[i].second, records.size() == 1);
+    }
+    FrameHeader header;
+    header.records = static_cast<std::uint16_t>(records.size());
+    header.sequence = sequence;
+    header.flushed = kSegmentHeaderBytes;
+    finish_frame(out, start, header, salt, static_cast<std::uint32_t>(start));
+}
+
+TEST_CASE("the segment that docs/format.md writes down is what the code writes and reads") {
+    // Guards the format: whoever changes it has to change the page and the version.
+    const auto page = std::filesystem::path(DEDUP_SOURCE_ROOT) / "docs" / "format.md";
+    const auto documented = from_hex(code_block(read_text(page), "segment example"));
+    REQUIRE(documented);
+
+    const TempDir dir;
+    const auto segment = as_segment(dir, *documented);
+    std::string written = encode_segment_header(sample_header());
+    const std::size_t start = written.size();
+    begin_frame(written);
+    add_record(written, 1, sample_claim(), 1, {}, true);
+    FrameHeader header;
+    header.records = 1;
+    header.flushed = kSegmentHeaderBytes;
+    header.sequence = 1;
+    finish_frame(written, start, header, segment->salt(), kSegmentHeaderBytes);
+    CHECK(to_hex(written) == to_hex(*documented));
+
+    FrameBuffer buffer;
+    const auto frame = segment->read_frame(kSegmentHeaderBytes, buffer);
+    REQUIRE(frame);
+    FrameRecords records(*frame, 1);
+    FrameRecord record;
+    REQUIRE(records.next(record).value());
+    Record expected = sample_claim();
+    expected.sequence = 1;
+    expected.claim_sequence = 1;
+    CHECK(decode(record.encoded).value() == expected);
+    CHECK_FALSE(records.next(record).value());
+}
+
+TEST_CASE("every flipped bit of a frame is noticed") {
+    const TempDir dir;
+    std::string bytes = encode_segment_header(sample_header());
+    const auto salt = as_segment(dir, bytes)->salt();
+    append_frame(bytes, {{sample_claim(), {}}}, 1, salt);
+    for (std::size_t i = kSegmentHeaderBytes; i < bytes.size(); ++i) {
+        for (int bit = 0; bit < 8; ++bit) {
+            std::string damaged = bytes;
+            damaged[i] = static_cast<char>(damaged[i] ^ (1 << bit));
+            FrameBuffer buffer;
+            const auto frame = as_segment(dir, damaged)->find_frame(kSegmentHeaderBytes, buffer);
+            REQUIRE(frame);
+            REQUIRE_FALSE(*frame);
+        }
+    }
+}
+
+TEST_CASE("a frame is valid at its own offset only") {
+    const TempDir dir;
+    std::string bytes = encode_segment_header(sample_header());
+    const auto salt = as_segment(dir, bytes)->salt();
+    append_frame(bytes, {{sample_claim(), {}}}, 1, salt);
+    bytes += bytes.substr(kSegmentHeaderBytes);
+    const auto copy_at = static_cast<std::uint32_t>((bytes.size() + kSegmentHeaderBytes) / 2);
+    FrameBuffer buffer;
+    const auto segment = as_segment(dir, bytes);
+    CHECK(segment->find_frame(kSegmentHeaderBytes, buffer)->has_value());
+    CHECK_FALSE(segment->find_frame(copy_at, buffer)->has_value());
+}
+
+TEST_CASE("links and batches come back as they were written") {
+    // Guards histories: a wrong link shows another stream's records, or none.
+    const std::vector<Link> links = {{},
+                                     {7, 80, State::in_flight},
+                                     {7, UINT32_MAX, State::completed},
+                                     {6, 127, State::released},
+                                     {1, 128, State::completed}};
+    const TempDir dir;
+    std::string bytes = encode_segment_header(sample_header());
+    const auto salt = as_segment(dir, bytes)->salt();
+    std::vector<std::pair<Record, Link>> records;
+    for (const Link& link : links) {
+        Record record = sample_claim();
+        record.key += std::to_string(records.size());
+        records.emplace_back(record, link);
+    }
+    append_frame(bytes, records, 10, salt);
+    FrameBuffer buffer;
+    const auto frame = as_segment(dir, bytes)->read_frame(kSegmentHeaderBytes, buffer);
+    REQUIRE(frame);
+    FrameRecords read(*frame, 7);
+    FrameRecord record;
+    for (std::size_t i = 0; i < links.size(); ++i) {
+        REQUIRE(read.next(record).value());
+        CHECK(record.link == links[i]);
+        CHECK(record.sequence == 10 + i);
+        CHECK(decode(record.encoded)->key == "order-7" + std::to_string(i));
+    }
+    CHECK_FALSE(read.next(record).value());
+}
+
+TEST_CASE("a body that is not a row of records is an error, whatever it is") {
+    // Guards against reading past a frame: bodies with a right checksum and wrong contents.
+    const std::vector<std::pair<std::string, std::uint16_t>> bodies = {
+        {"", 1},
+        {std::string(1, '\0'), 2},
+        {std::string("\0\xff\xff\xff\xff", 5), 2},
+        {"\x80", 1},
+        {std::string("\x80\0", 2), 1},
+        {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 1},
+        {"\x04\x01", 1},                      // state 3
+        {"\x40\x01", 1},                      // a segment before the first
+        {"\x01\xff\xff\xff\xff\xff\x01", 1},  // an offset beyond 32 bits
+        {"x", 0}};
+    for (const auto& [body, count] : bodies) {
+        Frame frame;
+        frame.header.records = count;
+        frame.body = body;
+        FrameRecords records(frame, 1);
+        FrameRecord record;
+        Result<bool> more = true;
+        for (int i = 0; more && *more && i < 5; ++i) {
+            more = records.next(record);
+            if (more && *more && !decode(record.encoded)) {
+                more = std::unexpected(Error{Code::corruption, ""});
+            }
+        }
+        REQUIRE_FALSE(more);
+        CHECK(more.error().code == Code::corruption);
+    }
+}
+
+TEST_CASE("segment file names are 16 digits, and nothing else is a segment") {
+    CHECK(segment_file_name(1) == "0000000000000001.log");
+    CHECK(segment_id("0000000000000042.log") == 42);
+    for (const char* name : {"0000000000000000.log", "1.log", "0000000000000001.log.tmp",
+                             "000000000000000x.log", "0000000000000001.txt", "", ".log"}) {
+        CHECK_FALSE(segment_id(name));
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -1,0 +1,219 @@
+// What a log store does when the disk says no.
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <string>
+
+#include "support/hooked_env.hpp"
+#include "support/log_helpers.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+bool is_log_file(const Path& path) {
+    return path.string().find(".log") != std::string::npos;
+}
+
+Error append_error(StreamStore& store, const std::string& key,
+                   const std::string& receipt = "done") {
+    const Append item{0, completed_record(key, receipt)};
+    const auto results = store.append({&item, 1});
+    REQUIRE_FALSE(results[0]);
+    return results[0].error();
+}
+
+TEST_CASE("a failed write or flush is final, and its append's outcome unknown") {
+    // Guards against retrying fsync and hoping: the kernel may have dropped the pages.
+    for (const std::string_view failing : {"write", "sync"}) {
+        const TempDir dir;
+        const auto path = dir.path() / "store";
+        HookedEnv env;
+        {
+            const auto store = must_open(path, {}, env);
+            must_append(*store, "before");
+            env.hook = [&](std::string_view action, const Path& file) {
+                return action == failing && is_log_file(file) ? EIO : 0;
+            };
+            const Error error = append_error(*store, "during");
+            CHECK(error.code == Code::outcome_unknown);
+            CHECK(error.os_error == EIO);
+            env.hook = [](std::string_view, const Path&) { return 0; };
+            // The disk is well again, and still nothing is written until the store is reopened.
+            const Error later = append_error(*store, "after");
+            CHECK(later.code == Code::failed);
+            CHECK(later.message.find("open it again") != std::string::npos);
+            CHECK(store->flush().error().code == Code::failed);
+            // What had been durable can still be read; what was in doubt is not shown.
+            CHECK(receipt_of(*store, "before") == "done");
+            CHECK(receipt_of(*store, "during") == "(absent)");
+            CHECK(store->close());
+        }
+        const auto store = must_open(path, {}, env);
+        CHECK(receipt_of(*store, "before") == "done");
+        must_append(*store, "after");
+    }
+}
+
+TEST_CASE("reopening after a failed flush writes the doubtful bytes again before trusting them") {
+    // Guards against the page cache: bytes that a failed flush left clean are not on the disk.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    HookedEnv env;
+    {
+        const auto store = must_open(path, {}, env);
+        must_append(*store, "before");
+        env.hook = [](std::string_view action, const Path& file) {
+            return action == "sync" && is_log_file(file) ? EIO : 0;
+        };
+        CHECK(append_error(*store, "doubtful").code == Code::outcome_unknown);
+    }
+    std::string calls;
+    env.hook = [&](std::string_view action, const Path& file) {
+        if (is_log_file(file)) {
+            calls += std::string(action) + " ";
+        }
+        return 0;
+    };
+    const auto store = must_open(path, {}, env);
+    CHECK(calls == "truncate write sync ");
+    CHECK(receipt_of(*store, "doubtful") == "done");
+    // And if that fails, the store does not open.
+    REQUIRE(store->close());
+    env.hook = [](std::string_view action, const Path& file) {
+        return action == "sync" && is_log_file(file) ? EIO : 0;
+    };
+    CHECK_FALSE(LogStore::open(env, path, {}));
+}
+
+TEST_CASE("a full disk refuses appends, loses nothing, and the store goes on when there is room") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    HookedEnv env;
+    const auto store = must_open(path, small_segments(), env);
+    const std::uint64_t first = must_append(*store, "before");
+    env.hook = [](std::string_view action, const Path&) {
+        return action == "reserve" || action == "create" ? ENOSPC : 0;
+    };
+    // Room that had been reserved is used up first, then every append is refused.
+    int appended = 0;
+    Error error;
+    for (int i = 0; error.code != Code::out_of_space; ++i) {
+        const Append item{0, completed_record("full-" + std::to_string(i), std::string(1000, 'r'))};
+        const auto result = store->append({&item, 1});
+        if (result[0]) {
+            ++appended;
+        } else {
+            error = result[0].error();
+        }
+        REQUIRE(i < 10'000);
+    }
+    CHECK(error.message.find("free some space") != std::string::npos);
+    CHECK(append_error(*store, "still full", std::string(1000, 'r')).code == Code::out_of_space);
+
+    env.hook = [](std::string_view, const Path&) { return 0; };
+    const std::uint64_t next = must_append(*store, "after");
+    CHECK(next == first + static_cast<std::uint64_t>(appended) + 1);
+    for (int i = 0; i < appended; ++i) {
+        REQUIRE(receipt_of(*store, "full-" + std::to_string(i)) == std::string(1000, 'r'));
+    }
+    REQUIRE(store->close());
+    CHECK(verify(path)->problems.empty());
+    CHECK(must_open(path)->stats()->completed == static_cast<std::uint64_t>(appended) + 2);
+}
+
+TEST_CASE("a segment that cannot be created refuses appends until it can") {
+    // Guards against a store that is stuck, or that forgets records, at the border of segments.
+    for (const std::string_view failing : {"create", "sync_directory", "rename"}) {
+        const TempDir dir;
+        const auto path = dir.path() / "store";
+        HookedEnv env;
+        int appended = 0;
+        {
+            const auto store = must_open(path, small_segments(), env);
+            std::atomic<bool> fails{true};
+            env.hook = [&](std::string_view action, const Path&) {
+                return fails && action == failing ? EIO : 0;
+            };
+            Code code = Code::invalid_argument;
+            for (; code == Code::invalid_argument; ++appended) {
+                const Append item{
+                    0, completed_record("key-" + std::to_string(appended), std::string(500, 'r'))};
+                const auto result = store->append({&item, 1});
+                code = result[0] ? Code::invalid_argument : result[0].error().code;
+            }
+            --appended;
+            REQUIRE(appended > 50);
+            fails = false;
+            // Once the file has its name, nobody knows what a crash would leave; else it is tried
+            // again.
+            const Append item{0, completed_record("later", "done")};
+            const bool goes_on = store->append({&item, 1})[0].has_value();
+            CHECK(goes_on == (failing != "sync_directory"));
+        }
+        const auto store = must_open(path, small_segments(), env);
+        for (int i = 0; i < appended; ++i) {
+            REQUIRE(receipt_of(*store, "key-" + std::to_string(i)) == std::string(500, 'r'));
+        }
+        must_append(*store, "new");
+        REQUIRE(store->close());
+        CHECK(verify(path)->problems.empty());
+    }
+}
+
+TEST_CASE("a flush that fails in the background stops an async store") {
+    const TempDir dir;
+    HookedEnv env;
+    OpenOptions options;
+    options.durability = Durability::async;
+    options.flush_interval = std::chrono::milliseconds(1);
+    const auto store = must_open(dir.path() / "store", options, env);
+    must_append(*store, "before");
+    std::atomic<bool> failed{false};
+    env.hook = [&](std::string_view action, const Path& file) {
+        if (action == "sync" && is_log_file(file)) {
+            failed = true;
+            return EIO;
+        }
+        return 0;
+    };
+    must_append(*store, "during");
+    while (!failed) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    // The flusher notes the failure just after the call has returned.
+    Code code = Code::invalid_argument;
+    for (int i = 0; code == Code::invalid_argument; ++i) {
+        const Append item{0, completed_record("after-" + std::to_string(i), "")};
+        const auto result = store->append({&item, 1});
+        code = result[0] ? Code::invalid_argument : result[0].error().code;
+    }
+    CHECK(code == Code::failed);
+}
+
+TEST_CASE("every receipt size up to the limit comes back, and one byte more is refused by name") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    {
+        const auto store = must_open(path, small_segments());
+        for (const std::size_t bytes :
+             {0UL, 1UL, 400UL, 512UL, 1024UL, 65'536UL, 1'000'000UL, kReceiptBytesMax}) {
+            must_append(*store, "key-" + std::to_string(bytes), std::string(bytes, 'x'));
+        }
+        const Append item{0, completed_record("big", std::string(kReceiptBytesMax + 1, 'x'))};
+        const auto result = store->append({&item, 1});
+        REQUIRE_FALSE(result[0]);
+        CHECK(result[0].error().code == Code::invalid_argument);
+        CHECK(result[0].error().message.find("receipt") != std::string::npos);
+    }
+    const auto store = must_open(path);
+    for (const std::size_t bytes :
+         {0UL, 1UL, 400UL, 512UL, 1024UL, 65'536UL, 1'000'000UL, kReceiptBytesMax}) {
+        CHECK(receipt_of(*store, "key-" + std::to_string(bytes)) == std::string(bytes, 'x'));
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -1,0 +1,353 @@
+// What a log store makes of the files that a crash, a careless hand or a bad disk left behind.
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "support/log_helpers.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+constexpr int kKeys = 3000;  // several segments of the smallest size
+
+TEST_CASE("a tail torn at any byte costs the torn append and nothing else") {
+    // Guards against a recovery that stops too early, keeps half a frame, or appends after garbage.
+    const TempDir dir;
+    const auto whole = dir.path() / "whole";
+    std::uint64_t kept_bytes = 0;
+    {
+        const auto store = must_open(whole);
+        must_append(*store, "first");
+        must_append(*store, "second");
+        kept_bytes = store->stats()->log_bytes;
+        must_append(*store, "torn");
+        REQUIRE(store->close());
+    }
+    const std::string bytes = read_file(segment_path(whole, 1));
+    REQUIRE(bytes.size() > kept_bytes);
+    for (std::size_t cut = kept_bytes; cut < bytes.size(); ++cut) {
+        const auto torn = dir.path() / "torn";
+        std::filesystem::copy(whole, torn, std::filesystem::copy_options::recursive);
+        std::filesystem::resize_file(segment_path(torn, 1), cut);
+        {
+            const auto store = must_open(torn);
+            const auto stats = store->stats();
+            REQUIRE(stats->torn_bytes_dropped <= cut - kept_bytes);
+            REQUIRE((cut == kept_bytes || stats->torn_bytes_dropped > 0));
+            REQUIRE(receipt_of(*store, "first") == "done");
+            REQUIRE(receipt_of(*store, "second") == "done");
+            REQUIRE(receipt_of(*store, "torn") == "(absent)");
+            must_append(*store, "torn", "again");
+        }
+        const auto store = must_open(torn);
+        REQUIRE(store->stats()->torn_bytes_dropped == 0);
+        REQUIRE(receipt_of(*store, "torn") == "again");
+        REQUIRE(store->stats()->completed == 3);
+        std::filesystem::remove_all(torn);
+    }
+}
+
+TEST_CASE("zeros and garbage behind the last frame are dropped, and only garbage is counted") {
+    // Guards against taking reserved room for a torn tail, and a torn tail for damage.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    must_append(*must_open(path), "key");
+    const auto segment = segment_path(path, 1);
+    const std::string bytes = read_file(segment);
+
+    write_file(segment, bytes + std::string(10'000, '\0'));
+    CHECK(must_open(path)->stats()->torn_bytes_dropped == 0);
+    CHECK(read_file(segment).size() == bytes.size());
+
+    write_file(segment, bytes + std::string(5'000, '\xa5') + std::string(5'000, '\0'));
+    const auto store = must_open(path);
+    CHECK(store->stats()->torn_bytes_dropped == 5'000);
+    CHECK(receipt_of(*store, "key") == "done");
+}
+
+TEST_CASE("a frame copied to another place or segment does not pass") {
+    // Guards against stale frames: the checksum is bound to segment and offset.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    std::uint64_t first_end = 0;
+    {
+        const auto store = must_open(path);
+        must_append(*store, "key");
+        first_end = store->stats()->log_bytes;
+    }
+    const auto segment = segment_path(path, 1);
+    const std::string bytes = read_file(segment);
+    write_file(segment, bytes + bytes.substr(kSegmentHeaderBytes));
+    const auto store = must_open(path);
+    CHECK(store->stats()->torn_bytes_dropped == first_end - kSegmentHeaderBytes);
+    CHECK(store->stats()->records == 1);
+}
+
+TEST_CASE("damage in front of flushed frames is an error that names file and offset") {
+    // Guards against skipping acknowledged records in silence: every byte of every frame but the
+    // last is flipped in turn, and each time the store must refuse to open and leave the file be.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    std::uint64_t proven_end = 0;
+    {
+        const auto store = must_open(path);
+        must_append(*store, "first");
+        must_append(*store, "second");
+        proven_end = store->stats()->log_bytes;
+        must_append(*store, "third");
+    }
+    const auto segment = segment_path(path, 1);
+    const std::string bytes = read_file(segment);
+    for (std::size_t i = kSegmentHeaderBytes; i < proven_end; ++i) {
+        std::string damaged = bytes;
+        damaged[i] = static_cast<char>(damaged[i] ^ 0x40);
+        write_file(segment, damaged);
+        for (const bool reading : {true, false}) {
+            const Error error = open_error(path, reading ? read_only() : OpenOptions{});
+            REQUIRE(error.code == Code::corruption);
+            REQUIRE(error.message.find(segment.string()) != std::string::npos);
+            REQUIRE(error.message.find("offset") != std::string::npos);
+        }
+        REQUIRE(read_file(segment) == damaged);
+    }
+}
+
+TEST_CASE("a damaged segment header is an error, never an empty log") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    must_append(*must_open(path), "key");
+    const auto segment = segment_path(path, 1);
+    const std::string bytes = read_file(segment);
+    for (std::size_t i = 0; i < kSegmentHeaderBytes; ++i) {
+        std::string damaged = bytes;
+        damaged[i] = static_cast<char>(damaged[i] ^ 1);
+        write_file(segment, damaged);
+        const Error error = open_error(path);
+        const bool version =
+            i >= kSegmentVersionAt && i < kSegmentVersionAt + 4 &&
+            load<std::uint32_t>(damaged.data() + kSegmentVersionAt) > kSegmentVersion;
+        REQUIRE(error.code == (version ? Code::unsupported_version : Code::corruption));
+        REQUIRE(error.message.find(segment.string()) != std::string::npos);
+    }
+    write_file(segment, bytes.substr(0, 20));
+    CHECK(open_error(path).code == Code::corruption);
+}
+
+TEST_CASE("damage in a sealed segment is found by whoever reads it, and by verify") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, kKeys);
+    CHECK(verify(path)->problems.empty());
+
+    const auto segment = segment_path(path, 1);
+    std::string bytes = read_file(segment);
+    const std::size_t at = bytes.find("receipt-7");
+    REQUIRE(at != std::string::npos);
+    bytes[at] = 'R';
+    write_file(segment, bytes);
+
+    const auto store = must_open(path, read_only());
+    const auto head = store->head({"test", "key-7"});
+    REQUIRE_FALSE(head);
+    CHECK(head.error().code == Code::corruption);
+    CHECK(head.error().message.find(segment.string()) != std::string::npos);
+    CHECK(receipt_of(*store, "key-8") == "receipt-8");
+
+    const auto report = verify(path);
+    REQUIRE(report);
+    REQUIRE_FALSE(report->problems.empty());
+    CHECK(report->problems.front().find(segment.string()) != std::string::npos);
+}
+
+TEST_CASE("a catalog that is deleted, cut, overwritten or foreign is rebuilt from the log") {
+    // Guards the promise that the log is the truth.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, kKeys);
+    const auto before = must_open(path, read_only())->stats();
+    REQUIRE(before->segments_sealed > 2);
+    const auto data = path / "catalog" / "data.mdb";
+    const std::string bytes = read_file(data);
+
+    SUBCASE("deleted directory") {
+        std::filesystem::remove_all(path / "catalog");
+    }
+    SUBCASE("deleted file") {
+        std::filesystem::remove(data);
+    }
+    SUBCASE("empty") {
+        write_file(data, "");
+    }
+    SUBCASE("cut in the meta pages") {
+        write_file(data, bytes.substr(0, 5'000));
+    }
+    SUBCASE("cut by a page") {
+        write_file(data, bytes.substr(0, bytes.size() - 4096));
+    }
+    SUBCASE("cut to half") {
+        write_file(data, bytes.substr(0, bytes.size() / 2));
+    }
+    SUBCASE("not LMDB") {
+        write_file(data, std::string(bytes.size(), 'x'));
+    }
+    SUBCASE("of another store") {
+        fill_and_seal(dir.path() / "other", kKeys);
+        std::filesystem::copy(dir.path() / "other" / "catalog" / "data.mdb", data,
+                              std::filesystem::copy_options::overwrite_existing);
+    }
+
+    const Error refused = open_error(path, read_only());
+    CHECK(refused.code == Code::corruption);
+    CHECK(refused.message.find("open") != std::string::npos);
+
+    const auto store = must_open(path, small_segments());
+    const auto after = store->stats();
+    CHECK(after->catalog_rebuilt);
+    CHECK(after->store_id == before->store_id);
+    CHECK(after->completed == before->completed);
+    CHECK(after->records == before->records);
+    CHECK(after->last_sequence == before->last_sequence);
+    check_filled(*store, kKeys);
+    wait_until_sealed(*store);
+    REQUIRE(store->close());
+    CHECK(verify(path)->problems.empty());
+    CHECK_FALSE(must_open(path)->stats()->catalog_rebuilt);
+}
+
+TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a wrong answer") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 1000);
+    const auto data = path / "catalog" / "data.mdb";
+    const std::string bytes = read_file(data);
+    int refused = 0;
+    // Past the first pages, nearly all of the file is indexes and filters.
+    for (std::size_t at = std::size_t{10} * 4096 + 100; at < bytes.size(); at += 1009) {
+        std::string damaged = bytes;
+        damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+        write_file(data, damaged);
+        const auto store = LogStore::open(posix_env(), path, read_only());
+        if (!store) {
+            REQUIRE(store.error().code == Code::corruption);
+            ++refused;
+            continue;
+        }
+        bool met = false;
+        for (int i = 0; i < 1000; ++i) {
+            const std::string key = "key-" + std::to_string(i);
+            const auto head = (*store)->head({"test", key});
+            if (!head) {
+                REQUIRE(head.error().code == Code::corruption);
+                met = true;
+            } else {
+                REQUIRE(*head);
+                REQUIRE((*head)->receipt == "receipt-" + std::to_string(i));
+            }
+        }
+        refused += met;
+    }
+    CHECK(refused > 0);
+}
+
+TEST_CASE("a missing segment is an error that names it") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, kKeys);
+    for (const std::uint64_t id : {1U, 2U}) {
+        const auto copy = dir.path() / "copy";
+        std::filesystem::copy(path, copy, std::filesystem::copy_options::recursive);
+        std::filesystem::remove(segment_path(copy, id));
+        const Error error = open_error(copy);
+        CHECK(error.message.find(segment_file_name(id)) != std::string::npos);
+        // Without a catalog, too, the hole is seen.
+        std::filesystem::remove_all(copy / "catalog");
+        CHECK(open_error(copy).message.find(segment_file_name(id)) != std::string::npos);
+        std::filesystem::remove_all(copy);
+    }
+}
+
+TEST_CASE("paths that hold no store are refused and left alone") {
+    const TempDir dir;
+    CHECK(open_error(dir.path() / "missing", read_only()).code == Code::invalid_argument);
+    CHECK_FALSE(std::filesystem::exists(dir.path() / "missing"));
+    CHECK(open_error(dir.path() / "no" / "parent").os_error == ENOENT);
+
+    write_file(dir.path() / "file", "text");
+    CHECK(open_error(dir.path() / "file").message.find("not a directory") != std::string::npos);
+
+    std::filesystem::create_directory(dir.path() / "home");
+    write_file(dir.path() / "home" / "letter", "text");
+    CHECK(open_error(dir.path() / "home").message.find("not a store") != std::string::npos);
+    CHECK_FALSE(std::filesystem::exists(dir.path() / "home" / "LOCK"));
+
+    // A creation that was cut short is finished.
+    std::filesystem::create_directories(dir.path() / "begun" / "catalog");
+    write_file(dir.path() / "begun" / "LOCK", "");
+    must_append(*must_open(dir.path() / "begun"), "key");
+    // So is one that got as far as an empty log.
+    std::filesystem::create_directories(dir.path() / "empty" / "log");
+    write_file(dir.path() / "empty" / "log" / "0000000000000001.log.tmp", "junk");
+    must_append(*must_open(dir.path() / "empty"), "key");
+    CHECK_FALSE(std::filesystem::exists(dir.path() / "empty" / "log" / "0000000000000001.log.tmp"));
+}
+
+TEST_CASE("bad options are refused by name") {
+    const TempDir dir;
+    OpenOptions options;
+    options.segment_bytes = 1000;
+    CHECK(open_error(dir.path() / "s", options).message.find("segment_bytes") != std::string::npos);
+    options = {};
+    options.flush_interval = std::chrono::milliseconds(0);
+    CHECK(open_error(dir.path() / "s", options).message.find("flush_interval") !=
+          std::string::npos);
+    CHECK_FALSE(std::filesystem::exists(dir.path() / "s"));
+}
+
+TEST_CASE("with async durability a lost tail never brings a sequence back") {
+    // Guards fences: a claim whose record a power cut took must not be confused with a later one.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    OpenOptions async;
+    async.durability = Durability::async;
+    std::uint64_t lost = 0;
+    std::uint64_t after_mark = 0;
+    {
+        const auto store = must_open(path, async);
+        must_append(*store, "first");
+        REQUIRE(store->flush());
+        after_mark = store->stats()->log_bytes;
+        for (int i = 0; i < 100; ++i) {
+            lost = must_append(*store, "lost-" + std::to_string(i));
+        }
+    }
+    std::filesystem::resize_file(segment_path(path, 1), after_mark);
+    for (const bool again_async : {true, false}) {
+        const auto store = must_open(path, again_async ? async : OpenOptions{});
+        CHECK(receipt_of(*store, "first") == "done");
+        CHECK(receipt_of(*store, "lost-0") == "(absent)");
+        CHECK(must_append(*store, again_async ? "a" : "b") > lost);
+    }
+}
+
+TEST_CASE("the highest time seen outlives a clean close") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    OpenOptions options;
+    std::int64_t now = 1'000;
+    options.clock = [&] { return now; };
+    {
+        const auto store = must_open(path, options);
+        Append item{0, completed_record("key", "done")};
+        item.record.timestamp_ms = now;
+        REQUIRE(store->append({&item, 1})[0]);
+        now = 10'000'000;
+        CHECK(store->now_ms() == 10'000'000);
+    }
+    now = 5'000;
+    CHECK(must_open(path, options)->now_ms() == 10'000'000);
+}
+
+}  // namespace
+}  // namespace dedup::test

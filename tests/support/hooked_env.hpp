@@ -1,0 +1,95 @@
+// An Env around the real one that fails calls on command.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "env/env.hpp"
+
+namespace dedup::test {
+
+// Asked before each call that changes something: gives the errno to fail with, or 0.
+// `action` is the function's name: "write", "sync", "reserve", "truncate", "create", "rename",
+// "sync_directory".
+using FailHook = std::function<int(std::string_view action, const Path& path)>;
+
+class HookedFile final : public File {
+  public:
+    HookedFile(std::unique_ptr<File> inner, Path path, const FailHook& hook)
+        : inner_(std::move(inner)), path_(std::move(path)), hook_(hook) {}
+
+    Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
+        return inner_->read(offset, into);
+    }
+    Result<void> write(std::uint64_t offset, std::string_view bytes) override {
+        return guarded("write", [&] { return inner_->write(offset, bytes); });
+    }
+    Result<void> sync() override {
+        return guarded("sync", [&] { return inner_->sync(); });
+    }
+    Result<void> truncate(std::uint64_t bytes) override {
+        return guarded("truncate", [&] { return inner_->truncate(bytes); });
+    }
+    Result<bool> reserve(std::uint64_t bytes) override {
+        return guarded("reserve", [&] { return inner_->reserve(bytes); });
+    }
+    Result<std::uint64_t> size() override { return inner_->size(); }
+
+  private:
+    template <class Call>
+    auto guarded(std::string_view action, Call call) -> decltype(call()) {
+        if (const int os_error = hook_(action, path_); os_error != 0) {
+            return std::unexpected(os_failure(action, path_, os_error));
+        }
+        return call();
+    }
+
+    std::unique_ptr<File> inner_;
+    Path path_;
+    const FailHook& hook_;
+};
+
+class HookedEnv final : public Env {
+  public:
+    FailHook hook = [](std::string_view, const Path&) { return 0; };
+
+    Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
+        if (mode == OpenMode::create) {
+            if (const int os_error = hook("create", path); os_error != 0) {
+                return std::unexpected(os_failure("create", path, os_error));
+            }
+        }
+        auto file = posix_env().open(path, mode);
+        if (!file) {
+            return file;
+        }
+        return std::make_unique<HookedFile>(std::move(*file), path, hook);
+    }
+    Result<PathType> type(const Path& path) override { return posix_env().type(path); }
+    Result<std::vector<std::string>> list(const Path& directory) override {
+        return posix_env().list(directory);
+    }
+    Result<void> make_directory(const Path& path) override {
+        return posix_env().make_directory(path);
+    }
+    Result<void> rename(const Path& from, const Path& to) override {
+        if (const int os_error = hook("rename", from); os_error != 0) {
+            return std::unexpected(os_failure("rename", from, os_error));
+        }
+        return posix_env().rename(from, to);
+    }
+    Result<void> remove(const Path& path) override { return posix_env().remove(path); }
+    Result<void> sync_directory(const Path& path) override {
+        if (const int os_error = hook("sync_directory", path); os_error != 0) {
+            return std::unexpected(os_failure("sync_directory", path, os_error));
+        }
+        return posix_env().sync_directory(path);
+    }
+    Result<std::unique_ptr<Lock>> lock(const Path& path) override { return posix_env().lock(path); }
+    Result<void> random(std::span<char> into) override { return posix_env().random(into); }
+};
+
+}  // namespace dedup::test

@@ -1,0 +1,69 @@
+// A store around another one: counts what is appended, lets a test step in between a caller's
+// heads() and its append(), and fails on command.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "dedup/store.hpp"
+
+namespace dedup::test {
+
+class HookedStore final : public StreamStore {
+  public:
+    explicit HookedStore(StreamStore& inner)
+        : StreamStore([&inner] { return inner.now_ms(); }, inner.grace()), inner_(inner) {}
+
+    // Run before each append, on the thread that appends.
+    std::function<void()> before_append;
+    // If set, items of an append for which this gives an error get that and are not appended.
+    std::function<std::optional<Code>(const Append&)> fail_append;
+    bool fail_heads = false;
+
+    std::size_t appends = 0;  // calls
+    std::size_t items = 0;    // in all calls
+
+    std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
+        ++appends;
+        items += batch.size();
+        if (before_append) {
+            before_append();
+        }
+        if (!fail_append) {
+            return inner_.append(batch, mode);
+        }
+        std::vector<Result<std::uint64_t>> results;
+        for (const Append& item : batch) {
+            if (const auto code = fail_append(item)) {
+                results.emplace_back(std::unexpected(Error{.code = *code, .message = "injected"}));
+            } else {
+                results.push_back(std::move(inner_.append({&item, 1}, mode).front()));
+            }
+        }
+        return results;
+    }
+
+    std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
+        if (fail_heads) {
+            return std::vector<Result<std::optional<Record>>>(
+                streams.size(), std::unexpected(Error{.code = Code::io, .message = "injected"}));
+        }
+        return inner_.heads(streams);
+    }
+
+    Result<std::vector<Version>> history(StreamKey stream) override {
+        return inner_.history(stream);
+    }
+    Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
+    Result<StoreStats> stats() override { return inner_.stats(); }
+    Result<void> flush() override { return inner_.flush(); }
+    Result<void> close() override { return inner_.close(); }
+
+  private:
+    StreamStore& inner_;
+};
+
+}  // namespace dedup::test

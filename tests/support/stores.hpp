@@ -1,0 +1,102 @@
+// The stores that every test of the contract and of the protocol runs against.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dedup/log_store.hpp"
+#include "dedup/memory_store.hpp"
+#include "dedup/store.hpp"
+#include "support/manual_clock.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+
+using OpenStore =
+    std::function<std::unique_ptr<StreamStore>(const std::filesystem::path& dir, Clock clock)>;
+
+// A new store with what it lies in. Its time is that of `clock`, which starts at 1,000 ms.
+class TestStore {
+  public:
+    TestStore(bool durable, OpenStore open) : durable_(durable), open_(std::move(open)) {
+        store_ = open_(dir_.path() / "store", clock.clock());
+    }
+
+    StreamStore& operator*() const { return *store_; }
+    StreamStore* operator->() const { return store_.get(); }
+
+    // Whether reopen() finds again what was appended.
+    [[nodiscard]] bool durable() const { return durable_; }
+
+    // Closes the store and opens it again. Precondition: durable(). References from operator* die.
+    void reopen() {
+        const Result<void> closed = store_->close();
+        if (!closed) {
+            throw std::runtime_error(closed.error().message);
+        }
+        store_.reset();
+        store_ = open_(dir_.path() / "store", clock.clock());
+    }
+
+    ManualClock clock;
+
+  private:
+    TempDir dir_;
+    bool durable_;
+    OpenStore open_;
+    std::unique_ptr<StreamStore> store_;
+};
+
+struct StoreFactory {
+    std::string name;
+    bool durable;
+    OpenStore open;
+
+    [[nodiscard]] TestStore make() const { return {durable, open}; }
+};
+
+// Segments of the smallest size, so that the tests see sealed ones too.
+inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& dir, Clock clock) {
+    OpenOptions options;
+    options.clock = std::move(clock);
+    options.segment_bytes = 64 * 1024;
+    auto store = open(dir, options);
+    if (!store) {
+        throw std::runtime_error(store.error().message);
+    }
+    return *std::move(store);
+}
+
+inline std::vector<StoreFactory> store_factories() {
+    return {
+        {"memory", false, [](const auto&, Clock clock) { return make_memory_store(clock); }},
+        {"log", true, open_log_store},
+    };
+}
+
+// Runs `test` once for each kind of store, as a subcase with the store's name; so that
+// `--subcase=memory` on the command line runs one store's tests alone.
+inline void on_each_factory(const std::function<void(const StoreFactory&)>& test) {
+    for (const StoreFactory& factory : store_factories()) {
+        SUBCASE(factory.name.c_str()) {
+            test(factory);
+        }
+    }
+}
+
+// The same with a new store each.
+inline void on_each_store(const std::function<void(TestStore&)>& test) {
+    on_each_factory([&](const StoreFactory& factory) {
+        TestStore store = factory.make();
+        test(store);
+    });
+}
+
+}  // namespace dedup::test

@@ -214,7 +214,7 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
                 known = &*found;
             }
         }
-        auto index = find_blob(*txn, kIndexKey, row.id, row.entries * sizeof(IndexEntry),
+        auto index = find_blob(*txn, kIndexKey, row.id, index_bytes(row.entries),
                                known ? known->index.blob().checked() : nullptr);
         if (!index) {
             return std::unexpected(index.error());
@@ -244,11 +244,8 @@ Result<void> Catalog::add(const SegmentRow& row, std::span<const IndexEntry> ent
     if (!txn) {
         return std::unexpected(txn.error());
     }
-    auto done = put_blob(*txn, kIndexKey, row.id, entries.size_bytes(), [&](char* data) {
-        if (!entries.empty()) {
-            std::memcpy(data, entries.data(), entries.size_bytes());
-        }
-    });
+    auto done = put_blob(*txn, kIndexKey, row.id, index_bytes(entries.size()),
+                         [&](char* data) { build_index(entries, data); });
     if (done) {
         const std::uint64_t bytes = filter_bytes(entries.size());
         done = put_blob(*txn, kFilterKey, row.id, bytes, [&](char* data) {

@@ -1,26 +1,43 @@
 #include "catalog/sealed_index.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "env/bytes.hpp"
 
 namespace dedup {
 namespace {
 
-// Bisection takes over when interpolation has had this many steps, so that no contents can make a
-// search long.
-constexpr int kInterpolationsMax = 8;
-// Below this many entries (four cache lines) a walk is cheaper than another guess.
-constexpr std::uint64_t kWalkEntries = 8;
-
 __extension__ using Uint128 = unsigned __int128;
 
-// How many of `entries` lie in a `distance` of the id space.
-std::uint64_t share(std::uint64_t distance, std::uint64_t entries) {
-    return static_cast<std::uint64_t>((static_cast<Uint128>(distance) * entries) >> 64);
+std::uint64_t blocks_in(std::uint64_t entries) {
+    return (entries + kFenceEntries - 1) / kFenceEntries;
+}
+
+// `part` * `of` / `whole`, for part < whole.
+std::uint64_t share(std::uint64_t part, std::uint64_t whole, std::uint64_t of) {
+    return static_cast<std::uint64_t>(static_cast<Uint128>(part) * of / whole);
 }
 
 }  // namespace
+
+std::uint64_t index_bytes(std::uint64_t entries) {
+    return entries * sizeof(IndexEntry) + blocks_in(entries) * sizeof(std::uint64_t);
+}
+
+void build_index(std::span<const IndexEntry> entries, char* index) {
+    if (entries.empty()) {
+        return;
+    }
+    std::memcpy(index, entries.data(), entries.size_bytes());
+    char* fences = index + entries.size_bytes();
+    for (std::uint64_t block = 0; block < blocks_in(entries.size()); ++block) {
+        store(fences + block * sizeof(std::uint64_t), entries[block * kFenceEntries].id.xxh);
+    }
+}
+
+SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)
+    : blob_(std::move(blob)), entries_(entries), blocks_(blocks_in(entries)) {}
 
 std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     const std::uint64_t offset = i * sizeof(IndexEntry);
@@ -30,43 +47,79 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     return load<IndexEntry>(blob_.data() + offset);
 }
 
-std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id) const {
-    // Invariant: the answer lies in [low, high].
+std::optional<std::uint64_t> SealedIndex::fence(std::uint64_t block) const {
+    const std::uint64_t offset = entries_ * sizeof(IndexEntry) + block * sizeof(std::uint64_t);
+    // A fence may lie across the border of two checked blocks.
+    if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(std::uint64_t) - 1)) {
+        return std::nullopt;
+    }
+    return load<std::uint64_t>(blob_.data() + offset);
+}
+
+// The last block whose fence is less than `hash`, or 0.
+std::optional<std::uint64_t> SealedIndex::find_block(std::uint64_t hash) const {
+    // Invariant: the answer lies in [low, high). It is closed in on from the guess in steps that
+    // double, so that a bad guess costs a logarithm only.
     std::uint64_t low = 0;
-    std::uint64_t high = entries_;
-    std::uint64_t guess = share(id.xxh, entries_);
-    for (int steps = 0; high - low > kWalkEntries; ++steps) {
-        if (steps >= kInterpolationsMax) {
-            guess = low + (high - low) / 2;
-        }
-        guess = std::clamp(guess, low, high - 1);
-        const auto found = entry(guess);
+    std::uint64_t high = blocks_;
+    std::uint64_t at =
+        static_cast<std::uint64_t>((static_cast<Uint128>(hash) * blocks_) >> 64);
+    for (std::uint64_t step = 1; high - low > 1; step *= 2) {
+        at = std::clamp(at, low + 1, high - 1);
+        const auto found = fence(at);
         if (!found) {
             return std::nullopt;
         }
-        // The next guess aims past the answer by a few entries, on the side that closes the
-        // bracket.
-        const std::uint64_t at = guess;
-        if (found->id < id) {
-            low = at + 1;
-            guess = at + share(id.xxh - found->id.xxh, entries_) + kWalkEntries / 2;
+        if (*found < hash) {
+            low = at;
+            at = step < high - low ? at + step : low + (high - low) / 2;
         } else {
             high = at;
-            const std::uint64_t back = share(found->id.xxh - id.xxh, entries_) + kWalkEntries / 2;
-            guess = at > back ? at - back : 0;
+            at = step < high - low ? at - step : low + (high - low) / 2;
         }
     }
-    while (low < high) {
-        const auto found = entry(low);
+    return low;
+}
+
+std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id) const {
+    if (entries_ == 0) {
+        return 0;
+    }
+    const auto block = find_block(id.xxh);
+    if (!block) {
+        return std::nullopt;
+    }
+    const std::uint64_t start = *block * kFenceEntries;
+    const std::uint64_t in_block = std::min(kFenceEntries, entries_ - start);
+    const auto first = fence(*block);
+    const auto last = *block + 1 < blocks_ ? fence(*block + 1) : UINT64_MAX;
+    if (!first || !last) {
+        return std::nullopt;
+    }
+    std::uint64_t at = start;
+    if (*first < id.xxh && id.xxh < *last) {
+        at += share(id.xxh - *first, *last - *first, in_block);
+    }
+    // From the guess, a few entries in one direction or the other.
+    for (; at > start; --at) {
+        const auto before = entry(at - 1);
+        if (!before) {
+            return std::nullopt;
+        }
+        if (before->id < id) {
+            break;
+        }
+    }
+    for (; at < entries_; ++at) {
+        const auto found = entry(at);
         if (!found) {
             return std::nullopt;
         }
         if (!(found->id < id)) {
             break;
         }
-        ++low;
     }
-    return low;
+    return at;
 }
 
 }  // namespace dedup

@@ -13,7 +13,7 @@ namespace {
 constexpr std::string_view kSuffix = ".log";
 constexpr std::size_t kIdDigits = 16;
 // Most frames are smaller, so that one read fetches header and body together.
-constexpr std::size_t kFirstReadBytes = 512;
+constexpr std::size_t kFirstReadBytes = 256;
 static_assert(kFirstReadBytes <= FrameBuffer::kInlineBytes);
 
 std::uint64_t header_checksum(std::string_view header) {

@@ -65,15 +65,14 @@ Result<ViewPtr> LogStore::view_for_reading() {
     return view();
 }
 
+// Has the memory fetched that looking for `id` will need.
 void LogStore::prefetch(const View& view, const StreamId& id) const {
-    {
-        const std::lock_guard lock(view_mutex_);  // the newest delta may be growing
-        for (const auto& unsealed : view.unsealed) {
-            unsealed->delta.prefetch(id);
-        }
-    }
     for (const SealedSegment& sealed : view.sealed->segments()) {
         sealed.filter.prefetch(id);
+    }
+    const std::lock_guard lock(view_mutex_);  // the newest delta may be growing
+    for (const auto& unsealed : view.unsealed) {
+        unsealed->delta.prefetch(id);
     }
 }
 
@@ -129,9 +128,7 @@ std::vector<Result<std::optional<Record>>> LogStore::heads(std::span<const Strea
     for (std::size_t i = 0; i < streams.size() + kPrefetchKeys; ++i) {
         if (i < streams.size()) {
             ids[i] = locator_.id(streams[i]);
-            if (streams.size() > 1) {
-                prefetch(**view, ids[i]);
-            }
+            prefetch(**view, ids[i]);
         }
         if (i < kPrefetchKeys) {
             continue;

@@ -1,0 +1,183 @@
+"""exec: a command runs once, however often and by whomever it is asked for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import cli
+from cli import COMPLETED, ERROR, IN_FLIGHT, ABSENT, OK, STALE, USAGE
+
+
+class Exec(cli.CliTest):
+    def exec(self, key, *command, options=(), **more):
+        return self.dedupctl("exec", "--key", key, *options, "--", *command, **more)
+
+    def start_exec(self, key, script, *options, **more):
+        """A shell script under exec that has said "ready" on its standard output."""
+        running = self.start("exec", "--key", key, *options, "--", "sh", "-c",
+                             "echo ready; " + script, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, **more)
+        self.assertEqual(running.stdout.readline(), b"ready\n")
+        return running
+
+    def test_runs_once_and_replays(self):
+        append = ("sh", "-c", "echo run >> ran; echo out; echo err >&2")
+        first = self.exec("k", *append, expect=OK)
+        self.assertEqual((first.out, first.err), (b"out\n", b"err\n"))
+        second = self.exec("k", *append, expect=OK)
+        self.assertEqual(second.out, b"out\n")
+        self.assertInError("duplicate", second)
+        with open(self.path("ran")) as ran:
+            self.assertEqual(ran.read(), "run\n")
+        found = self.dedupctl("--json", "lookup", "k", expect=COMPLETED).json
+        self.assertEqual((found["receipt"], json.loads(found["metadata"])), ("out\n", {"exit": 0}))
+
+    def test_a_failure_releases_the_key(self):
+        failed = self.exec("k", "sh", "-c", "exit 7", expect=7)
+        self.assertInError("status 7; the key is released", failed)
+        self.dedupctl("lookup", "k", expect=ABSENT)
+        self.exec("k", "true", expect=OK)
+
+    def test_arguments_and_input_reach_the_command_untouched(self):
+        arguments = ["[a,b]", "--json", "", "--", "-x", "a b", "claim"]
+        done = self.exec("k", "printf", "<%s>", *arguments, expect=OK)
+        self.assertEqual(done.out, "".join(f"<{a}>" for a in arguments).encode())
+        self.assertEqual(self.exec("in", "cat", stdin=b"\0bytes\xff", expect=OK).out, b"\0bytes\xff")
+
+    def test_commands_that_cannot_be_run(self):
+        missing = self.exec("k", "no-such-command-here", expect=127)
+        self.assertInError(["no-such-command-here", "released"], missing)
+        with open(self.path("plain"), "w") as file:
+            file.write("not a program")
+        self.exec("k", "./plain", expect=126)
+        self.dedupctl("lookup", "k", expect=ABSENT)
+        for wrong in (("exec", "--key", "k"), ("exec", "--key", "k", "true"),
+                      ("exec", "--key", "k", "--"), ("exec", "--", "true")):
+            self.dedupctl(*wrong, expect=USAGE)
+
+    def test_a_command_ended_by_a_signal(self):
+        killed = self.exec("k", "sh", "-c", "kill -KILL $$", expect=128 + signal.SIGKILL)
+        self.assertInError("signal 9", killed)
+        self.dedupctl("lookup", "k", expect=ABSENT)
+
+    def test_signals_are_forwarded(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
+                       signal.SIGUSR1, signal.SIGUSR2):
+            running = self.start_exec(
+                "k", f"trap 'echo got; exit 3' {int(number)}; while :; do sleep 0.01; done")
+            # The line may come before the trap is set; the shell tells when it is.
+            running.send_signal(number)
+            out, err = running.communicate(timeout=cli.HANG_SECONDS)
+            self.assertIn((running.returncode, out), ((3, b"got\n"), (128 + number, b"")),
+                          (number, out, err))
+            self.dedupctl("lookup", "k", expect=ABSENT)
+
+    def test_a_command_may_decline_a_signal(self):
+        running = self.start(
+            "exec", "--key", "k", "--", "sh", "-c",
+            "trap 'echo no' TERM; echo ready; while [ ! -e go ]; do sleep 0.01; done",
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(running.stdout.readline(), b"ready\n")
+        running.send_signal(signal.SIGTERM)
+        self.assertEqual(running.stdout.readline(), b"no\n")
+        open(self.path("go"), "w").close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
+        self.dedupctl("lookup", "k", expect=COMPLETED)
+
+    def test_two_at_once_run_it_once(self):
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done; echo done")
+        other = self.exec("k", "true", expect=IN_FLIGHT)
+        self.assertInError("in flight, claimed by", other)
+        # The store is not held meanwhile: other keys can be worked on.
+        self.exec("another", "true", expect=OK)
+        open(self.path("go"), "w").close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
+        self.assertEqual(self.exec("k", "false", expect=OK).out, b"ready\ndone\n")
+
+    def test_the_lease_is_kept_alive(self):
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done",
+                                  "--lease", "900ms")
+        def renewals():
+            return len(self.dedupctl("--json", "inspect", "k").json["records"]) - 1
+        self.wait_until(lambda: renewals() >= 4, "the lease was renewed past its first end")
+        self.dedupctl("claim", "k", expect=IN_FLIGHT)
+        open(self.path("go"), "w").close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
+
+    def test_a_lost_claim_is_said(self):
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done")
+        self.dedupctl("release", "k", expect=OK)
+        self.dedupctl("remember", "k", "--receipt", "somebody else's", expect=OK)
+        open(self.path("go"), "w").close()
+        _, err = running.communicate(timeout=cli.HANG_SECONDS)
+        self.assertEqual(running.returncode, STALE, err)
+        self.assertIn(b"its claim was lost meanwhile", err)
+        self.assertEqual(self.dedupctl("lookup", "k").out, b"somebody else's")
+
+    def test_completing_waits_for_a_process_that_holds_the_store(self):
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done")
+        holder = self.hold_store()
+        open(self.path("go"), "w").close()
+        # It says what it waits for; only then is the store let go.
+        self.assertIn(b"waiting to record", running.stderr.readline())
+        holder.stdin.close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
+        self.dedupctl("lookup", "k", expect=COMPLETED)
+
+    def test_output_above_the_limit(self):
+        command = ("sh", "-c", "echo x >> ran; printf 0123456789; printf abcdef")
+        limit = ("--output-limit", "12")
+        cut = self.exec("k", *command, options=limit, expect=ERROR)
+        self.assertEqual(cut.out, b"0123456789abcdef", "passed on in full")
+        self.assertInError(["recorded as done", "16 bytes", "first 12"], cut)
+        again = self.exec("k", *command, options=limit, expect=ERROR)
+        self.assertEqual(again.out, b"0123456789ab")
+        self.assertInError("wrote 16 bytes", again)
+        self.assertEqual(os.path.getsize(self.path("ran")), 2, "it ran once")
+        for wrong in ("0", "17MiB", "x", "-1"):
+            self.exec("k", "true", options=("--output-limit=" + wrong,), expect=USAGE)
+
+    def test_output_up_to_the_default_limit_is_kept(self):
+        script = "import sys; sys.stdout.buffer.write(b'x' * (1 << 20))"
+        self.exec("k", sys.executable, "-c", script, expect=OK)
+        self.assertEqual(self.exec("k", "false", expect=OK).out, b"x" * (1 << 20))
+
+    def test_a_background_child_does_not_hold_it_up(self):
+        done = self.exec("k", "sh", "-c", "echo out; sleep 1000 & echo $! > pid", expect=OK)
+        self.assertEqual(done.out, b"out\n")
+        with open(self.path("pid")) as pid:
+            os.kill(int(pid.read()), signal.SIGKILL)
+
+    def test_a_reader_that_goes_away_undoes_nothing(self):
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done; echo more")
+        running.stdout.close()
+        open(self.path("go"), "w").close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), ERROR)
+        self.assertIn(b"recorded as done", running.stderr.read())
+        self.assertEqual(self.exec("k", "false", expect=OK).out, b"ready\nmore\n")
+
+    def test_a_killed_exec_leaves_its_key_to_the_next(self):
+        running = self.start_exec("k", "echo $$ > pid; while :; do sleep 0.01; done",
+                                  "--lease", "300ms")
+        self.wait_until(lambda: os.path.exists(self.path("pid"))
+                        and os.path.getsize(self.path("pid")), "the command has its pid told")
+        running.kill()
+        running.wait()
+        with open(self.path("pid")) as pid:
+            os.kill(int(pid.read()), signal.SIGKILL)
+        self.wait_until(lambda: self.exec("k", "true").code == OK, "the lease has run out")
+
+    def test_json_puts_the_output_into_the_object(self):
+        done = self.exec("k", "printf", "out", options=("--json",), expect=OK).json
+        self.assertEqual((done["outcome"], done["exit"], done["receipt"]), ("completed", 0, "out"))
+        again = self.exec("k", "false", options=("--json",), expect=OK).json
+        self.assertEqual((again["outcome"], again["receipt"]), ("duplicate", "out"))
+        failed = self.exec("f", "sh", "-c", "printf o; exit 4", options=("--json",), expect=4).json
+        self.assertEqual((failed["outcome"], failed["exit"], failed["output"]),
+                         ("released", 4, "o"))
+
+
+if __name__ == "__main__":
+    cli.main()

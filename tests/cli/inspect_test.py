@@ -1,0 +1,131 @@
+"""inspect, ls, stats, verify: what people look at."""
+
+import glob
+import os
+
+import cli
+from cli import ABSENT, ERROR, OK, USAGE
+
+
+class Looking(cli.CliTest):
+    def keys(self, *options):
+        return [line.split()[-1] for line in
+                self.dedupctl("ls", *options, expect=OK).text.splitlines()]
+
+    def test_inspect_shows_each_record_of_a_key(self):
+        self.dedupctl("claim", "k", "--owner", "me", "--lease", "1h", expect=OK)
+        text = self.dedupctl("inspect", "k", expect=OK).text
+        self.assertIn("in flight, lease runs out in 1h", text)
+        self.dedupctl("complete", "k", "--receipt", "tab\there " + "x" * 100, expect=OK)
+        text = self.dedupctl("inspect", "k", expect=OK).text
+        self.assertRegex(text, r"state now +completed now, expires in 1d")
+        self.assertRegex(text, r"stream +default:[0-9a-f]{16}")
+        self.assertIn("tab\\x09here xxx", text)
+        self.assertIn("109 B", text)
+        rows = text.split("\n\n")[1].splitlines()
+        self.assertEqual(len(rows), 3, text)
+        self.assertEqual(rows[0].split()[0], "SEQUENCE")
+        self.assertEqual(rows[0].index("STATE"), rows[1].index("in-flight"))
+        self.assertNotIn("\033", text, "colour only on a terminal")
+
+    def test_inspect_says_what_a_lost_lease_means(self):
+        self.dedupctl("claim", "k", "--lease", "1ms", expect=OK)
+        self.wait_until(lambda: "lease ran out" in self.dedupctl("inspect", "k").text,
+                        "the lease has run out")
+        self.assertIn("the next claim takes it over", self.dedupctl("inspect", "k").text)
+
+    def test_inspect_of_an_unknown_key(self):
+        self.dedupctl("remember", "other", expect=OK)
+        self.assertEqual(self.dedupctl("inspect", "k", expect=ABSENT).text, "absent\n")
+
+    def test_ls_chooses_by_state_prefix_and_number(self):
+        self.dedupctl("remember", "user/1", expect=OK)
+        self.dedupctl("remember", "user/2", expect=OK)
+        self.dedupctl("claim", "job/1", "--owner", "w", expect=OK)
+        self.dedupctl("claim", "job/2", expect=OK)
+        self.dedupctl("release", "job/2", expect=OK)
+        self.dedupctl("-n", "elsewhere", "remember", "user/3", expect=OK)
+        self.assertEqual(sorted(self.keys()), ["job/1", "job/2", "user/1", "user/2"])
+        self.assertEqual(self.keys("--state", "in-flight"), ["job/1"])
+        self.assertEqual(sorted(self.keys("--state", "completed")), ["user/1", "user/2"])
+        self.assertEqual(self.keys("--state", "released"), ["job/2"])
+        self.assertEqual(self.keys("--state", "expired"), [])
+        self.assertEqual(sorted(self.keys("--prefix", "job/")), ["job/1", "job/2"])
+        self.assertEqual(len(self.keys("--limit", "3")), 3)
+        self.assertEqual(self.keys("--older-than", "1h"), [])
+        self.dedupctl("ls", "--state", "lost", expect=USAGE)
+
+    def test_ls_tells_expired_keys_from_others(self):
+        self.dedupctl("claim", "old", "--ttl", "1ms", expect=OK)
+        self.dedupctl("claim", "young", expect=OK)
+        self.wait_until(lambda: self.keys("--state", "expired") == ["old"], "it expires")
+        self.assertEqual(self.keys("--state", "in-flight"), ["young"])
+
+    def test_ls_escapes_what_a_terminal_would_obey(self):
+        self.dedupctl("remember", b"red \x1b[31m\xff\n", expect=OK)
+        text = self.dedupctl("ls", expect=OK).text
+        self.assertTrue(text.endswith("red \\x1b[31m\\xff\\x0a\n"), text)
+
+    def test_ls_gives_every_key_of_many_pages(self):
+        self.dedupctl("filter", stdin=self.lines(0, 5000), expect=OK)
+        lines = self.dedupctl("ls", expect=OK).text.splitlines()
+        self.assertEqual(len({line.split()[-1] for line in lines}), 5000)
+        self.assertEqual(len(lines), 5000)
+
+    def test_ls_into_head_ends_quietly(self):
+        self.dedupctl("filter", stdin=self.lines(0, 20000), expect=OK)
+        listing = self.start("ls", stdout=cli.subprocess.PIPE, stderr=cli.subprocess.PIPE)
+        listing.stdout.readline()
+        listing.stdout.close()
+        self.assertEqual(listing.wait(cli.HANG_SECONDS), ERROR)
+        self.assertEqual(listing.stderr.read(), b"")
+
+    def test_stats_counts_streams_by_state(self):
+        self.dedupctl("remember", "a", expect=OK)
+        self.dedupctl("claim", "b", expect=OK)
+        self.dedupctl("claim", "c", expect=OK)
+        self.dedupctl("release", "c", expect=OK)
+        text = self.dedupctl("stats", expect=OK).text
+        for name, value in (("keys", "3"), ("in flight", "1"), ("completed", "1"),
+                            ("released", "1"), ("records", "4"), ("last sequence", "4")):
+            self.assertRegex(text, rf"(?m)^ *{name} +{value}$")
+        self.assertRegex(text, r"(?m)^store id +[0-9a-f]{32}$")
+
+    def test_verify_finds_nothing_in_a_sound_store(self):
+        self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)
+        text = self.dedupctl("verify", expect=OK).text
+        self.assertIn("3,000 records", text)
+        self.assertIn("no problem found", text)
+
+    def test_damage_in_a_segment_is_found_and_named(self):
+        self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)
+        self.dedupctl("remember", "later", expect=OK)
+        [segment] = glob.glob(os.path.join(self.store, "log", "*.log"))
+        with open(segment, "r+b") as file:
+            file.seek(4096)
+            file.write(b"garbage garbage garbage")
+        verified = self.dedupctl("verify")
+        self.assertEqual(verified.code, ERROR, verified)
+        self.assertIn(os.path.basename(segment), verified.text + verified.error)
+        # Nothing is skipped in silence, and nothing is written over the damage.
+        before = open(segment, "rb").read()
+        claimed = self.dedupctl("claim", "k", expect=ERROR)
+        self.assertInError([os.path.basename(segment), "dedupctl verify"], claimed)
+        self.assertEqual(open(segment, "rb").read(), before)
+
+    def test_a_truncated_or_missing_catalog_is_rebuilt(self):
+        self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)
+        catalog = os.path.join(self.store, "catalog")
+        for file in glob.glob(os.path.join(catalog, "*")):
+            os.truncate(file, os.path.getsize(file) // 2)
+        self.dedupctl("lookup", "line 000007", expect=cli.COMPLETED)
+        self.assertEqual(self.dedupctl("filter", stdin=self.lines(0, 3001), expect=OK).out,
+                         self.lines(3000, 3001))
+        cli.shutil.rmtree(catalog)
+        self.assertEqual(self.dedupctl("filter", stdin=self.lines(0, 3002), expect=OK).out,
+                         self.lines(3001, 3002))
+        self.dedupctl("verify", expect=OK)
+
+
+if __name__ == "__main__":
+    cli.main()

@@ -1,0 +1,164 @@
+"""Claim, complete, release, renew, lookup, remember: what they print and how they exit."""
+
+import os
+
+import cli
+from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, MISMATCH, OK, STALE
+
+
+class Outcomes(cli.CliTest):
+    def claim(self, key, *options):
+        return self.dedupctl("--json", "claim", key, *options, expect=OK).json["claim_sequence"]
+
+    def test_a_key_goes_from_claimed_to_completed(self):
+        claimed = self.dedupctl("claim", "order-1", "--owner", "worker-1", expect=OK)
+        self.assertRegex(claimed.text, r"^claimed  claim_sequence=1  attempt=1  deadline ")
+        again = self.dedupctl("claim", "order-1", expect=IN_FLIGHT)
+        self.assertRegex(again.text, r"^in flight  claim_sequence=1 .*owner=worker-1")
+        self.assertIn("in flight", self.dedupctl("lookup", "order-1", expect=IN_FLIGHT).text)
+
+        self.dedupctl("complete", "order-1", "--claim", "1", "--receipt", "paid", expect=OK)
+        for command in ("claim", "lookup"):
+            done = self.dedupctl(command, "order-1", expect=COMPLETED)
+            self.assertEqual(done.out, b"paid", "the receipt, and nothing but the receipt")
+            self.assertInError("completed", done)
+
+    def test_receipts_are_final(self):
+        self.claim("k")
+        self.dedupctl("complete", "k", "--receipt", "one", expect=OK)
+        self.dedupctl("complete", "k", "--receipt", "one", expect=OK)
+        other = self.dedupctl("complete", "k", "--receipt", "two", expect=STALE)
+        self.assertInError("another receipt", other)
+        self.assertEqual(self.dedupctl("release", "k", expect=OK).text,
+                         "nothing to release  the key is completed\n")
+        self.assertEqual(self.dedupctl("lookup", "k").out, b"one")
+
+    def test_completing_needs_a_claim(self):
+        self.assertInError("not claimed", self.dedupctl("complete", "k", expect=ABSENT))
+        self.assertEqual(self.dedupctl("lookup", "k", expect=ABSENT).text, "absent\n")
+
+    def test_release_lets_others_try(self):
+        first = self.claim("k")
+        self.assertEqual(self.dedupctl("release", "k", expect=OK).text, "released\n")
+        self.dedupctl("lookup", "k", expect=ABSENT)
+        second = self.dedupctl("--json", "claim", "k", expect=OK).json
+        self.assertGreater(second["claim_sequence"], first)
+        self.assertEqual(second["attempt"], 2)
+        self.assertEqual(self.dedupctl("release", "nobody-had-it", expect=OK).text,
+                         "nothing to release  the key is absent\n")
+
+    def test_a_fence_of_the_past_opens_nothing(self):
+        old = str(self.claim("k"))
+        self.dedupctl("release", "k", expect=OK)
+        new = str(self.claim("k"))
+        for command in (("complete", "k", "--claim", old), ("release", "k", "--claim", old),
+                        ("renew", "k", "--claim", old, "--lease", "1m")):
+            self.assertInError(f"claim {old}", self.dedupctl(*command, expect=STALE))
+        self.dedupctl("renew", "k", "--claim", new, "--lease", "1m", expect=OK)
+        self.dedupctl("complete", "k", "--claim", new, expect=OK)
+
+    def test_a_lease_that_ran_out_is_taken_over(self):
+        old = self.claim("k", "--lease", "1ms", "--owner", "first")
+        taken = self.dedupctl("--json", "claim", "k", "--wait", "1m", expect=OK).json
+        self.assertEqual(taken["attempt"], 2)
+        self.assertGreater(taken["claim_sequence"], old)
+        self.dedupctl("complete", "k", "--claim", str(old), expect=STALE)
+
+    def test_claim_waits_for_the_receipt(self):
+        self.claim("k")
+        waiting = self.start("claim", "k", "--wait", "1h", stdout=cli.subprocess.PIPE,
+                             stderr=cli.subprocess.PIPE)
+        # It does not hold the store while it waits, or nobody could ever complete the key.
+        self.dedupctl("complete", "k", "--receipt", "at last", expect=OK)
+        out, _ = waiting.communicate(timeout=cli.HANG_SECONDS)
+        self.assertEqual((waiting.returncode, out), (COMPLETED, b"at last"))
+
+    def test_claim_stops_waiting(self):
+        self.claim("k")
+        self.dedupctl("claim", "k", "--wait", "100ms", expect=IN_FLIGHT)
+
+    def test_another_fingerprint_is_a_mismatch(self):
+        self.claim("k", "--fingerprint", "sha:1")
+        self.dedupctl("claim", "k", "--fingerprint", "sha:1", expect=IN_FLIGHT)
+        other = self.dedupctl("claim", "k", "--fingerprint", "sha:2", expect=MISMATCH)
+        self.assertRegex(other.text, r"^mismatch .*sha:1")
+        self.assertIn("1 with another fingerprint: sha:2",
+                      self.dedupctl("inspect", "k", expect=OK).text)
+
+    def test_remember_is_new_once(self):
+        self.assertRegex(self.dedupctl("remember", "k", "--receipt", "r", expect=OK).text,
+                         r"^new  claim_sequence=1\n$")
+        again = self.dedupctl("remember", "k", "--receipt", "other", expect=COMPLETED)
+        self.assertEqual(again.out, b"r")
+        self.assertInError("duplicate", again)
+        self.claim("held")
+        self.dedupctl("remember", "held", expect=IN_FLIGHT)
+
+    def test_receipts_come_from_files_and_keep_every_byte(self):
+        receipt = bytes(range(256)) * 300 + b"\n\n"
+        with open(self.path("receipt"), "wb") as file:
+            file.write(receipt)
+        self.dedupctl("remember", "file", "--receipt-file", "receipt", expect=OK)
+        self.dedupctl("remember", "stdin", "--receipt-file", "-", stdin=receipt, expect=OK)
+        self.dedupctl("remember", "empty", "--receipt", "", expect=OK)
+        for key, expected in (("file", receipt), ("stdin", receipt), ("empty", b"")):
+            self.assertEqual(self.dedupctl("lookup", key, expect=COMPLETED).out, expected)
+
+    def test_a_time_to_live_ends(self):
+        self.claim("short", "--ttl", "1ms")
+        self.claim("never", "--ttl", "never")
+        # The store grants a grace of a second; after that the key is anybody's.
+        self.wait_until(lambda: self.dedupctl("lookup", "short").code == ABSENT, "it expires")
+        self.assertIn("never expires", self.dedupctl("inspect", "never").text)
+
+    def test_any_bytes_make_a_key(self):
+        keys = [b"-dash", b"--json", b"claim", b"++", b"[a,b]", b" spaces ", b"\xff\xfe", b"a\nb",
+                "schlüssel".encode(), b"k" * 1024]
+        for key in keys:
+            self.dedupctl("remember", "--receipt", "x", "--", key, expect=OK)
+        for key in keys:
+            found = self.dedupctl("lookup", "--json", "--", key, expect=COMPLETED).json
+            self.assertEqual(found["key_base64"], cli.b64(key))
+        for key in (b"claim", b"[a,b]"):  # no dash, no need for "--"
+            self.dedupctl("lookup", key, expect=COMPLETED)
+
+    def test_namespaces_keep_keys_apart(self):
+        self.dedupctl("-n", "a", "remember", "k", "--receipt", "in a", expect=OK)
+        self.dedupctl("remember", "k", "--namespace", "b", "--receipt", "in b", expect=OK)
+        self.dedupctl("lookup", "k", expect=ABSENT)
+        self.assertEqual(self.dedupctl("lookup", "k", "-n", "a", expect=COMPLETED).out, b"in a")
+
+    def test_globals_go_before_and_after_the_command(self):
+        other = self.path("other")
+        self.dedupctl("-s", other, "remember", "k", expect=OK)
+        self.dedupctl("lookup", "k", "--store", other, expect=COMPLETED)
+        self.assertFalse(os.path.exists(self.store), "DEDUP_STORE was not asked for")
+
+    def test_the_store_is_in_the_current_directory_by_default(self):
+        environment = self.environment()
+        del environment["DEDUP_STORE"]
+        self.dedupctl("remember", "k", env=environment, expect=OK)
+        self.assertTrue(os.path.isdir(self.path("dedup-store")))
+
+    def test_hash_needs_no_store(self):
+        # FNV-1a 64 of "a", from the draft's test vectors.
+        self.assertEqual(self.dedupctl("-n", "ns", "hash", "a", expect=OK).text,
+                         "af63dc4c8601ec8c  ns:af63dc4c8601ec8c\n")
+        self.assertFalse(os.path.exists(self.store))
+
+    def test_help_and_version(self):
+        self.assertRegex(self.dedupctl("--version", expect=OK).text, r"^dedupctl \d+\.\d+\.\d+\n$")
+        for command in ("claim complete release renew lookup remember inspect ls stats verify "
+                        "hash filter exec bench").split():
+            self.assertIn(command, self.dedupctl("--help", expect=OK).text)
+            self.assertIn("Usage", self.dedupctl(command, "--help", expect=OK).text)
+
+    def test_a_full_output_is_an_error(self):
+        self.dedupctl("remember", "k", "--receipt", "r", expect=OK)
+        with open("/dev/full", "wb") as full:
+            result = self.dedupctl("lookup", "k", stdout=full, expect=ERROR)
+        self.assertIn("No space left on device", result.err.decode())
+
+
+if __name__ == "__main__":
+    cli.main()

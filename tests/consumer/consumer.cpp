@@ -1,0 +1,72 @@
+// A program outside this project: it knows the installed headers and library, and nothing else.
+
+#include <dedup/cache.hpp>
+#include <dedup/log_store.hpp>
+#include <dedup/memory_store.hpp>
+
+#include <iostream>
+#include <string>
+#include <variant>
+
+namespace {
+
+// Claims, completes and replays a key; says what went wrong, or nothing.
+std::string use(dedup::StreamStore& store) {
+    dedup::Cache cache(store);
+    const auto claimed = cache.claim("order-1");
+    if (!claimed) {
+        return claimed.error().message;
+    }
+    if (!std::holds_alternative<dedup::Claimed>(*claimed)) {
+        return "a new key was not claimed";
+    }
+    const auto completed = cache.complete(std::get<dedup::Claimed>(*claimed).claim, "paid");
+    if (!completed) {
+        return completed.error().message;
+    }
+    const auto replayed = cache.claim("order-1");
+    if (!replayed) {
+        return replayed.error().message;
+    }
+    const auto* done = std::get_if<dedup::Completed>(&*replayed);
+    return done != nullptr && done->receipt == "paid" ? "" : "the receipt did not come back";
+}
+
+// The codec works on the caller's own objects, so both sides must agree on their layout.
+std::string use_codec() {
+    dedup::Record record;
+    record.ns = "default";
+    record.key = "order-1";
+    record.sequence = 1;
+    record.claim_sequence = 1;
+    record.receipt = "paid";
+    std::string bytes;
+    dedup::encode(record, bytes);
+    const auto decoded = dedup::decode(bytes);
+    if (!decoded) {
+        return decoded.error().message;
+    }
+    return *decoded == record ? "" : "the record did not come back";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 2) {
+        return 2;
+    }
+    const auto store = dedup::open(argv[1]);
+    if (!store) {
+        std::cerr << store.error().message << '\n';
+        return 1;
+    }
+    for (const std::string& problem :
+         {use(**store), use(*dedup::make_memory_store()), use_codec()}) {
+        if (!problem.empty()) {
+            std::cerr << problem << '\n';
+            return 1;
+        }
+    }
+    std::cout << "ok\n";
+    return (*store)->close() ? 0 : 1;
+}

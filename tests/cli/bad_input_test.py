@@ -25,7 +25,7 @@ class BadInput(cli.CliTest):
 
     def test_command_lines(self):
         for wrong, what in (
-                ((), "subcommand"), (("frobnicate",), "frobnicate"), (("claim",), "KEY"),
+                ((), "no command"), (("frobnicate",), "'frobnicate' is not a command"), (("claim",), "KEY"),
                 (("claim", "a", "b"), "b"), (("claim", "k", "--no-such"), "--no-such"),
                 (("lookup", "-k"), "goes after '--'"),
                 (("complete", "k", "--claim", "0"), "--claim"),
@@ -40,13 +40,16 @@ class BadInput(cli.CliTest):
             self.assertInError(what, self.dedupctl(*wrong, expect=USAGE))
 
     def test_durations(self):
-        for wrong in ("5", "-5s", "", "s", "1.5h", "1h1h", "1m1h", "1y", "1 h", "0s", "+1s",
+        for wrong in ("5", "-5s", "s", "1.5h", "1h1h", "1m1h", "1y", "1 h", "0s", "+1s",
                       "99999999999999999999d", "9223372036854775807d"):
             result = self.dedupctl("claim", "k", "--ttl", wrong, expect=USAGE)
             self.assertInError("30s", result)
         for right in ("500ms", "30s", "15m", "24h", "7d", "1h30m", "1d2h3m4s5ms", "never"):
             self.dedupctl("claim", "k" + right, "--ttl", right, expect=OK)
         self.dedupctl("claim", "k", "--lease", "never", expect=USAGE)
+        # What `--ttl "$TTL"` gives without the variable must not pass for the default.
+        self.assertInError("--ttl: is empty",
+                           self.dedupctl("claim", "k", "--ttl", "", expect=USAGE))
 
     def test_receipts_above_the_limit(self):
         self.dedupctl("claim", "k", expect=OK)

@@ -145,7 +145,7 @@ class Exec(cli.CliTest):
         self.assertEqual(self.exec("k", "false", expect=OK).out, b"x" * (1 << 20))
 
     def test_a_background_child_does_not_hold_it_up(self):
-        done = self.exec("k", "sh", "-c", "echo out; sleep 1000 & echo $! > pid", expect=OK)
+        done = self.exec("k", "sh", "-c", "echo out; sleep 1000 2>&- & echo $! > pid", expect=OK)
         self.assertEqual(done.out, b"out\n")
         with open(self.path("pid")) as pid:
             os.kill(int(pid.read()), signal.SIGKILL)

@@ -27,6 +27,10 @@ class Locks(cli.CliTest):
 
     def test_a_dead_writer_holds_nothing(self):
         holder = self.hold_store()
+        # The next line comes when the last one is remembered.
+        holder.stdin.write(b"next\n")
+        holder.stdin.flush()
+        self.assertEqual(holder.stdout.readline(), b"next\n")
         holder.kill()
         holder.wait()
         self.dedupctl("--lock-timeout", "0s", "remember", "k", expect=OK)

@@ -1,0 +1,24 @@
+// One function a command; each is in the file of its name and adds its options to `app`. The
+// command itself runs when the arguments are parsed, and leaves its exit code in `context`.
+#pragma once
+
+#include "context.hpp"
+
+namespace dedupctl {
+
+void add_claim(CLI::App& app, Context& context);
+void add_complete(CLI::App& app, Context& context);
+void add_release(CLI::App& app, Context& context);
+void add_renew(CLI::App& app, Context& context);
+void add_lookup(CLI::App& app, Context& context);
+void add_remember(CLI::App& app, Context& context);
+void add_inspect(CLI::App& app, Context& context);
+void add_ls(CLI::App& app, Context& context);
+void add_stats(CLI::App& app, Context& context);
+void add_verify(CLI::App& app, Context& context);
+void add_hash(CLI::App& app, Context& context);
+void add_filter(CLI::App& app, Context& context);
+void add_exec(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
+
+}  // namespace dedupctl

@@ -1,0 +1,63 @@
+// dedupctl complete: stores the receipt that every later claim of the key gets.
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "commands.hpp"
+#include "receipt_option.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+struct Options {
+    std::string key;
+    std::string claim;
+    ReceiptOption receipt;
+};
+
+int run_complete(const Options& options, Context& context) {
+    context.check_globals();
+    context.check_key(options.key);
+    const std::uint64_t fence =
+        options.claim.empty() ? 0 : parse_number(options.claim, "--claim", 1, UINT64_MAX);
+    const std::string receipt = options.receipt.read();
+
+    const auto store = context.open_writer();
+    dedup::Cache cache = context.cache(*store);
+    if (fence != 0) {
+        take(cache.complete({.ns = context.ns, .key = options.key, .claim_sequence = fence},
+                            receipt));
+    } else {
+        take(cache.complete(options.key, receipt));
+    }
+    take(store->close());
+
+    if (context.json) {
+        Json object = context.outcome("completed", options.key);
+        if (fence != 0) {
+            object["claim_sequence"] = fence;
+        }
+        add_bytes(object, "receipt", receipt);
+        context.out.json(object);
+    } else {
+        context.out.line(fmt::format("completed  receipt {}", human_bytes(receipt.size())));
+    }
+    return kExitOk;
+}
+
+}  // namespace
+
+void add_complete(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand("complete", "Store a claimed key's receipt");
+    const auto options = std::make_shared<Options>();
+    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
+    command->add_option("--claim", options->claim, "Only if this claim_sequence still holds it")
+        ->check(not_empty())
+        ->type_name("N");
+    options->receipt.add_to(*command);
+    command->callback([options, &context] { context.exit_code = run_complete(*options, context); });
+}
+
+}  // namespace dedupctl

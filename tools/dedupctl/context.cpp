@@ -1,0 +1,73 @@
+#include "context.hpp"
+
+#include <fmt/format.h>
+
+#include "text.hpp"
+
+namespace dedupctl {
+
+void Context::check_globals() {
+    lock_timeout = parse_duration(lock_timeout_text, "--lock-timeout", milliseconds{0});
+    if (const auto checked = dedup::check_namespace(ns); !checked) {
+        throw usage_failure("--namespace: " + checked.error().message);
+    }
+    if (store_path.empty()) {
+        throw usage_failure("--store: the path is empty");
+    }
+}
+
+void Context::check_key(std::string_view key) const {
+    if (const auto checked = dedup::check_key(key); !checked) {
+        throw usage_failure(checked.error().message);
+    }
+}
+
+std::unique_ptr<dedup::StreamStore> Context::open_reader() const {
+    return take(dedup::open(store_path, {.read_only = true, .create = false}));
+}
+
+std::unique_ptr<dedup::StreamStore> Context::open_writer() const {
+    return take(try_open_writer(lock_timeout));
+}
+
+dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
+    milliseconds timeout) const {
+    dedup::OpenOptions options;
+    options.lock_timeout = timeout;
+    return dedup::open(store_path, options);
+}
+
+Json Context::outcome(std::string_view name, std::string_view key) const {
+    Json object;
+    object["outcome"] = name;
+    object["namespace"] = ns;
+    add_bytes(object, "key", key);
+    return object;
+}
+
+CLI::Validator not_empty() {
+    return CLI::Validator(
+        [](const std::string& value) { return value.empty() ? "is empty" : std::string(); }, "");
+}
+
+void note(std::string_view text) {
+    static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", text)));
+}
+
+void report(const Failure& failure, bool json, Output& json_out) {
+    if (!failure.message.empty()) {
+        note(failure.message);
+    }
+    try {
+        if (json && !failure.message.empty()) {
+            Json object;
+            object["error"] = {{"code", failure.code}, {"message", failure.message}};
+            json_out.json(object);
+        }
+        json_out.flush();  // also what the command had printed before it failed
+    } catch (const Failure&) {
+        // Standard output is broken too, and standard error has had the message.
+    }
+}
+
+}  // namespace dedupctl

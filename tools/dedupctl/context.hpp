@@ -1,0 +1,60 @@
+// What all commands share: the global options, the open store, the outputs.
+#pragma once
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dedup/cache.hpp"
+#include "dedup/log_store.hpp"
+#include "failure.hpp"
+#include "output.hpp"
+#include "time_text.hpp"
+
+namespace dedupctl {
+
+struct Context {
+    std::string store_path = "./dedup-store";
+    std::string ns = "default";
+    std::string lock_timeout_text = "5s";
+    bool json = false;
+    std::vector<std::string> arguments;  // as they came, without the program's name
+    bool sigpipe_was_ignored = false;    // before main ignored it; for children
+
+    milliseconds lock_timeout{5000};
+    Output out{STDOUT_FILENO};
+    int exit_code = kExitOk;  // what the command that ran returned
+
+    // The checks that every command makes before it touches a store. Throw usage Failures.
+    void check_globals();
+    void check_key(std::string_view key) const;
+
+    // Readers take no lock, write nothing and never create a store.
+    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_reader() const;
+    // Writers wait for another writer, and create the store if there is none.
+    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_writer() const;
+    [[nodiscard]] dedup::Result<std::unique_ptr<dedup::StreamStore>> try_open_writer(
+        milliseconds timeout) const;
+
+    [[nodiscard]] dedup::Cache cache(dedup::StreamStore& store) const {
+        return dedup::Cache(store, {.ns = ns});
+    }
+
+    // {"outcome": ..., "namespace": ..., "key": ..., "key_base64": ...}, to be added to.
+    [[nodiscard]] Json outcome(std::string_view name, std::string_view key) const;
+};
+
+// For options whose empty value means nothing: `--ttl "$TTL"` with an unset TTL is a mistake.
+[[nodiscard]] CLI::Validator not_empty();
+
+// One line on standard error, for people: "dedupctl: <text>". Failing to write it is not an error.
+void note(std::string_view text);
+
+// Prints a failure: on standard error for people and, with --json, as an object on `json_out`.
+void report(const Failure& failure, bool json, Output& json_out);
+
+}  // namespace dedupctl

@@ -1,0 +1,64 @@
+#include "failure.hpp"
+
+#include <cerrno>
+#include <system_error>
+
+namespace dedupctl {
+namespace {
+
+int exit_code_of(dedup::Code code) {
+    switch (code) {
+        case dedup::Code::stale_claim:
+        case dedup::Code::receipt_mismatch:
+            return kExitStale;
+        case dedup::Code::not_claimed:
+            return kExitAbsent;
+        default:
+            return kExitError;
+    }
+}
+
+const char* hint_of(dedup::Code code) {
+    switch (code) {
+        case dedup::Code::busy:
+            return "--lock-timeout 1m waits longer";
+        case dedup::Code::out_of_space:
+            return "free space on that disk and run the command again; nothing that was "
+                   "acknowledged is lost";
+        case dedup::Code::outcome_unknown:
+            return "see what was stored with `dedupctl lookup`, then run the command again";
+        case dedup::Code::corruption:
+            return "see the extent of the damage with `dedupctl verify`";
+        default:
+            return nullptr;
+    }
+}
+
+}  // namespace
+
+Failure usage_failure(std::string message) {
+    return {.exit_code = kExitUsage, .code = "usage", .message = std::move(message)};
+}
+
+Failure system_failure(const std::string& what, int os_error) {
+    const bool full = os_error == ENOSPC || os_error == EDQUOT;
+    std::string message = what + ": " + std::generic_category().message(os_error);
+    if (full) {
+        message += "\n  free space on that disk and run the command again";
+    }
+    return {.exit_code = kExitError,
+            .code = full ? "out_of_space" : "io",
+            .message = std::move(message)};
+}
+
+Failure library_failure(const dedup::Error& error) {
+    std::string message = error.message;
+    if (const char* hint = hint_of(error.code)) {
+        message.append("\n  ").append(hint);
+    }
+    return {.exit_code = exit_code_of(error.code),
+            .code = std::string(dedup::name(error.code)),
+            .message = std::move(message)};
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,68 @@
+#include "lease_keeper.hpp"
+
+#include <algorithm>
+
+namespace dedupctl {
+namespace {
+
+// How long one attempt waits for another writer; short, so that the end of the work is not held
+// up by a renewal that it no longer needs.
+constexpr milliseconds kLockSlice{100};
+
+}  // namespace
+
+LeaseKeeper::LeaseKeeper(const Context& context, dedup::Claim claim, milliseconds lease)
+    : context_(context), claim_(std::move(claim)), lease_(lease), thread_([this] { run(); }) {}
+
+LeaseKeeper::~LeaseKeeper() {
+    {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+}
+
+void LeaseKeeper::run() {
+    const milliseconds pause = std::max(lease_ / 3, milliseconds{1});
+    while (sleep(pause)) {
+        if (!renew()) {
+            return;
+        }
+    }
+}
+
+bool LeaseKeeper::renew() {
+    while (true) {
+        auto store = context_.try_open_writer(kLockSlice);
+        if (!store && store.error().code == dedup::Code::busy) {
+            if (!sleep(kLockSlice)) {
+                return false;
+            }
+            continue;
+        }
+        const dedup::Result<dedup::Claim> renewed =
+            store ? context_.cache(**store).renew(claim_, lease_)
+                  : dedup::Result<dedup::Claim>(std::unexpected(store.error()));
+        if (renewed) {
+            said_failed_ = false;
+            return true;
+        }
+        if (renewed.error().code == dedup::Code::stale_claim) {
+            note("the claim was lost while the command runs; its output will not be stored");
+            return false;
+        }
+        if (!said_failed_) {
+            said_failed_ = true;
+            note("cannot renew the lease, will try again: " + renewed.error().message);
+        }
+        return true;
+    }
+}
+
+bool LeaseKeeper::sleep(milliseconds time) {
+    std::unique_lock lock(mutex_);
+    return !wake_.wait_for(lock, time, [this] { return stop_; });
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,134 @@
+#include "line_batch.hpp"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <random>
+
+#include "failure.hpp"
+
+namespace dedupctl {
+namespace {
+
+// A power of two; at most half of it is ever in use.
+constexpr std::size_t kTableSlots = 2 * kBatchLinesMax;
+static_assert((kTableSlots & (kTableSlots - 1)) == 0);
+
+std::string_view without_newline(std::string_view line) {
+    if (!line.empty() && line.back() == '\n') {
+        line.remove_suffix(1);
+    }
+    return line;
+}
+
+// Lines come from anywhere; a seed that nobody knows keeps crafted keys from sharing one slot.
+std::uint64_t random_seed() {
+    std::random_device device;
+    return std::uint64_t{device()} << 32U | device();
+}
+
+}  // namespace
+
+LineCounts& LineCounts::operator+=(const LineCounts& other) {
+    read += other.read;
+    fresh += other.fresh;
+    repeated += other.repeated;
+    no_key += other.no_key;
+    too_long += other.too_long;
+    in_flight += other.in_flight;
+    return *this;
+}
+
+LineBatch::LineBatch(dedup::Cache& cache, LineKey& line_key, dedup::ClaimOptions options)
+    : cache_(cache),
+      line_key_(line_key),
+      hash_seed_(random_seed()),
+      storage_(kBatchLinesMax),
+      table_(kTableSlots),
+      requests_(kBatchLinesMax, dedup::RememberRequest{{}, {}, std::move(options)}) {}
+
+std::uint32_t LineBatch::slot_of(std::string_view key) {
+    std::size_t slot = XXH3_64bits_withSeed(key.data(), key.size(), hash_seed_) % kTableSlots;
+    while (table_[slot] != 0) {
+        const std::uint32_t place = table_[slot] - 1;
+        if (keys_[place] == key) {
+            return place | kRepeatBit;
+        }
+        slot = (slot + 1) % kTableSlots;
+    }
+    const auto place = static_cast<std::uint32_t>(keys_.size());
+    table_[slot] = place + 1;
+    keys_.push_back(key);
+    return place;
+}
+
+void LineBatch::find_keys(std::span<const std::string_view> lines) {
+    keys_.clear();
+    key_of_.clear();
+    std::fill(table_.begin(), table_.end(), 0);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        const auto key = line_key_.find(without_newline(lines[i]), storage_[i]);
+        if (!key || key->empty()) {
+            key_of_.push_back(kNoKey);
+        } else if (key->size() > dedup::kKeyBytesMax) {
+            key_of_.push_back(kTooLong);
+        } else {
+            key_of_.push_back(slot_of(*key));
+        }
+    }
+}
+
+void LineBatch::look_up() {
+    known_.clear();
+    if (keys_.empty()) {
+        return;
+    }
+    for (auto& result : cache_.lookup_many(keys_)) {
+        const dedup::LookupOutcome found = take(std::move(result));
+        known_.push_back(std::holds_alternative<dedup::Absent>(found)      ? Known::no
+                         : std::holds_alternative<dedup::Completed>(found) ? Known::yes
+                                                                           : Known::in_flight);
+    }
+}
+
+std::string_view LineBatch::sort_out(std::span<const std::string_view> lines) {
+    find_keys(lines);
+    look_up();
+    text_.clear();
+    requests_used_ = 0;
+    counts_ = {.read = lines.size()};
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        const std::uint32_t key = key_of_[i];
+        if (key == kNoKey || key == kTooLong) {
+            ++(key == kNoKey ? counts_.no_key : counts_.too_long);
+            text_ += lines[i];
+            continue;
+        }
+        const std::uint32_t place = key & ~kRepeatBit;
+        if (known_[place] == Known::in_flight) {
+            // Whoever holds it may release it again: dropping the line could lose it.
+            ++counts_.in_flight;
+            text_ += lines[i];
+        } else if (known_[place] == Known::yes || (key & kRepeatBit) != 0) {
+            ++counts_.repeated;
+        } else {
+            ++counts_.fresh;
+            text_ += lines[i];
+            requests_[requests_used_++].key = keys_[place];
+        }
+    }
+    return text_;
+}
+
+LineCounts LineBatch::remember() {
+    if (requests_used_ != 0) {
+        for (auto& result : cache_.remember_many({requests_.data(), requests_used_})) {
+            // Whatever the outcome: the key is known now, or somebody claimed it.
+            static_cast<void>(take(std::move(result)));
+        }
+    }
+    return counts_;
+}
+
+}  // namespace dedupctl

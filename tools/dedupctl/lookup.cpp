@@ -1,0 +1,35 @@
+// dedupctl lookup: what is known of a key; changes nothing.
+
+#include <memory>
+
+#include "commands.hpp"
+#include "outcome.hpp"
+
+namespace dedupctl {
+namespace {
+
+int run_lookup(const std::string& key, Context& context) {
+    context.check_globals();
+    context.check_key(key);
+    const auto store = context.open_reader();
+    const dedup::LookupOutcome found = take(context.cache(*store).lookup(key));
+    const std::int64_t now_ms = store->now_ms();
+    if (const auto* completed = std::get_if<dedup::Completed>(&found)) {
+        return print_completed(context, key, *completed, "completed", now_ms);
+    }
+    if (const auto* in_flight = std::get_if<dedup::InFlight>(&found)) {
+        return print_in_flight(context, key, *in_flight, now_ms);
+    }
+    return print_absent(context, key);
+}
+
+}  // namespace
+
+void add_lookup(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand("lookup", "Say what is known of a key");
+    const auto key = std::make_shared<std::string>();
+    command->add_option("KEY", *key, "1 to 1,024 bytes, any bytes")->required();
+    command->callback([key, &context] { context.exit_code = run_lookup(*key, context); });
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,57 @@
+#include "progress.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "output.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+constexpr std::chrono::milliseconds kRedraw{100};
+constexpr std::size_t kBarColumns = 30;
+
+}  // namespace
+
+Progress::Progress(std::string label, std::uint64_t total)
+    : label_(std::move(label)), total_(total), on_terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+void Progress::update(std::uint64_t bytes_done, const std::string& detail) {
+    if (!on_terminal_) {
+        return;
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (drawn_ && now - last_ < kRedraw) {
+        return;
+    }
+    last_ = now;
+    drawn_ = true;
+    std::string line = "\r" + label_ + " ";
+    if (total_ != 0) {
+        // What is read may grow while it is read.
+        const double share =
+            std::min(1.0, static_cast<double>(bytes_done) / static_cast<double>(total_));
+        const auto full = static_cast<std::size_t>(share * static_cast<double>(kBarColumns));
+        line += fmt::format("[{}{}] {:3.0f}%  {} of {}", std::string(full, '#'),
+                            std::string(kBarColumns - full, '-'), share * 100,
+                            human_bytes(bytes_done), human_bytes(total_));
+    } else {
+        line += human_bytes(bytes_done);
+    }
+    if (!detail.empty()) {
+        line += "  " + detail;
+    }
+    static_cast<void>(write_all(STDERR_FILENO, line + "\033[K"));
+}
+
+void Progress::clear() {
+    if (drawn_) {
+        static_cast<void>(write_all(STDERR_FILENO, "\r\033[K"));
+        drawn_ = false;
+    }
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,36 @@
+// A progress bar on standard error, if that is a terminal; else nothing.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace dedupctl {
+
+class Progress {
+  public:
+    // `total` of 0: not known; then only what is done is shown.
+    Progress(std::string label, std::uint64_t total);
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+    ~Progress() { clear(); }
+
+    // Cheap enough to be called for every batch: draws ten times a second at most. `detail` goes
+    // behind the bar.
+    void update(std::uint64_t bytes_done, const std::string& detail = "");
+    void set_total(std::uint64_t total) { total_ = total; }
+
+    // Wipes the bar, so that other text can follow.
+    void clear();
+
+    [[nodiscard]] bool shown() const { return on_terminal_; }
+
+  private:
+    std::string label_;
+    std::uint64_t total_;
+    bool on_terminal_;
+    bool drawn_ = false;
+    std::chrono::steady_clock::time_point last_;
+};
+
+}  // namespace dedupctl

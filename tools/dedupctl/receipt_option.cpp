@@ -1,0 +1,60 @@
+#include "receipt_option.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "context.hpp"
+#include "dedup/record.hpp"
+#include "failure.hpp"
+#include "file_descriptor.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+
+void ReceiptOption::add_to(CLI::App& command) {
+    CLI::Option* as_text =
+        command.add_option("--receipt", text, "The receipt itself")->type_name("TEXT");
+    command.add_option("--receipt-file", file, "Read the receipt from FILE, or '-'")
+        ->check(not_empty())
+        ->type_name("FILE")
+        ->excludes(as_text);
+}
+
+std::string ReceiptOption::read() const {
+    if (file.empty()) {
+        return text;
+    }
+    const FileDescriptor input = open_for_reading(file);
+    std::string receipt;
+    std::size_t size = 0;
+    while (true) {
+        constexpr std::size_t kReadBytes = 64 * 1024;
+        receipt.resize(size + kReadBytes);
+        const ssize_t got = ::read(input.get(), receipt.data() + size, kReadBytes);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            throw system_failure("cannot read " + escape(file), errno);
+        }
+        size += static_cast<std::size_t>(got);
+        if (size > dedup::kReceiptBytesMax) {
+            throw Failure{.exit_code = kExitError,
+                          .code = "invalid_argument",
+                          .message = fmt::format(
+                              "the receipt in {} is larger than {}; nothing was stored\n  keep "
+                              "the data elsewhere and store its address as the receipt",
+                              file == "-" ? "standard input" : escape(file),
+                              human_bytes(dedup::kReceiptBytesMax))};
+        }
+        if (got == 0) {
+            receipt.resize(size);
+            return receipt;
+        }
+    }
+}
+
+}  // namespace dedupctl

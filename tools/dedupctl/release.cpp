@@ -1,0 +1,60 @@
+// dedupctl release: gives a claim up, so that somebody can try again.
+
+#include <memory>
+
+#include "commands.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+struct Options {
+    std::string key;
+    std::string claim;
+};
+
+// Why there was nothing to release. Somebody may claim the key between the two calls; then nobody
+// else's claim was touched, which is what "absent" says here.
+std::string_view state_now(dedup::Cache& cache, const std::string& key) {
+    const dedup::LookupOutcome found = take(cache.lookup(key));
+    return std::holds_alternative<dedup::Completed>(found) ? "completed" : "absent";
+}
+
+int run_release(const Options& options, Context& context) {
+    context.check_globals();
+    context.check_key(options.key);
+    const std::uint64_t fence =
+        options.claim.empty() ? 0 : parse_number(options.claim, "--claim", 1, UINT64_MAX);
+
+    const auto store = context.open_writer();
+    dedup::Cache cache = context.cache(*store);
+    const bool released =
+        fence == 0 ? take(cache.release(options.key))
+                   : take(cache.release(dedup::Claim{
+                         .ns = context.ns, .key = options.key, .claim_sequence = fence}));
+    const std::string_view outcome = released ? "released" : state_now(cache, options.key);
+    take(store->close());
+
+    if (context.json) {
+        context.out.json(context.outcome(outcome, options.key));
+    } else if (released) {
+        context.out.line("released");
+    } else {
+        context.out.line(std::string("nothing to release  the key is ").append(outcome));
+    }
+    return kExitOk;
+}
+
+}  // namespace
+
+void add_release(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand("release", "Give a claim up; others may try again");
+    const auto options = std::make_shared<Options>();
+    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
+    command->add_option("--claim", options->claim, "Only if this claim_sequence still holds it")
+        ->check(not_empty())
+        ->type_name("N");
+    command->callback([options, &context] { context.exit_code = run_release(*options, context); });
+}
+
+}  // namespace dedupctl

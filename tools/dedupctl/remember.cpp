@@ -1,0 +1,62 @@
+// dedupctl remember: claims and completes a key in one step.
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "commands.hpp"
+#include "outcome.hpp"
+#include "receipt_option.hpp"
+
+namespace dedupctl {
+namespace {
+
+struct Options {
+    std::string key;
+    ReceiptOption receipt;
+};
+
+int print_new(Context& context, const std::string& key, const dedup::New& fresh) {
+    if (context.json) {
+        Json object = context.outcome("new", key);
+        object["claim_sequence"] = fresh.claim_sequence;
+        context.out.json(object);
+    } else {
+        context.out.line(fmt::format("new  claim_sequence={}", fresh.claim_sequence));
+    }
+    return kExitOk;
+}
+
+int run_remember(const Options& options, Context& context) {
+    context.check_globals();
+    context.check_key(options.key);
+    const std::string receipt = options.receipt.read();
+
+    const auto store = context.open_writer();
+    const dedup::RememberOutcome found = take(context.cache(*store).remember(options.key, receipt));
+    const std::int64_t now_ms = store->now_ms();
+    take(store->close());
+
+    if (const auto* fresh = std::get_if<dedup::New>(&found)) {
+        return print_new(context, options.key, *fresh);
+    }
+    if (const auto* completed = std::get_if<dedup::Completed>(&found)) {
+        return print_completed(context, options.key, *completed, "duplicate", now_ms);
+    }
+    if (const auto* in_flight = std::get_if<dedup::InFlight>(&found)) {
+        return print_in_flight(context, options.key, *in_flight, now_ms);
+    }
+    return print_mismatch(context, options.key, std::get<dedup::Mismatch>(found), now_ms);
+}
+
+}  // namespace
+
+void add_remember(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand("remember", "Claim and complete a key in one step");
+    const auto options = std::make_shared<Options>();
+    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
+    options->receipt.add_to(*command);
+    command->callback([options, &context] { context.exit_code = run_remember(*options, context); });
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,62 @@
+// dedupctl renew: lets a claim's lease run on.
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "commands.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+struct Options {
+    std::string key;
+    std::string claim;
+    std::string lease;
+};
+
+int run_renew(const Options& options, Context& context) {
+    context.check_globals();
+    context.check_key(options.key);
+    const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
+    const milliseconds lease = parse_duration(options.lease, "--lease");
+
+    const auto store = context.open_writer();
+    const dedup::Claim claim = take(context.cache(*store).renew(
+        {.ns = context.ns, .key = options.key, .claim_sequence = fence}, lease));
+    const std::int64_t now_ms = store->now_ms();
+    take(store->close());
+
+    if (context.json) {
+        Json object = context.outcome("renewed", options.key);
+        object["claim_sequence"] = claim.claim_sequence;
+        object["attempt"] = claim.attempt;
+        object["deadline_ms"] = time_or_null(claim.deadline_ms);
+        context.out.json(object);
+    } else {
+        context.out.line(fmt::format("renewed  claim_sequence={}  attempt={}  deadline {}",
+                                     claim.claim_sequence, claim.attempt,
+                                     format_time_and_age(claim.deadline_ms, now_ms)));
+    }
+    return kExitOk;
+}
+
+}  // namespace
+
+void add_renew(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand("renew", "Let a claim's lease run on from now");
+    const auto options = std::make_shared<Options>();
+    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
+    command->add_option("--claim", options->claim, "The claim_sequence that holds the key")
+        ->check(not_empty())
+        ->type_name("N")
+        ->required();
+    command->add_option("--lease", options->lease, "How long the lease runs from now")
+        ->check(not_empty())
+        ->type_name("D")
+        ->required();
+    command->callback([options, &context] { context.exit_code = run_renew(*options, context); });
+}
+
+}  // namespace dedupctl

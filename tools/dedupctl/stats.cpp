@@ -1,0 +1,105 @@
+// dedupctl stats: how much a store holds, and in what state it is.
+
+#include <fmt/format.h>
+
+#include "commands.hpp"
+#include "table.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+double bytes_per_key(const dedup::StoreStats& stats) {
+    return stats.streams() == 0 ? 0
+                                : static_cast<double>(stats.log_bytes + stats.catalog_bytes) /
+                                      static_cast<double>(stats.streams());
+}
+
+void print_json(Context& context, const dedup::StoreStats& stats) {
+    Json object;
+    object["store"] = context.store_path;
+    object["store_id"] = stats.store_id;
+    object["streams"] = stats.streams();
+    object["in_flight"] = stats.in_flight;
+    object["completed"] = stats.completed;
+    object["released"] = stats.released;
+    object["records"] = stats.records;
+    object["last_sequence"] = stats.last_sequence;
+    object["time_high_ms"] = stats.time_high_ms;
+    object["segments_sealed"] = stats.segments_sealed;
+    object["segments_unsealed"] = stats.segments_unsealed;
+    object["log_bytes"] = stats.log_bytes;
+    object["catalog_bytes"] = stats.catalog_bytes;
+    object["bytes_per_key"] = bytes_per_key(stats);
+    object["tail_bytes"] = stats.tail_bytes;
+    object["memory_bytes"] = stats.memory_bytes;
+    object["torn_bytes_dropped"] = stats.torn_bytes_dropped;
+    object["catalog_rebuilt"] = stats.catalog_rebuilt;
+    if (!stats.background_error.empty()) {
+        object["background_error"] = stats.background_error;
+    }
+    context.out.json(object);
+}
+
+std::string human_and_exact(std::uint64_t bytes) {
+    return bytes < 1024 ? human_bytes(bytes)
+                        : fmt::format("{} ({} bytes)", human_bytes(bytes), group_digits(bytes));
+}
+
+void print_table(Context& context, const dedup::StoreStats& stats, std::int64_t now_ms) {
+    Table table({{"", false, 16}, {""}});
+    const auto row = [&](const char* name, std::string value, Colour colour = Colour::none) {
+        table.add({{name}, {std::move(value), colour}});
+    };
+    row("store", escape(context.store_path));
+    row("store id", stats.store_id);
+    row("keys", group_digits(stats.streams()));
+    row("  in flight", group_digits(stats.in_flight));
+    row("  completed", group_digits(stats.completed));
+    row("  released", group_digits(stats.released));
+    row("records", group_digits(stats.records));
+    row("last sequence", group_digits(stats.last_sequence));
+    row("last activity",
+        stats.time_high_ms == 0 ? "none" : format_time_and_age(stats.time_high_ms, now_ms));
+    row("segments",
+        fmt::format("{} sealed, {} unsealed", stats.segments_sealed, stats.segments_unsealed));
+    row("log", human_and_exact(stats.log_bytes));
+    row("catalog", human_and_exact(stats.catalog_bytes));
+    row("bytes a key", fmt::format("{:.1f}", bytes_per_key(stats)));
+    row("tail to replay", human_and_exact(stats.tail_bytes));
+    row("memory", human_and_exact(stats.memory_bytes));
+    if (stats.torn_bytes_dropped != 0) {
+        row("torn tail", human_and_exact(stats.torn_bytes_dropped) + " of an unfinished write",
+            Colour::yellow);
+    }
+    if (stats.catalog_rebuilt) {
+        row("catalog rebuilt", "yes, from the log", Colour::yellow);
+    }
+    if (!stats.background_error.empty()) {
+        row("background error", escape(stats.background_error), Colour::red);
+    }
+    table.print(context.out, false);
+}
+
+int run_stats(Context& context) {
+    context.check_globals();
+    const auto store = context.open_reader();
+    const dedup::StoreStats stats = take(store->stats());
+    if (context.json) {
+        print_json(context, stats);
+    } else {
+        print_table(context, stats, dedup::system_now_ms());
+    }
+    return kExitOk;
+}
+
+}  // namespace
+
+void add_stats(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand("stats",
+                                           "Show how much the store holds, of all "
+                                           "namespaces");
+    command->callback([&context] { context.exit_code = run_stats(context); });
+}
+
+}  // namespace dedupctl

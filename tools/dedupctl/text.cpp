@@ -1,0 +1,199 @@
+#include "text.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+
+#include "failure.hpp"
+
+namespace dedupctl {
+namespace {
+
+// The length of the well-formed UTF-8 character that `bytes` starts with, or 0.
+std::size_t character_length(std::string_view bytes) {
+    const auto at = [&](std::size_t i) {
+        return i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0U;
+    };
+    const auto continues = [&](std::size_t i) { return (at(i) & 0xc0U) == 0x80U; };
+    const unsigned first = at(0);
+    const unsigned second = at(1);
+    if (bytes.empty()) {
+        return 0;
+    }
+    if (first < 0x80) {
+        return 1;
+    }
+    if (first >= 0xc2 && first <= 0xdf) {
+        return continues(1) ? 2 : 0;
+    }
+    if (first >= 0xe0 && first <= 0xef) {
+        const bool overlong = first == 0xe0 && second < 0xa0;
+        const bool surrogate = first == 0xed && second >= 0xa0;
+        return continues(1) && continues(2) && !overlong && !surrogate ? 3 : 0;
+    }
+    if (first >= 0xf0 && first <= 0xf4) {
+        const bool overlong = first == 0xf0 && second < 0x90;
+        const bool beyond = first == 0xf4 && second >= 0x90;
+        return continues(1) && continues(2) && continues(3) && !overlong && !beyond ? 4 : 0;
+    }
+    return 0;
+}
+
+// C0, DEL and C1 control characters steer a terminal; none may reach it from a key.
+bool is_control(std::string_view character) {
+    const auto first = static_cast<unsigned char>(character.front());
+    if (character.size() == 1) {
+        return first < 0x20 || first == 0x7f;
+    }
+    return first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
+}
+
+void append_escaped(std::string_view character, std::string& out) {
+    if (character == "\\") {
+        out += "\\\\";
+    } else if (character_length(character) == 0 || is_control(character)) {
+        for (const char byte : character) {
+            out += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+        }
+    } else {
+        out += character;
+    }
+}
+
+}  // namespace
+
+bool is_utf8(std::string_view bytes) {
+    while (!bytes.empty()) {
+        const std::size_t length = character_length(bytes);
+        if (length == 0) {
+            return false;
+        }
+        bytes.remove_prefix(length);
+    }
+    return true;
+}
+
+std::string escape(std::string_view bytes) {
+    std::string out;
+    out.reserve(bytes.size());
+    while (!bytes.empty()) {
+        const std::size_t length = std::max<std::size_t>(1, character_length(bytes));
+        append_escaped(bytes.substr(0, length), out);
+        bytes.remove_prefix(length);
+    }
+    return out;
+}
+
+std::string preview(std::string_view bytes, std::size_t columns_max) {
+    constexpr std::string_view kMore = "...";
+    // Every byte gives at most a column more than it needs, so this much is always enough to see
+    // whether all of it fits.
+    std::string text = escape(bytes.substr(0, columns_max * 4 + 4));
+    if (columns(text) <= columns_max) {
+        return text;
+    }
+    std::string out;
+    std::size_t used = 0;
+    std::string_view rest = bytes;
+    while (!rest.empty()) {
+        const std::size_t length = std::max<std::size_t>(1, character_length(rest));
+        std::string next;
+        append_escaped(rest.substr(0, length), next);
+        if (used + columns(next) + kMore.size() > columns_max) {
+            break;
+        }
+        used += columns(next);
+        out += next;
+        rest.remove_prefix(length);
+    }
+    return out.append(kMore);
+}
+
+std::size_t columns(std::string_view utf8) {
+    std::size_t count = 0;
+    for (const char byte : utf8) {
+        count += (static_cast<unsigned char>(byte) & 0xc0U) != 0x80U;
+    }
+    return count;
+}
+
+std::string base64(std::string_view bytes) {
+    constexpr std::string_view kDigits =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string out;
+    out.reserve((bytes.size() + 2) / 3 * 4);
+    for (std::size_t i = 0; i < bytes.size(); i += 3) {
+        const std::size_t present = std::min<std::size_t>(3, bytes.size() - i);
+        unsigned group = 0;
+        for (std::size_t j = 0; j < 3; ++j) {
+            group = group << 8U | (j < present ? static_cast<unsigned char>(bytes[i + j]) : 0U);
+        }
+        for (std::size_t j = 0; j < 4; ++j) {
+            out += j <= present ? kDigits[group >> (18 - 6 * j) & 63U] : '=';
+        }
+    }
+    return out;
+}
+
+std::string group_digits(std::uint64_t number) {
+    const std::string digits = std::to_string(number);
+    std::string grouped;
+    for (std::size_t i = 0; i < digits.size(); ++i) {
+        if (i != 0 && (digits.size() - i) % 3 == 0) {
+            grouped += ',';
+        }
+        grouped += digits[i];
+    }
+    return grouped;
+}
+
+std::string count_of(std::uint64_t number, std::string_view singular) {
+    return fmt::format("{} {}{}", group_digits(number), singular, number == 1 ? "" : "s");
+}
+
+std::string human_bytes(std::uint64_t bytes) {
+    constexpr std::array kNames{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    if (bytes < 1024) {
+        return fmt::format("{} B", bytes);
+    }
+    double scaled = static_cast<double>(bytes) / 1024;
+    std::size_t unit = 0;
+    while (scaled >= 1023.95 && unit + 1 < kNames.size()) {
+        scaled /= 1024;
+        ++unit;
+    }
+    return fmt::format("{:.1f} {}", scaled, kNames[unit]);
+}
+
+std::uint64_t parse_number(std::string_view text, std::string_view option, std::uint64_t min,
+                           std::uint64_t max) {
+    std::uint64_t number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    if (error != std::errc{} || rest != end || number < min || number > max) {
+        throw usage_failure(fmt::format("{}: '{}' is not a whole number from {} to {}", option,
+                                        escape(text), min, max));
+    }
+    return number;
+}
+
+std::uint64_t parse_size(std::string_view text, std::string_view option, std::uint64_t max) {
+    std::uint64_t number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    const std::string_view unit(rest, static_cast<std::size_t>(end - rest));
+    const std::uint64_t scale = unit.empty()    ? 1
+                                : unit == "KiB" ? 1024
+                                : unit == "MiB" ? 1024 * 1024
+                                                : 0;
+    if (error != std::errc{} || scale == 0 || number == 0 || number > max / scale) {
+        throw usage_failure(
+            fmt::format("{}: '{}' is not a size from 1 to {}; write one such as "
+                        "65536, 512KiB or 4MiB",
+                        option, escape(text), human_bytes(max)));
+    }
+    return number * scale;
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,135 @@
+#include "time_text.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <ctime>
+#include <limits>
+
+#include "dedup/cache.hpp"
+#include "failure.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+struct Unit {
+    std::string_view name;
+    std::int64_t ms;
+};
+
+// Largest first.
+constexpr std::array kUnits{Unit{"d", 86'400'000}, Unit{"h", 3'600'000}, Unit{"m", 60'000},
+                            Unit{"s", 1'000}, Unit{"ms", 1}};
+
+Failure bad_duration(std::string_view text, std::string_view option, std::string_view why) {
+    return usage_failure(
+        fmt::format("{}: '{}' {}; write a duration such as 500ms, 30s, 15m, 24h, "
+                    "7d or 1h30m",
+                    option, escape(text), why));
+}
+
+}  // namespace
+
+milliseconds parse_duration(std::string_view text, std::string_view option, milliseconds min) {
+    if (text.empty() || text.front() == '-') {
+        throw bad_duration(text, option, text.empty() ? "is empty" : "is negative");
+    }
+    std::int64_t total = 0;
+    std::int64_t last_unit = std::numeric_limits<std::int64_t>::max();
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    while (at != end) {
+        std::int64_t number = 0;
+        const auto [rest, error] = std::from_chars(at, end, number);
+        if (error == std::errc::result_out_of_range) {
+            throw bad_duration(text, option, "is too long");
+        }
+        if (error != std::errc{} || *at == '-') {
+            throw bad_duration(text, option, "is not a duration");
+        }
+        const char* unit_end = rest;
+        while (unit_end != end && (*unit_end < '0' || *unit_end > '9')) {
+            ++unit_end;
+        }
+        const std::string_view name(rest, static_cast<std::size_t>(unit_end - rest));
+        if (name.empty()) {
+            throw bad_duration(text, option, "has no unit");
+        }
+        std::int64_t unit = 0;
+        for (const Unit& candidate : kUnits) {
+            if (candidate.name == name) {
+                unit = candidate.ms;
+            }
+        }
+        if (unit == 0 || unit >= last_unit) {
+            throw bad_duration(text, option, "is not a duration");
+        }
+        if (__builtin_mul_overflow(number, unit, &number) ||
+            __builtin_add_overflow(total, number, &total)) {
+            throw bad_duration(text, option, "is too long");
+        }
+        last_unit = unit;
+        at = unit_end;
+    }
+    // The far end of the int64 range stands for "never" in the library; no real duration needs it.
+    if (total > std::numeric_limits<std::int64_t>::max() / 4) {
+        throw bad_duration(text, option, "is too long");
+    }
+    if (milliseconds{total} < min) {
+        throw bad_duration(text, option, fmt::format("is less than {}", format_duration(min)));
+    }
+    return milliseconds{total};
+}
+
+milliseconds parse_ttl(std::string_view text) {
+    return text == "never" ? dedup::kForever : parse_duration(text, "--ttl");
+}
+
+std::string format_duration(milliseconds duration) {
+    constexpr std::int64_t kMsMax = std::numeric_limits<std::int64_t>::max() / 2;
+    std::int64_t left =
+        std::min(kMsMax, duration.count() < 0 ? -(duration.count() + 1) + 1 : duration.count());
+    // Rounded to the smaller of the two units that are shown, or a lease of 30s that was granted a
+    // moment ago would end "in 29s".
+    const std::int64_t step = left >= 86'400'000  ? 3'600'000
+                              : left >= 3'600'000 ? 60'000
+                              : left >= 1'000     ? 1'000
+                                                  : 1;
+    left = (left + step / 2) / step * step;
+    std::string text;
+    for (const Unit& unit : kUnits) {
+        if (left >= unit.ms) {
+            text += fmt::format("{}{}", left / unit.ms, unit.name);
+            left %= unit.ms;
+        }
+    }
+    return text.empty() ? "0s" : text;
+}
+
+std::string format_time(std::int64_t time_ms) {
+    const std::time_t seconds = time_ms / 1000;
+    std::tm local{};
+    std::array<char, 64> text{};
+    if (localtime_r(&seconds, &local) == nullptr) {
+        return fmt::format("{} ms", time_ms);  // a year that does not fit
+    }
+    return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &local)};
+}
+
+std::string format_age(std::int64_t time_ms, std::int64_t now_ms) {
+    if (std::abs(time_ms - now_ms) < 1000) {
+        return "now";
+    }
+    const std::string distance = format_duration(milliseconds{now_ms - time_ms});
+    return time_ms < now_ms ? distance + " ago" : "in " + distance;
+}
+
+std::string format_time_and_age(std::int64_t time_ms, std::int64_t now_ms) {
+    return fmt::format("{} ({})", format_time(time_ms), format_age(time_ms, now_ms));
+}
+
+}  // namespace dedupctl

@@ -1,0 +1,34 @@
+// Durations and times as people write and read them.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace dedupctl {
+
+using std::chrono::milliseconds;
+
+// Reads "500ms", "30s", "15m", "24h", "7d", or several of these, largest unit first ("1h30m").
+// Throws a usage Failure that names `option` for anything else: a bare number, a negative one, one
+// that does not fit, or less than `min`.
+[[nodiscard]] milliseconds parse_duration(std::string_view text, std::string_view option,
+                                          milliseconds min = milliseconds{1});
+
+// As parse_duration, and "never" gives dedup::kForever.
+[[nodiscard]] milliseconds parse_ttl(std::string_view text);
+
+// Rounded to two units: "420ms", "30s", "1h30m", "3d4h". Negative durations lose their sign.
+[[nodiscard]] std::string format_duration(milliseconds duration);
+
+// "2026-03-01 12:00:00", in local time.
+[[nodiscard]] std::string format_time(std::int64_t time_ms);
+
+// "3m ago", "in 20s" or "now".
+[[nodiscard]] std::string format_age(std::int64_t time_ms, std::int64_t now_ms);
+
+// "2026-03-01 12:00:00 (3m ago)".
+[[nodiscard]] std::string format_time_and_age(std::int64_t time_ms, std::int64_t now_ms);
+
+}  // namespace dedupctl

@@ -18,7 +18,8 @@
 
 namespace dedup {
 
-// Gives the time in milliseconds since 1970-01-01 UTC. Called from many threads at once.
+// Gives the time in milliseconds since 1970-01-01 UTC. Called from many threads at once; must not
+// throw.
 using Clock = std::function<std::int64_t()>;
 
 // The operating system's clock; 0 if that is set before 1970.
@@ -58,7 +59,7 @@ struct ScanOptions {
     std::string ns = {};           // empty: every namespace
     std::string key_prefix = {};   // empty: every key
     std::string cursor = {};       // empty: from the start; else ScanPage::cursor of the last page
-    std::size_t heads_max = 1000;  // per page; at least 1
+    std::size_t heads_max = 1000;  // per page; at least 1. The rest of an atomic batch may follow
 };
 
 struct ScanPage {
@@ -71,9 +72,11 @@ struct StoreStats {
     std::uint64_t in_flight = 0;  // streams by the state of their head, expired ones included
     std::uint64_t completed = 0;
     std::uint64_t released = 0;
-    std::uint64_t records = 0;        // all versions, superseded ones included
-    std::uint64_t last_sequence = 0;  // the highest ever assigned; 0 in a new store
-    std::int64_t time_high_ms = 0;    // the highest time that the store has seen
+    std::uint64_t records = 0;  // all versions, superseded ones included
+    // The highest sequence that may have been assigned; 0 in a new store. With asynchronous
+    // durability that is the last one set aside.
+    std::uint64_t last_sequence = 0;
+    std::int64_t time_high_ms = 0;  // the highest time that the store has seen
     std::uint64_t segments_sealed = 0;
     std::uint64_t segments_unsealed = 0;
     std::uint64_t log_bytes = 0;      // of all segments

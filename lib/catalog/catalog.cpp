@@ -93,7 +93,8 @@ Result<std::vector<SegmentRow>> read_rows(const LmdbTxn& txn) {
         }
         SegmentRow row;
         if (!read_checked({static_cast<const char*>(value.mv_data), value.mv_size}, row) ||
-            name != segment_key(kRowKey, row.id)) {
+            name != segment_key(kRowKey, row.id) || row.entries > row.records ||
+            row.records > row.bytes) {
             return std::unexpected(
                 damaged(txn.env().path(),
                         fmt::format("the row after {} segments is not intact", rows.size())));
@@ -243,6 +244,13 @@ Result<void> Catalog::add(const SegmentRow& row, std::span<const IndexEntry> ent
     auto txn = LmdbTxn::begin(env_, true);
     if (!txn) {
         return std::unexpected(txn.error());
+    }
+    const auto there = txn->get(segment_key(kRowKey, row.id));
+    if (!there) {
+        return std::unexpected(there.error());
+    }
+    if (there->data() != nullptr) {
+        return {};  // an earlier attempt got this far and failed later
     }
     auto done = put_blob(*txn, kIndexKey, row.id, index_bytes(entries.size()),
                          [&](char* data) { build_index(entries, data); });

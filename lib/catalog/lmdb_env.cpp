@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -18,6 +19,7 @@ namespace {
 
 constexpr unsigned kReadersMax = 1024;
 constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
+constexpr std::chrono::milliseconds kDrainTimeout{100};
 
 // LMDB's meta pages: the first two of the file, each with a header of 16 bytes.
 constexpr std::uint32_t kLmdbMagic = 0xbeefc0de;
@@ -29,7 +31,8 @@ constexpr std::size_t kMetaBytes = kMetaTxnAt + 8;
 
 struct OpenEnvs {
     std::mutex mutex;
-    std::map<std::pair<dev_t, ino_t>, std::weak_ptr<LmdbEnv>> by_file;
+    std::condition_variable closed;
+    std::map<FileId, std::weak_ptr<LmdbEnv>> by_file;
 };
 
 OpenEnvs& open_envs() {
@@ -45,10 +48,6 @@ Result<void> check_length(const Path& file_path) {
     const auto file = posix_env().open(file_path, OpenMode::read);
     if (!file) {
         return std::unexpected(file.error());
-    }
-    const auto file_bytes = (*file)->size();
-    if (!file_bytes) {
-        return std::unexpected(file_bytes.error());
     }
     std::array<char, kMetaBytes> meta;
     std::uint64_t newest_txn = 0;
@@ -72,6 +71,11 @@ Result<void> check_length(const Path& file_path) {
             newest_txn = txn;
             needed = (last_page + 1) * page_bytes;
         }
+    }
+    // Asked last: a writer may be making the file longer meanwhile.
+    const auto file_bytes = (*file)->size();
+    if (!file_bytes) {
+        return std::unexpected(file_bytes.error());
     }
     if (*file_bytes < needed) {
         return std::unexpected(damaged(
@@ -117,7 +121,8 @@ Error lmdb_failure(std::string_view action, const Path& path, int rc) {
 Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
                                                std::uint64_t map_bytes) {
     OpenEnvs& envs = open_envs();
-    const std::lock_guard lock(envs.mutex);
+    std::shared_ptr<LmdbEnv> env;  // before the lock, which its destructor takes
+    std::unique_lock lock(envs.mutex);
 
     const Path file = path / "data.mdb";
     struct stat status {};
@@ -126,17 +131,20 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
         return std::unexpected(os_failure("open", file, ENOENT));
     }
     if (exists) {
-        const auto open_already = envs.by_file.find({status.st_dev, status.st_ino});
-        if (open_already != envs.by_file.end()) {
-            if (auto env = open_already->second.lock()) {
-                if (writable && !env->writable_) {
-                    return std::unexpected(Error{
-                        Code::busy, fmt::format("{} is open read-only in this process; close that "
-                                                "store first",
-                                                path.string())});
-                }
-                return env;
+        const FileId id{status.st_dev, status.st_ino};
+        // An entry that has expired is just being closed.
+        envs.closed.wait(lock, [&] {
+            const auto found = envs.by_file.find(id);
+            return found == envs.by_file.end() || (env = found->second.lock());
+        });
+        if (env) {
+            if (writable && !env->writable_) {
+                return std::unexpected(Error{
+                    Code::busy,
+                    fmt::format("{} is open read-only in this process; close that store first",
+                                path.string())});
             }
+            return env;
         }
         if (auto checked = check_length(file); !checked) {
             return std::unexpected(checked.error());
@@ -153,7 +161,7 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
     const unsigned flags = MDB_NOTLS | (opens_writable ? 0U : unsigned{MDB_RDONLY});
     mdb_env_set_maxreaders(raw, kReadersMax);
     const int rc = open_mapped(raw, path, flags, map_bytes);
-    std::shared_ptr<LmdbEnv> env(new LmdbEnv(raw, path, opens_writable));
+    env.reset(new LmdbEnv(raw, path, opens_writable));
     if (rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
@@ -163,13 +171,20 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
         return std::unexpected(opened.error());
     }
     if (::stat(file.c_str(), &status) == 0) {
-        envs.by_file[{status.st_dev, status.st_ino}] = env;
+        env->file_ = {status.st_dev, status.st_ino};
+        envs.by_file[env->file_] = env;
     }
     return env;
 }
 
 LmdbEnv::~LmdbEnv() {
-    mdb_env_close(env_);
+    OpenEnvs& envs = open_envs();
+    {
+        const std::lock_guard lock(envs.mutex);
+        mdb_env_close(env_);
+        envs.by_file.erase(file_);
+    }
+    envs.closed.notify_all();
 }
 
 Result<void> LmdbEnv::open_database() {
@@ -217,8 +232,9 @@ Result<void> LmdbEnv::adopt_size() {
 }
 
 Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
-    const std::lock_guard lock(resize_mutex_);
-    if (open_txns_ != 0) {
+    std::unique_lock lock(resize_mutex_);
+    // Snapshots that nobody can reach any more may still be on their way out.
+    if (!txn_ended_.wait_for(lock, kDrainTimeout, [&] { return open_txns_ == 0; })) {
         return std::unexpected(Error{
             Code::busy,
             fmt::format("the map of {} cannot be resized while it is being read", path_.string())});
@@ -246,6 +262,7 @@ Result<LmdbTxn> LmdbTxn::begin(std::shared_ptr<LmdbEnv> env, bool writable) {
 void LmdbTxn::ended() {
     const std::lock_guard lock(env_->resize_mutex_);
     --env_->open_txns_;
+    env_->txn_ended_.notify_all();
 }
 
 LmdbTxn::LmdbTxn(LmdbTxn&& other) noexcept

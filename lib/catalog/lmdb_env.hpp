@@ -3,11 +3,14 @@
 #pragma once
 
 #include <lmdb.h>
+#include <sys/types.h>
 
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <utility>
 
 #include "env/env.hpp"
 
@@ -15,6 +18,8 @@ namespace dedup {
 
 // Translates LMDB's `rc` for `action` on the catalog at `path`.
 [[nodiscard]] Error lmdb_failure(std::string_view action, const Path& path, int rc);
+
+using FileId = std::pair<dev_t, ino_t>;
 
 // An open LMDB environment. LMDB forbids to open one file twice in a process, so all stores in a
 // process that use one catalog share it.
@@ -57,7 +62,9 @@ class LmdbEnv {
     Path path_;
     MDB_dbi database_ = 0;
     bool writable_;
+    FileId file_{};
     std::mutex resize_mutex_;  // guards open_txns_, and keeps transactions from beginning
+    std::condition_variable txn_ended_;
     std::uint64_t open_txns_ = 0;
 };
 

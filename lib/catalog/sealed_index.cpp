@@ -44,7 +44,11 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     if (!blob_.intact(offset)) {
         return std::nullopt;
     }
-    return load<IndexEntry>(blob_.data() + offset);
+    const auto found = load<IndexEntry>(blob_.data() + offset);
+    if (found.state > static_cast<std::uint32_t>(State::released)) {
+        return std::nullopt;
+    }
+    return found;
 }
 
 std::optional<std::uint64_t> SealedIndex::fence(std::uint64_t block) const {
@@ -62,8 +66,7 @@ std::optional<std::uint64_t> SealedIndex::find_block(std::uint64_t hash) const {
     // double, so that a bad guess costs a logarithm only.
     std::uint64_t low = 0;
     std::uint64_t high = blocks_;
-    std::uint64_t at =
-        static_cast<std::uint64_t>((static_cast<Uint128>(hash) * blocks_) >> 64);
+    std::uint64_t at = static_cast<std::uint64_t>((static_cast<Uint128>(hash) * blocks_) >> 64);
     for (std::uint64_t step = 1; high - low > 1; step *= 2) {
         at = std::clamp(at, low + 1, high - 1);
         const auto found = fence(at);

@@ -124,7 +124,9 @@ Result<bool> FrameRecords::next(FrameRecord& record) {
         }
         return false;
     }
-    if (!take_link(rest_, segment_, record.link)) {
+    // A link leads back, never forth, so that following links comes to an end.
+    if (!take_link(rest_, segment_, record.link) ||
+        (record.link.segment == segment_ && record.link.offset >= offset_)) {
         return malformed(fmt::format("bad link before record {}", given_));
     }
     std::size_t bytes = rest_.size();

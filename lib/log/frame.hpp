@@ -78,6 +78,12 @@ struct FrameRecord {
 // Reads the header's fields from kFrameHeaderBytes bytes. False if they cannot start a frame.
 [[nodiscard]] bool read_frame_header(const char* bytes, FrameHeader& header);
 
+// Whether this program knows frames of this version and kind.
+[[nodiscard]] inline bool known_frame(const FrameHeader& header) {
+    return header.version == kFrameVersion &&
+           (header.kind == FrameKind::records || header.kind == FrameKind::mark);
+}
+
 // Building a frame at the end of a buffer: begin, then add each record, then finish.
 void begin_frame(std::string& out);
 
@@ -94,7 +100,7 @@ void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::
 class FrameRecords {
   public:
     FrameRecords(const Frame& frame, std::uint64_t segment)
-        : rest_(frame.body), header_(frame.header), segment_(segment) {}
+        : rest_(frame.body), header_(frame.header), offset_(frame.offset), segment_(segment) {}
 
     // False: there are no more. Errors: corruption, which says what is wrong with the body.
     [[nodiscard]] Result<bool> next(FrameRecord& record);
@@ -102,6 +108,7 @@ class FrameRecords {
   private:
     std::string_view rest_;
     FrameHeader header_;
+    std::uint32_t offset_;
     std::uint64_t segment_;
     std::uint16_t given_ = 0;
 };

@@ -12,27 +12,6 @@ namespace {
 
 constexpr std::uint64_t kBlockBytes = 256 * 1024;
 
-// Whether a valid frame at `candidate` says that `offset` had been flushed before it was written.
-Result<bool> proves_flushed(const Segment& segment, std::uint64_t candidate, std::uint64_t offset,
-                            FrameBuffer& buffer) {
-    std::array<char, kFrameHeaderBytes> bytes;
-    const auto got = segment.file().read(candidate, bytes);
-    if (!got) {
-        return std::unexpected(got.error());
-    }
-    // Judged before the checksum, so that bytes which merely look like frames cost little.
-    FrameHeader header;
-    if (*got < bytes.size() || !read_frame_header(bytes.data(), header) ||
-        header.flushed <= offset || header.flushed > candidate) {
-        return false;
-    }
-    const auto frame = segment.find_frame(static_cast<std::uint32_t>(candidate), buffer);
-    if (!frame) {
-        return std::unexpected(frame.error());
-    }
-    return frame->has_value();
-}
-
 }  // namespace
 
 FrameReader::FrameReader(const Segment& segment, std::uint64_t start, std::uint64_t end)
@@ -65,6 +44,12 @@ Result<bool> FrameReader::fill(std::uint64_t bytes) {
     block_at_ = offset_;
     block_bytes_ = kept + *got;
     return bytes <= block_bytes_;
+}
+
+void FrameReader::skip_to(std::uint64_t offset) {
+    offset_ = offset;
+    block_at_ = offset;
+    block_bytes_ = 0;
 }
 
 Result<std::optional<Frame>> FrameReader::next() {
@@ -104,16 +89,62 @@ Result<std::optional<Frame>> FrameReader::next() {
     return frame;
 }
 
-Result<Tail> inspect_tail(const Segment& segment, std::uint64_t offset, std::uint64_t end) {
+Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std::uint64_t start,
+                                                     std::uint64_t end, std::uint64_t flushed_min) {
     std::array<char, sizeof kFrameMagic> magic_bytes;
     store(magic_bytes.data(), kFrameMagic);
     const std::string_view magic(magic_bytes.data(), magic_bytes.size());
-
-    Tail tail;
-    FrameBuffer frame_bytes;
+    FrameBuffer buffer;
     const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
-    std::uint64_t at = offset;
-    while (at < end) {
+    for (std::uint64_t at = start; at + kFrameHeaderBytes <= end;) {
+        const auto got = segment.file().read(at, {block.get(), std::min(kBlockBytes, end - at)});
+        if (!got) {
+            return std::unexpected(got.error());
+        }
+        const std::string_view bytes(block.get(), *got);
+        if (bytes.size() < kFrameHeaderBytes) {
+            break;
+        }
+        for (auto found = bytes.find(magic); found != std::string_view::npos;
+             found = bytes.find(magic, found + 1)) {
+            // Judged before the checksum, so that bytes which merely look like frames cost little.
+            const std::uint64_t candidate = at + found - kFrameMagicAt;
+            FrameHeader header;
+            if (found < kFrameMagicAt || found - kFrameMagicAt + kFrameHeaderBytes > bytes.size() ||
+                !read_frame_header(bytes.data() + found - kFrameMagicAt, header) ||
+                !known_frame(header) || header.flushed < flushed_min ||
+                header.flushed > candidate ||
+                header.body_bytes > end - candidate - kFrameHeaderBytes) {
+                continue;
+            }
+            const auto frame = segment.find_frame(static_cast<std::uint32_t>(candidate), buffer);
+            if (!frame) {
+                return std::unexpected(frame.error());
+            }
+            if (*frame) {
+                return candidate;
+            }
+        }
+        // Blocks overlap by a header, so that one across their border is found.
+        at += bytes.size() - kFrameHeaderBytes + 1;
+    }
+    return std::nullopt;
+}
+
+Result<Tail> inspect_tail(const Segment& segment, std::uint64_t offset, std::uint64_t end) {
+    const auto proof = find_frame_from(segment, offset, end, offset + 1);
+    if (!proof) {
+        return std::unexpected(proof.error());
+    }
+    if (*proof) {
+        return std::unexpected(segment.corruption(
+            offset, fmt::format("the frame at {} proves that these bytes had been flushed; "
+                                "`dedupctl verify` lists all damage",
+                                **proof)));
+    }
+    Tail tail;
+    const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
+    for (std::uint64_t at = offset; at < end;) {
         const auto got = segment.file().read(at, {block.get(), std::min(kBlockBytes, end - at)});
         if (!got) {
             return std::unexpected(got.error());
@@ -122,29 +153,10 @@ Result<Tail> inspect_tail(const Segment& segment, std::uint64_t offset, std::uin
         if (const auto last = bytes.find_last_not_of('\0'); last != std::string_view::npos) {
             tail.torn_bytes = at + last + 1 - offset;
         }
-        for (auto found = bytes.find(magic); found != std::string_view::npos;
-             found = bytes.find(magic, found + 1)) {
-            if (at + found < offset + kFrameMagicAt) {
-                continue;
-            }
-            const auto proof =
-                proves_flushed(segment, at + found - kFrameMagicAt, offset, frame_bytes);
-            if (!proof) {
-                return std::unexpected(proof.error());
-            }
-            if (*proof) {
-                return std::unexpected(segment.corruption(
-                    offset, fmt::format("a later frame at {} proves that these bytes had been "
-                                        "flushed; `dedupctl verify` lists all damage",
-                                        at + found - kFrameMagicAt)));
-            }
-        }
-        if (bytes.size() <= magic.size()) {
+        if (bytes.empty()) {
             break;
         }
-        // Blocks overlap so that a magic across their border is found.
-        const bool last_block = at + bytes.size() >= end;
-        at += last_block ? bytes.size() : bytes.size() - magic.size() + 1;
+        at += bytes.size();
     }
     return tail;
 }

@@ -23,6 +23,9 @@ class FrameReader {
     // Where the next frame has to begin.
     [[nodiscard]] std::uint64_t offset() const { return offset_; }
 
+    // Goes on at `offset`, which lies further on.
+    void skip_to(std::uint64_t offset);
+
   private:
     [[nodiscard]] Result<bool> fill(std::uint64_t bytes);
 
@@ -34,6 +37,13 @@ class FrameReader {
     std::uint64_t block_at_ = 0;  // the offset of the block's first byte
     std::uint64_t block_bytes_ = 0;
 };
+
+// The first valid frame that begins in [start, end), whatever lies around it, and that says that
+// at least `flushed_min` bytes of the segment had been flushed; its offset. Errors: io.
+[[nodiscard]] Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment,
+                                                                   std::uint64_t start,
+                                                                   std::uint64_t end,
+                                                                   std::uint64_t flushed_min = 0);
 
 // What follows the last valid frame of a segment.
 struct Tail {

@@ -135,8 +135,13 @@ Result<void> SegmentWriter::write() {
     if (buffer_.empty()) {
         return {};
     }
-    if (auto done = file_->write(written_, buffer_); !done) {
-        return done;
+    if (!write_error_) {
+        if (auto done = file_->write(written_, buffer_); !done) {
+            write_error_ = done.error();
+        }
+    }
+    if (write_error_) {
+        return std::unexpected(*write_error_);
     }
     written_ += buffer_.size();
     buffer_.clear();
@@ -148,8 +153,13 @@ Result<void> SegmentWriter::sync_written() {
     if (flushed_ == written) {
         return {};
     }
-    if (auto done = file_->sync(); !done) {
-        return done;
+    if (!sync_error_) {
+        if (auto done = file_->sync(); !done) {
+            sync_error_ = done.error();
+        }
+    }
+    if (sync_error_) {
+        return std::unexpected(*sync_error_);
     }
     flushed_ = written;
     return {};

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "log/segment.hpp"
@@ -46,10 +47,11 @@ class SegmentWriter {
     [[nodiscard]] Result<void> reserve();
     void discard() { buffer_.clear(); }
 
-    // After an error of one of these, what was buffered may or may not be on the disk, and the
-    // writer must not be used any more.
+    // After an error of one of these, what was buffered may or may not be on the disk. Every later
+    // call gives the same error: a flush that failed once may seem to succeed when it is repeated,
+    // although the kernel has dropped the bytes.
     [[nodiscard]] Result<void> write();
-    // Flushes what has been written; may run beside write().
+    // Flushes what has been written. May run beside write(), but not beside itself.
     [[nodiscard]] Result<void> sync_written();
 
     // Cuts off the room that was reserved beyond the last frame.
@@ -68,6 +70,8 @@ class SegmentWriter {
     std::atomic<std::uint64_t> flushed_;
     std::uint64_t reserved_;
     bool can_reserve_ = true;
+    std::optional<Error> write_error_;
+    std::optional<Error> sync_error_;
 };
 
 }  // namespace dedup

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
 #include <set>
 #include <utility>
 
@@ -72,6 +73,39 @@ struct LogStore::Group {
     std::atomic<bool> done{false};
 };
 
+// The right to write. One caller has it at a time; the others wait for it here.
+class LogStore::Turn {
+  public:
+    explicit Turn(LogStore& store) : store_(store) {
+        std::unique_lock lock(store_.queue_mutex_);
+        store_.turn_.wait(lock, [&] { return !store_.committing_; });
+        store_.committing_ = true;
+    }
+    ~Turn() {
+        {
+            const std::lock_guard lock(store_.queue_mutex_);
+            store_.committing_ = false;
+        }
+        // close() and flush() may wait for a turn beside the next group's leader.
+        store_.turn_.notify_all();
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+    // The group that has formed. Whoever comes from now on forms the next one.
+    [[nodiscard]] std::shared_ptr<Group> take_group() const {
+        const std::lock_guard lock(store_.queue_mutex_);
+        return std::exchange(store_.next_group_, nullptr);
+    }
+    void stop_waiting() const {
+        const std::lock_guard lock(store_.queue_mutex_);
+        --store_.waiting_leaders_;
+    }
+
+  private:
+    LogStore& store_;
+};
+
 // What the leader has encoded and not yet made durable.
 class LogStore::Commit {
   public:
@@ -91,15 +125,19 @@ class LogStore::Commit {
     void add_each(Request& request, std::size_t i);
     void add_atomic(Request& request);
     Result<void> prepare();
-    Result<Link> check(const Append& item, const StreamId& id);
+    Result<Link> check(const Append& item, const StreamId& id, Result<std::uint64_t>& result);
     void stage(Request& request, std::size_t i, std::uint64_t sequence, const Link& link,
                std::uint32_t offset);
     void drop_staged(const Error& error);
+    void clear();
 
     LogStore& store_;
     ViewPtr view_;   // let go before anything that waits for the sealer
     Delta pending_;  // the heads that the staged records will be
     std::vector<Staged> staged_;
+    // Conflicts with a head that is itself pending. Should that head not become durable, nobody
+    // may have been told its sequence, which will be assigned again.
+    std::vector<Result<std::uint64_t>*> lost_to_pending_;
     std::uint64_t first_sequence_;
 };
 
@@ -169,54 +207,47 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
         return std::move(request.results);
     }
 
-    std::unique_lock lock(queue_mutex_);
-    if (closed_) {
-        return refuse(closed_error());
+    std::shared_ptr<Group> group;
+    {
+        const std::lock_guard lock(queue_mutex_);
+        if (closed_) {
+            return refuse(closed_error());
+        }
+        if (next_group_) {
+            next_group_->requests.push_back(&request);
+            group = next_group_;
+        } else {
+            auto formed = std::make_shared<Group>();
+            formed->requests.push_back(&request);
+            next_group_ = std::move(formed);
+        }
     }
-    const bool leads = next_group_ == nullptr;
-    if (leads) {
-        next_group_ = std::make_shared<Group>();
-    }
-    const std::shared_ptr<Group> group = next_group_;
-    group->requests.push_back(&request);
-    if (!leads) {
-        lock.unlock();
+    if (group) {
         group->done.wait(false);
         return std::move(request.results);
     }
-    turn_.wait(lock, [&] { return !committing_; });
-    committing_ = true;
-    next_group_ = nullptr;
-    lock.unlock();
-
-    run_leader(*group);
-
-    lock.lock();
-    committing_ = false;
-    // close() and flush() may wait for a turn beside the next group's leader.
-    turn_.notify_all();
-    lock.unlock();
+    {
+        const Turn turn(*this);
+        group = turn.take_group();
+        run_leader(*group);
+    }
     group->done = true;
     group->done.notify_all();
     return std::move(request.results);
 }
 
-// Runs `work` as a leader of its own, with no group.
+// Runs `work` in the leader's place, with no group.
 Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
-    std::unique_lock lock(queue_mutex_);
-    if (closed_) {
-        return std::unexpected(closed_error());
+    {
+        const std::lock_guard lock(queue_mutex_);
+        if (closed_) {
+            return std::unexpected(closed_error());
+        }
+        ++waiting_leaders_;
     }
-    ++waiting_leaders_;
-    turn_.wait(lock, [&] { return !committing_; });
-    --waiting_leaders_;
-    committing_ = true;
-    lock.unlock();
-    auto done = work();
-    lock.lock();
-    committing_ = false;
-    turn_.notify_all();
-    return done;
+    const Turn turn(*this);
+    turn.stop_waiting();
+    return work();
 }
 
 void LogStore::run_leader(Group& group) {
@@ -224,11 +255,19 @@ void LogStore::run_leader(Group& group) {
     for (const Request* request : group.requests) {
         items += request->batch.size();
     }
-    Commit commit(*this, items);
-    for (Request* request : group.requests) {
-        commit.add(*request);
+    try {
+        Commit commit(*this, items);
+        for (Request* request : group.requests) {
+            commit.add(*request);
+        }
+        commit.finish();
+    } catch (const std::bad_alloc&) {
+        // Nobody knows how far this has come; only reopening does.
+        const Error error = fail({Code::failed, "there is not enough memory to append"});
+        for (Request* request : group.requests) {
+            std::ranges::fill(request->results, std::unexpected(error));
+        }
     }
-    commit.finish();
 }
 
 void LogStore::Commit::add(Request& request) {
@@ -282,7 +321,8 @@ Result<void> LogStore::Commit::prepare() {
 }
 
 // Compares the stream's head with the expected one; gives the link to it.
-Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id) {
+Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
+                                     Result<std::uint64_t>& result) {
     const StreamKey stream{item.record.ns, item.record.key};
     FrameBuffer buffer;
     Error failure;
@@ -332,6 +372,9 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id) {
         }
     }
     if (head != item.expected_sequence) {
+        if (pending != nullptr) {
+            lost_to_pending_.push_back(&result);
+        }
         return std::unexpected(conflict(head, item.expected_sequence));
     }
     return link;
@@ -346,6 +389,7 @@ void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequ
         link.segment == store_.writer_->segment()->id() && pending_.size() != 0;
     pending_.put(entry, replaces_pending ? link.offset : 0);
     request.results[i] = sequence;
+    store_.records_since_mark_ = true;
     staged_.push_back(
         {&request.results[i], {entry, link, record.timestamp_ms, record.expires_at_ms}});
 }
@@ -356,7 +400,7 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
         request.results[i] = std::unexpected(prepared.error());
         return;
     }
-    const auto link = check(item, request.ids[i]);
+    const auto link = check(item, request.ids[i], request.results[i]);
     if (!link) {
         request.results[i] = std::unexpected(link.error());
         return;
@@ -382,7 +426,7 @@ void LogStore::Commit::add_atomic(Request& request) {
     std::vector<Link> links(request.batch.size());
     bool conflicts = false;
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
-        const auto link = check(request.batch[i], request.ids[i]);
+        const auto link = check(request.batch[i], request.ids[i], request.results[i]);
         if (link) {
             links[i] = *link;
         } else if (link.error().code == Code::sequence_conflict) {
@@ -394,6 +438,7 @@ void LogStore::Commit::add_atomic(Request& request) {
         }
     }
     if (conflicts) {
+        // (Those that conflict with a pending head are remembered by check.)
         for (std::size_t i = 0; i < request.batch.size(); ++i) {
             if (request.results[i]) {
                 request.results[i] = std::unexpected(Error{
@@ -430,7 +475,15 @@ void LogStore::Commit::drop_staged(const Error& error) {
     for (const Staged& staged : staged_) {
         *staged.result = std::unexpected(error);
     }
+    for (Result<std::uint64_t>* result : lost_to_pending_) {
+        *result = std::unexpected(error);
+    }
+    clear();
+}
+
+void LogStore::Commit::clear() {
     staged_.clear();
+    lost_to_pending_.clear();
     pending_.clear();
 }
 
@@ -441,7 +494,7 @@ void LogStore::Commit::finish() {
     }
     SegmentWriter& writer = *store_.writer_;
     if (auto reserved = writer.reserve(); !reserved) {
-        // Nothing has been written, and nobody has seen these sequences.
+        // Nothing has been written, and nobody will have seen these sequences.
         writer.discard();
         store_.next_sequence_ = first_sequence_;
         drop_staged(reserved.error());
@@ -466,8 +519,7 @@ void LogStore::Commit::finish() {
     }
     store_.saw_time(store_.written_time_ms_);
     first_sequence_ = store_.next_sequence_;
-    staged_.clear();
-    pending_.clear();
+    clear();
 }
 
 // Writes a mark and flushes it, whatever the durability.
@@ -488,6 +540,7 @@ Result<void> LogStore::write_mark(std::uint64_t sequence) {
     if (!done) {
         return std::unexpected(fail(done.error()));
     }
+    records_since_mark_ = false;
     const std::lock_guard lock(view_mutex_);
     SegmentRow& row = view_->unsealed.front()->row;
     row.bytes = writer_->end();
@@ -563,24 +616,42 @@ Result<void> LogStore::close() {
             thread->join();
         }
     }
-    Result<void> done;
-    if (writer_ && !failed_) {
-        // A time that only duplicates have seen is worth a few bytes once, not at every call.
-        constexpr std::int64_t kTimeWorthAMarkMs = 60'000;
-        done = flush_written();
-        if (done && now_ms() - written_time_ms_ > kTimeWorthAMarkMs) {
-            done = write_mark(next_sequence_ - 1);
-        }
-        if (auto trimmed = writer_->trim(); done && !trimmed) {
-            done = trimmed;
-        }
-    }
+    const Result<void> done = writer_ ? finish_writing() : Result<void>();
     const std::scoped_lock locks(follow_mutex_, view_mutex_);
     view_.reset();
     writer_.reset();
     catalog_.reset();
     lock_.reset();
     return done;
+}
+
+// Leaves the log such that the next opening finds it whole.
+Result<void> LogStore::finish_writing() {
+    if (failed_) {
+        if (writer_->synced()) {
+            return {};
+        }
+        const std::lock_guard lock(failure_mutex_);
+        return std::unexpected(Error{
+            Code::failed, fmt::format("what was last appended to store {} may not be durable: "
+                                      "{}; open the store again and look",
+                                      path_.string(), failure_)});
+    }
+    if (auto flushed = flush_written(); !flushed) {
+        return std::unexpected(fail(flushed.error()));
+    }
+    // The mark proves that all before it was flushed: without it, damage there could not be told
+    // from a torn tail. It also keeps a time that only duplicates have seen, if that is worth a
+    // flush.
+    constexpr std::int64_t kTimeWorthAMarkMs = 60'000;
+    if (records_since_mark_ || now_ms() - written_time_ms_ > kTimeWorthAMarkMs) {
+        // Without room for the mark nothing is lost but that proof.
+        auto marked = write_mark(next_sequence_ - 1);
+        if (!marked && marked.error().code != Code::out_of_space) {
+            return marked;
+        }
+    }
+    return writer_->trim();
 }
 
 }  // namespace dedup

@@ -17,6 +17,10 @@ constexpr std::size_t kPrefetchKeys = 8;
 // A page of a scan ends after this much of the log, however few heads it found.
 constexpr std::uint64_t kScanPageBytes = 64 * 1024 * 1024;
 
+Error bad_cursor(std::string_view cursor) {
+    return {Code::invalid_argument, fmt::format("\"{}\" is not a cursor that scan gave", cursor)};
+}
+
 Version to_version(const Located& at) {
     return {to_record(at.record), at.segment->id(), at.entry.offset, at.frame_bytes};
 }
@@ -231,6 +235,10 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
         if (!*frame) {
             return std::unexpected(segment.corruption(offset, "there is no valid frame"));
         }
+        if ((*frame)->header.kind != FrameKind::records) {
+            offset = reader.offset();
+            continue;
+        }
         FrameRecords records(**frame, segment.id());
         FrameRecord record;
         auto more = records.next(record);
@@ -273,11 +281,11 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
     if (!options.cursor.empty()) {
         const char* end = options.cursor.data() + options.cursor.size();
         const auto id = std::from_chars(options.cursor.data(), end, segment_id);
-        if (id.ec != std::errc() || id.ptr == end || *id.ptr != '.' ||
-            std::from_chars(id.ptr + 1, end, offset).ptr != end || offset < kSegmentHeaderBytes) {
-            return std::unexpected(
-                Error{Code::invalid_argument,
-                      fmt::format("\"{}\" is not a cursor that scan gave", options.cursor)});
+        const char* rest = id.ptr == end ? end : id.ptr + 1;
+        const auto place = std::from_chars(rest, end, offset);
+        if (id.ec != std::errc() || id.ptr == end || *id.ptr != '.' || place.ec != std::errc() ||
+            place.ptr != end || offset < kSegmentHeaderBytes) {
+            return std::unexpected(bad_cursor(options.cursor));
         }
     }
     if (options.heads_max == 0) {
@@ -299,6 +307,15 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
         }
     }
     std::ranges::sort(parts, {}, [](const auto& part) { return part.first->id(); });
+    for (const auto& [segment, end] : parts) {
+        FrameBuffer buffer;
+        if (!options.cursor.empty() && segment->id() == segment_id && offset < end) {
+            const auto frame = segment->find_frame(static_cast<std::uint32_t>(offset), buffer);
+            if (!frame || !*frame) {
+                return std::unexpected(frame ? bad_cursor(options.cursor) : frame.error());
+            }
+        }
+    }
 
     ScanPage page;
     std::uint64_t budget = kScanPageBytes;
@@ -379,7 +396,9 @@ Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
 Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
     OpenOptions options;
     options.read_only = true;
-    auto store = LogStore::open(posix_env(), path, options);
+    LogStoreInternals internals;
+    internals.tolerate_damage = true;
+    auto store = LogStore::open(posix_env(), path, options, internals);
     if (!store) {
         return std::unexpected(store.error());
     }

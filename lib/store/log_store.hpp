@@ -2,15 +2,17 @@
 //
 //   append.cpp    group commit: callers queue, one of them leads
 //   seal.cpp      starting a new segment, and sealing full ones in the background
-//   recovery.cpp  opening, and following a live writer
-//   log_store.cpp reading
+//   recovery.cpp  opening for writing
+//   reading.cpp   opening for reading, and following a live writer
+//   log_store.cpp lookups, histories, scans, statistics
 //   verify.cpp    checking every frame and every catalog entry
 //
 // Locks, in the order in which they may be taken:
 //
 //   queue_mutex_  who leads the next group
 //   flush_mutex_  between the leader and the flusher of Durability::async
-//   view_mutex_   the view and the newest delta; never held during I/O
+//   view_mutex_   the view and the newest delta; never held during I/O, except by a read-only
+//                 store that takes up what the writer has added
 //
 // What has no lock belongs to the leader: the one caller for whom committing_ is true.
 #pragma once
@@ -39,7 +41,14 @@ namespace dedup {
 struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
+    bool tolerate_damage = false;  // at the end of the log, when reading: for verification
 };
+
+// How many segments may wait to be sealed before appends wait for the sealer. A log with more of
+// them is sealed piece by piece before it opens, so that memory stays bounded.
+inline constexpr std::size_t kUnsealedMax = 4;
+// A frame is hardly ever smaller; a delta of this many entries a segment need not grow.
+inline constexpr std::uint64_t kFrameBytesTypical = 128;
 
 // What lookups see at one moment. Immutable, but for the newest delta.
 struct View {
@@ -77,8 +86,8 @@ class LogStore final : public StreamStore {
   private:
     struct Request;
     struct Group;
+    class Turn;
     class Commit;
-    friend class Commit;
 
     LogStore(Env& env, Path path, const OpenOptions& options, const LogStoreInternals& internals);
 
@@ -86,14 +95,18 @@ class LogStore final : public StreamStore {
     Result<void> take_lock();
     Result<void> open_for_writing();
     Result<void> open_for_reading();
+    Result<void> sync_directories();
     Result<void> create_files();
+    Result<void> make_catalog(CatalogMeta meta);
+    [[nodiscard]] Error missing_segment(std::uint64_t id) const;
     Result<std::vector<std::uint64_t>> list_segments();
     Result<SnapshotPtr> open_catalog(const std::vector<std::uint64_t>& ids);
-    Result<void> rebuild_catalog();
     Result<void> check_segment(const Segment& segment, std::uint64_t previous_id,
                                std::uint64_t previous_bytes) const;
     Result<void> recover(const std::vector<std::uint64_t>& ids);
-    Result<void> inspect_newest(Unsealed& newest);
+    Result<void> inspect_newest(const Unsealed& newest);
+
+    // reading.cpp
     Result<void> follow();
     Result<void> follow_catalog();
     Result<bool> follow_segments();
@@ -116,6 +129,7 @@ class LogStore final : public StreamStore {
     Result<void> flush_written();
     Result<void> reserve_sequences();
     Result<void> write_mark(std::uint64_t sequence);
+    Result<void> finish_writing();
 
     // log_store.cpp
     [[nodiscard]] Error closed_error() const;
@@ -167,7 +181,10 @@ class LogStore final : public StreamStore {
     bool flusher_stops_ = false;
     std::thread flusher_;
 
-    std::mutex follow_mutex_;  // read-only: one follower at a time; taken before view_mutex_
+    // Read-only.
+    std::mutex follow_mutex_;           // one follower at a time; taken before view_mutex_
+    std::uint64_t finished_early_ = 0;  // where the newest segment seemed to end too early
+    std::string damage_;                // what tolerate_damage tolerated
 
     // The leader's.
     std::unique_ptr<SegmentWriter> writer_;
@@ -175,6 +192,7 @@ class LogStore final : public StreamStore {
     std::uint64_t next_sequence_ = 1;
     std::uint64_t reserved_sequence_ = 0;  // Durability::async: the last that a mark allows
     std::int64_t written_time_ms_ = 0;     // the highest time that is in the log
+    bool records_since_mark_ = false;
 
     std::atomic<bool> failed_{false};
     mutable std::mutex failure_mutex_;

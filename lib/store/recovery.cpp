@@ -1,10 +1,11 @@
-// Opening a store: creating it, repairing what a crash left, and following a live writer.
+// Opening a store for writing: creating it, and repairing what a crash left.
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <system_error>
 #include <thread>
 
 #include "log/frame_reader.hpp"
@@ -14,12 +15,6 @@ namespace dedup {
 namespace {
 
 constexpr std::chrono::milliseconds kLockPoll{20};
-constexpr std::uint64_t kFrameBytesTypical = 128;
-// More unsealed segments than this are sealed one by one before the store opens, so that memory
-// stays bounded however many there are.
-constexpr std::size_t kUnsealedMax = 4;
-// A reader that meets a segment which a sweep is just removing takes a newer catalog.
-constexpr int kSnapshotTries = 10;
 
 std::string_view const kLockName = "LOCK";
 
@@ -87,10 +82,6 @@ Result<void> remove_if_there(Env& env, const Path& path) {
     return removed;
 }
 
-bool is_missing(const Error& error) {
-    return error.os_error == ENOENT;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
@@ -145,6 +136,9 @@ Result<void> LogStore::open_for_writing() {
         return std::unexpected(ids.error());
     }
     if (ids->empty()) {
+        if (!options_.create) {
+            return std::unexpected(invalid(fmt::format("there is no store at {}", path_.string())));
+        }
         if (auto created = create_files(); !created) {
             return created;
         }
@@ -153,11 +147,34 @@ Result<void> LogStore::open_for_writing() {
     if (auto recovered = recover(*ids); !recovered) {
         return recovered;
     }
-    sealer_ = std::thread([this] { seal_in_background(); });
-    if (options_.durability == Durability::async) {
-        flusher_ = std::thread([this] { flush_in_background(); });
+    if (auto synced = sync_directories(); !synced) {
+        return synced;
+    }
+    try {
+        sealer_ = std::thread([this] { seal_in_background(); });
+        if (options_.durability == Durability::async) {
+            flusher_ = std::thread([this] { flush_in_background(); });
+        }
+    } catch (const std::system_error& error) {
+        return std::unexpected(Error{
+            Code::io,
+            fmt::format("cannot start a thread for store {}: {}", path_.string(), error.what()),
+            error.code().value()});
     }
     return {};
+}
+
+// Makes the names of the store and of what is in it durable. At every opening: one before may have
+// been cut short just after it had created them.
+Result<void> LogStore::sync_directories() {
+    for (const Path& directory : {log_path_, path_}) {
+        if (auto synced = env_.sync_directory(directory); !synced) {
+            return synced;
+        }
+    }
+    auto synced = env_.sync_directory(path_ / "..");
+    // Whoever may not read the parent directory did not create the store in it either.
+    return synced || synced.error().code == Code::read_only ? Result<void>() : synced;
 }
 
 // The catalog and the first segment of a new store. The segment comes last: with it, the store
@@ -175,8 +192,23 @@ Result<void> LogStore::create_files() {
     CatalogMeta meta;
     auto done = env_.random(meta.store_id);
     if (done) {
-        done = env_.random(meta.secret);
+        done = make_catalog(meta);
     }
+    if (!done) {
+        return done;
+    }
+    SegmentHeader header;
+    header.store_id = meta.store_id;
+    header.id = 1;
+    if (const auto segment = SegmentWriter::create(env_, log_path_, header); !segment) {
+        return std::unexpected(segment.error());
+    }
+    return {};
+}
+
+// Makes an empty catalog with a new secret in place of whatever is there.
+Result<void> LogStore::make_catalog(CatalogMeta meta) {
+    auto done = env_.random(meta.secret);
     for (const char* name : {"data.mdb", "lock.mdb"}) {
         if (done) {
             done = remove_if_there(env_, catalog_path_ / name);
@@ -185,23 +217,18 @@ Result<void> LogStore::create_files() {
     if (!done) {
         return done;
     }
-    auto catalog = Catalog::create(env_, catalog_path_, meta, internals_.catalog_map_bytes);
-    if (!catalog) {
+    if (const auto catalog =
+            Catalog::create(env_, catalog_path_, meta, internals_.catalog_map_bytes);
+        !catalog) {
         return std::unexpected(catalog.error());
     }
-    SegmentHeader header;
-    header.store_id = meta.store_id;
-    header.id = 1;
-    const auto segment = SegmentWriter::create(env_, log_path_, header);
-    if (!segment) {
-        return std::unexpected(segment.error());
-    }
-    done = env_.sync_directory(path_);
-    if (done) {
-        const Path parent = path_.parent_path();
-        done = env_.sync_directory(parent.empty() ? Path(".") : parent);
-    }
-    return done;
+    return {};
+}
+
+Error LogStore::missing_segment(std::uint64_t id) const {
+    return {Code::corruption,
+            fmt::format("{} is missing; it is part of the log and must be restored",
+                        (log_path_ / segment_file_name(id)).string())};
 }
 
 // The ids of all segment files, ascending. A writer removes what a cut-short creation left.
@@ -229,7 +256,7 @@ Result<SnapshotPtr> LogStore::open_catalog(const std::vector<std::uint64_t>& ids
     auto catalog = Catalog::open(catalog_path_, !options_.read_only, internals_.catalog_map_bytes);
     if (!catalog) {
         const bool rebuildable =
-            catalog.error().code == Code::corruption || is_missing(catalog.error());
+            catalog.error().code == Code::corruption || catalog.error().os_error == ENOENT;
         return std::unexpected(rebuildable ? Error{Code::corruption, catalog.error().message}
                                            : catalog.error());
     }
@@ -242,14 +269,14 @@ Result<SnapshotPtr> LogStore::open_catalog(const std::vector<std::uint64_t>& ids
     }
     auto snapshot = (*catalog)->snapshot(env_, log_path_, nullptr);
     if (!snapshot) {
-        if (is_missing(snapshot.error())) {
-            return std::unexpected(
-                Error{Code::io,
-                      fmt::format("{}; it is part of the log and must be restored",
-                                  snapshot.error().message),
-                      ENOENT});
-        }
-        return std::unexpected(snapshot.error());
+        // A segment that the catalog names is gone: nothing that a new catalog would mend.
+        return std::unexpected(
+            snapshot.error().os_error == ENOENT
+                ? Error{Code::io,
+                        fmt::format("{}; it is part of the log and must be restored",
+                                    snapshot.error().message),
+                        ENOENT}
+                : snapshot.error());
     }
     const auto& sealed = (*snapshot)->segments();
     if (sealed.size() > ids.size()) {
@@ -279,10 +306,7 @@ Result<void> LogStore::check_segment(const Segment& segment, std::uint64_t previ
             segment.corruption(kSegmentStoreIdAt, "it belongs to another store"));
     }
     if (header.previous_id != previous_id) {
-        return std::unexpected(
-            Error{Code::corruption,
-                  fmt::format("{} is missing; it is part of the log and must be restored",
-                              (log_path_ / segment_file_name(header.previous_id)).string())});
+        return std::unexpected(missing_segment(header.previous_id));
     }
     if (header.previous_bytes != previous_bytes) {
         return std::unexpected(Error{
@@ -293,37 +317,25 @@ Result<void> LogStore::check_segment(const Segment& segment, std::uint64_t previ
     return {};
 }
 
-Result<void> LogStore::rebuild_catalog() {
-    CatalogMeta meta;
-    meta.store_id = store_id_;
-    auto done = env_.random(meta.secret);
-    for (const char* name : {"data.mdb", "lock.mdb"}) {
-        if (done) {
-            done = remove_if_there(env_, catalog_path_ / name);
-        }
-    }
-    if (!done) {
-        return done;
-    }
-    auto catalog = Catalog::create(env_, catalog_path_, meta, internals_.catalog_map_bytes);
-    if (!catalog) {
-        return std::unexpected(catalog.error());
-    }
-    catalog_rebuilt_ = true;
-    return {};
-}
-
 Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
-    const auto newest = Segment::open(env_, log_path_, ids.back());
-    if (!newest) {
-        return std::unexpected(newest.error());
+    // All headers first: a damaged segment is no reason to rebuild the catalog.
+    SegmentHeader newest;
+    for (const std::uint64_t id : ids) {
+        const auto segment = Segment::open(env_, log_path_, id);
+        if (!segment) {
+            return std::unexpected(segment.error());
+        }
+        newest = (*segment)->header();
     }
-    store_id_ = (*newest)->header().store_id;
+    store_id_ = newest.store_id;
     auto snapshot = open_catalog(ids);
     if (!snapshot && snapshot.error().code == Code::corruption) {
-        if (auto rebuilt = rebuild_catalog(); !rebuilt) {
-            return rebuilt;
+        CatalogMeta meta;
+        meta.store_id = store_id_;
+        if (auto made = make_catalog(meta); !made) {
+            return made;
         }
+        catalog_rebuilt_ = true;
         snapshot = open_catalog(ids);
     }
     if (!snapshot) {
@@ -382,27 +394,23 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
     view_ = view;
     saw_time(written_time_ms_);
     if (view->unsealed.empty()) {
-        return std::unexpected(
-            Error{Code::corruption,
-                  fmt::format("{} is missing; it is part of the log and must be "
-                              "restored",
-                              (log_path_ / segment_file_name(ids.back() + 1)).string())});
+        return std::unexpected(missing_segment(ids.back() + 1));
     }
     if (auto inspected = inspect_newest(*view->unsealed.front()); !inspected) {
         return inspected;
     }
-    auto writer = SegmentWriter::resume(env_, log_path_, (*newest)->header(), flushed,
-                                        view->unsealed.front()->row.bytes);
+    auto writer =
+        SegmentWriter::resume(env_, log_path_, newest, flushed, view->unsealed.front()->row.bytes);
     if (!writer) {
         return std::unexpected(writer.error());
     }
     writer_ = std::move(*writer);
     segment_bytes_ = choose_segment_bytes(log_bytes);
-    return env_.sync_directory(log_path_);
+    return {};
 }
 
 // Judges what lies behind the last valid frame of the log.
-Result<void> LogStore::inspect_newest(Unsealed& newest) {
+Result<void> LogStore::inspect_newest(const Unsealed& newest) {
     const auto file_bytes = newest.segment->file().size();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
@@ -413,161 +421,6 @@ Result<void> LogStore::inspect_newest(Unsealed& newest) {
     }
     torn_bytes_dropped_ = tail->torn_bytes;
     return {};
-}
-
-Result<void> LogStore::open_for_reading() {
-    Error error;
-    for (int tries = 0; tries < kSnapshotTries; ++tries) {
-        const auto ids = list_segments();
-        if (!ids) {
-            return std::unexpected(ids.error());
-        }
-        if (ids->empty()) {
-            return std::unexpected(invalid(fmt::format("there is no store at {}", path_.string())));
-        }
-        const auto newest = Segment::open(env_, log_path_, ids->back());
-        if (!newest) {
-            return std::unexpected(newest.error());
-        }
-        store_id_ = (*newest)->header().store_id;
-        auto snapshot = open_catalog(*ids);
-        if (snapshot) {
-            auto view = std::make_shared<View>();
-            view->sealed = std::move(*snapshot);
-            view_ = std::move(view);
-            break;
-        }
-        error = snapshot.error();
-        if (!is_missing(error)) {
-            break;
-        }
-    }
-    if (!view_) {
-        if (error.code == Code::corruption) {
-            error.message += "; opening the store for writing rebuilds the catalog from the log";
-        }
-        return std::unexpected(error);
-    }
-    if (auto followed = follow(); !followed) {
-        return followed;
-    }
-    // Without a valid frame at the end of what was read, either the writer is just writing one,
-    // or a crash tore it, or it is damaged. In the last case the frame does not become valid.
-    Unsealed& newest = *view_->unsealed.front();
-    const std::uint64_t end = newest.row.bytes;
-    const auto inspected = inspect_newest(newest);
-    if (!inspected) {
-        if (auto followed = follow(); !followed) {
-            return followed;
-        }
-        if (view_->unsealed.front().get() == &newest && newest.row.bytes == end) {
-            return inspected;
-        }
-        torn_bytes_dropped_ = 0;
-    }
-    return {};
-}
-
-// Brings a read-only store up to what the writer has made durable.
-Result<void> LogStore::follow() {
-    const std::lock_guard lock(follow_mutex_);
-    if (closed_ || !catalog_) {
-        return std::unexpected(closed_error());
-    }
-    if (auto done = follow_catalog(); !done) {
-        return done;
-    }
-    while (true) {
-        const auto more = follow_segments();
-        if (!more) {
-            return std::unexpected(more.error());
-        }
-        if (!*more) {
-            return {};
-        }
-    }
-}
-
-Result<void> LogStore::follow_catalog() {
-    const auto before = view();
-    if (!before) {
-        return std::unexpected(before.error());
-    }
-    if (!catalog_->changed_since(*(*before)->sealed)) {
-        return {};
-    }
-    auto sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed);
-    for (int tries = 0; !sealed && is_missing(sealed.error()) && tries < kSnapshotTries; ++tries) {
-        sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed);
-    }
-    if (!sealed) {
-        return std::unexpected(sealed.error());
-    }
-    const std::lock_guard lock(view_mutex_);
-    view_ = without_sealed(std::move(*sealed));
-    return {};
-}
-
-// Replays what the writer has added to the newest segment, or takes up the next one. False: there
-// is nothing more.
-Result<bool> LogStore::follow_segments() {
-    // Under the lock despite the I/O: other readers of this store would have to wait anyway.
-    const std::lock_guard lock(view_mutex_);
-    Unsealed* newest = view_->unsealed.empty() ? nullptr : view_->unsealed.front().get();
-    std::uint64_t previous_id = 0;
-    std::uint64_t previous_bytes = 0;
-    if (newest != nullptr) {
-        const std::uint64_t before = newest->row.bytes;
-        const auto replayed = replay(*newest, locator_);
-        if (!replayed) {
-            return std::unexpected(replayed.error());
-        }
-        if (newest->row.bytes != before) {
-            // The writer may not have flushed this yet, and only what is durable may be seen.
-            if (auto synced = newest->segment->file().sync(); !synced) {
-                return std::unexpected(synced.error());
-            }
-            saw_time(newest->row.time_high_ms);
-        }
-        previous_id = newest->row.id;
-        previous_bytes = newest->row.bytes;
-    } else if (!view_->sealed->segments().empty()) {
-        const SegmentRow& row = view_->sealed->segments().back().row;
-        previous_id = row.id;
-        previous_bytes = row.bytes;
-    }
-    const auto type = env_.type(log_path_ / segment_file_name(previous_id + 1));
-    if (!type) {
-        return std::unexpected(type.error());
-    }
-    if (*type != PathType::file) {
-        return false;
-    }
-    auto next = Segment::open(env_, log_path_, previous_id + 1);
-    if (!next) {
-        return std::unexpected(next.error());
-    }
-    if (newest != nullptr && (*next)->header().previous_bytes > newest->row.bytes) {
-        const std::uint64_t before = newest->row.bytes;
-        if (auto replayed = replay(*newest, locator_); !replayed) {
-            return std::unexpected(replayed.error());
-        }
-        if (newest->row.bytes != before) {
-            return true;  // the writer finished this segment while it was being read
-        }
-    }
-    if (auto checked = check_segment(**next, previous_id, previous_bytes); !checked) {
-        return std::unexpected(checked.error());
-    }
-    const auto file_bytes = (*next)->file().size();
-    if (!file_bytes) {
-        return std::unexpected(file_bytes.error());
-    }
-    auto after = std::make_shared<View>(*view_);
-    after->unsealed.insert(after->unsealed.begin(),
-                           std::make_shared<Unsealed>(*next, *file_bytes / kFrameBytesTypical));
-    view_ = std::move(after);
-    return true;
 }
 
 }  // namespace dedup

@@ -14,10 +14,6 @@ namespace {
 constexpr std::uint64_t kSegmentBytesDefault = 64 * 1024 * 1024;
 // Beyond that a segment is this part of the store, so that their number grows with the logarithm.
 constexpr std::uint64_t kSegmentShare = 16;
-// How many segments may wait to be sealed before appends wait for the sealer.
-constexpr std::size_t kUnsealedMax = 4;
-// A record is hardly ever smaller; a delta of this many entries a segment need not grow.
-constexpr std::uint64_t kFrameBytesTypical = 128;
 constexpr std::chrono::seconds kSealRetry{1};
 
 }  // namespace
@@ -103,7 +99,12 @@ void LogStore::seal_in_background() {
         }
         const std::shared_ptr<Unsealed> oldest = view_->unsealed.back();
         lock.unlock();
-        const auto sealed = seal(*oldest);
+        Result<void> sealed;
+        try {
+            sealed = seal(*oldest);
+        } catch (const std::bad_alloc&) {
+            sealed = std::unexpected(Error{Code::failed, "there is not enough memory to seal"});
+        }
         lock.lock();
         background_error_ = sealed ? "" : sealed.error().message;
         room_.notify_all();

@@ -124,7 +124,12 @@ SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
             problem(!frame
                         ? frame.error().message
                         : segment.corruption(reader.offset(), "there is no valid frame").message);
-            break;
+            const auto next = find_frame_from(segment, reader.offset() + 1, row.bytes);
+            if (!next || !*next) {
+                break;
+            }
+            reader.skip_to(**next);
+            continue;
         }
         ++report.frames;
         report.bytes = before + reader.offset();
@@ -228,10 +233,17 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         bytes_total += part.row.bytes;
     }
     Verifier verifier(locator_, progress, bytes_total);
+    if (!damage_.empty()) {
+        verifier.report.problems.push_back(damage_);
+    }
     for (const Part& part : parts) {
+        const std::size_t problems = verifier.report.problems.size();
         const SegmentRow counted = verifier.read_segment(*part.segment, part.row, part.sealed);
         if (part.sealed != nullptr) {
-            verifier.compare(counted, part.row, part.segment->path());
+            // Where frames are damaged, the counts differ anyway.
+            if (verifier.report.problems.size() == problems) {
+                verifier.compare(counted, part.row, part.segment->path());
+            }
             verifier.check_index(*part.sealed);
         }
     }

@@ -36,6 +36,8 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
         make_segment(dir.path(), id);
         SegmentRow row;
         row.id = id;
+        row.bytes = 1000;
+        row.records = 2;
         row.entries = 2;
         const std::vector<IndexEntry> entries = {{{5, 5}, 1, 80, 1}, {{9, 9}, 2, 100, 0}};
         REQUIRE((*catalog)->add(row, entries, {{1, 1}}));

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -85,6 +86,34 @@ class Exec(cli.CliTest):
         open(self.path("go"), "w").close()
         self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
         self.dedupctl("lookup", "k", expect=COMPLETED)
+
+    def test_ctrl_c_on_a_terminal_arrives_once(self):
+        # The terminal sends it to the command itself, which must not get a second one from us.
+        script = ("trap 'echo got' INT; echo ready; while [ ! -e go ]; do sleep 0.01; done; "
+                  "read line; echo \"read $line\"")
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.dir)
+            os.execve(cli.DEDUPCTL, [cli.DEDUPCTL, "-s", self.store, "exec", "--key", "k", "--",
+                                     "sh", "-c", script], self.environment())
+        self.addCleanup(os.close, terminal)
+        seen = b""
+        while b"ready" not in seen:
+            seen += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        while b"got" not in seen:
+            seen += os.read(terminal, 4096)
+        open(self.path("go"), "w").close()
+        os.write(terminal, b"from the terminal\n")
+        try:
+            while True:
+                seen += os.read(terminal, 4096)
+        except OSError:  # the terminal's other side is closed
+            pass
+        _, status = os.waitpid(pid, 0)
+        self.assertEqual(os.waitstatus_to_exitcode(status), OK, seen)
+        self.assertEqual(seen.count(b"got"), 1, seen)
+        self.assertIn(b"read from the terminal", seen)
 
     def test_two_at_once_run_it_once(self):
         running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done; echo done")

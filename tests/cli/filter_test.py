@@ -22,7 +22,7 @@ class Filter(cli.CliTest):
         for name, text in (("one", b"a\nlast"), ("[two]", b"b\na\n")):
             with open(self.path(name), "wb") as file:
                 file.write(text)
-        found = self.dedupctl("filter", "one", "-", "[two]", stdin=b"c\n", expect=OK)
+        found = self.dedupctl("filter", "one", "-", "./[two]", stdin=b"c\n", expect=OK)
         # "last" has no newline of its own and must not run into the next line.
         self.assertEqual(found.out, b"a\nlast\nc\nb\n")
 

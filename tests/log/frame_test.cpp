@@ -120,8 +120,8 @@ TEST_CASE("a frame is valid at its own offset only") {
 TEST_CASE("links and batches come back as they were written") {
     // Guards histories: a wrong link shows another stream's records, or none.
     const std::vector<Link> links = {{},
-                                     {7, 80, State::in_flight},
-                                     {7, UINT32_MAX, State::completed},
+                                     {7, 79, State::in_flight},
+                                     {6, UINT32_MAX, State::completed},
                                      {6, 127, State::released},
                                      {1, 128, State::completed}};
     const TempDir dir;
@@ -160,6 +160,7 @@ TEST_CASE("a body that is not a row of records is an error, whatever it is") {
         {"\x04\x01", 1},                      // state 3
         {"\x40\x01", 1},                      // a segment before the first
         {"\x01\xff\xff\xff\xff\xff\x01", 1},  // an offset beyond 32 bits
+        {std::string("\x01\x01", 2), 1},      // a link forth, which could lead in a circle
         {"x", 0}};
     for (const auto& [body, count] : bodies) {
         Frame frame;

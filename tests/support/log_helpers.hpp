@@ -44,8 +44,8 @@ inline std::string receipt_of(StreamStore& store, const std::string& key) {
 }
 
 inline std::unique_ptr<StreamStore> must_open(const std::filesystem::path& path,
-                                           OpenOptions options = {}, Env& env = posix_env(),
-                                           const LogStoreInternals& internals = {}) {
+                                              OpenOptions options = {}, Env& env = posix_env(),
+                                              const LogStoreInternals& internals = {}) {
     auto store = LogStore::open(env, path, options, internals);
     REQUIRE_MESSAGE(store, (store ? "" : store.error().message));
     return *std::move(store);
@@ -83,6 +83,11 @@ inline void write_file(const std::filesystem::path& path, const std::string& byt
 
 inline std::filesystem::path segment_path(const std::filesystem::path& store, std::uint64_t id) {
     return store / "log" / segment_file_name(id);
+}
+
+// What a crash of the process would leave: the files as they are, with the store still open.
+inline void crash_copy(const std::filesystem::path& store, const std::filesystem::path& copy) {
+    std::filesystem::copy(store, copy, std::filesystem::copy_options::recursive);
 }
 
 inline void wait_until_sealed(StreamStore& store) {

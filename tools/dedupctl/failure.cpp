@@ -23,8 +23,7 @@ const char* hint_of(dedup::Code code) {
         case dedup::Code::busy:
             return "--lock-timeout 1m waits longer";
         case dedup::Code::out_of_space:
-            return "free space on that disk and run the command again; nothing that was "
-                   "acknowledged is lost";
+            return "nothing that was acknowledged before is lost";
         case dedup::Code::outcome_unknown:
             return "see what was stored with `dedupctl lookup`, then run the command again";
         case dedup::Code::corruption:
@@ -44,7 +43,7 @@ Failure system_failure(const std::string& what, int os_error) {
     const bool full = os_error == ENOSPC || os_error == EDQUOT;
     std::string message = what + ": " + std::generic_category().message(os_error);
     if (full) {
-        message += "\n  free space on that disk and run the command again";
+        message += "; free some space and try again";
     }
     return {.exit_code = kExitError,
             .code = full ? "out_of_space" : "io",

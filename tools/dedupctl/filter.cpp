@@ -160,7 +160,12 @@ class Filter {
             unfinished_line_ = text.back() != '\n';
         }
         context_.out.flush();
-        counts_ += batch_.remember();
+        try {
+            counts_ += batch_.remember();
+        } catch (Failure& failure) {
+            failure.message += "\n  the lines printed last may come again in the next run";
+            throw;
+        }
     }
 
     [[nodiscard]] std::string progress_detail() const {
@@ -268,9 +273,8 @@ void add_filter(CLI::App& app, Context& context) {
     CLI::App* command =
         app.add_subcommand("filter", "Print the lines whose key was never seen before");
     const auto options = std::make_shared<Options>();
-    command->add_option("FILE", options->files, "Files to read; standard input if none, or '-'")
-        ->expected(1, CLI::detail::expected_max_vector_size)
-        ->allow_extra_args(false);  // or the parser would read a file named "[a]" as a list
+    // The parser reads "[a]" as a list; ./[a] is the way to name such a file, as docs say.
+    command->add_option("FILE", options->files, "Files to read; standard input if none, or '-'");
     CLI::Option* field =
         command->add_option("--field", options->field, "The key is field N, from 1")
             ->check(not_empty())

@@ -361,7 +361,7 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
         link = {store_.writer_->segment()->id(), pending->offset,
                 static_cast<State>(pending->state)};
     } else {
-        const auto found = store_.find_newest(*view_, id, is_stream);
+        const auto found = store_.find_newest(*view_, id, probe(*view_, id), is_stream);
         if (!found) {
             return std::unexpected(found.error());
         }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <utility>
 
@@ -12,8 +13,8 @@
 namespace dedup {
 namespace {
 
-// How many keys ahead of the one being looked up memory is fetched for.
-constexpr std::size_t kPrefetchKeys = 8;
+// How many keys are looked up side by side.
+constexpr std::size_t kHeadsChunk = 16;
 // A page of a scan ends after this much of the log, however few heads it found.
 constexpr std::uint64_t kScanPageBytes = 64 * 1024 * 1024;
 
@@ -69,15 +70,24 @@ Result<ViewPtr> LogStore::view_for_reading() {
     return view();
 }
 
-// Has the memory fetched that looking for `id` will need.
-void LogStore::prefetch(const View& view, const StreamId& id) const {
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        sealed.filter.prefetch(id);
-    }
-    const std::lock_guard lock(view_mutex_);  // the newest delta may be growing
+// The leader may call this as it is, since only it changes the newest delta; all others hold
+// view_mutex_.
+Candidates LogStore::probe(const View& view, const StreamId& id) {
+    Candidates found;
     for (const auto& unsealed : view.unsealed) {
-        unsealed->delta.prefetch(id);
+        (void)unsealed->delta.find(id, [&](const IndexEntry& entry) {
+            Candidate& at =
+                found.newest.segment == nullptr ? found.newest : found.older.emplace_back();
+            at = {unsealed->segment.get(), entry};
+            return false;
+        });
     }
+    return found;
+}
+
+Candidates LogStore::locked_probe(const View& view, const StreamId& id) const {
+    const std::lock_guard lock(view_mutex_);
+    return probe(view, id);
 }
 
 // Fills in the record of `stream` in a frame of `at.segment`. False: the frame has none.
@@ -115,12 +125,6 @@ Result<bool> LogStore::read_record(Located& at, StreamKey stream, FrameBuffer& b
     return find_in_frame(*frame, stream, at);
 }
 
-Result<std::optional<Located>> LogStore::locate(const View& view, StreamKey stream,
-                                                FrameBuffer& buffer) const {
-    return find_newest(view, locator_.id(stream),
-                       [&](Located& at) { return read_record(at, stream, buffer); });
-}
-
 std::vector<Result<std::optional<Record>>> LogStore::heads(std::span<const StreamKey> streams) {
     std::vector<Result<std::optional<Record>>> results(streams.size());
     const auto view = view_for_reading();
@@ -128,30 +132,51 @@ std::vector<Result<std::optional<Record>>> LogStore::heads(std::span<const Strea
         std::ranges::fill(results, std::unexpected(view.error()));
         return results;
     }
-    std::vector<StreamId> ids(streams.size());
-    for (std::size_t i = 0; i < streams.size() + kPrefetchKeys; ++i) {
-        if (i < streams.size()) {
-            ids[i] = locator_.id(streams[i]);
-            prefetch(**view, ids[i]);
+    for (std::size_t i = 0; i < streams.size(); i += kHeadsChunk) {
+        const std::size_t count = std::min(kHeadsChunk, streams.size() - i);
+        head_chunk(**view, streams.subspan(i, count), std::span(results).subspan(i, count));
+    }
+    return results;
+}
+
+// The heads of at most kHeadsChunk streams, in three passes: so that what one key needs of memory
+// is fetched while the others are worked on, and the lock is taken once.
+void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
+                          std::span<Result<std::optional<Record>>> results) const {
+    std::array<StreamId, kHeadsChunk> ids;
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+        ids[i] = locator_.id(streams[i]);
+        for (const SealedSegment& sealed : view.sealed->segments()) {
+            sealed.filter.prefetch(ids[i]);
         }
-        if (i < kPrefetchKeys) {
-            continue;
+    }
+    std::array<Candidates, kHeadsChunk> unsealed;
+    {
+        const std::lock_guard lock(view_mutex_);
+        for (std::size_t i = 0; i < streams.size() && streams.size() > 1; ++i) {
+            for (const auto& segment : view.unsealed) {
+                segment->delta.prefetch(ids[i]);
+            }
         }
-        const std::size_t now = i - kPrefetchKeys;
-        if (auto checked = check_stream(streams[now]); !checked) {
-            results[now] = std::unexpected(checked.error());
+        for (std::size_t i = 0; i < streams.size(); ++i) {
+            unsealed[i] = probe(view, ids[i]);
+        }
+    }
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+        if (auto checked = check_stream(streams[i]); !checked) {
+            results[i] = std::unexpected(checked.error());
             continue;
         }
         FrameBuffer buffer;
-        const auto found = find_newest(
-            **view, ids[now], [&](Located& at) { return read_record(at, streams[now], buffer); });
+        const auto found = find_newest(view, ids[i], unsealed[i], [&](Located& at) {
+            return read_record(at, streams[i], buffer);
+        });
         if (!found) {
-            results[now] = std::unexpected(found.error());
+            results[i] = std::unexpected(found.error());
         } else if (*found) {
-            results[now] = to_record((*found)->record);
+            results[i] = to_record((*found)->record);
         }
     }
-    return results;
 }
 
 Result<std::vector<Version>> LogStore::history(StreamKey stream) {
@@ -177,7 +202,9 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
     };
     std::vector<Version> versions;
     FrameBuffer buffer;
-    auto at = locate(**view, stream, buffer);
+    const StreamId id = locator_.id(stream);
+    auto at = find_newest(**view, id, locked_probe(**view, id),
+                          [&](Located& found) { return read_record(found, stream, buffer); });
     while (at && *at) {
         versions.push_back(to_version(**at));
         const Link link = (*at)->link;
@@ -210,12 +237,14 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
 Result<bool> LogStore::is_head(const View& view, const Located& at) const {
     FrameBuffer buffer;
     const StreamKey stream{at.record.ns, at.record.key};
-    const auto newest = find_newest(view, at.entry.id, [&](Located& found) -> Result<bool> {
-        if (found.segment == at.segment && found.entry.offset == at.entry.offset) {
-            return true;
-        }
-        return read_record(found, stream, buffer);
-    });
+    const Candidates unsealed = locked_probe(view, at.entry.id);
+    const auto newest =
+        find_newest(view, at.entry.id, unsealed, [&](Located& found) -> Result<bool> {
+            if (found.segment == at.segment && found.entry.offset == at.entry.offset) {
+                return true;
+            }
+            return read_record(found, stream, buffer);
+        });
     if (!newest) {
         return std::unexpected(newest.error());
     }

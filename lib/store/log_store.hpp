@@ -66,6 +66,17 @@ struct Located {
     std::uint64_t frame_bytes = 0;
 };
 
+// Entries with one id in the unsealed segments. Mostly there is at most one, which needs no
+// allocation.
+struct Candidate {
+    const Segment* segment = nullptr;
+    IndexEntry entry;
+};
+struct Candidates {
+    Candidate newest;
+    std::vector<Candidate> older;
+};
+
 class LogStore final : public StreamStore {
   public:
     [[nodiscard]] static Result<std::unique_ptr<LogStore>> open(
@@ -135,14 +146,15 @@ class LogStore final : public StreamStore {
     [[nodiscard]] Error closed_error() const;
     [[nodiscard]] Result<ViewPtr> view() const;
     [[nodiscard]] Result<ViewPtr> view_for_reading();
-    void prefetch(const View& view, const StreamId& id) const;
+    static Candidates probe(const View& view, const StreamId& id);
+    [[nodiscard]] Candidates locked_probe(const View& view, const StreamId& id) const;
+    void head_chunk(const View& view, std::span<const StreamKey> streams,
+                    std::span<Result<std::optional<Record>>> results) const;
     template <class Accept>
     Result<std::optional<Located>> find_newest(const View& view, const StreamId& id,
-                                               Accept accept) const;
+                                               const Candidates& unsealed, Accept accept) const;
     static Result<bool> find_in_frame(const Frame& frame, StreamKey stream, Located& at);
     static Result<bool> read_record(Located& at, StreamKey stream, FrameBuffer& buffer);
-    Result<std::optional<Located>> locate(const View& view, StreamKey stream,
-                                          FrameBuffer& buffer) const;
     Result<bool> is_head(const View& view, const Located& at) const;
     Result<void> scan_segment(const View& view, const Segment& segment, std::uint64_t end,
                               const ScanOptions& options, std::uint64_t& offset, ScanPage& page,
@@ -203,27 +215,18 @@ class LogStore final : public StreamStore {
 };
 
 // Looks from new to old for the record of a stream that `accept` recognises: accept(Located&)
-// gives true for the stream, false for one that merely shares its id, or an error.
+// gives true for the stream, false for one that merely shares its id, or an error. `unsealed` is
+// what probe() has found.
 template <class Accept>
 Result<std::optional<Located>> LogStore::find_newest(const View& view, const StreamId& id,
+                                                     const Candidates& unsealed,
                                                      Accept accept) const {
-    // Mostly there is one candidate, which needs no allocation.
-    Located first;
-    std::vector<Located> others;
-    {
-        const std::lock_guard lock(view_mutex_);
-        for (const auto& unsealed : view.unsealed) {
-            (void)unsealed->delta.find(id, [&](const IndexEntry& entry) {
-                Located& at = first.segment == nullptr ? first : others.emplace_back();
-                at.segment = unsealed->segment.get();
-                at.entry = entry;
-                return false;
-            });
-        }
-    }
-    if (first.segment != nullptr) {
-        for (std::size_t i = 0; i <= others.size(); ++i) {
-            Located& at = i == 0 ? first : others[i - 1];
+    if (unsealed.newest.segment != nullptr) {
+        for (std::size_t i = 0; i <= unsealed.older.size(); ++i) {
+            const Candidate& candidate = i == 0 ? unsealed.newest : unsealed.older[i - 1];
+            Located at;
+            at.segment = candidate.segment;
+            at.entry = candidate.entry;
             const Result<bool> accepted = accept(at);
             if (!accepted) {
                 return std::unexpected(accepted.error());

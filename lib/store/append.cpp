@@ -511,9 +511,11 @@ void LogStore::Commit::finish() {
     {
         const std::lock_guard lock(store_.view_mutex_);
         Unsealed& newest = *store_.view_->unsealed.front();
-        for (const Staged& staged : staged_) {
-            newest.apply(staged.applied);
-        }
+        store_.readers_.exclusive([&] {
+            for (const Staged& staged : staged_) {
+                newest.apply(staged.applied);
+            }
+        });
         newest.row.bytes = writer.end();
         store_.written_time_ms_ = newest.row.time_high_ms;
     }
@@ -618,7 +620,7 @@ Result<void> LogStore::close() {
     }
     const Result<void> done = writer_ ? finish_writing() : Result<void>();
     const std::scoped_lock locks(follow_mutex_, view_mutex_);
-    view_.reset();
+    set_view(nullptr);
     writer_.reset();
     catalog_.reset();
     lock_.reset();

@@ -47,6 +47,9 @@ Error LogStore::closed_error() const {
 }
 
 Result<ViewPtr> LogStore::view() const {
+    if (ViewPtr view = readers_.view(); view && view->sealed) {
+        return view;
+    }
     std::unique_lock lock(view_mutex_);
     resized_.wait(lock, [&] { return !resizing_; });
     if (!view_) {
@@ -61,6 +64,12 @@ Result<ViewPtr> LogStore::view() const {
     return view_;
 }
 
+// Under view_mutex_, or before there are other threads.
+void LogStore::set_view(ViewPtr view) {
+    view_ = std::move(view);
+    readers_.publish(view_);
+}
+
 Result<ViewPtr> LogStore::view_for_reading() {
     if (options_.read_only) {
         if (auto followed = follow(); !followed) {
@@ -70,8 +79,8 @@ Result<ViewPtr> LogStore::view_for_reading() {
     return view();
 }
 
-// The leader may call this as it is, since only it changes the newest delta; all others hold
-// view_mutex_.
+// The leader may call this as it is, since only it changes the newest delta; all others hold a
+// gate.
 Candidates LogStore::probe(const View& view, const StreamId& id) {
     Candidates found;
     for (const auto& unsealed : view.unsealed) {
@@ -86,8 +95,7 @@ Candidates LogStore::probe(const View& view, const StreamId& id) {
 }
 
 Candidates LogStore::locked_probe(const View& view, const StreamId& id) const {
-    const std::lock_guard lock(view_mutex_);
-    return probe(view, id);
+    return readers_.shared([&] { return probe(view, id); });
 }
 
 // Fills in the record of `stream` in a frame of `at.segment`. False: the frame has none.
@@ -151,8 +159,7 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
         }
     }
     std::array<Candidates, kHeadsChunk> unsealed;
-    {
-        const std::lock_guard lock(view_mutex_);
+    readers_.shared([&] {
         for (std::size_t i = 0; i < streams.size() && streams.size() > 1; ++i) {
             for (const auto& segment : view.unsealed) {
                 segment->delta.prefetch(ids[i]);
@@ -161,7 +168,7 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
         for (std::size_t i = 0; i < streams.size(); ++i) {
             unsealed[i] = probe(view, ids[i]);
         }
-    }
+    });
     for (std::size_t i = 0; i < streams.size(); ++i) {
         if (auto checked = check_stream(streams[i]); !checked) {
             results[i] = std::unexpected(checked.error());

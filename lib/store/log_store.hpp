@@ -11,8 +11,9 @@
 //
 //   queue_mutex_  who leads the next group
 //   flush_mutex_  between the leader and the flusher of Durability::async
-//   view_mutex_   the view and the newest delta; never held during I/O, except by a read-only
-//                 store that takes up what the writer has added
+//   view_mutex_   the view and its rows; never held during I/O, except by a read-only store that
+//                 takes up what the writer has added
+//   readers_      what lookups read: the view, and the newest delta
 //
 // What has no lock belongs to the leader: the one caller for whom committing_ is true.
 #pragma once
@@ -33,6 +34,7 @@
 #include "env/env.hpp"
 #include "log/segment_writer.hpp"
 #include "record/codec.hpp"
+#include "store/reader_gates.hpp"
 #include "store/unsealed.hpp"
 
 namespace dedup {
@@ -120,6 +122,7 @@ class LogStore final : public StreamStore {
     // reading.cpp
     Result<void> follow();
     Result<void> follow_catalog();
+    Result<void> take_up(Unsealed& newest);
     Result<bool> follow_segments();
 
     // seal.cpp
@@ -145,6 +148,7 @@ class LogStore final : public StreamStore {
     // log_store.cpp
     [[nodiscard]] Error closed_error() const;
     [[nodiscard]] Result<ViewPtr> view() const;
+    void set_view(ViewPtr view);
     [[nodiscard]] Result<ViewPtr> view_for_reading();
     static Candidates probe(const View& view, const StreamId& id);
     [[nodiscard]] Candidates locked_probe(const View& view, const StreamId& id) const;
@@ -172,8 +176,9 @@ class LogStore final : public StreamStore {
     std::unique_ptr<Catalog> catalog_;
 
     mutable std::mutex view_mutex_;
-    ViewPtr view_;
-    bool resizing_ = false;  // the catalog's map is about to move, and view_ has no snapshot
+    ViewPtr view_;               // changed by set_view only
+    ReaderGates<View> readers_;  // gates taken after view_mutex_; guard the newest delta
+    bool resizing_ = false;      // the catalog's map is about to move, and view_ has no snapshot
     mutable std::condition_variable resized_;
     std::condition_variable sealer_wakes_;  // there is a full segment, or an end
     std::condition_variable room_;          // a segment has been sealed, or that failed

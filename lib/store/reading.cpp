@@ -38,7 +38,7 @@ Result<void> LogStore::open_for_reading() {
         if (snapshot) {
             auto view = std::make_shared<View>();
             view->sealed = std::move(*snapshot);
-            view_ = std::move(view);
+            set_view(std::move(view));
             break;
         }
         error = snapshot.error();
@@ -120,7 +120,25 @@ Result<void> LogStore::follow_catalog() {
         return std::unexpected(sealed.error());
     }
     const std::lock_guard lock(view_mutex_);
-    view_ = without_sealed(std::move(*sealed));
+    set_view(without_sealed(std::move(*sealed)));
+    return {};
+}
+
+// Replays what the writer has added to a segment.
+Result<void> LogStore::take_up(Unsealed& newest) {
+    const std::uint64_t before = newest.row.bytes;
+    if (const auto replayed = replay(newest, locator_); !replayed) {
+        return std::unexpected(replayed.error());
+    }
+    if (newest.row.bytes == before) {
+        return {};
+    }
+    // The writer may not have flushed this yet, and only what is durable may be seen.
+    if (auto synced = newest.segment->file().sync(); !synced) {
+        (void)fail(synced.error());  // or the next call would show it
+        return synced;
+    }
+    saw_time(newest.row.time_high_ms);
     return {};
 }
 
@@ -133,18 +151,9 @@ Result<bool> LogStore::follow_segments() {
     std::uint64_t previous_id = 0;
     std::uint64_t previous_bytes = 0;
     if (newest != nullptr) {
-        const std::uint64_t before = newest->row.bytes;
-        const auto replayed = replay(*newest, locator_);
-        if (!replayed) {
-            return std::unexpected(replayed.error());
-        }
-        if (newest->row.bytes != before) {
-            // The writer may not have flushed this yet, and only what is durable may be seen.
-            if (auto synced = newest->segment->file().sync(); !synced) {
-                (void)fail(synced.error());  // or the next call would show them
-                return std::unexpected(synced.error());
-            }
-            saw_time(newest->row.time_high_ms);
+        const auto taken_up = readers_.exclusive([&] { return take_up(*newest); });
+        if (!taken_up) {
+            return std::unexpected(taken_up.error());
         }
         previous_id = newest->row.id;
         previous_bytes = newest->row.bytes;
@@ -181,7 +190,7 @@ Result<bool> LogStore::follow_segments() {
     auto after = std::make_shared<View>(*view_);
     after->unsealed.insert(after->unsealed.begin(),
                            std::make_shared<Unsealed>(*next, *file_bytes / kFrameBytesTypical));
-    view_ = std::move(after);
+    set_view(std::move(after));
     return true;
 }
 

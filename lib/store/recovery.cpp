@@ -381,7 +381,7 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
         written_time_ms_ = std::max(written_time_ms_, unsealed->row.time_high_ms);
         log_bytes += unsealed->row.bytes;
         view->unsealed.insert(view->unsealed.begin(), std::move(unsealed));
-        view_ = view;
+        set_view(view);
         if (view->unsealed.size() > kUnsealedMax) {
             const std::shared_ptr<Unsealed> oldest = view->unsealed.back();
             view.reset();
@@ -391,7 +391,7 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
             view = std::make_shared<View>(*view_);
         }
     }
-    view_ = view;
+    set_view(view);
     saw_time(written_time_ms_);
     if (view->unsealed.empty()) {
         return std::unexpected(missing_segment(ids.back() + 1));

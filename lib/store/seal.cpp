@@ -84,7 +84,7 @@ Result<void> LogStore::start_segment() {
         writer_ = std::move(*next);
         auto after = std::make_shared<View>(*view_);
         after->unsealed.insert(after->unsealed.begin(), std::move(newest));
-        view_ = std::move(after);
+        set_view(std::move(after));
     }
     sealer_wakes_.notify_one();
     return {};
@@ -138,7 +138,7 @@ Result<void> LogStore::seal(const Unsealed& oldest) {
         return std::unexpected(sealed.error());
     }
     const std::lock_guard lock(view_mutex_);
-    view_ = without_sealed(std::move(*sealed));
+    set_view(without_sealed(std::move(*sealed)));
     return {};
 }
 
@@ -162,7 +162,7 @@ Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resiz
     std::unique_lock lock(view_mutex_);
     const std::weak_ptr<const CatalogSnapshot> pinned = view_->sealed;
     resizing_ = true;
-    view_ = without_sealed(nullptr);
+    set_view(without_sealed(nullptr));
     lock.unlock();
     while (!pinned.expired()) {
         std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -174,7 +174,7 @@ Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resiz
     }
     lock.lock();
     if (sealed) {
-        view_ = without_sealed(std::move(*sealed));
+        set_view(without_sealed(std::move(*sealed)));
     }
     resizing_ = false;
     lock.unlock();

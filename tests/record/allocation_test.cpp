@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <new>
 
-#include "support/hex.hpp"
 #include "record/codec.hpp"
 #include "samples.hpp"
+#include "support/hex.hpp"
 
 namespace {
 

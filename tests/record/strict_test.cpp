@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
-#include "support/hex.hpp"
 #include "record/codec.hpp"
 #include "samples.hpp"
+#include "support/hex.hpp"
 
 namespace dedup::test {
 namespace {

@@ -134,8 +134,8 @@ TEST_CASE("a segment that cannot be created refuses appends until it can") {
         HookedEnv env;
         int appended = 0;
         {
+            std::atomic<bool> fails{true};  // outlives the store, which writes as it closes
             const auto store = must_open(path, small_segments(), env);
-            std::atomic<bool> fails{true};
             env.hook = [&](std::string_view action, const Path&) {
                 return fails && action == failing ? EIO : 0;
             };
@@ -213,9 +213,9 @@ TEST_CASE("a flush that fails in the background stops an async store") {
     OpenOptions options;
     options.durability = Durability::async;
     options.flush_interval = std::chrono::milliseconds(1);
+    std::atomic<bool> failed{false};
     const auto store = must_open(dir.path() / "store", options, env);
     must_append(*store, "before");
-    std::atomic<bool> failed{false};
     env.hook = [&](std::string_view action, const Path& file) {
         if (action == "sync" && is_log_file(file)) {
             failed = true;

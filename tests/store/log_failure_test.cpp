@@ -131,10 +131,10 @@ TEST_CASE("a segment that cannot be created refuses appends until it can") {
     for (const std::string_view failing : {"create", "sync_directory", "rename"}) {
         const TempDir dir;
         const auto path = dir.path() / "store";
+        std::atomic<bool> fails{true};  // outlives the stores, which write as they close
         HookedEnv env;
         int appended = 0;
         {
-            std::atomic<bool> fails{true};  // outlives the store, which writes as it closes
             const auto store = must_open(path, small_segments(), env);
             env.hook = [&](std::string_view action, const Path&) {
                 return fails && action == failing ? EIO : 0;

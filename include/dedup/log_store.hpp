@@ -30,6 +30,7 @@ struct OpenOptions {
     // The size at which a segment is sealed, 64 KiB to 1 GiB. 0: the store chooses, and larger
     // ones as it grows.
     std::uint64_t segment_bytes = 0;
+    Capacity capacity = {};
 };
 
 // Opens the store in directory `path`, after repairing what a crash left: a torn tail is dropped

@@ -7,8 +7,9 @@
 
 namespace dedup {
 
-// Fulfils the whole contract of StreamStore except durability.
+// Fulfils the whole contract of StreamStore except durability. Its bytes are an estimate.
 [[nodiscard]] DEDUP_API std::unique_ptr<StreamStore> make_memory_store(
-    Clock clock = system_now_ms, std::chrono::milliseconds grace = kDefaultGrace);
+    Clock clock = system_now_ms, std::chrono::milliseconds grace = kDefaultGrace,
+    const Capacity& capacity = {});
 
 }  // namespace dedup

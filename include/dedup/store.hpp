@@ -15,6 +15,7 @@
 
 #include "dedup/error.hpp"
 #include "dedup/record.hpp"
+#include "dedup/sweep.hpp"
 
 namespace dedup {
 
@@ -67,6 +68,18 @@ struct ScanPage {
     std::string cursor;  // empty: that was all. A page may have few or no heads and a cursor.
 };
 
+// How much a store may hold. 0: no limit. At a limit, appends that would begin a new stream get
+// out_of_space, and all others still succeed: what is in flight can always be completed.
+struct Capacity {
+    std::uint64_t keys_max = 0;   // streams, expired ones that no sweep has removed included
+    std::uint64_t bytes_max = 0;  // of the log; what is in flight may go beyond it
+    // At a limit the append sweeps first, which removes what has expired. If that gives no room, it
+    // removes completed streams, oldest completion first: as many as it needs, but at least a
+    // sixty-fourth of keys_max, so that not every append has to. Streams in flight and released
+    // ones are never evicted. Such a sweep's report stands in sweep_history().
+    bool evict_oldest = false;
+};
+
 struct StoreStats {
     std::string store_id;         // 32 hex digits, random, given when the store was created
     std::uint64_t in_flight = 0;  // streams by the state of their head, expired ones included
@@ -86,7 +99,10 @@ struct StoreStats {
     // What the last opening had to mend.
     std::uint64_t torn_bytes_dropped = 0;
     bool catalog_rebuilt = false;
-    std::string background_error;  // why the last background work failed; empty if it did not
+    std::string background_error;    // why the last background work failed; empty if it did not
+    std::uint64_t evicted = 0;       // completed streams, since the store was created
+    std::int64_t last_sweep_ms = 0;  // SweepReport::now_ms of the last sweep; 0: none yet
+    std::string sweep_error;         // why the last sweep failed; empty if it did not
 
     [[nodiscard]] std::uint64_t streams() const { return in_flight + completed + released; }
 };
@@ -124,9 +140,21 @@ class DEDUP_API StreamStore {
     [[nodiscard]] virtual Result<std::vector<Version>> history(StreamKey stream) = 0;
 
     // The heads of all streams, a page at a time, in log order. A stream that does not change
-    // between the first page and the last is given exactly once; one that changes meanwhile may
-    // be given again with its newer head. None is left out.
+    // between the first page and the last is given exactly once; one that changes, or that a sweep
+    // moves or removes, meanwhile, may be given again or not any more. No other is left out.
     [[nodiscard]] virtual Result<ScanPage> scan(const ScanOptions& options) = 0;
+
+    // Removes the streams whose head has expired, gives back space, and says exactly what went. A
+    // removed stream is as if it had never been: its head sequence is 0 again, and a claim of it
+    // from before stays dead, as sequences are never used again. One sweep runs at a time; a
+    // second caller waits. A dry run also works on a store that is open read-only.
+    // Appends and reads go on meanwhile.
+    // Errors: closed, read_only, failed, corruption, io, out_of_space. Streams that were removed
+    // before the error stay removed and are in the next report.
+    [[nodiscard]] virtual Result<SweepReport> sweep(const SweepOptions& options = {}) = 0;
+
+    // The reports of the last 100 sweeps that removed or gave back anything, newest first.
+    [[nodiscard]] virtual Result<std::vector<SweepReport>> sweep_history() = 0;
 
     [[nodiscard]] virtual Result<StoreStats> stats() = 0;
 

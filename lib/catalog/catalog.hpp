@@ -28,7 +28,7 @@ struct CatalogMeta {
 };
 
 // Streams by the state of their head; indexed by State.
-using StateCounts = std::array<std::int64_t, 3>;
+using StreamDeltas = std::array<std::int64_t, 3>;
 
 // One sealed segment. The layout on disk is this structure, followed by its checksum.
 struct SegmentRow {
@@ -40,7 +40,7 @@ struct SegmentRow {
     std::uint64_t next_sequence = 1;
     std::int64_t time_high_ms = 0;
     std::int64_t expires_max_ms = 0;  // latest expiry of its records; INT64_MAX: one never expires
-    StateCounts streams{};            // what the segment added to the store's streams by state
+    StreamDeltas streams{};            // what the segment added to the store's streams by state
 
     bool operator==(const SegmentRow&) const = default;
 };

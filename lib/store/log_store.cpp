@@ -375,6 +375,14 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
     return page;
 }
 
+Result<SweepReport> LogStore::sweep(const SweepOptions& /*options*/) {
+    return std::unexpected(Error{Code::unavailable, "not built yet"});
+}
+
+Result<std::vector<SweepReport>> LogStore::sweep_history() {
+    return std::unexpected(Error{Code::unavailable, "not built yet"});
+}
+
 Result<StoreStats> LogStore::stats() {
     const auto view = view_for_reading();
     if (!view) {
@@ -384,7 +392,7 @@ Result<StoreStats> LogStore::stats() {
     for (const char byte : store_id_) {
         stats.store_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
     }
-    StateCounts streams{};
+    StreamDeltas streams{};
     std::uint64_t next_sequence = 1;
     std::int64_t time_high_ms = 0;
     const auto add = [&](const SegmentRow& row) {

@@ -90,6 +90,8 @@ class LogStore final : public StreamStore {
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
     Result<std::vector<Version>> history(StreamKey stream) override;
     Result<ScanPage> scan(const ScanOptions& options) override;
+    Result<SweepReport> sweep(const SweepOptions& options) override;
+    Result<std::vector<SweepReport>> sweep_history() override;
     Result<StoreStats> stats() override;
     Result<void> flush() override;
     Result<void> close() override;

@@ -139,6 +139,14 @@ class MemoryStore final : public StreamStore {
         return page;
     }
 
+    Result<SweepReport> sweep(const SweepOptions& /*options*/) override {
+        return failure(Code::unavailable, "not built yet");
+    }
+
+    Result<std::vector<SweepReport>> sweep_history() override {
+        return failure(Code::unavailable, "not built yet");
+    }
+
     Result<StoreStats> stats() override {
         const std::lock_guard lock(mutex_);
         if (closed_) {
@@ -274,7 +282,8 @@ class MemoryStore final : public StreamStore {
 
 }  // namespace
 
-std::unique_ptr<StreamStore> make_memory_store(Clock clock, std::chrono::milliseconds grace) {
+std::unique_ptr<StreamStore> make_memory_store(Clock clock, std::chrono::milliseconds grace,
+                                               const Capacity& /*capacity*/) {
     // This function cannot fail, so what makes no sense becomes the nearest thing that does.
     return std::make_unique<MemoryStore>(clock ? std::move(clock) : Clock(system_now_ms),
                                          std::max(grace, std::chrono::milliseconds{0}));

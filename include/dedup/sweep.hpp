@@ -1,0 +1,113 @@
+// What a sweep may do, and what it reports.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "dedup/record.hpp"
+
+namespace dedup {
+
+// Called now and then while a sweep runs, on its thread: how much of the work it knows of is done,
+// in bytes of the log. `total` may grow.
+using SweepProgress = std::function<void(std::uint64_t done, std::uint64_t total)>;
+
+// The limits bound how much space one sweep gives back; the next one goes on where it stopped. They
+// are looked at between groups of moved records and between segments. 0: no limit.
+struct SweepOptions {
+    bool dry_run = false;  // say what a sweep would do, and change nothing
+    // Sweep as of this time instead of the clock's. The store then has seen this time, unless it is
+    // a dry run; a time before the highest that the store has seen counts as that one.
+    std::optional<std::int64_t> now_ms = {};
+    std::chrono::milliseconds time_max{0};
+    std::uint64_t records_max = 0;  // moved
+    std::uint64_t bytes_max = 0;    // of segments given back
+    std::size_t unanswered_max = 100;
+    SweepProgress progress = {};
+    std::stop_token stop = {};  // ends the sweep early, as a limit does
+};
+
+// Streams by the state of their head.
+struct StateCounts {
+    std::uint64_t in_flight = 0;
+    std::uint64_t completed = 0;
+    std::uint64_t released = 0;
+
+    [[nodiscard]] std::uint64_t total() const { return in_flight + completed + released; }
+    [[nodiscard]] std::uint64_t& operator[](State state) {
+        return state == State::in_flight   ? in_flight
+               : state == State::completed ? completed
+                                           : released;
+    }
+    [[nodiscard]] std::uint64_t operator[](State state) const {
+        return const_cast<StateCounts&>(*this)[state];
+    }
+    StateCounts& operator+=(const StateCounts& more) {
+        in_flight += more.in_flight;
+        completed += more.completed;
+        released += more.released;
+        return *this;
+    }
+    bool operator==(const StateCounts&) const = default;
+};
+
+struct SweptNamespace {
+    std::string ns;
+    StateCounts removed;
+    StateCounts retained;
+    bool operator==(const SweptNamespace&) const = default;
+};
+
+// A claim that expired in flight: nobody said what became of the work.
+struct UnansweredClaim {
+    std::string ns;
+    std::string key;
+    std::string owner;
+    std::uint64_t claim_sequence = 0;
+    std::int64_t claimed_at_ms = 0;
+    std::int64_t expired_at_ms = 0;
+    bool operator==(const UnansweredClaim&) const = default;
+};
+
+struct SweepReport {
+    std::int64_t now_ms = 0;   // the store's time at its start; what had expired by then went
+    bool dry_run = false;      // nothing went: this is what would have
+    bool finished = true;      // false: a limit or a stop left space that the next sweep gives back
+    bool interrupted = false;  // a crash cut the sweep short; the store counted when it was opened
+
+    // What left the store, and what is still there: equal for equal histories on every store.
+    StateCounts removed;
+    StateCounts retained;
+    std::uint64_t evicted = 0;               // of removed.completed: they had not expired
+    std::vector<SweptNamespace> namespaces;  // those from which streams were removed; by name
+    // The removed claims in flight, lowest sequence first, up to SweepOptions::unanswered_max;
+    // removed.in_flight says how many there are in all.
+    std::vector<UnansweredClaim> unanswered;
+    std::optional<std::int64_t> next_expiry_ms;  // the earliest of a retained stream
+
+    // What that meant for the files. In a store without files only records_dropped counts.
+    std::uint64_t segments_scanned = 0;
+    std::uint64_t segments_dropped = 0;    // without anything left in them
+    std::uint64_t segments_compacted = 0;  // dropped after their live records had been moved
+    std::uint64_t records_scanned = 0;
+    std::uint64_t records_dropped = 0;
+    std::uint64_t records_moved = 0;
+    std::uint64_t bytes_before = 0;  // of the log
+    std::uint64_t bytes_after = 0;
+    std::uint64_t longest_pause_us = 0;  // for which appends had to wait for the sweep
+    std::uint64_t duration_us = 0;
+
+    // Of the log; 0 if moving took more room than was given back so far.
+    [[nodiscard]] std::uint64_t bytes_reclaimed() const {
+        return bytes_before > bytes_after ? bytes_before - bytes_after : 0;
+    }
+};
+
+}  // namespace dedup

@@ -55,6 +55,12 @@ struct StateCounts {
         released += more.released;
         return *this;
     }
+    StateCounts& operator-=(const StateCounts& fewer) {
+        in_flight -= fewer.in_flight;
+        completed -= fewer.completed;
+        released -= fewer.released;
+        return *this;
+    }
     bool operator==(const StateCounts&) const = default;
 };
 

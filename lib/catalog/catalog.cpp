@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "catalog/report.hpp"
 #include "env/bytes.hpp"
 
 namespace dedup {
@@ -17,6 +18,9 @@ constexpr char kMetaKey = 'm';
 constexpr char kRowKey = 's';
 constexpr char kIndexKey = 'i';
 constexpr char kFilterKey = 'f';
+constexpr char kCensusKey = 'c';
+constexpr char kSweepKey = 'w';
+constexpr char kReportKey = 'r';  // with the report's number
 
 constexpr std::size_t kSegmentKeyBytes = 1 + sizeof(std::uint64_t);
 
@@ -118,22 +122,54 @@ Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t 
     return {};
 }
 
-Result<void> add_superseded(LmdbTxn& txn, std::uint64_t id, std::uint64_t count) {
-    const std::string key = segment_key(kRowKey, id);
-    const auto bytes = txn.get(key);
+// Reads the census of a segment; nullopt if the segment is not there.
+Result<std::optional<Census>> read_census(const LmdbTxn& txn, std::uint64_t id) {
+    const auto bytes = txn.get(segment_key(kCensusKey, id));
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    if (bytes->data() == nullptr) {
+        return std::nullopt;
+    }
+    auto census = decode_census(*bytes);
+    if (!census) {
+        return std::unexpected(
+            damaged(txn.env().path(), fmt::format("the census of segment {} is not intact", id)));
+    }
+    return std::optional(std::move(*census));
+}
+
+Result<void> put_counts(LmdbTxn& txn, SegmentRow row, const Census& census) {
+    row.streams = total(census.streams);
+    row.superseded = total(census.superseded);
+    row.removed = total(census.removed);
+    if (auto done = txn.put(segment_key(kRowKey, row.id), with_checksum(row)); !done) {
+        return done;
+    }
+    return txn.put(segment_key(kCensusKey, row.id), encode_census(census));
+}
+
+// Changes the row and the census of a segment, if it is there.
+Result<void> change_counts(LmdbTxn& txn, std::uint64_t id,
+                           const std::function<void(SegmentRow&, Census&)>& change) {
+    auto census = read_census(txn, id);
+    if (!census) {
+        return std::unexpected(census.error());
+    }
+    if (!*census) {
+        return {};
+    }
+    const auto bytes = txn.get(segment_key(kRowKey, id));
     if (!bytes) {
         return std::unexpected(bytes.error());
     }
     SegmentRow row;
-    if (bytes->data() == nullptr) {
-        return {};  // the segment has gone meanwhile
-    }
     if (!read_checked(*bytes, row)) {
         return std::unexpected(
             damaged(txn.env().path(), fmt::format("the row of segment {} is not intact", id)));
     }
-    row.superseded += count;
-    return txn.put(key, with_checksum(row));
+    change(row, **census);
+    return put_counts(txn, row, **census);
 }
 
 }  // namespace
@@ -154,6 +190,9 @@ Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
     MetaValue value;
     value.meta = meta;
     auto done = txn->put({&kMetaKey, 1}, with_checksum(value));
+    if (done) {
+        done = txn->put({&kSweepKey, 1}, with_checksum(SweepState{}));
+    }
     if (done) {
         done = txn->commit();
     }
@@ -225,6 +264,10 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
         if (!filter) {
             return std::unexpected(filter.error());
         }
+        const auto census = txn->get(segment_key(kCensusKey, row.id));
+        if (!census) {
+            return std::unexpected(census.error());
+        }
         std::shared_ptr<const Segment> segment = known ? known->segment : nullptr;
         if (!segment) {
             auto opened = Segment::open(env, log, row.id);
@@ -234,13 +277,13 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
             segment = std::move(*opened);
         }
         segments.push_back({row, SealedIndex(std::move(*index), row.entries),
-                            Filter(std::move(*filter), row.entries), std::move(segment)});
+                            Filter(std::move(*filter), row.entries), *census, std::move(segment)});
     }
     return std::make_shared<const CatalogSnapshot>(std::move(*txn), std::move(segments));
 }
 
-Result<void> Catalog::add(const SegmentRow& row, std::span<const IndexEntry> entries,
-                          const std::map<std::uint64_t, std::uint64_t>& superseded) {
+Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, const Census& census,
+                          const SegmentTallies& superseded) {
     auto txn = LmdbTxn::begin(env_, true);
     if (!txn) {
         return std::unexpected(txn.error());
@@ -262,14 +305,116 @@ Result<void> Catalog::add(const SegmentRow& row, std::span<const IndexEntry> ent
         });
     }
     if (done) {
-        done = txn->put(segment_key(kRowKey, row.id), with_checksum(row));
+        row.entries = entries.size();
+        done = put_counts(*txn, row, census);
     }
-    for (const auto& [id, count] : superseded) {
+    for (const auto& [id, tally] : superseded) {
         if (done && id != row.id) {
-            done = add_superseded(*txn, id, count);
+            done = change_counts(
+                *txn, id, [&](SegmentRow&, Census& older) { dedup::add(older.superseded, tally); });
         }
     }
     return done ? txn->commit() : done;
+}
+
+Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
+                            const SweepState& state) {
+    auto txn = LmdbTxn::begin(env_, true);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
+    for (const auto& [id, found] : counted) {
+        if (done) {
+            done = change_counts(*txn, id, [&](SegmentRow& row, Census& census) {
+                row.expires_min_ms = found.expires_min_ms;
+                dedup::add(census.removed, found.removed);
+            });
+        }
+    }
+    return done ? txn->commit() : done;
+}
+
+Result<void> Catalog::drop(std::span<const std::uint64_t> ids, const SweepState& state) {
+    auto txn = LmdbTxn::begin(env_, true);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
+    for (const std::uint64_t id : ids) {
+        for (const char table : {kRowKey, kIndexKey, kFilterKey, kCensusKey}) {
+            if (done) {
+                done = txn->remove(segment_key(table, id));
+            }
+        }
+    }
+    return done ? txn->commit() : done;
+}
+
+Result<void> Catalog::keep_report(const SweepReport& report, const SweepState& state) {
+    auto txn = LmdbTxn::begin(env_, true);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
+    if (done) {
+        done = txn->put(segment_key(kReportKey, state.reports), encode_report(report));
+    }
+    if (done && state.reports > kReportsMax) {
+        done = txn->remove(segment_key(kReportKey, state.reports - kReportsMax));
+    }
+    return done ? txn->commit() : done;
+}
+
+Result<std::vector<SegmentRow>> Catalog::rows() const {
+    const auto txn = LmdbTxn::begin(env_, false);
+    return txn ? read_rows(*txn) : std::unexpected(txn.error());
+}
+
+Result<SweepState> Catalog::sweep_state() const {
+    const auto txn = LmdbTxn::begin(env_, false);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    const auto bytes = txn->get({&kSweepKey, 1});
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    SweepState state;
+    if (!read_checked(*bytes, state)) {
+        return std::unexpected(
+            damaged(env_->path(), "what it knows of sweeps is missing or not intact"));
+    }
+    return state;
+}
+
+Result<std::vector<SweepReport>> Catalog::reports() const {
+    const auto state = sweep_state();
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    const auto txn = LmdbTxn::begin(env_, false);
+    if (!txn) {
+        return std::unexpected(txn.error());
+    }
+    std::vector<SweepReport> reports;
+    for (std::uint64_t number = state->reports; number > 0 && state->reports - number < kReportsMax;
+         --number) {
+        const auto bytes = txn->get(segment_key(kReportKey, number));
+        if (!bytes) {
+            return std::unexpected(bytes.error());
+        }
+        if (bytes->data() == nullptr) {
+            continue;  // from before the catalog was rebuilt
+        }
+        auto report = decode_report(*bytes);
+        if (!report) {
+            return std::unexpected(
+                damaged(env_->path(), fmt::format("sweep report {} is not intact", number)));
+        }
+        reports.push_back(std::move(*report));
+    }
+    return reports;
 }
 
 }  // namespace dedup

@@ -9,9 +9,11 @@
 #include <span>
 #include <vector>
 
+#include "catalog/census.hpp"
 #include "catalog/filter.hpp"
 #include "catalog/lmdb_env.hpp"
 #include "catalog/sealed_index.hpp"
+#include "log/manifest.hpp"
 #include "log/segment.hpp"
 #include "log/stream_id.hpp"
 
@@ -27,30 +29,58 @@ struct CatalogMeta {
     HashSecret secret{};
 };
 
-// Streams by the state of their head; indexed by State.
-using StreamDeltas = std::array<std::int64_t, 3>;
-
 // One sealed segment. The layout on disk is this structure, followed by its checksum.
 struct SegmentRow {
     std::uint64_t id = 0;
-    std::uint64_t bytes = 0;       // exact length of the file
-    std::uint64_t records = 0;     // all versions
-    std::uint64_t entries = 0;     // streams with a record in it: the entries of its index
-    std::uint64_t superseded = 0;  // entries whose stream has a newer record in a later segment
+    std::uint64_t bytes = 0;    // exact length of the file
+    std::uint64_t records = 0;  // all versions
+    std::uint64_t entries = 0;  // streams with a record in it: the entries of its index
     std::uint64_t next_sequence = 1;
     std::int64_t time_high_ms = 0;
+    std::int64_t expires_min_ms = INT64_MAX;  // nothing in it expires before; moves up with sweeps
     std::int64_t expires_max_ms = 0;  // latest expiry of its records; INT64_MAX: one never expires
-    StreamDeltas streams{};            // what the segment added to the store's streams by state
+    // The totals of its census.
+    StateCounts streams{};
+    StateCounts superseded{};
+    StateCounts removed{};
+
+    [[nodiscard]] StateCounts live() const {
+        StateCounts live = streams;
+        live -= superseded;
+        live -= removed;
+        return live;
+    }
 
     bool operator==(const SegmentRow&) const = default;
 };
-static_assert(sizeof(SegmentRow) == 11 * 8);
+static_assert(sizeof(SegmentRow) == 17 * 8);
+
+// What the catalog knows of sweeps. The layout on disk is this structure, followed by its checksum.
+struct SweepState {
+    std::uint64_t steps = 0;    // of the last manifest that it has followed; see Manifest
+    Horizon counted;            // what this removes has been counted and reported
+    std::uint64_t evicted = 0;  // completed streams, since the store was created
+    std::int64_t last_sweep_ms = 0;
+    std::uint64_t reports = 0;  // so far; the last kReportsMax are kept
+
+    bool operator==(const SweepState&) const = default;
+};
+static_assert(sizeof(SweepState) == 7 * 8);
+
+inline constexpr std::uint64_t kReportsMax = 100;
+
+// What a count has found in one sealed segment.
+struct Counted {
+    Tally removed;
+    std::int64_t expires_min_ms = 0;
+};
 
 // A sealed segment as a snapshot shows it.
 struct SealedSegment {
     SegmentRow row;
     SealedIndex index;
     Filter filter;
+    std::string_view census;  // encoded, in the snapshot's map
     std::shared_ptr<const Segment> segment;
 };
 
@@ -98,12 +128,29 @@ class Catalog {
         return env_->version() != snapshot.version();
     }
 
-    // Adds a sealed segment in one durable transaction. `entries` are sorted by id. `superseded`
-    // says how many entries of which older segments it made old.
+    // Each of the following is one durable transaction.
     // Errors: unavailable (the map is full: let go of all snapshots and call grow), out_of_space,
-    // io. Nothing has changed then.
-    [[nodiscard]] Result<void> add(const SegmentRow& row, std::span<const IndexEntry> entries,
-                                   const std::map<std::uint64_t, std::uint64_t>& superseded);
+    // corruption, io. Nothing has changed then.
+
+    // Adds a sealed segment; the row's totals are filled in. `entries` are sorted by id.
+    // `superseded` says which streams of which older segments have a newer record in it.
+    [[nodiscard]] Result<void> add(SegmentRow row, std::span<const IndexEntry> entries,
+                                   const Census& census, const SegmentTallies& superseded);
+
+    // Adds what has been counted to the censuses of sealed segments, and takes over `state`.
+    [[nodiscard]] Result<void> count(const std::map<std::uint64_t, Counted>& counted,
+                                     const SweepState& state);
+
+    // Forgets segments, and takes over `state`.
+    [[nodiscard]] Result<void> drop(std::span<const std::uint64_t> ids, const SweepState& state);
+
+    // Keeps a report, as number state.reports, and takes over `state`.
+    [[nodiscard]] Result<void> keep_report(const SweepReport& report, const SweepState& state);
+
+    // Errors: corruption, io.
+    [[nodiscard]] Result<std::vector<SegmentRow>> rows() const;  // oldest first
+    [[nodiscard]] Result<SweepState> sweep_state() const;
+    [[nodiscard]] Result<std::vector<SweepReport>> reports() const;  // newest first
 
     // No snapshot may be alive in this process for these two.
     [[nodiscard]] Result<void> grow() { return env_->grow(); }

@@ -301,6 +301,15 @@ Result<void> LmdbTxn::put(std::string_view key, std::string_view value) {
     return {};
 }
 
+Result<void> LmdbTxn::remove(std::string_view key) {
+    MDB_val k = value_of(key);
+    if (const int rc = mdb_del(txn_, env_->database(), &k, nullptr);
+        rc != 0 && rc != MDB_NOTFOUND) {
+        return std::unexpected(put_failure(env_->path(), rc));
+    }
+    return {};
+}
+
 Result<char*> LmdbTxn::reserve(std::string_view key, std::uint64_t bytes) {
     MDB_val k = value_of(key);
     MDB_val v{bytes, nullptr};

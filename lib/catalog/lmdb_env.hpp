@@ -81,6 +81,8 @@ class LmdbTxn {
     [[nodiscard]] const LmdbEnv& env() const { return *env_; }
 
     [[nodiscard]] Result<void> put(std::string_view key, std::string_view value);
+    // Nothing happens if the key is not there.
+    [[nodiscard]] Result<void> remove(std::string_view key);
     // Gives room for a value, to be filled before the next call on this transaction.
     [[nodiscard]] Result<char*> reserve(std::string_view key, std::uint64_t bytes);
     // The value, valid until the transaction ends; a null view if there is none.

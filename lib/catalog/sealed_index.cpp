@@ -45,7 +45,7 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
         return std::nullopt;
     }
     const auto found = load<IndexEntry>(blob_.data() + offset);
-    if (found.state > static_cast<std::uint32_t>(State::released)) {
+    if (found.state() > State::released) {
         return std::nullopt;
     }
     return found;

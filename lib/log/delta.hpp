@@ -49,6 +49,9 @@ class Delta {
     [[nodiscard]] std::size_t size() const { return size_; }
     [[nodiscard]] std::size_t memory_bytes() const { return (mask_ + 1) * sizeof(IndexEntry); }
 
+    // The slots, for walking through them: an offset of 0 means empty. Growing rearranges them.
+    [[nodiscard]] std::span<const IndexEntry> slots() const { return {slots_.get(), mask_ + 1}; }
+
     // All entries, sorted by id, then sequence.
     [[nodiscard]] std::vector<IndexEntry> sorted() const;
 

@@ -35,13 +35,14 @@ std::unexpected<Error> malformed(std::string_view what) {
     return std::unexpected(Error{Code::corruption, fmt::format("malformed frame: {}", what)});
 }
 
-// 0: no predecessor; else 1 + 4 * (segments back) + state, then the offset.
+// 0: no predecessor; else 1 + 8 * (segments back) + 4 if it was swept + state, then the offset.
 void put_link(std::string& out, std::uint64_t segment, const Link& link) {
     if (link.segment == 0) {
         put_varint(out, 0);
         return;
     }
-    put_varint(out, 1 + (segment - link.segment) * 4 + static_cast<std::uint64_t>(link.state));
+    put_varint(out, 1 + (segment - link.segment) * 8 + (link.swept ? 4U : 0U) +
+                        static_cast<std::uint64_t>(link.state));
     put_varint(out, link.offset);
 }
 
@@ -54,13 +55,14 @@ bool take_link(std::string_view& in, std::uint64_t segment, Link& link) {
     if (head == 0) {
         return true;
     }
-    const std::uint64_t back = (head - 1) / 4;
+    const std::uint64_t back = (head - 1) / 8;
     const std::uint64_t state = (head - 1) % 4;
+    const bool swept = (head - 1) % 8 >= 4;
     std::uint64_t offset = 0;
     if (!take_varint(in, offset) || back >= segment || state > 2 || offset > UINT32_MAX) {
         return false;
     }
-    link = {segment - back, static_cast<std::uint32_t>(offset), static_cast<State>(state)};
+    link = {segment - back, static_cast<std::uint32_t>(offset), static_cast<State>(state), swept};
     return true;
 }
 
@@ -100,6 +102,12 @@ void add_record(std::string& out, std::uint64_t segment, const Record& record,
     if (!alone) {
         store(out.data() + length_at, static_cast<std::uint32_t>(out.size() - start));
     }
+}
+
+void add_moved(std::string& out, std::uint64_t segment, std::string_view encoded,
+               const Link& link) {
+    put_link(out, segment, link);
+    out += encoded;
 }
 
 void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::uint64_t salt,

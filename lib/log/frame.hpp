@@ -30,8 +30,10 @@ inline constexpr std::size_t kFrameBodyBytesMax = 96 * 1024 * 1024;
 static_assert(kReceiptBytesMax + kMetadataBytesMax + 64 * kLabelBytesMax < kFrameBodyBytesMax);
 
 enum class FrameKind : std::uint8_t {
-    records = 1,  // one record, or the records of an atomic batch
-    mark = 2,     // no record: the highest sequence that may have been assigned, and the time seen
+    records = 1,   // one record, or the records of an atomic batch
+    mark = 2,      // no record: the highest sequence that may have been assigned, and the time seen
+    moved = 3,     // one record that a sweep moved here, with the sequence that it always had
+    manifest = 4,  // no record: what has been swept, and which segments there are; see manifest.hpp
 };
 
 struct FrameHeader {
@@ -46,11 +48,13 @@ struct FrameHeader {
     std::uint64_t sequence = 0;  // of the first record; the others follow one by one
 };
 
-// Where a record's predecessor in its stream lies, as stored before each record in a frame.
+// Where a record's predecessor in its stream lies, as stored before each record in a frame. For a
+// moved record that is the place from which it was moved.
 struct Link {
     std::uint64_t segment = 0;  // 0: the record has no predecessor
     std::uint32_t offset = 0;
     State state = State::in_flight;
+    bool swept = false;  // the predecessor had been swept away: the stream begins anew
 
     bool operator==(const Link&) const = default;
 };
@@ -78,10 +82,15 @@ struct FrameRecord {
 // Reads the header's fields from kFrameHeaderBytes bytes. False if they cannot start a frame.
 [[nodiscard]] bool read_frame_header(const char* bytes, FrameHeader& header);
 
+// Whether a frame of this kind has records.
+[[nodiscard]] inline bool has_records(FrameKind kind) {
+    return kind == FrameKind::records || kind == FrameKind::moved;
+}
+
 // Whether this program knows frames of this version and kind.
 [[nodiscard]] inline bool known_frame(const FrameHeader& header) {
-    return header.version == kFrameVersion &&
-           (header.kind == FrameKind::records || header.kind == FrameKind::mark);
+    return header.version == kFrameVersion && header.kind >= FrameKind::records &&
+           header.kind <= FrameKind::manifest;
 }
 
 // Building a frame at the end of a buffer: begin, then add each record, then finish.
@@ -91,6 +100,9 @@ void begin_frame(std::string& out);
 // record, so this one needs no length.
 void add_record(std::string& out, std::uint64_t segment, const Record& record,
                 std::uint64_t sequence, const Link& link, bool alone);
+
+// The same for the only record of a moved frame, which is encoded already.
+void add_moved(std::string& out, std::uint64_t segment, std::string_view encoded, const Link& link);
 
 // `start` is where in `out` the frame begins, `offset` where it will lie in the segment.
 void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::uint64_t salt,

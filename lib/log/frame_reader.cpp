@@ -75,8 +75,7 @@ Result<std::optional<Frame>> FrameReader::next() {
     if (frame_checksum(segment_.salt(), frame.offset, checked) != frame.header.checksum) {
         return std::nullopt;
     }
-    if (frame.header.version != kFrameVersion ||
-        (frame.header.kind != FrameKind::records && frame.header.kind != FrameKind::mark)) {
+    if (!known_frame(frame.header)) {
         return std::unexpected(Error{
             Code::unsupported_version,
             fmt::format("{} has a frame of version {} and kind {} at offset {}, which this program "

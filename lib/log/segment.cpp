@@ -20,10 +20,6 @@ std::uint64_t header_checksum(std::string_view header) {
     return XXH3_64bits(header.data(), kSegmentChecksumAt);
 }
 
-std::uint64_t segment_salt(const SegmentHeader& header) {
-    return XXH3_64bits_withSeed(header.store_id.data(), header.store_id.size(), header.id);
-}
-
 Result<SegmentHeader> decode_segment_header(const Path& path, std::string_view bytes) {
     const auto damaged = [&](std::string_view what) {
         return std::unexpected(Error{
@@ -70,6 +66,10 @@ std::optional<std::uint64_t> segment_id(std::string_view file_name) {
         return std::nullopt;
     }
     return id;
+}
+
+std::uint64_t segment_salt(const SegmentHeader& header) {
+    return XXH3_64bits_withSeed(header.store_id.data(), header.store_id.size(), header.id);
 }
 
 std::string encode_segment_header(const SegmentHeader& header) {

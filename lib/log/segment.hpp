@@ -50,6 +50,8 @@ struct SegmentHeader {
 [[nodiscard]] std::optional<std::uint64_t> segment_id(std::string_view file_name);
 
 [[nodiscard]] std::string encode_segment_header(const SegmentHeader& header);
+// Binds the frames of a segment to it; see frame_checksum().
+[[nodiscard]] std::uint64_t segment_salt(const SegmentHeader& header);
 
 // Bytes of one frame, on the stack while they are few.
 class FrameBuffer {

@@ -29,6 +29,18 @@ Result<void> rewrite(File& file, std::uint64_t from, std::uint64_t end) {
 
 }  // namespace
 
+std::string segment_start(const SegmentHeader& header, const Manifest& manifest) {
+    std::string start = encode_segment_header(header);
+    begin_frame(start);
+    start += encode_manifest(manifest);
+    FrameHeader frame;
+    frame.kind = FrameKind::manifest;
+    frame.flushed = kSegmentHeaderBytes;
+    frame.sequence = header.next_sequence - 1;
+    finish_frame(start, kSegmentHeaderBytes, frame, segment_salt(header), kSegmentHeaderBytes);
+    return start;
+}
+
 SegmentWriter::SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
                              std::uint64_t end)
     : file_(file),
@@ -38,16 +50,18 @@ SegmentWriter::SegmentWriter(std::shared_ptr<File> file, Path path, const Segmen
       reserved_(end) {}
 
 Result<std::unique_ptr<SegmentWriter>> SegmentWriter::create(Env& env, const Path& log,
-                                                             const SegmentHeader& header) {
-    // A file gets its name only once its header is durable, so that a segment with a bad header
-    // can only be a damaged one.
+                                                             const SegmentHeader& header,
+                                                             const Manifest& manifest) {
+    // A file gets its name only once this much is durable, so that a segment with a bad header or
+    // without a manifest can only be a damaged one.
+    const std::string start = segment_start(header, manifest);
     const Path path = log / segment_file_name(header.id);
     const Path unnamed = path.string() + ".tmp";
     auto file = env.open(unnamed, OpenMode::create);
     if (!file) {
         return std::unexpected(file.error());
     }
-    auto done = (*file)->write(0, encode_segment_header(header));
+    auto done = (*file)->write(0, start);
     if (done) {
         done = (*file)->sync();
     }
@@ -61,7 +75,7 @@ Result<std::unique_ptr<SegmentWriter>> SegmentWriter::create(Env& env, const Pat
         return std::unexpected(done.error());
     }
     return std::unique_ptr<SegmentWriter>(
-        new SegmentWriter(std::move(*file), path, header, kSegmentHeaderBytes));
+        new SegmentWriter(std::move(*file), path, header, start.size()));
 }
 
 Result<std::unique_ptr<SegmentWriter>> SegmentWriter::resume(Env& env, const Path& log,

@@ -7,18 +7,24 @@
 #include <optional>
 #include <string>
 
+#include "log/manifest.hpp"
 #include "log/segment.hpp"
 
 namespace dedup {
+
+// What every segment begins with.
+[[nodiscard]] std::string segment_start(const SegmentHeader& header, const Manifest& manifest);
 
 // Collects frames in memory, writes them in one piece and flushes. One caller at a time, except
 // for sync_written().
 class SegmentWriter {
   public:
-    // Creates the segment's file durably: header and directory entry are on the disk when this
-    // returns. Errors: out_of_space and others, with nothing left under the segment's name.
+    // Creates the segment's file durably: header, first manifest and directory entry are on the
+    // disk when this returns. Errors: out_of_space and others, with nothing left under the
+    // segment's name.
     [[nodiscard]] static Result<std::unique_ptr<SegmentWriter>> create(Env& env, const Path& log,
-                                                                       const SegmentHeader& header);
+                                                                       const SegmentHeader& header,
+                                                                       const Manifest& manifest);
 
     // Goes on in an existing segment whose valid frames end at `end`: cuts off what lies beyond,
     // writes the bytes from `flushed` on again, and flushes. Writing them again is needed because

@@ -30,10 +30,33 @@ struct IndexEntry {
     StreamId id;
     std::uint64_t sequence = 0;
     std::uint32_t offset = 0;  // of the frame; never 0, where the segment header is
-    std::uint32_t state = 0;   // State of the record
+    std::uint32_t packed = 0;  // 2 bits: State of the record; above them: when it expires
+
+    [[nodiscard]] State state() const { return static_cast<State>(packed % 4); }
+    // The expiry_step() of the record's expiry.
+    [[nodiscard]] std::uint32_t expiry() const { return packed / 4; }
 
     bool operator==(const IndexEntry&) const = default;
 };
+
+// Expiries in an index are rounded down to steps of 4,096 ms, which lets 30 bits reach the year
+// 2109. All later ones, and those that never come, share the last step.
+inline constexpr std::uint32_t kExpiryLast = (1U << 30) - 1;
+
+[[nodiscard]] constexpr std::uint32_t expiry_step(std::int64_t expires_at_ms) {
+    const std::int64_t step = expires_at_ms / 4096;
+    return expires_at_ms == 0 || step > kExpiryLast ? kExpiryLast
+                                                    : static_cast<std::uint32_t>(step);
+}
+
+// The earliest expiry of a step.
+[[nodiscard]] constexpr std::int64_t expiry_step_start(std::uint32_t step) {
+    return std::int64_t{step} * 4096;
+}
+
+[[nodiscard]] constexpr std::uint32_t pack(State state, std::int64_t expires_at_ms) {
+    return expiry_step(expires_at_ms) * 4 + static_cast<std::uint32_t>(state);
+}
 static_assert(sizeof(IndexEntry) == 32);
 
 }  // namespace dedup

@@ -41,6 +41,10 @@ Error batch_too_large() {
             fmt::format("the atomic batch has more than {} bytes", kAtomicBatchBytesMax)};
 }
 
+bool begins_stream(const Link& link) {
+    return link.segment == 0 || link.swept;
+}
+
 // What makes an atomic batch impossible whatever the store holds.
 Result<void> check_atomic(std::span<const Append> batch) {
     std::set<std::pair<std::string_view, std::string_view>> streams;
@@ -64,6 +68,7 @@ Result<void> check_atomic(std::span<const Append> batch) {
 struct LogStore::Request {
     std::span<const Append> batch;
     Batch mode = Batch::each;
+    std::uint64_t& refused;  // new streams, for want of room
     std::vector<StreamId> ids;
     std::vector<Result<std::uint64_t>> results;
 };
@@ -139,6 +144,7 @@ class LogStore::Commit {
     // may have been told its sequence, which will be assigned again.
     std::vector<Result<std::uint64_t>*> lost_to_pending_;
     std::uint64_t first_sequence_;
+    std::uint64_t new_streams_ = 0;  // staged
 };
 
 Result<void> LogStore::ready_to_write() const {
@@ -173,7 +179,34 @@ Error LogStore::fail(const Error& cause) {
 }
 
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
-    Request request{batch, mode, std::vector<StreamId>(batch.size()),
+    std::uint64_t refused = 0;
+    auto results = append_once(batch, mode, refused);
+    while (refused != 0 && options_.capacity.evict_oldest) {
+        const auto made = make_room(refused);
+        if (!made || !*made) {
+            return results;
+        }
+        std::vector<std::size_t> again;
+        std::vector<Append> rest;
+        for (std::size_t i = 0; i < batch.size(); ++i) {
+            if (!results[i] && results[i].error().code == Code::out_of_space) {
+                again.push_back(i);
+                rest.push_back(batch[i]);
+            }
+        }
+        auto retried = append_once(rest, mode, refused);
+        for (std::size_t i = 0; i < again.size(); ++i) {
+            results[again[i]] = std::move(retried[i]);
+        }
+    }
+    return results;
+}
+
+// `refused` becomes the number of new streams for which there is no room; see Capacity.
+std::vector<Result<std::uint64_t>> LogStore::append_once(std::span<const Append> batch, Batch mode,
+                                                         std::uint64_t& refused) {
+    refused = 0;
+    Request request{batch, mode, refused, std::vector<StreamId>(batch.size()),
                     std::vector<Result<std::uint64_t>>(batch.size(), std::uint64_t{0})};
     const auto refuse = [&](const Error& error) {
         std::ranges::fill(request.results, std::unexpected(error));
@@ -358,17 +391,23 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
     std::uint64_t head = 0;
     if (pending != nullptr) {
         head = pending->sequence;
-        link = {store_.writer_->segment()->id(), pending->offset,
-                static_cast<State>(pending->state)};
+        link = {store_.writer_->segment()->id(), pending->offset, pending->state()};
     } else {
-        const auto found = store_.find_newest(*view_, id, probe(*view_, id), is_stream);
+        auto found = store_.find_newest(*view_, id, probe(*view_, id), is_stream);
         if (!found) {
             return std::unexpected(found.error());
         }
         if (*found) {
-            head = (*found)->entry.sequence;
-            link = {(*found)->segment->id(), (*found)->entry.offset,
-                    static_cast<State>((*found)->entry.state)};
+            const IndexEntry& entry = (*found)->entry;
+            link = {(*found)->segment->id(), entry.offset, entry.state()};
+            if (view_->horizon.may_remove(entry)) {
+                // It may have been recognised by its sequence alone.
+                if (const auto read = read_record(**found, stream, buffer); !read) {
+                    return std::unexpected(read.error());
+                }
+                link.swept = removed(*view_, **found);
+            }
+            head = link.swept ? 0 : entry.sequence;
         }
     }
     if (head != item.expected_sequence) {
@@ -384,14 +423,15 @@ void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequ
                              const Link& link, std::uint32_t offset) {
     const Record& record = request.batch[i].record;
     const IndexEntry entry{request.ids[i], sequence, offset,
-                           static_cast<std::uint32_t>(record.state())};
+                           pack(record.state(), record.expires_at_ms)};
     const bool replaces_pending =
         link.segment == store_.writer_->segment()->id() && pending_.size() != 0;
     pending_.put(entry, replaces_pending ? link.offset : 0);
     request.results[i] = sequence;
     store_.records_since_mark_ = true;
-    staged_.push_back(
-        {&request.results[i], {entry, link, record.timestamp_ms, record.expires_at_ms}});
+    new_streams_ += begins_stream(link);
+    staged_.push_back({&request.results[i],
+                       {entry, link, record.ns, record.timestamp_ms, record.expires_at_ms, false}});
 }
 
 void LogStore::Commit::add_each(Request& request, std::size_t i) {
@@ -404,6 +444,13 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
     if (!link) {
         request.results[i] = std::unexpected(link.error());
         return;
+    }
+    if (begins_stream(*link)) {
+        if (auto room = store_.room_for_stream(new_streams_); !room) {
+            ++request.refused;
+            request.results[i] = std::unexpected(room.error());
+            return;
+        }
     }
     SegmentWriter& writer = *store_.writer_;
     const auto offset = static_cast<std::uint32_t>(writer.end());
@@ -448,6 +495,14 @@ void LogStore::Commit::add_atomic(Request& request) {
         }
         return;
     }
+    if (const auto begin = std::ranges::count_if(links, begins_stream); begin != 0) {
+        const auto streams = static_cast<std::uint64_t>(begin);
+        if (auto room = store_.room_for_stream(new_streams_ + streams - 1); !room) {
+            request.refused = streams;
+            refuse(room.error());
+            return;
+        }
+    }
     SegmentWriter& writer = *store_.writer_;
     const auto offset = static_cast<std::uint32_t>(writer.end());
     const std::size_t start = writer.buffered();
@@ -485,6 +540,7 @@ void LogStore::Commit::clear() {
     staged_.clear();
     lost_to_pending_.clear();
     pending_.clear();
+    new_streams_ = 0;
 }
 
 void LogStore::Commit::finish() {
@@ -518,19 +574,21 @@ void LogStore::Commit::finish() {
         });
         newest.row.bytes = writer.end();
         store_.written_time_ms_ = newest.row.time_high_ms;
+        store_.applied_sequence_ = staged_.back().applied.entry.sequence;
     }
+    store_.streams_ += new_streams_;
     store_.saw_time(store_.written_time_ms_);
     first_sequence_ = store_.next_sequence_;
     clear();
 }
 
-// Writes a mark and flushes it, whatever the durability.
-Result<void> LogStore::write_mark(std::uint64_t sequence) {
-    const std::int64_t time_ms = now_ms();
+// Writes a frame without records and flushes it, whatever the durability. It says that no sequence
+// above `sequence` has been assigned.
+Result<void> LogStore::write_now(FrameKind kind, std::string_view body, std::uint64_t sequence) {
     const std::size_t start = writer_->buffered();
     begin_frame(writer_->buffer());
-    writer_->buffer() += mark_body(time_ms);
-    writer_->finish(start, FrameKind::mark, 0, sequence);
+    writer_->buffer() += body;
+    writer_->finish(start, kind, 0, sequence);
     if (auto reserved = writer_->reserve(); !reserved) {
         writer_->discard();
         return reserved;
@@ -542,6 +600,14 @@ Result<void> LogStore::write_mark(std::uint64_t sequence) {
     if (!done) {
         return std::unexpected(fail(done.error()));
     }
+    return {};
+}
+
+Result<void> LogStore::write_mark(std::uint64_t sequence) {
+    const std::int64_t time_ms = now_ms();
+    if (auto written = write_now(FrameKind::mark, mark_body(time_ms), sequence); !written) {
+        return written;
+    }
     records_since_mark_ = false;
     const std::lock_guard lock(view_mutex_);
     SegmentRow& row = view_->unsealed.front()->row;
@@ -549,6 +615,51 @@ Result<void> LogStore::write_mark(std::uint64_t sequence) {
     row.time_high_ms = std::max(row.time_high_ms, time_ms);
     row.next_sequence = std::max(row.next_sequence, sequence + 1);
     written_time_ms_ = row.time_high_ms;
+    return {};
+}
+
+// Puts a manifest in force, with its number of steps and its time filled in.
+Result<void> LogStore::write_manifest(Manifest manifest) {
+    const std::uint64_t sequence = std::max(next_sequence_ - 1, reserved_sequence_);
+    manifest.steps = manifest_.steps + 1;
+    manifest.time_high_ms = now_ms();
+    if (auto written = write_now(FrameKind::manifest, encode_manifest(manifest), sequence);
+        !written) {
+        return written;
+    }
+    records_since_mark_ = false;
+    const std::lock_guard lock(view_mutex_);
+    Unsealed& newest = *view_->unsealed.front();
+    newest.manifest = manifest;
+    newest.row.bytes = writer_->end();
+    newest.row.time_high_ms = std::max(newest.row.time_high_ms, manifest.time_high_ms);
+    newest.row.next_sequence = std::max(newest.row.next_sequence, sequence + 1);
+    written_time_ms_ = newest.row.time_high_ms;
+    manifest_ = std::move(manifest);
+    return {};
+}
+
+// Whether there may be one more stream besides `pending` new ones.
+Result<void> LogStore::room_for_stream(std::uint64_t pending) const {
+    const Capacity& capacity = options_.capacity;
+    if (capacity.keys_max != 0 && streams_ + pending >= capacity.keys_max) {
+        return std::unexpected(
+            Error{Code::out_of_space,
+                  fmt::format("store {} holds {} keys, and keys_max is {}", path_.string(),
+                              streams_ + pending, capacity.keys_max)});
+    }
+    if (capacity.bytes_max != 0) {
+        std::uint64_t bytes = writer_->end();
+        for (const SegmentLength& segment : manifest_.segments) {
+            bytes += segment.bytes;
+        }
+        if (bytes >= capacity.bytes_max) {
+            return std::unexpected(
+                Error{Code::out_of_space,
+                      fmt::format("the log of store {} has {} bytes, and bytes_max is {}",
+                                  path_.string(), bytes, capacity.bytes_max)});
+        }
+    }
     return {};
 }
 
@@ -613,13 +724,16 @@ Result<void> LogStore::close() {
     flusher_wakes_.notify_all();
     sealer_wakes_.notify_all();
     room_.notify_all();
+    {
+        const std::lock_guard lock(sweep_mutex_);  // a sweep ends at its next step
+    }
     for (std::thread* thread : {&flusher_, &sealer_}) {
         if (thread->joinable()) {
             thread->join();
         }
     }
     const Result<void> done = writer_ ? finish_writing() : Result<void>();
-    const std::scoped_lock locks(follow_mutex_, view_mutex_);
+    const std::scoped_lock locks(sweep_mutex_, follow_mutex_, view_mutex_);
     set_view(nullptr);
     writer_.reset();
     catalog_.reset();

@@ -46,6 +46,13 @@ Error LogStore::closed_error() const {
     return {Code::closed, fmt::format("store {} has been closed", path_.string())};
 }
 
+Error LogStore::damaged_in_catalog(const SealedSegment& sealed, std::string_view what) const {
+    return {Code::corruption,
+            fmt::format("{} of segment {} in {} is damaged; close the store and remove that "
+                        "directory: opening the store for writing rebuilds it from the log",
+                        what, sealed.row.id, catalog_path_.string())};
+}
+
 Result<ViewPtr> LogStore::view() const {
     if (ViewPtr view = readers_.view(); view && view->sealed) {
         return view;
@@ -180,7 +187,7 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
         });
         if (!found) {
             results[i] = std::unexpected(found.error());
-        } else if (*found) {
+        } else if (*found && !removed(view, **found)) {
             results[i] = to_record((*found)->record);
         }
     }
@@ -212,11 +219,18 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
     const StreamId id = locator_.id(stream);
     auto at = find_newest(**view, id, locked_probe(**view, id),
                           [&](Located& found) { return read_record(found, stream, buffer); });
+    if (at && *at && removed(**view, **at)) {
+        return versions;
+    }
     while (at && *at) {
-        versions.push_back(to_version(**at));
+        // A record that a sweep has moved links to itself at its old place.
+        if (versions.empty() || versions.back().record.sequence != (*at)->entry.sequence) {
+            versions.push_back(to_version(**at));
+        }
         const Link link = (*at)->link;
         // A predecessor in a segment that has been dropped is gone, and all before it.
-        const Segment* segment = link.segment == 0 ? nullptr : find_segment(link.segment);
+        const Segment* segment =
+            link.segment == 0 || link.swept ? nullptr : find_segment(link.segment);
         if (segment == nullptr) {
             break;
         }
@@ -240,8 +254,11 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
     return versions;
 }
 
-// Whether no newer record of the stream exists.
+// Whether no newer record of the stream exists, and no sweep has removed it.
 Result<bool> LogStore::is_head(const View& view, const Located& at) const {
+    if (removed(view, at)) {
+        return false;
+    }
     FrameBuffer buffer;
     const StreamKey stream{at.record.ns, at.record.key};
     const Candidates unsealed = locked_probe(view, at.entry.id);
@@ -271,7 +288,7 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
         if (!*frame) {
             return std::unexpected(segment.corruption(offset, "there is no valid frame"));
         }
-        if ((*frame)->header.kind != FrameKind::records) {
+        if (!has_records((*frame)->header.kind)) {
             offset = reader.offset();
             continue;
         }
@@ -290,6 +307,7 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
             Located at;
             at.segment = &segment;
             at.entry.id = locator_.id({decoded->ns, decoded->key});
+            at.entry.sequence = record.sequence;
             at.entry.offset = (*frame)->offset;
             at.record = *decoded;
             at.frame_bytes = (*frame)->bytes();
@@ -375,14 +393,6 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
     return page;
 }
 
-Result<SweepReport> LogStore::sweep(const SweepOptions& /*options*/) {
-    return std::unexpected(Error{Code::unavailable, "not built yet"});
-}
-
-Result<std::vector<SweepReport>> LogStore::sweep_history() {
-    return std::unexpected(Error{Code::unavailable, "not built yet"});
-}
-
 Result<StoreStats> LogStore::stats() {
     const auto view = view_for_reading();
     if (!view) {
@@ -392,13 +402,9 @@ Result<StoreStats> LogStore::stats() {
     for (const char byte : store_id_) {
         stats.store_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
     }
-    StreamDeltas streams{};
     std::uint64_t next_sequence = 1;
     std::int64_t time_high_ms = 0;
     const auto add = [&](const SegmentRow& row) {
-        for (std::size_t state = 0; state < streams.size(); ++state) {
-            streams[state] += row.streams[state];
-        }
         stats.records += row.records;
         stats.log_bytes += row.bytes;
         next_sequence = std::max(next_sequence, row.next_sequence);
@@ -408,6 +414,8 @@ Result<StoreStats> LogStore::stats() {
         add(sealed.row);
         ++stats.segments_sealed;
     }
+    TailNumbers tail;
+    std::shared_ptr<Catalog> catalog;
     {
         const std::lock_guard lock(view_mutex_);
         for (const auto& unsealed : (*view)->unsealed) {
@@ -417,13 +425,21 @@ Result<StoreStats> LogStore::stats() {
             stats.memory_bytes += unsealed->delta.memory_bytes();
         }
         stats.background_error = background_error_;
+        stats.sweep_error = sweep_error_;
+        tail = tail_numbers(**view);
+        catalog = catalog_;
     }
-    const auto count = [&](State state) {
-        return static_cast<std::uint64_t>(streams[static_cast<std::size_t>(state)]);
-    };
-    stats.in_flight = count(State::in_flight);
-    stats.completed = count(State::completed);
-    stats.released = count(State::released);
+    const auto streams = live_streams(**view, tail);
+    const auto sweeps =
+        catalog ? catalog->sweep_state() : Result<SweepState>(std::unexpected(closed_error()));
+    if (!streams || !sweeps) {
+        return std::unexpected(streams ? sweeps.error() : streams.error());
+    }
+    stats.in_flight = streams->in_flight;
+    stats.completed = streams->completed;
+    stats.released = streams->released;
+    stats.evicted = sweeps->evicted;
+    stats.last_sweep_ms = sweeps->last_sweep_ms;
     stats.last_sequence = next_sequence - 1;
     stats.time_high_ms = saw_time(time_high_ms);
     stats.catalog_bytes = (*view)->sealed->used_bytes();

@@ -5,12 +5,17 @@
 //   recovery.cpp  opening for writing
 //   reading.cpp   opening for reading, and following a live writer
 //   log_store.cpp lookups, histories, scans, statistics
+//   sweep.cpp     sweeping: advancing the horizon, and the report
+//   count.cpp     finding what a horizon removes
+//   reclaim.cpp   dropping and compacting segments
 //   verify.cpp    checking every frame and every catalog entry
 //
 // Locks, in the order in which they may be taken:
 //
+//   sweep_mutex_  one sweep at a time
 //   queue_mutex_  who leads the next group
 //   flush_mutex_  between the leader and the flusher of Durability::async
+//   catalog_mutex_  writing to the catalog, until the view shows it
 //   view_mutex_   the view and its rows; never held during I/O, except by a read-only store that
 //                 takes up what the writer has added
 //   readers_      what lookups read: the view, and the newest delta
@@ -46,6 +51,9 @@ struct LogStoreInternals {
     bool tolerate_damage = false;  // at the end of the log, when reading: for verification
 };
 
+// A file that only takes up room, to be removed when a sweep needs some.
+inline constexpr const char* kReserveName = "reserve";
+inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;
 // How many segments may wait to be sealed before appends wait for the sealer. A log with more of
 // them is sealed piece by piece before it opens, so that memory stays bounded.
 inline constexpr std::size_t kUnsealedMax = 4;
@@ -56,6 +64,7 @@ inline constexpr std::uint64_t kFrameBytesTypical = 128;
 struct View {
     std::vector<std::shared_ptr<Unsealed>> unsealed;  // newest first
     SnapshotPtr sealed;
+    Horizon horizon;
 };
 using ViewPtr = std::shared_ptr<const View>;
 
@@ -66,6 +75,23 @@ struct Located {
     Link link;
     RecordView record;
     std::uint64_t frame_bytes = 0;
+};
+
+// Whether a sweep has removed the stream whose head is `at`.
+[[nodiscard]] inline bool removed(const View& view, const Located& at) {
+    return view.horizon.removes(at.record.state(), at.entry.sequence, at.record.expires_at_ms);
+}
+
+// Numbers of the unsealed segments at the moment when `sequence` was the last one applied.
+struct TailNumbers {
+    struct Part {
+        std::shared_ptr<Unsealed> unsealed;
+        Tally streams;
+    };
+    std::uint64_t sequence = 0;
+    std::vector<Part> parts;    // newest first
+    SegmentTallies superseded;  // of all of them together
+    SegmentTallies reclaimed;
 };
 
 // Entries with one id in the unsealed segments. Mostly there is at most one, which needs no
@@ -115,21 +141,33 @@ class LogStore final : public StreamStore {
     Result<void> make_catalog(CatalogMeta meta);
     [[nodiscard]] Error missing_segment(std::uint64_t id) const;
     Result<std::vector<std::uint64_t>> list_segments();
-    Result<SnapshotPtr> open_catalog(const std::vector<std::uint64_t>& ids);
-    Result<void> check_segment(const Segment& segment, std::uint64_t previous_id,
-                               std::uint64_t previous_bytes) const;
+    Result<void> open_catalog();
+    [[nodiscard]] Error catalog_problem(std::string_view what) const;
+    Result<std::shared_ptr<Unsealed>> replay_segment(std::uint64_t id, std::uint64_t bytes,
+                                                     std::uint64_t& flushed);
+    Result<void> check_log(const std::vector<std::uint64_t>& ids, const Unsealed& newest) const;
+    Result<void> check_catalog(const Unsealed& newest_segment);
+    Result<SnapshotPtr> first_snapshot() const;
+    Result<void> rebuild_catalog();
     Result<void> recover(const std::vector<std::uint64_t>& ids);
+    Result<void> remove_given_up(const std::vector<std::uint64_t>& ids);
+    Result<void> replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest,
+                             SegmentTallies& reclaimed);
     Result<void> inspect_newest(const Unsealed& newest);
 
     // reading.cpp
     Result<void> follow();
-    Result<void> follow_catalog();
+    Result<void> try_open_for_reading();
+    Result<void> follow_catalog(SnapshotPtr& sealed);
     Result<void> take_up(Unsealed& newest);
-    Result<bool> follow_segments();
+    Result<std::uint64_t> next_segment(std::uint64_t previous_id, bool dropped);
+    Result<bool> follow_segments(bool dropped);
 
     // seal.cpp
     [[nodiscard]] std::uint64_t choose_segment_bytes(std::uint64_t log_bytes) const;
     Result<void> start_segment();
+    Result<Census> census_to_seal(const Unsealed& oldest);
+    Result<void> write_catalog(const std::function<Result<void>()>& write);
     Result<void> wait_for_room();
     void seal_in_background();
     Result<void> seal(const Unsealed& oldest);
@@ -137,6 +175,8 @@ class LogStore final : public StreamStore {
     [[nodiscard]] ViewPtr without_sealed(SnapshotPtr sealed) const;
 
     // append.cpp
+    std::vector<Result<std::uint64_t>> append_once(std::span<const Append> batch, Batch mode,
+                                                   std::uint64_t& refused);
     Result<void> ready_to_write() const;
     Error fail(const Error& cause);
     void run_leader(Group& group);
@@ -145,10 +185,56 @@ class LogStore final : public StreamStore {
     Result<void> flush_written();
     Result<void> reserve_sequences();
     Result<void> write_mark(std::uint64_t sequence);
+    Result<void> write_manifest(Manifest manifest);
+    Result<void> write_now(FrameKind kind, std::string_view body, std::uint64_t sequence);
     Result<void> finish_writing();
+    [[nodiscard]] Result<void> room_for_stream(std::uint64_t pending) const;
+
+    // sweep.cpp
+    Result<SweepReport> sweep_locked(const SweepOptions& options, std::uint64_t evict);
+    Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
+    Result<void> run_sweep(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
+    Result<void> advance(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
+    [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
+    Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, std::uint64_t evict) const;
+    Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
+                                           std::uint64_t count) const;
+    Result<void> set_horizon(Horizon to, TailNumbers& tail, SweepReport& report);
+    Result<void> finish_counting(const std::optional<SegmentTallies>& reclaimed);
+    Result<void> with_reserve(const std::function<Result<void>()>& work);
+    void keep_reserve() const;
+    Result<bool> make_room(std::uint64_t needed);
+
+    // count.cpp
+    struct Count;
+    using Found = std::function<Result<void>(const Located&)>;
+    [[nodiscard]] TailNumbers tail_numbers(const View& view) const;  // under view_mutex_
+    Result<void> visit_entries(const SealedSegment& sealed,
+                               const std::function<Result<void>(const IndexEntry&)>& visit) const;
+    Result<void> visit_entries(const Unsealed& unsealed,
+                               const std::function<Result<void>(const IndexEntry&)>& visit) const;
+    Result<void> read_entry(Located& at, FrameBuffer& buffer) const;
+    Result<std::optional<Located>> follow_link(const View& view, const Link& link, StreamKey stream,
+                                               FrameBuffer& buffer) const;
+    Result<bool> was_head(const View& view, const Located& at, std::uint64_t as_of) const;
+    Result<void> find_removed(const View& view, const Segment& segment, const IndexEntry& entry,
+                              const Horizon& to, std::uint64_t as_of, const Found& found) const;
+    Result<Tally> live_in_tail(const View& view, const TailNumbers& tail, std::size_t part,
+                               const Horizon& to, const Found& found) const;
+    Result<StateCounts> live_streams(const View& view, const TailNumbers& tail) const;
+    Result<void> count(Count& count) const;
+    Result<void> count_sealed(Count& count, const SealedSegment& sealed) const;
+    Result<void> count_unanswered(Count& count, const SealedSegment& sealed) const;
+    Result<void> count_tail(Count& count) const;
+    Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;
+
+    // reclaim.cpp
+    class Reclaim;
 
     // log_store.cpp
     [[nodiscard]] Error closed_error() const;
+    [[nodiscard]] Error damaged_in_catalog(const SealedSegment& sealed,
+                                           std::string_view what) const;
     [[nodiscard]] Result<ViewPtr> view() const;
     void set_view(ViewPtr view);
     [[nodiscard]] Result<ViewPtr> view_for_reading();
@@ -175,8 +261,12 @@ class LogStore final : public StreamStore {
     Locator locator_;
     StoreId store_id_{};
     std::unique_ptr<Lock> lock_;
-    std::unique_ptr<Catalog> catalog_;
+    std::shared_ptr<Catalog> catalog_;  // changed under view_mutex_ once the store is open
 
+    std::mutex sweep_mutex_;
+    SweepState sweep_state_;  // as in the catalog; guarded by sweep_mutex_
+
+    std::mutex catalog_mutex_;
     mutable std::mutex view_mutex_;
     ViewPtr view_;               // changed by set_view only
     ReaderGates<View> readers_;  // gates taken after view_mutex_; guard the newest delta
@@ -185,7 +275,11 @@ class LogStore final : public StreamStore {
     std::condition_variable sealer_wakes_;  // there is a full segment, or an end
     std::condition_variable room_;          // a segment has been sealed, or that failed
     std::string background_error_;
+    std::string sweep_error_;
     bool sealer_stops_ = false;
+    bool sealing_ = false;
+    bool counting_ = false;  // a horizon has been set and not yet counted: nothing is sealed
+    std::uint64_t applied_sequence_ = 0;  // of the last record that readers see
     std::thread sealer_;
 
     std::mutex queue_mutex_;
@@ -211,11 +305,14 @@ class LogStore final : public StreamStore {
     std::uint64_t next_sequence_ = 1;
     std::uint64_t reserved_sequence_ = 0;  // Durability::async: the last that a mark allows
     std::int64_t written_time_ms_ = 0;     // the highest time that is in the log
+    Manifest manifest_;                    // the one that holds
     bool records_since_mark_ = false;
 
     std::atomic<bool> failed_{false};
     mutable std::mutex failure_mutex_;
     std::string failure_;
+
+    std::atomic<std::uint64_t> streams_{0};  // that no sweep has removed; if keys_max is set
 
     std::uint64_t torn_bytes_dropped_ = 0;
     bool catalog_rebuilt_ = false;
@@ -243,19 +340,11 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
             }
         }
     }
-    const auto damaged = [&](const SealedSegment& sealed, std::string_view what) {
-        return std::unexpected(
-            Error{Code::corruption,
-                  std::string(what) + " of segment " + std::to_string(sealed.row.id) + " in " +
-                      catalog_path_.string() +
-                      " is damaged; close the store and remove that directory: opening the store "
-                      "for writing rebuilds it from the log"});
-    };
     const auto& segments = view.sealed->segments();
     for (auto sealed = segments.rbegin(); sealed != segments.rend(); ++sealed) {
         const Presence presence = sealed->filter.test(id);
         if (presence == Presence::damaged) {
-            return damaged(*sealed, "the filter");
+            return std::unexpected(damaged_in_catalog(*sealed, "the filter"));
         }
         if (presence == Presence::absent) {
             continue;
@@ -282,7 +371,7 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
             }
         }
         if (!position) {
-            return damaged(*sealed, "the index");
+            return std::unexpected(damaged_in_catalog(*sealed, "the index"));
         }
     }
     return std::nullopt;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "store/log_store.hpp"
@@ -16,45 +17,17 @@ constexpr int kSnapshotTries = 10;
 
 Result<void> LogStore::open_for_reading() {
     // The writer may seal, and a sweep remove, segments between the steps; then all is read again.
-    Error error;
-    std::uint64_t last_id = 0;
+    Result<void> opened;
     for (int tries = 0; tries < kSnapshotTries; ++tries) {
-        const auto ids = list_segments();
-        if (!ids) {
-            return std::unexpected(ids.error());
-        }
-        if (ids->empty()) {
-            return std::unexpected(Error{Code::invalid_argument,
-                                         fmt::format("there is no store at {}", path_.string())});
-        }
-        last_id = ids->back();
-        const auto newest = Segment::open(env_, log_path_, last_id);
-        if (!newest) {
-            error = newest.error();
-            continue;
-        }
-        store_id_ = (*newest)->header().store_id;
-        auto snapshot = open_catalog(*ids);
-        if (snapshot) {
-            auto view = std::make_shared<View>();
-            view->sealed = std::move(*snapshot);
-            set_view(std::move(view));
+        opened = try_open_for_reading();
+        if (opened || opened.error().code == Code::invalid_argument) {
             break;
         }
-        error = snapshot.error();
+        catalog_.reset();
+        next_sequence_ = 1;
     }
-    if (!view_) {
-        if (error.code == Code::corruption) {
-            error.message += "; opening the store for writing rebuilds the catalog from the log";
-        }
-        return std::unexpected(error);
-    }
-    if (auto followed = follow(); !followed) {
-        return followed;
-    }
-    if (view_->unsealed.empty() || view_->unsealed.front()->segment->id() < last_id) {
-        return std::unexpected(missing_segment(
-            view_->unsealed.empty() ? last_id + 1 : view_->unsealed.front()->segment->id() + 1));
+    if (!opened) {
+        return opened;
     }
     // Without a valid frame at the end of what was read, either the writer is just writing one,
     // or a crash tore it, or it is damaged. In the last case the frame does not become valid.
@@ -75,6 +48,54 @@ Result<void> LogStore::open_for_reading() {
     return {};
 }
 
+Result<void> LogStore::try_open_for_reading() {
+    const auto ids = list_segments();
+    if (!ids) {
+        return std::unexpected(ids.error());
+    }
+    if (ids->empty()) {
+        return std::unexpected(
+            Error{Code::invalid_argument, fmt::format("there is no store at {}", path_.string())});
+    }
+    const auto segment = Segment::open(env_, log_path_, ids->back());
+    if (!segment) {
+        return std::unexpected(segment.error());
+    }
+    store_id_ = (*segment)->header().store_id;
+    const auto needs_writer = [](Error error) {
+        if (error.code == Code::corruption) {
+            error.message += "; opening the store for writing rebuilds the catalog from the log";
+        }
+        return std::unexpected(error);
+    };
+    if (auto opened = open_catalog(); !opened) {
+        return needs_writer(opened.error());
+    }
+    std::uint64_t flushed = 0;
+    auto newest = replay_segment(ids->back(), 0, flushed);
+    if (!newest) {
+        return std::unexpected(newest.error());
+    }
+    const auto complete = check_log(*ids, **newest);
+    if (!complete && internals_.tolerate_damage && (*newest)->row.bytes == kSegmentHeaderBytes) {
+        damage_ = complete.error().message;
+    } else if (!complete) {
+        return complete;
+    } else if (auto checked = check_catalog(**newest); !checked) {
+        return needs_writer(checked.error());
+    }
+    auto snapshot = first_snapshot();
+    if (!snapshot) {
+        return needs_writer(snapshot.error());
+    }
+    // The writer may not have flushed this yet, and only what is durable may be seen.
+    if (auto synced = (*newest)->segment->file().sync(); !synced) {
+        return synced;
+    }
+    SegmentTallies reclaimed;
+    return replay_tail(std::move(*snapshot), std::move(*newest), reclaimed);
+}
+
 // Brings a read-only store up to what the writer has made durable.
 Result<void> LogStore::follow() {
     const std::lock_guard lock(follow_mutex_);
@@ -85,21 +106,45 @@ Result<void> LogStore::follow() {
         const std::lock_guard failure_lock(failure_mutex_);
         return std::unexpected(Error{Code::failed, failure_});
     }
-    if (auto done = follow_catalog(); !done) {
+    // What a sweep has moved from a segment that it then dropped is in the tail. So the catalog is
+    // read first, but shown last, together with all of the tail.
+    SnapshotPtr sealed;
+    if (auto done = follow_catalog(sealed); !done) {
         return done;
     }
     while (true) {
-        const auto more = follow_segments();
+        const auto more = follow_segments(sealed != nullptr);
         if (!more) {
             return std::unexpected(more.error());
         }
         if (!*more) {
-            return {};
+            break;
         }
     }
+    const std::lock_guard view_lock(view_mutex_);
+    if (sealed && !sealed->segments().empty() &&
+        sealed->segments().back().row.id >= view_->unsealed.front()->row.id) {
+        return {};  // the writer was too fast; the next call goes on
+    }
+    const Manifest& manifest = view_->unsealed.front()->manifest;
+    if (!sealed && manifest.horizon == view_->horizon) {
+        return {};
+    }
+    const std::shared_ptr<const View> shown =
+        sealed ? without_sealed(std::move(sealed)) : std::make_shared<View>(*view_);
+    auto after = std::make_shared<View>(*shown);
+    after->horizon = manifest.horizon;
+    std::erase_if(after->unsealed, [&](const std::shared_ptr<Unsealed>& unsealed) {
+        return unsealed != after->unsealed.front() &&
+               std::ranges::find(manifest.segments, unsealed->row.id, &SegmentLength::id) ==
+                   manifest.segments.end();
+    });
+    set_view(std::move(after));
+    return {};
 }
 
-Result<void> LogStore::follow_catalog() {
+// `sealed` becomes the catalog as it is now, if it has changed.
+Result<void> LogStore::follow_catalog(SnapshotPtr& sealed) {
     auto before = view();
     if (!before) {
         return std::unexpected(before.error());
@@ -107,20 +152,18 @@ Result<void> LogStore::follow_catalog() {
     if (!catalog_->changed_since(*(*before)->sealed)) {
         return {};
     }
-    auto sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed);
-    for (int tries = 0; !sealed && sealed.error().os_error == ENOENT && tries < kSnapshotTries;
-         ++tries) {
-        sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed);
+    auto now = catalog_->snapshot(env_, log_path_, (*before)->sealed);
+    for (int tries = 0; !now && now.error().os_error == ENOENT && tries < kSnapshotTries; ++tries) {
+        now = catalog_->snapshot(env_, log_path_, (*before)->sealed);
     }
-    if (!sealed && sealed.error().code == Code::unavailable) {
+    if (!now && now.error().code == Code::unavailable) {
         before = ViewPtr();  // lets go of the map
         return resize_catalog([&] { return catalog_->adopt_size(); });
     }
-    if (!sealed) {
-        return std::unexpected(sealed.error());
+    if (!now) {
+        return std::unexpected(now.error());
     }
-    const std::lock_guard lock(view_mutex_);
-    set_view(without_sealed(std::move(*sealed)));
+    sealed = std::move(*now);
     return {};
 }
 
@@ -142,51 +185,71 @@ Result<void> LogStore::take_up(Unsealed& newest) {
     return {};
 }
 
-// Replays what the writer has added to the newest segment, or takes up the next one. False: there
-// is nothing more.
-Result<bool> LogStore::follow_segments() {
-    // Under the lock despite the I/O: other readers of this store would have to wait anyway.
-    const std::lock_guard lock(view_mutex_);
-    Unsealed* newest = view_->unsealed.empty() ? nullptr : view_->unsealed.front().get();
-    std::uint64_t previous_id = 0;
-    std::uint64_t previous_bytes = 0;
-    if (newest != nullptr) {
-        const auto taken_up = readers_.exclusive([&] { return take_up(*newest); });
-        if (!taken_up) {
-            return std::unexpected(taken_up.error());
-        }
-        previous_id = newest->row.id;
-        previous_bytes = newest->row.bytes;
-    } else if (!view_->sealed->segments().empty()) {
-        const SegmentRow& row = view_->sealed->segments().back().row;
-        previous_id = row.id;
-        previous_bytes = row.bytes;
-    }
+// The id of the segment that follows; 0 if there is none yet. `dropped`: a sweep may have dropped
+// some in between.
+Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id, bool dropped) {
     const auto type = env_.type(log_path_ / segment_file_name(previous_id + 1));
     if (!type) {
         return std::unexpected(type.error());
     }
-    if (*type != PathType::file) {
+    if (*type == PathType::file) {
+        return previous_id + 1;
+    }
+    if (!dropped) {
+        return 0;
+    }
+    const auto ids = list_segments();
+    if (!ids) {
+        return std::unexpected(ids.error());
+    }
+    const auto next = std::ranges::upper_bound(*ids, previous_id);
+    return next == ids->end() ? 0 : *next;
+}
+
+// Replays what the writer has added to the newest segment, or takes up the next one. False: there
+// is nothing more.
+Result<bool> LogStore::follow_segments(bool dropped) {
+    // Under the lock despite the I/O: other readers of this store would have to wait anyway.
+    const std::lock_guard lock(view_mutex_);
+    Unsealed& newest = *view_->unsealed.front();
+    const auto taken_up = readers_.exclusive([&] { return take_up(newest); });
+    if (!taken_up) {
+        return std::unexpected(taken_up.error());
+    }
+    applied_sequence_ = std::max(applied_sequence_, newest.last_sequence);
+    const auto next_id = next_segment(newest.row.id, dropped);
+    if (!next_id) {
+        return std::unexpected(next_id.error());
+    }
+    if (*next_id == 0) {
         return false;
     }
-    auto next = Segment::open(env_, log_path_, previous_id + 1);
+    auto next = Segment::open(env_, log_path_, *next_id);
     if (!next) {
-        return std::unexpected(next.error());
+        // It may have been dropped just now; the catalog will say so.
+        return next.error().os_error == ENOENT ? Result<bool>(false)
+                                               : std::unexpected(next.error());
     }
-    if (newest != nullptr && (*next)->header().previous_bytes > newest->row.bytes &&
-        newest->row.bytes != finished_early_) {
+    const SegmentHeader& header = (*next)->header();
+    if (header.previous_id == newest.row.id && header.previous_bytes > newest.row.bytes &&
+        newest.row.bytes != finished_early_) {
         // The writer may have finished this segment while it was being read. Looked at once more.
-        finished_early_ = newest->row.bytes;
+        finished_early_ = newest.row.bytes;
         return true;
     }
-    if (auto checked = check_segment(**next, previous_id, previous_bytes); !checked) {
-        return std::unexpected(checked.error());
+    if (header.store_id != store_id_) {
+        return std::unexpected(
+            (*next)->corruption(kSegmentStoreIdAt, "it belongs to another store"));
+    }
+    if (header.previous_id == newest.row.id && header.previous_bytes != newest.row.bytes) {
+        return std::unexpected(newest.segment->corruption(
+            newest.row.bytes, fmt::format("it should be {} bytes long", header.previous_bytes)));
     }
     const auto file_bytes = (*next)->file().size();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
-    saw_time((*next)->header().time_high_ms);
+    saw_time(header.time_high_ms);
     auto after = std::make_shared<View>(*view_);
     after->unsealed.insert(after->unsealed.begin(),
                            std::make_shared<Unsealed>(*next, *file_bytes / kFrameBytesTypical));

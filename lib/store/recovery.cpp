@@ -150,6 +150,7 @@ Result<void> LogStore::open_for_writing() {
     if (auto synced = sync_directories(); !synced) {
         return synced;
     }
+    keep_reserve();
     try {
         sealer_ = std::thread([this] { seal_in_background(); });
         if (options_.durability == Durability::async) {
@@ -200,7 +201,7 @@ Result<void> LogStore::create_files() {
     SegmentHeader header;
     header.store_id = meta.store_id;
     header.id = 1;
-    if (const auto segment = SegmentWriter::create(env_, log_path_, header); !segment) {
+    if (const auto segment = SegmentWriter::create(env_, log_path_, header, {}); !segment) {
         return std::unexpected(segment.error());
     }
     return {};
@@ -251,8 +252,8 @@ Result<std::vector<std::uint64_t>> LogStore::list_segments() {
     return ids;
 }
 
-// Opens the catalog and takes a snapshot. Errors: corruption, if it has to be rebuilt.
-Result<SnapshotPtr> LogStore::open_catalog(const std::vector<std::uint64_t>& ids) {
+// Errors: corruption, if it has to be rebuilt.
+Result<void> LogStore::open_catalog() {
     auto catalog = Catalog::open(catalog_path_, !options_.read_only, internals_.catalog_map_bytes);
     if (!catalog) {
         const bool rebuildable =
@@ -260,129 +261,262 @@ Result<SnapshotPtr> LogStore::open_catalog(const std::vector<std::uint64_t>& ids
         return std::unexpected(rebuildable ? Error{Code::corruption, catalog.error().message}
                                            : catalog.error());
     }
-    const auto rebuild = [&](std::string_view why) {
-        return std::unexpected(
-            Error{Code::corruption, fmt::format("catalog {}: {}", catalog_path_.string(), why)});
-    };
     if ((*catalog)->meta().store_id != store_id_) {
-        return rebuild("it belongs to another store");
-    }
-    auto snapshot = (*catalog)->snapshot(env_, log_path_, nullptr);
-    if (!snapshot) {
-        // A segment that the catalog names is gone: nothing that a new catalog would mend.
-        return std::unexpected(
-            snapshot.error().os_error == ENOENT
-                ? Error{Code::io,
-                        fmt::format("{}; it is part of the log and must be restored",
-                                    snapshot.error().message),
-                        ENOENT}
-                : snapshot.error());
-    }
-    const auto& sealed = (*snapshot)->segments();
-    if (sealed.size() > ids.size()) {
-        return rebuild("it knows more segments than there are");
-    }
-    for (std::size_t i = 0; i < sealed.size(); ++i) {
-        if (sealed[i].row.id != ids[i]) {
-            return rebuild(fmt::format("it does not know segment {}", ids[i]));
-        }
-        if (auto checked = check_segment(*sealed[i].segment, i == 0 ? 0 : sealed[i - 1].row.id,
-                                         i == 0 ? 0 : sealed[i - 1].row.bytes);
-            !checked) {
-            return std::unexpected(checked.error());
-        }
+        return std::unexpected(catalog_problem("it belongs to another store"));
     }
     catalog_ = std::move(*catalog);
     locator_ = {catalog_->meta().secret, internals_.id_mask};
-    return snapshot;
-}
-
-// Checks that a segment belongs to this store and follows the one before it.
-Result<void> LogStore::check_segment(const Segment& segment, std::uint64_t previous_id,
-                                     std::uint64_t previous_bytes) const {
-    const SegmentHeader& header = segment.header();
-    if (header.store_id != store_id_) {
-        return std::unexpected(
-            segment.corruption(kSegmentStoreIdAt, "it belongs to another store"));
-    }
-    if (header.previous_id != previous_id) {
-        return std::unexpected(missing_segment(header.previous_id));
-    }
-    if (header.previous_bytes != previous_bytes) {
-        return std::unexpected(Error{
-            Code::corruption, fmt::format("{} is damaged at offset {}: it should be {} bytes long",
-                                          (log_path_ / segment_file_name(previous_id)).string(),
-                                          previous_bytes, header.previous_bytes)});
-    }
     return {};
 }
 
-Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
-    // All headers first: a damaged segment is no reason to rebuild the catalog.
-    SegmentHeader newest;
-    for (const std::uint64_t id : ids) {
+Error LogStore::catalog_problem(std::string_view what) const {
+    return {Code::corruption, fmt::format("catalog {}: {}", catalog_path_.string(), what)};
+}
+
+// Compares the catalog with the manifest that holds. A writer removes rows of segments that the
+// manifest has given up, which is what is left of a sweep that a crash cut short.
+// Errors: corruption, if it has to be rebuilt.
+Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
+    const Manifest& manifest = newest_segment.manifest;
+    const std::uint64_t newest = newest_segment.row.id;
+    const auto state = catalog_->sweep_state();
+    const auto rows = catalog_->rows();
+    if (!state || !rows) {
+        return std::unexpected(state ? rows.error() : state.error());
+    }
+    sweep_state_ = *state;
+    if (catalog_rebuilt_) {
+        return {};
+    }
+    // A sweep writes a step to the log first, and the catalog follows.
+    if (state->steps != manifest.steps && state->steps + 1 != manifest.steps) {
+        return std::unexpected(catalog_problem("it is not of the same age as the log"));
+    }
+    if (!rows->empty() && rows->back().id >= newest) {
+        return std::unexpected(Error{Code::io, missing_segment(rows->back().id + 1).message});
+    }
+    std::vector<std::uint64_t> given_up;
+    auto next = manifest.segments.begin();
+    for (const SegmentRow& row : *rows) {
+        if (next != manifest.segments.end() && *next == SegmentLength{row.id, row.bytes}) {
+            ++next;
+        } else if (state->steps != manifest.steps &&
+                   std::ranges::find(manifest.segments, row.id, &SegmentLength::id) ==
+                       manifest.segments.end()) {
+            given_up.push_back(row.id);
+        } else {
+            return std::unexpected(
+                catalog_problem(fmt::format("it does not know the log before segment {}", row.id)));
+        }
+    }
+    if (manifest.horizon != Horizon() &&
+        manifest.segments.end() - next >= static_cast<std::ptrdiff_t>(kUnsealedMax)) {
+        return std::unexpected(catalog_problem("it knows too few segments"));
+    }
+    if (given_up.empty() || options_.read_only) {
+        return {};
+    }
+    sweep_state_.steps = manifest.steps;
+    return catalog_->drop(given_up, sweep_state_);
+}
+
+Result<SnapshotPtr> LogStore::first_snapshot() const {
+    auto snapshot = catalog_->snapshot(env_, log_path_, nullptr);
+    if (!snapshot && snapshot.error().os_error == ENOENT) {
+        return std::unexpected(Error{
+            Code::io,
+            fmt::format("{}; it is part of the log and must be restored", snapshot.error().message),
+            ENOENT});
+    }
+    return snapshot;
+}
+
+// Checks that every segment of the log is there and belongs to this store.
+Result<void> LogStore::check_log(const std::vector<std::uint64_t>& ids,
+                                 const Unsealed& newest) const {
+    if (newest.row.bytes == kSegmentHeaderBytes) {
+        return std::unexpected(newest.segment->corruption(
+            kSegmentHeaderBytes, "there is no valid manifest at the segment's beginning"));
+    }
+    for (const auto& [id, bytes] : newest.manifest.segments) {
+        if (!std::ranges::binary_search(ids, id)) {
+            return std::unexpected(missing_segment(id));
+        }
         const auto segment = Segment::open(env_, log_path_, id);
         if (!segment) {
             return std::unexpected(segment.error());
         }
-        newest = (*segment)->header();
-    }
-    store_id_ = newest.store_id;
-    auto snapshot = open_catalog(ids);
-    if (!snapshot && snapshot.error().code == Code::corruption) {
-        CatalogMeta meta;
-        meta.store_id = store_id_;
-        if (auto made = make_catalog(meta); !made) {
-            return made;
+        if ((*segment)->header().store_id != store_id_) {
+            return std::unexpected(
+                (*segment)->corruption(kSegmentStoreIdAt, "it belongs to another store"));
         }
-        catalog_rebuilt_ = true;
-        snapshot = open_catalog(ids);
     }
+    return {};
+}
+
+// Opens and replays a segment, which must have `bytes` bytes of frames if that is not 0.
+Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std::uint64_t bytes,
+                                                           std::uint64_t& flushed) {
+    const auto segment = Segment::open(env_, log_path_, id);
+    if (!segment) {
+        return std::unexpected(segment.error());
+    }
+    const auto file_bytes = (*segment)->file().size();
+    if (!file_bytes) {
+        return std::unexpected(file_bytes.error());
+    }
+    const std::uint64_t room = bytes == 0 ? std::max(choose_segment_bytes(0), *file_bytes) : bytes;
+    auto unsealed = std::make_shared<Unsealed>(*segment, room / kFrameBytesTypical);
+    const auto replayed = replay(*unsealed, locator_);
+    if (!replayed) {
+        return std::unexpected(replayed.error());
+    }
+    flushed = *replayed;
+    if (bytes != 0 && unsealed->row.bytes != bytes) {
+        return std::unexpected((*segment)->corruption(
+            unsealed->row.bytes, fmt::format("it should be {} bytes long", bytes)));
+    }
+    return unsealed;
+}
+
+Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
+    const auto newest_segment = Segment::open(env_, log_path_, ids.back());
+    if (!newest_segment) {
+        return std::unexpected(newest_segment.error());
+    }
+    const SegmentHeader header = (*newest_segment)->header();
+    store_id_ = header.store_id;
+    auto opened = open_catalog();
+    if (!opened && opened.error().code != Code::corruption) {
+        return opened;
+    }
+    // The log first: a damaged or missing segment is no reason to rebuild the catalog.
+    std::uint64_t flushed = 0;
+    auto newest = replay_segment(ids.back(), 0, flushed);
+    if (!newest) {
+        return std::unexpected(newest.error());
+    }
+    if (auto complete = check_log(ids, **newest); !complete) {
+        return complete;
+    }
+    auto checked = opened ? check_catalog(**newest) : opened;
+    if (!checked && checked.error().code == Code::corruption) {
+        catalog_.reset();
+        checked = rebuild_catalog();
+        if (checked) {
+            newest = replay_segment(ids.back(), 0, flushed);  // with the new secret
+            checked = newest ? check_catalog(**newest) : std::unexpected(newest.error());
+        }
+    }
+    if (!checked) {
+        return checked;
+    }
+    manifest_ = (*newest)->manifest;
+    if (auto removed = remove_given_up(ids); !removed) {
+        return removed;
+    }
+    auto snapshot = first_snapshot();
     if (!snapshot) {
         return std::unexpected(snapshot.error());
     }
-
-    auto view = std::make_shared<View>();
-    view->sealed = std::move(*snapshot);
-    const auto& sealed = view->sealed->segments();
-    std::uint64_t previous_id = sealed.empty() ? 0 : sealed.back().row.id;
-    std::uint64_t previous_bytes = sealed.empty() ? 0 : sealed.back().row.bytes;
-    std::uint64_t flushed = 0;
-    std::uint64_t log_bytes = 0;
-    for (const SealedSegment& segment : sealed) {
-        next_sequence_ = std::max(next_sequence_, segment.row.next_sequence);
-        written_time_ms_ = std::max(written_time_ms_, segment.row.time_high_ms);
-        log_bytes += segment.row.bytes;
+    SegmentTallies reclaimed;
+    if (auto replayed = replay_tail(std::move(*snapshot), std::move(*newest), reclaimed);
+        !replayed) {
+        return replayed;
     }
-    for (std::size_t i = sealed.size(); i < ids.size(); ++i) {
-        auto segment = Segment::open(env_, log_path_, ids[i]);
-        if (!segment) {
-            return std::unexpected(segment.error());
+    if (auto inspected = inspect_newest(*view_->unsealed.front()); !inspected) {
+        return inspected;
+    }
+    auto writer =
+        SegmentWriter::resume(env_, log_path_, header, flushed, view_->unsealed.front()->row.bytes);
+    if (!writer) {
+        return std::unexpected(writer.error());
+    }
+    writer_ = std::move(*writer);
+    if (catalog_rebuilt_ || sweep_state_.counted != manifest_.horizon ||
+        sweep_state_.steps != manifest_.steps) {
+        auto counted = finish_counting(catalog_rebuilt_ ? std::optional(reclaimed) : std::nullopt);
+        if (!counted) {
+            return counted;
         }
-        if (auto checked = check_segment(**segment, previous_id, previous_bytes); !checked) {
-            return checked;
+    }
+    segment_bytes_ = choose_segment_bytes(log_bytes(*view_));
+    const auto streams = live_streams(*view_, tail_numbers(*view_));
+    if (!streams) {
+        return std::unexpected(streams.error());
+    }
+    streams_ = streams->total();
+    return {};
+}
+
+Result<void> LogStore::rebuild_catalog() {
+    CatalogMeta meta;
+    meta.store_id = store_id_;
+    if (auto made = make_catalog(meta); !made) {
+        return made;
+    }
+    catalog_rebuilt_ = true;
+    if (auto opened = open_catalog(); !opened) {
+        return opened;
+    }
+    // Until all is counted it is of no use: should this be cut short, the next opening begins anew.
+    SweepState unfinished;
+    unfinished.steps = UINT64_MAX;
+    return catalog_->count({}, unfinished);
+}
+
+// Removes the files of segments that the manifest has given up.
+Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
+    for (const std::uint64_t id : ids) {
+        if (id != ids.back() && std::ranges::find(manifest_.segments, id, &SegmentLength::id) ==
+                                    manifest_.segments.end()) {
+            if (auto removed = env_.remove(log_path_ / segment_file_name(id)); !removed) {
+                return removed;
+            }
         }
-        const auto file_bytes = (*segment)->file().size();
-        if (!file_bytes) {
-            return std::unexpected(file_bytes.error());
+    }
+    return {};
+}
+
+// Makes the view: replays the segments that the catalog does not know, and seals them if they are
+// many. `reclaimed` becomes what the replayed segments say of swept streams.
+Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest,
+                                   SegmentTallies& reclaimed) {
+    auto view = std::make_shared<View>();
+    const auto take_over = [&](const Unsealed& unsealed) {
+        next_sequence_ = std::max(next_sequence_, unsealed.row.next_sequence);
+        written_time_ms_ = std::max(written_time_ms_, unsealed.row.time_high_ms);
+        for (const auto& [id, tally] : unsealed.reclaimed) {
+            add(reclaimed[id], tally);
         }
-        const bool last = i + 1 == ids.size();
-        auto unsealed = std::make_shared<Unsealed>(
-            *segment,
-            std::max(last ? choose_segment_bytes(log_bytes) : 0, *file_bytes) / kFrameBytesTypical);
-        const auto replayed = replay(*unsealed, locator_);
-        if (!replayed) {
-            return std::unexpected(replayed.error());
+    };
+    std::uint64_t sealed_last = 0;
+    for (const SealedSegment& sealed : snapshot->segments()) {
+        next_sequence_ = std::max(next_sequence_, sealed.row.next_sequence);
+        written_time_ms_ = std::max(written_time_ms_, sealed.row.time_high_ms);
+        sealed_last = sealed.row.id;
+    }
+    view->sealed = std::move(snapshot);
+    take_over(*newest);
+    view->unsealed.push_back(newest);
+    // While a rebuilt catalog has counted nothing, nothing may seem to be removed; see seal().
+    if (!catalog_rebuilt_) {
+        view->horizon = newest->manifest.horizon;
+    }
+    const Manifest& manifest = newest->manifest;
+    for (const auto& [id, bytes] : manifest.segments) {
+        if (id <= sealed_last) {
+            continue;
         }
-        flushed = *replayed;
-        previous_id = ids[i];
-        previous_bytes = unsealed->row.bytes;
-        next_sequence_ = std::max(next_sequence_, unsealed->row.next_sequence);
-        written_time_ms_ = std::max(written_time_ms_, unsealed->row.time_high_ms);
-        log_bytes += unsealed->row.bytes;
-        view->unsealed.insert(view->unsealed.begin(), std::move(unsealed));
+        std::uint64_t flushed = 0;
+        const auto unsealed = replay_segment(id, bytes, flushed);
+        if (!unsealed) {
+            return std::unexpected(unsealed.error());
+        }
+        take_over(**unsealed);
+        view->unsealed.insert(view->unsealed.begin() + 1, *unsealed);
         set_view(view);
-        if (view->unsealed.size() > kUnsealedMax) {
+        if (view->unsealed.size() > kUnsealedMax && !options_.read_only) {
             const std::shared_ptr<Unsealed> oldest = view->unsealed.back();
             view.reset();
             if (auto done = seal(*oldest); !done) {
@@ -391,21 +525,11 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
             view = std::make_shared<View>(*view_);
         }
     }
+    view = std::make_shared<View>(*view);
+    view->horizon = view->unsealed.front()->manifest.horizon;
+    applied_sequence_ = next_sequence_ - 1;
     set_view(view);
     saw_time(written_time_ms_);
-    if (view->unsealed.empty()) {
-        return std::unexpected(missing_segment(ids.back() + 1));
-    }
-    if (auto inspected = inspect_newest(*view->unsealed.front()); !inspected) {
-        return inspected;
-    }
-    auto writer =
-        SegmentWriter::resume(env_, log_path_, newest, flushed, view->unsealed.front()->row.bytes);
-    if (!writer) {
-        return std::unexpected(writer.error());
-    }
-    writer_ = std::move(*writer);
-    segment_bytes_ = choose_segment_bytes(log_bytes);
     return {};
 }
 

@@ -66,7 +66,10 @@ Result<void> LogStore::start_segment() {
     header.previous_bytes = writer_->end();
     header.next_sequence = std::max(next_sequence_, reserved_sequence_ + 1);
     header.time_high_ms = written_time_ms_;
-    auto next = SegmentWriter::create(env_, log_path_, header);
+    Manifest manifest = manifest_;
+    manifest.time_high_ms = written_time_ms_;
+    manifest.segments.push_back({header.previous_id, header.previous_bytes});
+    auto next = SegmentWriter::create(env_, log_path_, header, manifest);
     if (!next) {
         // With the file unnamed nothing has changed, and the next append tries again. Otherwise
         // nobody knows whether a crash would leave the new segment there.
@@ -79,6 +82,9 @@ Result<void> LogStore::start_segment() {
     segment_bytes_ = choose_segment_bytes(log_bytes);
     auto newest =
         std::make_shared<Unsealed>((*next)->segment(), segment_bytes_ / kFrameBytesTypical);
+    newest->row.bytes = (*next)->end();
+    newest->manifest = manifest;
+    manifest_ = std::move(manifest);
     {
         const std::scoped_lock locks(flush_mutex_, view_mutex_);
         writer_ = std::move(*next);
@@ -93,11 +99,12 @@ Result<void> LogStore::start_segment() {
 void LogStore::seal_in_background() {
     std::unique_lock lock(view_mutex_);
     while (!sealer_stops_) {
-        if (view_->unsealed.size() < 2) {
+        if (view_->unsealed.size() < 2 || counting_) {
             sealer_wakes_.wait(lock);
             continue;
         }
         const std::shared_ptr<Unsealed> oldest = view_->unsealed.back();
+        sealing_ = true;
         lock.unlock();
         Result<void> sealed;
         try {
@@ -106,6 +113,7 @@ void LogStore::seal_in_background() {
             sealed = std::unexpected(Error{Code::failed, "there is not enough memory to seal"});
         }
         lock.lock();
+        sealing_ = false;
         background_error_ = sealed ? "" : sealed.error().message;
         room_.notify_all();
         if (!sealed) {
@@ -114,20 +122,52 @@ void LogStore::seal_in_background() {
     }
 }
 
-// Moves the index of the oldest unsealed segment from memory into the catalog.
-Result<void> LogStore::seal(const Unsealed& oldest) {
-    const std::vector<IndexEntry> entries = oldest.delta.sorted();
-    SegmentRow row = oldest.row;
-    row.entries = entries.size();
-    auto added = catalog_->add(row, entries, oldest.superseded);
-    while (!added && added.error().code == Code::unavailable) {
+// What the catalog will know of a segment's streams.
+Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
+    const auto view = this->view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    TailNumbers tail;
+    {
+        const std::lock_guard lock(view_mutex_);
+        tail = tail_numbers(**view);
+    }
+    Census census;
+    census.streams = oldest.streams;
+    if ((*view)->horizon == Horizon()) {
+        return census;  // nothing was ever swept; or recovery counts it all at its end
+    }
+    if (const auto reclaimed = tail.reclaimed.find(oldest.row.id);
+        reclaimed != tail.reclaimed.end()) {
+        census.removed = reclaimed->second;
+    }
+    const auto remove = [&](const Located& at) -> Result<void> {
+        ++counts_of(census.removed, at.record.ns)[at.record.state()];
+        return {};
+    };
+    auto counted = visit_entries(oldest, [&](const IndexEntry& entry) {
+        return find_removed(**view, *oldest.segment, entry, (*view)->horizon, tail.sequence,
+                            remove);
+    });
+    if (!counted) {
+        return std::unexpected(counted.error());
+    }
+    return census;
+}
+
+// Writes to the catalog, whose map grows when it is full, and shows readers what has changed.
+Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write) {
+    const std::lock_guard one_at_a_time(catalog_mutex_);
+    auto written = write();
+    while (!written && written.error().code == Code::unavailable) {
         if (auto grown = resize_catalog([&] { return catalog_->grow(); }); !grown) {
             return grown;
         }
-        added = catalog_->add(row, entries, oldest.superseded);
+        written = write();
     }
-    if (!added) {
-        return added;
+    if (!written) {
+        return written;
     }
     const auto before = view();
     if (!before) {
@@ -142,9 +182,21 @@ Result<void> LogStore::seal(const Unsealed& oldest) {
     return {};
 }
 
+// Moves the index of the oldest unsealed segment from memory into the catalog.
+Result<void> LogStore::seal(const Unsealed& oldest) {
+    const std::vector<IndexEntry> entries = oldest.delta.sorted();
+    const auto census = census_to_seal(oldest);
+    if (!census) {
+        return std::unexpected(census.error());
+    }
+    return write_catalog(
+        [&] { return catalog_->add(oldest.row, entries, *census, oldest.superseded); });
+}
+
 // The view with a newer snapshot, and without the segments that this one has.
 ViewPtr LogStore::without_sealed(SnapshotPtr sealed) const {
     auto after = std::make_shared<View>();
+    after->horizon = view_->horizon;
     const std::uint64_t last =
         sealed && !sealed->segments().empty() ? sealed->segments().back().row.id : 0;
     for (const auto& unsealed : view_->unsealed) {

@@ -14,19 +14,33 @@ void Unsealed::apply(const Applied& applied) {
     const Link& link = applied.link;
     const bool replaces_own = link.segment == row.id;
     delta.put(entry, replaces_own ? link.offset : 0);
-    if (link.segment != 0) {
-        --row.streams[static_cast<std::size_t>(link.state)];
-        if (!replaces_own) {
-            ++superseded[link.segment];
-        }
+    StateCounts& streams_of_ns = counts(applied.ns);
+    if (link.swept) {
+        ++counts_of(reclaimed[link.segment], applied.ns)[link.state];
+    } else if (replaces_own) {
+        --streams_of_ns[link.state];
+    } else if (link.segment != 0) {
+        ++counts_of(superseded[link.segment], applied.ns)[link.state];
     }
-    ++row.streams[entry.state];
+    ++streams_of_ns[entry.state()];
     ++row.records;
-    last_sequence = entry.sequence;
+    if (!applied.moved) {
+        last_sequence = entry.sequence;
+    }
     row.next_sequence = std::max(row.next_sequence, entry.sequence + 1);
     row.time_high_ms = std::max(row.time_high_ms, applied.timestamp_ms);
-    row.expires_max_ms = std::max(row.expires_max_ms,
-                                  applied.expires_at_ms == 0 ? INT64_MAX : applied.expires_at_ms);
+    const std::int64_t expires_ms = applied.expires_at_ms == 0 ? INT64_MAX : applied.expires_at_ms;
+    row.expires_min_ms = std::min(row.expires_min_ms, expires_ms);
+    row.expires_max_ms = std::max(row.expires_max_ms, expires_ms);
+}
+
+StateCounts& Unsealed::counts(std::string_view ns) {
+    if (last_counts_ == nullptr || last_ns_ != ns) {
+        const auto at = streams.try_emplace(std::string(ns)).first;
+        last_ns_ = at->first;
+        last_counts_ = &at->second;
+    }
+    return *last_counts_;
 }
 
 namespace {
@@ -35,7 +49,11 @@ Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Fra
     const auto damaged = [&](std::string_view what) {
         return std::unexpected(unsealed.segment->corruption(frame.offset, what));
     };
-    if (frame.header.sequence <= unsealed.last_sequence || frame.header.records == 0) {
+    const bool moved = frame.header.kind == FrameKind::moved;
+    if (frame.header.records == 0 || (moved && frame.header.records != 1)) {
+        return damaged(fmt::format("a frame of {} records", frame.header.records));
+    }
+    if (!moved && frame.header.sequence <= unsealed.last_sequence) {
         return damaged(
             fmt::format("sequence {} follows {}", frame.header.sequence, unsealed.last_sequence));
     }
@@ -59,10 +77,12 @@ Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Fra
                                        view->sequence));
         }
         unsealed.apply({{locator.id({view->ns, view->key}), record.sequence, frame.offset,
-                         static_cast<std::uint32_t>(view->state())},
+                         pack(view->state(), view->expires_at_ms)},
                         record.link,
+                        view->ns,
                         view->timestamp_ms,
-                        view->expires_at_ms});
+                        view->expires_at_ms,
+                        moved});
     }
 }
 
@@ -74,6 +94,35 @@ Result<void> apply_mark(Unsealed& unsealed, const Frame& frame) {
     unsealed.row.next_sequence = std::max(unsealed.row.next_sequence, frame.header.sequence + 1);
     unsealed.row.time_high_ms = std::max(unsealed.row.time_high_ms, *time_ms);
     return {};
+}
+
+Result<void> apply_manifest(Unsealed& unsealed, const Frame& frame) {
+    auto manifest = decode_manifest(frame);
+    if (!manifest) {
+        return std::unexpected(
+            unsealed.segment->corruption(frame.offset, manifest.error().message));
+    }
+    unsealed.manifest = std::move(*manifest);
+    SegmentRow& row = unsealed.row;
+    row.next_sequence = std::max(row.next_sequence, frame.header.sequence + 1);
+    row.time_high_ms = std::max(row.time_high_ms, unsealed.manifest.time_high_ms);
+    return {};
+}
+
+Result<void> apply_frame(Unsealed& unsealed, const Locator& locator, const Frame& frame) {
+    // A segment is made together with its first manifest, so this one is not a torn tail.
+    if (unsealed.row.bytes == kSegmentHeaderBytes && frame.header.kind != FrameKind::manifest) {
+        return std::unexpected(unsealed.segment->corruption(
+            frame.offset, "the segment does not begin with a manifest"));
+    }
+    switch (frame.header.kind) {
+        case FrameKind::mark:
+            return apply_mark(unsealed, frame);
+        case FrameKind::manifest:
+            return apply_manifest(unsealed, frame);
+        default:
+            return apply_records(unsealed, locator, frame);
+    }
 }
 
 }  // namespace
@@ -103,10 +152,7 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
         if (!*frame) {
             return flushed;
         }
-        const auto applied = (*frame)->header.kind == FrameKind::mark
-                                 ? apply_mark(unsealed, **frame)
-                                 : apply_records(unsealed, locator, **frame);
-        if (!applied) {
+        if (auto applied = apply_frame(unsealed, locator, **frame); !applied) {
             return std::unexpected(applied.error());
         }
         flushed = (*frame)->header.flushed;

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <string_view>
 
 #include "catalog/catalog.hpp"
 #include "log/delta.hpp"
@@ -28,8 +28,10 @@ struct Locator {
 struct Applied {
     IndexEntry entry;
     Link link;
+    std::string_view ns;  // lives for the call of apply() only
     std::int64_t timestamp_ms = 0;
     std::int64_t expires_at_ms = 0;
+    bool moved = false;
 };
 
 struct Unsealed {
@@ -45,9 +47,19 @@ struct Unsealed {
 
     std::shared_ptr<const Segment> segment;
     Delta delta;
-    SegmentRow row;  // as it would be sealed now; row.entries is set when it is
-    std::map<std::uint64_t, std::uint64_t> superseded;  // entries made old, by older segment
+    SegmentRow row;             // as it would be sealed now, but for row.entries and the totals
+    Manifest manifest;          // the last one in it
+    Tally streams;              // see Census
+    SegmentTallies superseded;  // streams of older segments that have a newer record in this one
+    SegmentTallies reclaimed;   // swept streams that began anew in this one, by where they had been
     std::uint64_t last_sequence = 0;  // of the newest record in it; row.next_sequence may be higher
+
+  private:
+    StateCounts& counts(std::string_view ns);
+
+    // Most appends are to the namespace of the one before.
+    std::string_view last_ns_;
+    StateCounts* last_counts_ = nullptr;
 };
 
 // Reads frames of `unsealed.segment` from unsealed.row.bytes on and applies them, up to the first

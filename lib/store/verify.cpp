@@ -85,22 +85,23 @@ void Verifier::check_records(const Segment& segment, const Frame& frame,
             problem(segment.corruption(frame.offset, decoded.error().message).message);
             continue;
         }
-        if (decoded->sequence != record.sequence || record.sequence <= last_sequence_) {
+        const bool moved = frame.header.kind == FrameKind::moved;
+        if (decoded->sequence != record.sequence || (!moved && record.sequence <= last_sequence_)) {
             problem(segment
                         .corruption(frame.offset,
                                     fmt::format("sequence {} is out of order", decoded->sequence))
                         .message);
         }
-        last_sequence_ = record.sequence;
+        last_sequence_ = std::max(last_sequence_, record.sequence);
         ++report.records;
         ++counted.records;
         if (record.link.segment != segment.id()) {
             ++counted.entries;
         }
         counted.next_sequence = std::max(counted.next_sequence, record.sequence + 1);
-        ++counted.streams[static_cast<std::size_t>(decoded->state())];
-        if (record.link.segment != 0) {
-            --counted.streams[static_cast<std::size_t>(record.link.state)];
+        ++counted.streams[decoded->state()];
+        if (record.link.segment == segment.id() && !record.link.swept) {
+            --counted.streams[record.link.state];
         }
         if (sealed != nullptr) {
             check_entry_of(segment, frame, *decoded, *sealed);
@@ -133,7 +134,7 @@ SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
         }
         ++report.frames;
         report.bytes = before + reader.offset();
-        if ((*frame)->header.kind == FrameKind::records) {
+        if (has_records((*frame)->header.kind)) {
             check_records(segment, **frame, sealed, counted);
         } else {
             counted.next_sequence = std::max(counted.next_sequence, (*frame)->header.sequence + 1);
@@ -180,7 +181,7 @@ void Verifier::check_index(const SealedSegment& sealed) {
             const auto decoded = decode_view(record.encoded);
             found = found || (decoded && record.sequence == entry->sequence &&
                               locator_.id({decoded->ns, decoded->key}) == entry->id &&
-                              static_cast<std::uint32_t>(decoded->state()) == entry->state);
+                              pack(decoded->state(), decoded->expires_at_ms) == entry->packed);
         }
         if (!found) {
             wrong(i, fmt::format("the frame at {} offset {} is not its record",
@@ -201,8 +202,7 @@ void Verifier::compare(const SegmentRow& counted, const SegmentRow& row, const P
     differs("streams with a record", counted.entries, row.entries);
     differs("as the next sequence", counted.next_sequence, row.next_sequence);
     for (const State state : {State::in_flight, State::completed, State::released}) {
-        const auto i = static_cast<std::size_t>(state);
-        differs(fmt::format("more streams {}", name(state)), counted.streams[i], row.streams[i]);
+        differs(fmt::format("streams {}", name(state)), counted.streams[state], row.streams[state]);
     }
 }
 

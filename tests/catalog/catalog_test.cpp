@@ -22,7 +22,7 @@ CatalogMeta sample_meta() {
 void make_segment(const Path& log, std::uint64_t id) {
     SegmentHeader header;
     header.id = id;
-    REQUIRE(SegmentWriter::create(posix_env(), log, header));
+    REQUIRE(SegmentWriter::create(posix_env(), log, header, {}));
 }
 
 TEST_CASE("a sealed segment is in the next snapshot and not in the one before") {
@@ -40,7 +40,9 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
         row.records = 2;
         row.entries = 2;
         const std::vector<IndexEntry> entries = {{{5, 5}, 1, 80, 1}, {{9, 9}, 2, 100, 0}};
-        REQUIRE((*catalog)->add(row, entries, {{1, 1}}));
+        Census census;
+        census.streams["ns"] = {1, 1, 0};
+        REQUIRE((*catalog)->add(row, entries, census, {{1, {{"ns", {0, 1, 0}}}}}));
     }
     CHECK((*catalog)->changed_since(**before));
     CHECK((*before)->segments().empty());
@@ -49,8 +51,10 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
     const auto& segments = (*after)->segments();
     REQUIRE(segments.size() == 2);
     CHECK(segments[0].row.id == 1);
-    CHECK(segments[0].row.superseded == 1);
-    CHECK(segments[1].row.superseded == 0);
+    CHECK(segments[0].row.streams == StateCounts{1, 1, 0});
+    CHECK(segments[0].row.superseded == StateCounts{0, 1, 0});
+    CHECK(segments[0].row.live() == StateCounts{1, 0, 0});
+    CHECK(segments[1].row.superseded == StateCounts{});
     CHECK(segments[1].index.entry(1)->sequence == 2);
     CHECK(segments[1].filter.test({9, 9}) == Presence::possible);
 }
@@ -67,7 +71,7 @@ TEST_CASE("a second opening in the process shares the environment, and reading n
     make_segment(dir.path(), 1);
     const auto snapshot = (*reader)->snapshot(posix_env(), dir.path(), nullptr);
     REQUIRE(snapshot);
-    REQUIRE((*writer)->add({.id = 1}, {}, {}));
+    REQUIRE((*writer)->add({.id = 1}, {}, {}, {}));
     CHECK((*reader)->changed_since(**snapshot));
     // The map cannot move under a reader.
     CHECK((*writer)->grow().error().code == Code::busy);

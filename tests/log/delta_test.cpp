@@ -26,7 +26,7 @@ TEST_CASE("a delta holds what a map holds, while it grows and ids collide") {
     REQUIRE(delta.size() == model.size());
     for (const auto& [name, entry] : model) {
         const IndexEntry* found =
-            delta.find(entry.id, [&](const IndexEntry& at) { return at.state == name.second; });
+            delta.find(entry.id, [&](const IndexEntry& at) { return at.packed == name.second; });
         REQUIRE(found != nullptr);
         REQUIRE(*found == entry);
     }

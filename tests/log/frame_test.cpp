@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "log/segment.hpp"
+#include "log/frame_reader.hpp"
+#include "log/manifest.hpp"
+#include "log/segment_writer.hpp"
 #include "record/codec.hpp"
 #include "support/hex.hpp"
 #include "support/temp_dir.hpp"
@@ -63,19 +65,24 @@ TEST_CASE("the segment that docs/format.md writes down is what the code writes a
 
     const TempDir dir;
     const auto segment = as_segment(dir, *documented);
-    std::string written = encode_segment_header(sample_header());
+    std::string written = segment_start(sample_header(), {});
     const std::size_t start = written.size();
     begin_frame(written);
     add_record(written, 1, sample_claim(), 1, {}, true);
     FrameHeader header;
     header.records = 1;
-    header.flushed = kSegmentHeaderBytes;
+    header.flushed = static_cast<std::uint32_t>(start);
     header.sequence = 1;
-    finish_frame(written, start, header, segment->salt(), kSegmentHeaderBytes);
+    finish_frame(written, start, header, segment->salt(), static_cast<std::uint32_t>(start));
     CHECK(to_hex(written) == to_hex(*documented));
 
+    FrameReader reader(*segment, kSegmentHeaderBytes, documented->size());
+    const auto first = reader.next();
+    REQUIRE((first && *first));
+    REQUIRE((*first)->header.kind == FrameKind::manifest);
+    CHECK(decode_manifest(**first)->segments.empty());
     FrameBuffer buffer;
-    const auto frame = segment->read_frame(kSegmentHeaderBytes, buffer);
+    const auto frame = segment->read_frame(static_cast<std::uint32_t>(start), buffer);
     REQUIRE(frame);
     FrameRecords records(*frame, 1);
     FrameRecord record;

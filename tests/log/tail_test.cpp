@@ -16,7 +16,7 @@ namespace {
 std::vector<std::uint64_t> write_groups(const TempDir& dir, int groups) {
     SegmentHeader header;
     header.id = 1;
-    auto writer = SegmentWriter::create(posix_env(), dir.path(), header);
+    auto writer = SegmentWriter::create(posix_env(), dir.path(), header, {});
     REQUIRE(writer);
     std::vector<std::uint64_t> starts;
     std::uint64_t sequence = 1;

@@ -1,0 +1,87 @@
+#include "catalog/report.hpp"
+
+#include <array>
+
+#include "catalog/value_codec.hpp"
+
+namespace dedup {
+namespace {
+
+// The plain numbers of a report, in the order of the format.
+constexpr std::array kNumbers = {
+    &SweepReport::evicted,          &SweepReport::segments_scanned,
+    &SweepReport::segments_dropped, &SweepReport::segments_compacted,
+    &SweepReport::records_scanned,  &SweepReport::records_dropped,
+    &SweepReport::records_moved,    &SweepReport::bytes_before,
+    &SweepReport::bytes_after,      &SweepReport::longest_pause_us,
+    &SweepReport::duration_us,
+};
+
+}  // namespace
+
+std::string encode_report(const SweepReport& report) {
+    ValueWriter writer;
+    writer.signed_number(report.now_ms);
+    writer.number((report.finished ? 1U : 0U) | (report.interrupted ? 2U : 0U));
+    writer.counts(report.removed);
+    writer.counts(report.retained);
+    // Seen from the format, no next expiry is 0, which no record has.
+    writer.signed_number(report.next_expiry_ms.value_or(0));
+    for (const auto number : kNumbers) {
+        writer.number(report.*number);
+    }
+    writer.number(report.namespaces.size());
+    for (const SweptNamespace& swept : report.namespaces) {
+        writer.text(swept.ns);
+        writer.counts(swept.removed);
+        writer.counts(swept.retained);
+    }
+    writer.number(report.unanswered.size());
+    for (const UnansweredClaim& claim : report.unanswered) {
+        writer.text(claim.ns);
+        writer.text(claim.key);
+        writer.text(claim.owner);
+        writer.number(claim.claim_sequence);
+        writer.signed_number(claim.claimed_at_ms);
+        writer.signed_number(claim.expired_at_ms);
+    }
+    return writer.finish();
+}
+
+Result<SweepReport> decode_report(std::string_view bytes) {
+    ValueReader reader(bytes);
+    SweepReport report;
+    report.now_ms = reader.signed_number();
+    const std::uint64_t flags = reader.number();
+    report.finished = (flags & 1U) != 0;
+    report.interrupted = (flags & 2U) != 0;
+    report.removed = reader.counts();
+    report.retained = reader.counts();
+    if (const std::int64_t next = reader.signed_number(); next != 0) {
+        report.next_expiry_ms = next;
+    }
+    for (const auto number : kNumbers) {
+        report.*number = reader.number();
+    }
+    for (std::uint64_t left = reader.number(); left > 0 && reader.good(); --left) {
+        SweptNamespace& swept = report.namespaces.emplace_back();
+        swept.ns = reader.text();
+        swept.removed = reader.counts();
+        swept.retained = reader.counts();
+    }
+    for (std::uint64_t left = reader.number(); left > 0 && reader.good(); --left) {
+        UnansweredClaim& claim = report.unanswered.emplace_back();
+        claim.ns = reader.text();
+        claim.key = reader.text();
+        claim.owner = reader.text();
+        claim.claim_sequence = reader.number();
+        claim.claimed_at_ms = reader.signed_number();
+        claim.expired_at_ms = reader.signed_number();
+    }
+    if (!reader.finished()) {
+        return std::unexpected(Error{Code::corruption, "a sweep report is not intact"});
+    }
+    return report;
+}
+
+}  // namespace dedup

@@ -1,0 +1,542 @@
+// Finding what a horizon removes.
+//
+// A stream is removed if its head was, at the moment when the horizon was set, behind it. Appends
+// go on while that is counted, and some begin such streams anew. So all is counted as of a
+// sequence: a stream's head then was the newest of its records with no higher one, and the links of
+// those with higher ones lead to it.
+
+#include <algorithm>
+
+#include "store/count.hpp"
+#include "store/log_store.hpp"
+
+namespace dedup {
+namespace {
+
+// How much of the newest delta is looked at before appends may go on.
+constexpr std::size_t kSlotsAtOnce = 4096;
+
+}  // namespace
+
+TailNumbers LogStore::tail_numbers(const View& view) const {
+    TailNumbers tail;
+    tail.sequence = applied_sequence_;
+    for (const auto& unsealed : view.unsealed) {
+        tail.parts.push_back({unsealed, unsealed->streams});
+        for (const auto& [id, tally] : unsealed->superseded) {
+            add(tail.superseded[id], tally);
+        }
+        for (const auto& [id, tally] : unsealed->reclaimed) {
+            add(tail.reclaimed[id], tally);
+        }
+    }
+    return tail;
+}
+
+// Calls visit for each entry, until it fails.
+Result<void> LogStore::visit_entries(
+    const SealedSegment& sealed,
+    const std::function<Result<void>(const IndexEntry&)>& visit) const {
+    for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {
+        if (i % kSlotsAtOnce == 0 && closed_) {
+            return std::unexpected(closed_error());
+        }
+        const auto entry = sealed.index.entry(i);
+        if (!entry) {
+            return std::unexpected(damaged_in_catalog(sealed, "the index"));
+        }
+        if (auto done = visit(*entry); !done) {
+            return done;
+        }
+    }
+    return {};
+}
+
+// The same for a delta that may be growing. An entry that is put in while this runs may be left
+// out.
+Result<void> LogStore::visit_entries(
+    const Unsealed& unsealed, const std::function<Result<void>(const IndexEntry&)>& visit) const {
+    std::vector<IndexEntry> entries;
+    std::size_t size = 0;
+    for (std::size_t at = 0; at == 0 || at < size; at += kSlotsAtOnce) {
+        readers_.shared([&] {
+            const auto slots = unsealed.delta.slots();
+            if (slots.size() != size) {
+                // It has grown, which has rearranged it.
+                size = slots.size();
+                at = 0;
+                entries.clear();
+            }
+            for (const IndexEntry& entry : slots.subspan(at, std::min(kSlotsAtOnce, size - at))) {
+                if (entry.offset != 0) {
+                    entries.push_back(entry);
+                }
+            }
+        });
+        if (closed_) {
+            return std::unexpected(closed_error());
+        }
+    }
+    for (const IndexEntry& entry : entries) {
+        if (auto done = visit(entry); !done) {
+            return done;
+        }
+    }
+    return {};
+}
+
+// Fills in the record of at.entry, which names it by its sequence.
+Result<void> LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
+    const auto frame = at.segment->read_frame(at.entry.offset, buffer);
+    if (!frame) {
+        return std::unexpected(frame.error());
+    }
+    FrameRecords records(*frame, at.segment->id());
+    FrameRecord record;
+    for (auto more = records.next(record); more && *more; more = records.next(record)) {
+        if (record.sequence != at.entry.sequence) {
+            continue;
+        }
+        const auto decoded = decode_view(record.encoded);
+        if (!decoded) {
+            return std::unexpected(
+                at.segment->corruption(at.entry.offset, decoded.error().message));
+        }
+        at.record = *decoded;
+        at.link = record.link;
+        at.frame_bytes = frame->bytes();
+        return {};
+    }
+    return std::unexpected(at.segment->corruption(
+        at.entry.offset, "the frame does not have the record that an index says"));
+}
+
+// The record of `stream` that a link leads to; nullopt if it is not there any more.
+Result<std::optional<Located>> LogStore::follow_link(const View& view, const Link& link,
+                                                     StreamKey stream, FrameBuffer& buffer) const {
+    Located at;
+    for (const auto& unsealed : view.unsealed) {
+        if (unsealed->segment->id() == link.segment) {
+            at.segment = unsealed->segment.get();
+        }
+    }
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        if (sealed.row.id == link.segment) {
+            at.segment = sealed.segment.get();
+        }
+    }
+    if (at.segment == nullptr) {
+        return std::nullopt;
+    }
+    at.entry.offset = link.offset;
+    const auto read = read_record(at, stream, buffer);
+    if (!read) {
+        return std::unexpected(read.error());
+    }
+    if (!*read) {
+        return std::unexpected(
+            at.segment->corruption(link.offset, "a link to it comes from another stream"));
+    }
+    return at;
+}
+
+// Whether `at` was its stream's head when `as_of` was the last sequence.
+Result<bool> LogStore::was_head(const View& view, const Located& at, std::uint64_t as_of) const {
+    FrameBuffer buffer;
+    const StreamKey stream{at.record.ns, at.record.key};
+    const auto is_at = [&](const Located& other) {
+        return other.segment == at.segment && other.entry.offset == at.entry.offset;
+    };
+    auto newest = find_newest(
+        view, at.entry.id, locked_probe(view, at.entry.id), [&](Located& found) -> Result<bool> {
+            return is_at(found) ? Result<bool>(true) : read_record(found, stream, buffer);
+        });
+    while (newest && *newest && !is_at(**newest) && (*newest)->entry.sequence > as_of &&
+           (*newest)->link.segment != 0) {
+        newest = follow_link(view, (*newest)->link, stream, buffer);
+    }
+    if (!newest) {
+        return std::unexpected(newest.error());
+    }
+    return *newest && is_at(**newest);
+}
+
+// Calls found(head) if the stream of `entry` was removed by `to`, and its head as of `as_of` lies
+// in `segment`.
+Result<void> LogStore::find_removed(const View& view, const Segment& segment,
+                                    const IndexEntry& entry, const Horizon& to, std::uint64_t as_of,
+                                    const Found& found) const {
+    const bool newer = entry.sequence > as_of;
+    if (!newer && !to.may_remove(entry)) {
+        return {};
+    }
+    FrameBuffer buffer;
+    Located at;
+    at.segment = &segment;
+    at.entry = entry;
+    if (auto read = read_entry(at, buffer); !read) {
+        return read;
+    }
+    FrameBuffer older;
+    if (newer) {
+        const std::string ns(at.record.ns);
+        const std::string key(at.record.key);
+        while (at.entry.sequence > as_of) {
+            // Once it leads to another segment, it is found there.
+            if (at.link.segment != segment.id()) {
+                return {};
+            }
+            const auto previous = follow_link(view, at.link, {ns, key}, older);
+            if (!previous) {
+                return std::unexpected(previous.error());
+            }
+            if (!*previous) {
+                return {};
+            }
+            at = **previous;
+        }
+        at.entry.id = entry.id;
+    }
+    if (!to.removes(at.record.state(), at.entry.sequence, at.record.expires_at_ms)) {
+        return {};
+    }
+    if (!newer) {
+        const auto head = was_head(view, at, as_of);
+        if (!head) {
+            return std::unexpected(head.error());
+        }
+        if (!*head) {
+            return {};
+        }
+    }
+    return found(at);
+}
+
+// The streams of an unsealed segment that `to` leaves. `found` gets those that it removes, whether
+// now or earlier, but for those that have begun anew.
+Result<Tally> LogStore::live_in_tail(const View& view, const TailNumbers& tail, std::size_t part,
+                                     const Horizon& to, const Found& found) const {
+    const Unsealed& unsealed = *tail.parts[part].unsealed;
+    Census census;
+    census.streams = tail.parts[part].streams;
+    const std::uint64_t id = unsealed.segment->id();
+    if (const auto at = tail.superseded.find(id); at != tail.superseded.end()) {
+        census.superseded = at->second;
+    }
+    if (const auto at = tail.reclaimed.find(id); at != tail.reclaimed.end()) {
+        census.removed = at->second;
+    }
+    if (to == Horizon()) {
+        return census.live();
+    }
+    const auto count = [&](const Located& at) -> Result<void> {
+        ++counts_of(census.removed, at.record.ns)[at.record.state()];
+        return found ? found(at) : Result<void>();
+    };
+    auto done = visit_entries(unsealed, [&](const IndexEntry& entry) {
+        return find_removed(view, *unsealed.segment, entry, to, tail.sequence, count);
+    });
+    if (!done) {
+        return std::unexpected(done.error());
+    }
+    return census.live();
+}
+
+Result<StateCounts> LogStore::live_streams(const View& view, const TailNumbers& tail) const {
+    StateCounts sum;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        sum += sealed.row.live();
+        if (const auto at = tail.superseded.find(sealed.row.id); at != tail.superseded.end()) {
+            sum -= total(at->second);
+        }
+    }
+    for (std::size_t part = 0; part < tail.parts.size(); ++part) {
+        const auto live = live_in_tail(view, tail, part, view.horizon, {});
+        if (!live) {
+            return std::unexpected(live.error());
+        }
+        sum += total(*live);
+    }
+    return sum;
+}
+
+// Notes a stream that is removed now.
+Result<void> LogStore::Count::remove(const Located& at) {
+    const RecordView& record = at.record;
+    ++counts_of(removed, record.ns)[record.state()];
+    ++report.records_scanned;
+    // A stream that has expired too was not evicted.
+    report.evicted += record.expires_at_ms == 0 || record.expires_at_ms >= to.expired_before_ms;
+    if (record.state() == State::in_flight) {
+        unanswered.offer(at);
+    }
+    return {};
+}
+
+// Keeps the claims with the lowest sequences.
+void LogStore::Count::Unanswered::offer(const Located& at) {
+    if (!wants(at.entry.sequence)) {
+        return;
+    }
+    const RecordView& record = at.record;
+    claims.emplace(
+        at.entry.sequence,
+        UnansweredClaim{std::string(record.ns), std::string(record.key), std::string(record.owner),
+                        record.claim_sequence, record.timestamp_ms, record.expires_at_ms});
+    if (claims.size() > claims_max) {
+        claims.erase(std::prev(claims.end()));
+    }
+}
+
+// A segment in which all has expired is counted by its census alone, but for the claims in flight,
+// which are to be listed.
+Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) const {
+    const std::uint64_t id = sealed.row.id;
+    auto census = decode_census(sealed.census);
+    if (!census) {
+        return std::unexpected(damaged_in_catalog(sealed, "the census"));
+    }
+    if (const auto at = count.tail.superseded.find(id); at != count.tail.superseded.end()) {
+        add(census->superseded, at->second);
+    }
+    Tally live = census->live();
+    const bool all = sealed.row.expires_max_ms < count.to.expired_before_ms;
+    const bool some = sealed.row.expires_min_ms < count.to.expired_before_ms ||
+                      count.to.evicted_before > count.from.evicted_before;
+    if (count.to == count.from || total(live).total() == 0 || !some) {
+        add(count.retained, live);
+        return {};
+    }
+    ++count.report.segments_scanned;
+    Counted& counted = count.counted[id];
+    if (all) {
+        counted.expires_min_ms = INT64_MAX;
+        counted.removed = std::move(live);
+        add(count.removed, counted.removed);
+        return total(counted.removed).in_flight == 0 ? Result<void>()
+                                                     : count_unanswered(count, sealed);
+    }
+    counted.expires_min_ms = INT64_MAX;
+    const auto remove = [&](const Located& at) {
+        if (count.from.removes(at.record.state(), at.entry.sequence, at.record.expires_at_ms)) {
+            return Result<void>();
+        }
+        ++counts_of(counted.removed, at.record.ns)[at.record.state()];
+        return count.remove(at);
+    };
+    auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
+        if (!count.to.surely_removes(entry) && entry.expiry() != kExpiryLast) {
+            counted.expires_min_ms =
+                std::min(counted.expires_min_ms, expiry_step_start(entry.expiry()));
+        }
+        if (count.from.surely_removes(entry)) {
+            return {};
+        }
+        return find_removed(count.view, *sealed.segment, entry, count.to, count.as_of, remove);
+    });
+    if (!done) {
+        return done;
+    }
+    if (count.reclaimed != nullptr) {
+        if (const auto at = count.reclaimed->find(id); at != count.reclaimed->end()) {
+            add(counted.removed, at->second);
+        }
+    }
+    for (const auto& [ns, counts] : counted.removed) {
+        counts_of(live, ns) -= counts;
+    }
+    add(count.retained, live);
+    return {};
+}
+
+Result<void> LogStore::count_unanswered(Count& count, const SealedSegment& sealed) const {
+    return visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
+        if (entry.state() != State::in_flight || !count.unanswered.wants(entry.sequence) ||
+            count.from.surely_removes(entry)) {
+            return {};
+        }
+        return find_removed(count.view, *sealed.segment, entry, count.to, count.as_of,
+                            [&](const Located& at) {
+                                if (!count.from.removes(at.record.state(), at.entry.sequence,
+                                                        at.record.expires_at_ms)) {
+                                    count.unanswered.offer(at);
+                                }
+                                return Result<void>();
+                            });
+    });
+}
+
+Result<void> LogStore::count_tail(Count& count) const {
+    const auto remove = [&](const Located& at) {
+        return count.from.removes(at.record.state(), at.entry.sequence, at.record.expires_at_ms)
+                   ? Result<void>()
+                   : count.remove(at);
+    };
+    const bool now = count.as_of == count.tail.sequence;
+    for (std::size_t part = 0; part < count.tail.parts.size(); ++part) {
+        const Unsealed& unsealed = *count.tail.parts[part].unsealed;
+        ++count.report.segments_scanned;
+        const auto live =
+            live_in_tail(count.view, count.tail, part, count.to, now ? Found(remove) : Found());
+        if (!live) {
+            return std::unexpected(live.error());
+        }
+        add(count.retained, *live);
+        if (now) {
+            continue;
+        }
+        // What a count that was cut short had to count then.
+        auto done = visit_entries(unsealed, [&](const IndexEntry& entry) {
+            return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
+                                remove);
+        });
+        if (!done) {
+            return done;
+        }
+    }
+    return {};
+}
+
+// Counts what count.to removes and count.from did not.
+Result<void> LogStore::count(Count& count) const {
+    for (const SealedSegment& sealed : count.view.sealed->segments()) {
+        if (auto done = count_sealed(count, sealed); !done) {
+            return done;
+        }
+    }
+    if (auto done = count_tail(count); !done) {
+        return done;
+    }
+    SweepReport& report = count.report;
+    report.removed = total(count.removed);
+    report.retained = total(count.retained);
+    for (const auto& [ns, counts] : count.removed) {
+        if (counts.total() != 0) {
+            report.namespaces.push_back({ns, counts, counts_of(count.retained, ns)});
+        }
+    }
+    for (auto& [sequence, claim] : count.unanswered.claims) {
+        report.unanswered.push_back(std::move(claim));
+    }
+    const auto next = next_expiry(count.view, count.to);
+    if (!next) {
+        return std::unexpected(next.error());
+    }
+    report.next_expiry_ms = *next;
+    return {};
+}
+
+namespace {
+
+// The entries of a segment that seem to expire first, a few at a time: in the order of expiry step
+// and sequence, which no two entries share.
+class Earliest {
+  public:
+    static constexpr std::size_t kEntries = 1024;
+
+    void offer(const IndexEntry& entry) {
+        if (entry.expiry() == kExpiryLast || !(after_ < key(entry))) {
+            return;
+        }
+        entries_.push_back(entry);
+        if (entries_.size() == 2 * kEntries) {
+            cut();
+        }
+    }
+    // The next ones, in order.
+    [[nodiscard]] std::vector<IndexEntry> take() {
+        cut();
+        std::ranges::sort(entries_, {}, key);
+        if (!entries_.empty()) {
+            after_ = key(entries_.back());
+        }
+        return std::exchange(entries_, {});
+    }
+
+  private:
+    using Key = std::pair<std::uint32_t, std::uint64_t>;
+    static Key key(const IndexEntry& entry) { return {entry.expiry(), entry.sequence}; }
+    void cut() {
+        if (entries_.size() > kEntries) {
+            std::ranges::nth_element(entries_, entries_.begin() + kEntries, {}, key);
+            entries_.resize(kEntries);
+        }
+    }
+
+    std::vector<IndexEntry> entries_;
+    Key after_{0, 0};
+};
+
+}  // namespace
+
+// The earliest expiry of a stream that `horizon` leaves. Segments are looked through in the order
+// in which something in them may expire, until none can expire sooner.
+Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
+                                                          const Horizon& horizon) const {
+    using Visit = std::function<Result<void>(const IndexEntry&)>;
+    struct Part {
+        std::int64_t bound;
+        const Segment* segment;
+        std::function<Result<void>(const Visit&)> visit;
+    };
+    std::vector<Part> parts;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        if (sealed.row.expires_max_ms < horizon.expired_before_ms) {
+            continue;
+        }
+        parts.push_back({sealed.row.expires_min_ms, sealed.segment.get(),
+                         [&](const Visit& visit) { return visit_entries(sealed, visit); }});
+    }
+    {
+        const std::lock_guard lock(view_mutex_);
+        for (const auto& unsealed : view.unsealed) {
+            parts.push_back({unsealed->row.expires_min_ms, unsealed->segment.get(),
+                             [&](const Visit& visit) { return visit_entries(*unsealed, visit); }});
+        }
+    }
+    std::ranges::sort(parts, {}, &Part::bound);
+    std::int64_t best = INT64_MAX;
+    for (const Part& part : parts) {
+        Earliest earliest;
+        for (bool more = part.bound < best; more;) {
+            auto visited = part.visit([&](const IndexEntry& entry) {
+                if (!horizon.surely_removes(entry)) {
+                    earliest.offer(entry);
+                }
+                return Result<void>();
+            });
+            if (!visited) {
+                return std::unexpected(visited.error());
+            }
+            const std::vector<IndexEntry> entries = earliest.take();
+            more = entries.size() == Earliest::kEntries;
+            for (const IndexEntry& entry : entries) {
+                if (expiry_step_start(entry.expiry()) >= best) {
+                    more = false;
+                    break;
+                }
+                FrameBuffer buffer;
+                Located at;
+                at.segment = part.segment;
+                at.entry = entry;
+                if (auto read = read_entry(at, buffer); !read) {
+                    return std::unexpected(read.error());
+                }
+                if (at.record.expires_at_ms >= best ||
+                    horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
+                    continue;
+                }
+                const auto head = was_head(view, at, UINT64_MAX);
+                if (!head) {
+                    return std::unexpected(head.error());
+                }
+                if (*head) {
+                    best = at.record.expires_at_ms;
+                }
+            }
+        }
+    }
+    return best == INT64_MAX ? std::nullopt : std::optional(best);
+}
+
+}  // namespace dedup

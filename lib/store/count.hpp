@@ -1,0 +1,41 @@
+// What a count looks for, and what it finds.
+#pragma once
+
+#include <cstdint>
+#include <map>
+
+#include "store/log_store.hpp"
+
+namespace dedup {
+
+struct LogStore::Count {
+    // Claims in flight to be listed, by sequence.
+    struct Unanswered {
+        std::size_t claims_max = 0;
+        std::map<std::uint64_t, UnansweredClaim> claims;
+
+        [[nodiscard]] bool wants(std::uint64_t sequence) const {
+            return claims.size() < claims_max ||
+                   (claims_max != 0 && sequence < claims.rbegin()->first);
+        }
+        void offer(const Located& at);
+    };
+
+    const View& view;
+    const TailNumbers& tail;
+    Horizon from;  // what this removes has been counted before
+    Horizon to;
+    std::uint64_t as_of = 0;  // the last sequence when `to` was set
+    // Set while the catalog is rebuilt, where nothing has been counted: streams that had been swept
+    // and have begun anew since, by the segment where they had been.
+    const SegmentTallies* reclaimed = nullptr;
+    SweepReport& report;
+    Unanswered unanswered = {};
+    std::map<std::uint64_t, Counted> counted = {};
+    Tally removed = {};
+    Tally retained = {};
+
+    Result<void> remove(const Located& at);
+};
+
+}  // namespace dedup

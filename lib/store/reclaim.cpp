@@ -1,0 +1,425 @@
+#include "store/reclaim.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "log/frame_reader.hpp"
+
+namespace dedup {
+namespace {
+
+// Moved together, while appends wait: as much as a small group of them.
+constexpr std::size_t kMovedAtOnce = 64;
+constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
+// A tail of less garbage than this, or than this part of a segment, is left alone.
+constexpr std::uint64_t kTailBytesMin = 1024 * 1024;
+constexpr std::uint64_t kTailShare = 4;
+// What will have expired altogether within this part of its age is not worth moving.
+constexpr std::int64_t kSoonShare = 4;
+
+// Whether less than half of the records are live.
+bool mostly_garbage(std::uint64_t live, std::uint64_t records) {
+    return live * 2 < records;
+}
+
+std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                          std::chrono::steady_clock::now() - start)
+                                          .count());
+}
+
+}  // namespace
+
+LogStore::Reclaim::Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report)
+    : store_(store), options_(options), report_(report) {}
+
+bool LogStore::Reclaim::at_limit() const {
+    return options_.stop.stop_requested() || store_.closed_ ||
+           (options_.time_max.count() > 0 &&
+            std::chrono::steady_clock::now() - start_ >= options_.time_max) ||
+           (options_.records_max != 0 && report_.records_moved >= options_.records_max) ||
+           (options_.bytes_max != 0 && bytes_ >= options_.bytes_max);
+}
+
+bool LogStore::Reclaim::worth_compacting(const SealedSegment& sealed, std::uint64_t live) const {
+    const std::int64_t age_ms = report_.now_ms - sealed.segment->header().time_high_ms;
+    return mostly_garbage(live, sealed.row.records) &&
+           sealed.row.expires_max_ms - report_.now_ms > age_ms / kSoonShare;
+}
+
+// The segments to drop, oldest first. `counted` is what the catalog does not know yet.
+std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
+    const View& view, const TailNumbers& tail, const Horizon& horizon,
+    const std::map<std::uint64_t, Counted>& counted) const {
+    std::vector<Candidate> found;
+    bool older_may_show = false;  // an older segment that stays has something that is not removed
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        StateCounts live = sealed.row.live();
+        if (const auto at = tail.superseded.find(sealed.row.id); at != tail.superseded.end()) {
+            live -= total(at->second);
+        }
+        if (const auto at = counted.find(sealed.row.id); at != counted.end()) {
+            live -= total(at->second.removed);
+        }
+        const bool empty = live.total() == 0;
+        if (empty || worth_compacting(sealed, live.total())) {
+            found.push_back({sealed, !empty || older_may_show, live.total()});
+        }
+        older_may_show = older_may_show || ((!empty || older_may_show) &&
+                                            sealed.row.expires_max_ms >= horizon.expired_before_ms);
+    }
+    return found;
+}
+
+Result<void> LogStore::Reclaim::plan(const Count& count) {
+    for (const Candidate& candidate : candidates(count.view, count.tail, count.to, count.counted)) {
+        const SegmentRow& row = candidate.sealed.row;
+        ++(candidate.compact ? report_.segments_compacted : report_.segments_dropped);
+        report_.records_dropped += row.records - candidate.live;
+        report_.records_moved += candidate.live;
+        report_.bytes_after -= row.bytes - row.bytes / row.records * candidate.live;
+    }
+    return {};
+}
+
+Result<void> LogStore::Reclaim::run() {
+    if (auto sealed = seal_tail(); !sealed) {
+        return sealed;
+    }
+    const auto view = store_.view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    TailNumbers tail;
+    {
+        const std::lock_guard lock(store_.view_mutex_);
+        tail = store_.tail_numbers(**view);
+    }
+    const std::vector<Candidate> found = candidates(**view, tail, (*view)->horizon, {});
+    if (auto dropped = drop_empty(found); !dropped) {
+        return dropped;
+    }
+    for (const Candidate& candidate : found) {
+        if (!candidate.compact) {
+            continue;
+        }
+        const auto done = at_limit() ? false : compact(candidate);
+        if (!done && done.error().code != Code::out_of_space) {
+            return std::unexpected(done.error());
+        }
+        if (!done || !*done) {
+            report_.finished = false;
+            return {};
+        }
+        bytes_ += candidate.sealed.row.bytes;
+        ++report_.segments_compacted;
+    }
+    return {};
+}
+
+// Drops what needs no room, and so works on a full disk. In order: a segment may hide older records
+// in one before it.
+Result<void> LogStore::Reclaim::drop_empty(std::span<const Candidate> candidates) {
+    std::vector<Candidate> empty;
+    for (const Candidate& candidate : candidates) {
+        if (candidate.compact) {
+            continue;
+        }
+        if (at_limit()) {
+            report_.finished = false;
+            break;
+        }
+        empty.push_back(candidate);
+        bytes_ += candidate.sealed.row.bytes;
+    }
+    if (empty.empty()) {
+        return {};
+    }
+    report_.segments_dropped += empty.size();
+    return drop(empty);
+}
+
+// Starts a new segment if the newest is mostly garbage, and waits until all others are sealed: only
+// sealed segments can be dropped.
+Result<void> LogStore::Reclaim::seal_tail() {
+    const auto view = store_.view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    TailNumbers tail;
+    std::uint64_t bytes = 0;
+    std::uint64_t records = 0;
+    {
+        const std::lock_guard lock(store_.view_mutex_);
+        tail = store_.tail_numbers(**view);
+        bytes = tail.parts.front().unsealed->row.bytes;
+        records = tail.parts.front().unsealed->row.records;
+    }
+    if (bytes >= std::min(kTailBytesMin, store_.segment_bytes_ / kTailShare)) {
+        const auto live = store_.live_in_tail(**view, tail, 0, (*view)->horizon, {});
+        if (!live) {
+            return std::unexpected(live.error());
+        }
+        if (mostly_garbage(total(*live).total(), records)) {
+            const std::uint64_t id = tail.parts.front().unsealed->segment->id();
+            auto started = store_.lead([&]() -> Result<void> {
+                if (auto ready = store_.ready_to_write(); !ready) {
+                    return ready;
+                }
+                return store_.writer_->segment()->id() == id ? store_.start_segment()
+                                                             : Result<void>();
+            });
+            if (!started) {
+                return started.error().code == Code::out_of_space ? Result<void>() : started;
+            }
+        }
+    }
+    std::unique_lock lock(store_.view_mutex_);
+    const std::uint64_t last = store_.view_ ? store_.view_->unsealed.front()->segment->id() : 0;
+    store_.room_.wait(lock, [&] {
+        return store_.closed_ || !store_.view_ ||
+               store_.view_->unsealed.back()->segment->id() >= last ||
+               !store_.background_error_.empty();
+    });
+    return {};
+}
+
+// Takes segments out of the log: out of the manifest first, which makes it so; then out of the
+// catalog; and then the files go. A file that a crash brings back is not in the manifest, and is
+// removed at the next opening.
+Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
+    std::vector<std::uint64_t> ids;
+    for (const Candidate& candidate : candidates) {
+        ids.push_back(candidate.sealed.row.id);
+    }
+    std::uint64_t steps = 0;
+    auto done = store_.lead([&]() -> Result<void> {
+        if (auto ready = store_.ready_to_write(); !ready) {
+            return ready;
+        }
+        const auto start = std::chrono::steady_clock::now();
+        Manifest manifest = store_.manifest_;
+        const auto gone = std::erase_if(manifest.segments, [&](const SegmentLength& segment) {
+            return std::ranges::find(ids, segment.id) != ids.end();
+        });
+        // An earlier sweep may have got this far and failed later.
+        auto written = gone == 0 ? Result<void>() : store_.write_manifest(std::move(manifest));
+        steps = store_.manifest_.steps;
+        report_.longest_pause_us = std::max(report_.longest_pause_us, microseconds_since(start));
+        return written;
+    });
+    SweepState state = store_.sweep_state_;
+    state.steps = steps;
+    if (done) {
+        done = store_.write_catalog([&] { return store_.catalog_->drop(ids, state); });
+    }
+    if (!done) {
+        return done;
+    }
+    store_.sweep_state_ = state;
+    for (const Candidate& candidate : candidates) {
+        report_.records_dropped += candidate.sealed.row.records;
+        if (auto removed = store_.env_.remove(candidate.sealed.segment->path()); !removed) {
+            return removed;
+        }
+    }
+    return {};
+}
+
+// False: a limit has been reached before the segment was empty.
+Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
+    const SealedSegment& sealed = candidate.sealed;
+    const auto view = store_.view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    ++report_.segments_scanned;
+    std::vector<Moving> moving;
+    std::size_t bytes = 0;
+    FrameReader reader(*sealed.segment, kSegmentHeaderBytes, sealed.row.bytes);
+    while (reader.offset() < sealed.row.bytes) {
+        if (at_limit()) {
+            return false;
+        }
+        const std::uint64_t offset = reader.offset();
+        const auto frame = reader.next();
+        if (!frame) {
+            return std::unexpected(frame.error());
+        }
+        if (!*frame) {
+            return std::unexpected(sealed.segment->corruption(offset, "there is no valid frame"));
+        }
+        if (!has_records((*frame)->header.kind)) {
+            continue;
+        }
+        bytes += (*frame)->bytes();
+        if (auto picked = pick(**view, sealed, **frame, moving); !picked) {
+            return std::unexpected(picked.error());
+        }
+        if (moving.size() >= kMovedAtOnce || bytes >= kMovedBytesAtOnce) {
+            if (auto moved = move(*sealed.segment, moving); !moved) {
+                return std::unexpected(moved.error());
+            }
+            bytes = 0;
+        }
+    }
+    if (auto moved = move(*sealed.segment, moving); !moved) {
+        return std::unexpected(moved.error());
+    }
+    if (auto dropped = drop({&candidate, 1}); !dropped) {
+        return std::unexpected(dropped.error());
+    }
+    return true;
+}
+
+// Adds to `moving` the records of a frame that have to stay.
+Result<void> LogStore::Reclaim::pick(const View& view, const SealedSegment& sealed,
+                                     const Frame& frame, std::vector<Moving>& moving) {
+    FrameRecords records(frame, sealed.row.id);
+    FrameRecord record;
+    auto more = records.next(record);
+    for (; more && *more; more = records.next(record)) {
+        ++report_.records_scanned;
+        const auto decoded = decode_view(record.encoded);
+        if (!decoded) {
+            return std::unexpected(
+                sealed.segment->corruption(frame.offset, decoded.error().message));
+        }
+        Located at;
+        at.segment = sealed.segment.get();
+        at.entry.id = store_.locator_.id({decoded->ns, decoded->key});
+        at.entry.offset = frame.offset;
+        at.entry.sequence = record.sequence;
+        at.record = *decoded;
+        const auto head = store_.was_head(view, at, UINT64_MAX);
+        if (!head) {
+            return std::unexpected(head.error());
+        }
+        if (!*head) {
+            continue;
+        }
+        if (removed(view, at)) {
+            const auto needed = shields(view, sealed, at.entry.id, {decoded->ns, decoded->key});
+            if (!needed) {
+                return std::unexpected(needed.error());
+            }
+            if (!*needed) {
+                continue;
+            }
+        }
+        moving.push_back({at.entry.id, record.sequence, frame.offset, decoded->state(),
+                          std::string(record.encoded)});
+    }
+    return more ? Result<void>()
+                : std::unexpected(sealed.segment->corruption(frame.offset, more.error().message));
+}
+
+// Whether a removed head in `sealed` hides an older record that would come back to life without it:
+// one that expires later, as when a receipt is kept for a shorter time than its claim.
+Result<bool> LogStore::Reclaim::shields(const View& view, const SealedSegment& sealed,
+                                        const StreamId& id, StreamKey stream) const {
+    FrameBuffer buffer;
+    const auto older = store_.find_newest(view, id, {}, [&](Located& found) -> Result<bool> {
+        return found.segment->id() < sealed.row.id ? read_record(found, stream, buffer)
+                                                   : Result<bool>(false);
+    });
+    if (!older) {
+        return std::unexpected(older.error());
+    }
+    return *older && !removed(view, **older);
+}
+
+Result<void> LogStore::Reclaim::move(const Segment& from, std::vector<Moving>& moving) {
+    if (moving.empty()) {
+        return {};
+    }
+    auto moved = store_.lead([&]() -> Result<void> {
+        const auto start = std::chrono::steady_clock::now();
+        auto done = move_as_leader(from, moving);
+        report_.longest_pause_us = std::max(report_.longest_pause_us, microseconds_since(start));
+        return done;
+    });
+    moving.clear();
+    return moved;
+}
+
+// Appends again those that still are their streams' heads, or an old record would come to lie above
+// a newer one. They are not flushed: the old ones stay until the manifest is, which is later in the
+// log.
+Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
+                                               std::span<const Moving> moving) {
+    if (auto ready = store_.ready_to_write(); !ready) {
+        return ready;
+    }
+    if (store_.writer_->end() >= store_.segment_bytes_) {
+        if (auto started = store_.start_segment(); !started) {
+            return started;
+        }
+    }
+    const auto view = store_.view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    SegmentWriter& writer = *store_.writer_;
+    std::vector<Applied> applied;
+    for (const Moving& record : moving) {
+        const auto decoded = decode_view(record.encoded);
+        if (!decoded) {
+            return std::unexpected(from.corruption(record.offset, decoded.error().message));
+        }
+        const StreamKey stream{decoded->ns, decoded->key};
+        FrameBuffer buffer;
+        const auto newest = store_.find_newest(
+            **view, record.id, probe(**view, record.id), [&](Located& found) -> Result<bool> {
+                return found.segment == &from && found.entry.offset == record.offset
+                           ? Result<bool>(true)
+                           : read_record(found, stream, buffer);
+            });
+        if (!newest) {
+            writer.discard();
+            return std::unexpected(newest.error());
+        }
+        if (!*newest || (*newest)->segment != &from || (*newest)->entry.offset != record.offset) {
+            continue;
+        }
+        const Link link{from.id(), record.offset, record.state};
+        const auto offset = static_cast<std::uint32_t>(writer.end());
+        const std::size_t start = writer.buffered();
+        begin_frame(writer.buffer());
+        add_moved(writer.buffer(), writer.segment()->id(), record.encoded, link);
+        writer.finish(start, FrameKind::moved, 1, record.sequence);
+        applied.push_back(
+            {{record.id, record.sequence, offset, pack(record.state, decoded->expires_at_ms)},
+             link,
+             decoded->ns,
+             decoded->timestamp_ms,
+             decoded->expires_at_ms,
+             true});
+    }
+    if (applied.empty()) {
+        return {};
+    }
+    if (auto reserved = writer.reserve(); !reserved) {
+        writer.discard();
+        return reserved;
+    }
+    if (auto written = writer.write(); !written) {
+        return std::unexpected(store_.fail(written.error()));
+    }
+    store_.records_since_mark_ = true;
+    const std::lock_guard lock(store_.view_mutex_);
+    Unsealed& newest = *store_.view_->unsealed.front();
+    store_.readers_.exclusive([&] {
+        for (const Applied& record : applied) {
+            newest.apply(record);
+        }
+    });
+    newest.row.bytes = writer.end();
+    store_.written_time_ms_ = std::max(store_.written_time_ms_, newest.row.time_high_ms);
+    report_.records_moved += applied.size();
+    return {};
+}
+
+}  // namespace dedup

@@ -1,0 +1,65 @@
+// Giving back the space of what has been swept away.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "store/count.hpp"
+#include "store/log_store.hpp"
+
+namespace dedup {
+
+// One sweep's work on the files. A segment without live streams is dropped. One that is mostly
+// garbage is compacted: its live heads are appended again at the tail with their sequences, and
+// then it is dropped too.
+class LogStore::Reclaim {
+  public:
+    Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report);
+
+    // Says in the report what run() would do once `count` was true.
+    Result<void> plan(const Count& count);
+    // Stops early at a limit, or when the disk has no room to move records to.
+    Result<void> run();
+
+  private:
+    struct Candidate {
+        SealedSegment sealed;
+        bool compact = false;  // something may have to be moved
+        std::uint64_t live = 0;
+    };
+    struct Moving {
+        StreamId id;
+        std::uint64_t sequence = 0;
+        std::uint32_t offset = 0;
+        State state = State::in_flight;
+        std::string encoded;
+    };
+
+    [[nodiscard]] bool at_limit() const;
+    [[nodiscard]] std::vector<Candidate> candidates(
+        const View& view, const TailNumbers& tail, const Horizon& horizon,
+        const std::map<std::uint64_t, Counted>& counted) const;
+    [[nodiscard]] bool worth_compacting(const SealedSegment& sealed, std::uint64_t live) const;
+    Result<void> drop_empty(std::span<const Candidate> candidates);
+    Result<void> seal_tail();
+    Result<void> drop(std::span<const Candidate> candidates);
+    Result<bool> compact(const Candidate& candidate);
+    Result<void> pick(const View& view, const SealedSegment& sealed, const Frame& frame,
+                      std::vector<Moving>& moving);
+    Result<bool> shields(const View& view, const SealedSegment& sealed, const StreamId& id,
+                         StreamKey stream) const;
+    Result<void> move(const Segment& from, std::vector<Moving>& moving);
+    Result<void> move_as_leader(const Segment& from, std::span<const Moving> moving);
+
+    LogStore& store_;
+    const SweepOptions& options_;
+    SweepReport& report_;
+    std::uint64_t bytes_ = 0;  // given back so far
+    const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace dedup

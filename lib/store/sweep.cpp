@@ -1,0 +1,420 @@
+// Sweeping: a horizon is set, which removes all expired streams at once; what it has removed is
+// counted; and then their space is given back.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <queue>
+
+#include "store/reclaim.hpp"
+
+namespace dedup {
+namespace {
+
+std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                          std::chrono::steady_clock::now() - start)
+                                          .count());
+}
+
+// At least so many streams are evicted at a time: this part of keys_max.
+constexpr std::uint64_t kEvictShare = 64;
+// And with bytes_max, this part of the streams: a few would give back no segment.
+constexpr std::uint64_t kEvictBytesShare = 16;
+
+}  // namespace
+
+Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
+    const std::lock_guard one_at_a_time(sweep_mutex_);
+    auto report = sweep_locked(options, 0);
+    if (!options.dry_run) {
+        const std::lock_guard lock(view_mutex_);
+        sweep_error_ = report ? "" : report.error().message;
+    }
+    return report;
+}
+
+Result<std::vector<SweepReport>> LogStore::sweep_history() {
+    std::shared_ptr<Catalog> catalog;
+    {
+        const std::lock_guard lock(view_mutex_);
+        catalog = catalog_;
+    }
+    return catalog ? catalog->reports()
+                   : Result<std::vector<SweepReport>>(std::unexpected(closed_error()));
+}
+
+Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, std::uint64_t evict) {
+    const auto start = std::chrono::steady_clock::now();
+    if (auto ready = ready_to_write(); !options.dry_run && !ready) {
+        return std::unexpected(ready.error());
+    }
+    SweepReport report;
+    report.dry_run = options.dry_run;
+    report.now_ms = std::max(now_ms(), options.now_ms.value_or(0));
+    if (!options.dry_run) {
+        report.now_ms = saw_time(report.now_ms);
+    }
+    auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, evict, report);
+    if (!done) {
+        return std::unexpected(done.error());
+    }
+    report.duration_us = microseconds_since(start);
+    return report;
+}
+
+Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& report) {
+    const auto view = view_for_reading();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    std::shared_ptr<Catalog> catalog;
+    TailNumbers tail;
+    {
+        const std::lock_guard lock(view_mutex_);
+        catalog = catalog_;
+        tail = tail_numbers(**view);
+    }
+    if (!catalog) {
+        return std::unexpected(closed_error());
+    }
+    const auto state = catalog->sweep_state();
+    auto to = next_horizon(**view, report.now_ms, 0);
+    if (!state || !to) {
+        return std::unexpected(state ? to.error() : state.error());
+    }
+    if (*to != (*view)->horizon) {
+        to->sequence = tail.sequence;
+    }
+    report.bytes_before = log_bytes(**view);
+    report.bytes_after = report.bytes_before;
+    Count count{**view, tail, state->counted, *to, tail.sequence, nullptr, report};
+    count.unanswered.claims_max = options.unanswered_max;
+    if (auto counted = this->count(count); !counted) {
+        return counted;
+    }
+    return Reclaim(*this, options, report).plan(count);
+}
+
+Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evict,
+                                 SweepReport& report) {
+    if (auto counted = advance(options, evict, report); !counted) {
+        return counted;
+    }
+    auto view = this->view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    report.bytes_before = log_bytes(**view);
+    auto reclaimed = Reclaim(*this, options, report).run();
+    view = this->view();
+    if (!reclaimed || !view) {
+        return reclaimed ? std::unexpected(view.error()) : reclaimed;
+    }
+    report.bytes_after = log_bytes(**view);
+    view->reset();
+    SweepState state = sweep_state_;
+    state.last_sweep_ms = report.now_ms;
+    const bool worth_keeping =
+        report.removed.total() != 0 || report.records_dropped != 0 || report.records_moved != 0;
+    state.reports += worth_keeping;
+    auto kept = write_catalog([&] {
+        return worth_keeping ? catalog_->keep_report(report, state) : catalog_->count({}, state);
+    });
+    if (kept) {
+        sweep_state_ = state;
+    }
+    keep_reserve();
+    return kept;
+}
+
+// Removes what has expired, and counts it. While that is counted, no segment is sealed.
+Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
+                               SweepReport& report) {
+    auto view = this->view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    TailNumbers tail;
+    // A count that has failed is finished before the horizon advances again.
+    const bool resumed = sweep_state_.counted != (*view)->horizon;
+    if (!resumed) {
+        const auto to = next_horizon(**view, report.now_ms, evict);
+        if (!to) {
+            return std::unexpected(to.error());
+        }
+        if (*to != (*view)->horizon) {
+            if (auto set = with_reserve([&] { return set_horizon(*to, tail, report); }); !set) {
+                return set;
+            }
+            view = this->view();
+            if (!view) {
+                return std::unexpected(view.error());
+            }
+        }
+    }
+    SweepState state = sweep_state_;
+    {
+        const std::lock_guard lock(view_mutex_);
+        if (tail.parts.empty()) {
+            tail = tail_numbers(**view);
+        }
+        state.steps = (*view)->unsealed.front()->manifest.steps;
+    }
+    const Horizon to = (*view)->horizon;
+    Count count{**view,  tail,  sweep_state_.counted, to, resumed ? to.sequence : tail.sequence,
+                nullptr, report};
+    count.unanswered.claims_max = options.unanswered_max;
+    if (auto counted = this->count(count); !counted) {
+        return counted;
+    }
+    state.counted = to;
+    state.evicted += report.evicted;
+    if (state != sweep_state_ || !count.counted.empty()) {
+        auto written = with_reserve(
+            [&] { return write_catalog([&] { return catalog_->count(count.counted, state); }); });
+        if (!written) {
+            return written;
+        }
+    }
+    sweep_state_ = state;
+    streams_ -= report.removed.total();
+    {
+        const std::lock_guard lock(view_mutex_);
+        counting_ = false;
+    }
+    sealer_wakes_.notify_one();
+    return {};
+}
+
+std::uint64_t LogStore::log_bytes(const View& view) const {
+    std::uint64_t bytes = 0;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        bytes += sealed.row.bytes;
+    }
+    const std::lock_guard lock(view_mutex_);
+    for (const auto& unsealed : view.unsealed) {
+        bytes += unsealed->row.bytes;
+    }
+    return bytes;
+}
+
+// The horizon as of `now_ms`, and with `evict` completed streams more behind it; the view's own if
+// that would remove nothing.
+Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
+                                       std::uint64_t evict) const {
+    Horizon next = view.horizon;
+    next.expired_before_ms = std::max(next.expired_before_ms, now_ms - grace().count());
+    bool expires = false;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        expires = expires || (sealed.row.expires_min_ms < next.expired_before_ms &&
+                              sealed.row.live().total() != 0);
+    }
+    {
+        const std::lock_guard lock(view_mutex_);
+        for (const auto& unsealed : view.unsealed) {
+            expires = expires || unsealed->row.expires_min_ms < next.expired_before_ms;
+        }
+    }
+    if (evict != 0) {
+        const auto evicted_before = oldest_completed(view, next, evict);
+        if (!evicted_before) {
+            return std::unexpected(evicted_before.error());
+        }
+        next.evicted_before = std::max(next.evicted_before, *evicted_before);
+    }
+    return expires || next.evicted_before != view.horizon.evicted_before ? next : view.horizon;
+}
+
+// One more than the sequence of the `count`-th oldest completion that `horizon` leaves, or than the
+// last of them; 0 if there is none.
+Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horizon,
+                                                 std::uint64_t count) const {
+    horizon.sequence = UINT64_MAX;
+    std::priority_queue<std::uint64_t> oldest;
+    const auto offer = [&](const Segment& segment, const IndexEntry& entry) -> Result<void> {
+        if (entry.state() != State::completed || horizon.surely_removes(entry) ||
+            (oldest.size() == count && entry.sequence > oldest.top())) {
+            return {};
+        }
+        FrameBuffer buffer;
+        Located at;
+        at.segment = &segment;
+        at.entry = entry;
+        if (auto read = read_entry(at, buffer); !read) {
+            return read;
+        }
+        if (horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
+            return {};
+        }
+        const auto head = was_head(view, at, UINT64_MAX);
+        if (!head) {
+            return std::unexpected(head.error());
+        }
+        if (*head) {
+            oldest.push(entry.sequence);
+            if (oldest.size() > count) {
+                oldest.pop();
+            }
+        }
+        return {};
+    };
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        auto visited = visit_entries(
+            sealed, [&](const IndexEntry& entry) { return offer(*sealed.segment, entry); });
+        if (!visited) {
+            return std::unexpected(visited.error());
+        }
+    }
+    for (const auto& unsealed : view.unsealed) {
+        auto visited = visit_entries(
+            *unsealed, [&](const IndexEntry& entry) { return offer(*unsealed->segment, entry); });
+        if (!visited) {
+            return std::unexpected(visited.error());
+        }
+    }
+    return oldest.empty() ? 0 : oldest.top() + 1;
+}
+
+// Makes `to` the horizon, durably, from the last applied sequence on, and takes the tail's numbers
+// at that moment.
+Result<void> LogStore::set_horizon(Horizon to, TailNumbers& tail, SweepReport& report) {
+    bool set = false;
+    while (!set) {
+        auto done = lead([&]() -> Result<void> {
+            if (auto ready = ready_to_write(); !ready) {
+                return ready;
+            }
+            {
+                // Appends may wait for the sealer, which waits for the count.
+                const std::lock_guard lock(view_mutex_);
+                if (sealing_ || view_->unsealed.size() >= kUnsealedMax) {
+                    return {};
+                }
+                counting_ = true;
+                to.sequence = applied_sequence_;
+            }
+            const auto start = std::chrono::steady_clock::now();
+            Manifest manifest = manifest_;
+            manifest.horizon = to;
+            auto written = write_manifest(std::move(manifest));
+            const std::lock_guard lock(view_mutex_);
+            report.longest_pause_us = std::max(report.longest_pause_us, microseconds_since(start));
+            if (!written) {
+                counting_ = false;
+                return written;
+            }
+            auto after = std::make_shared<View>(*view_);
+            after->horizon = to;
+            set_view(std::move(after));
+            tail = tail_numbers(*view_);
+            set = true;
+            return {};
+        });
+        if (!done) {
+            return done;
+        }
+        std::unique_lock lock(view_mutex_);
+        room_.wait(lock, [&] {
+            return set || closed_ || !background_error_.empty() ||
+                   (!sealing_ && view_->unsealed.size() < kUnsealedMax);
+        });
+        if (!set && !background_error_.empty()) {
+            return std::unexpected(
+                Error{Code::failed, "segments cannot be sealed: " + background_error_});
+        }
+    }
+    return {};
+}
+
+// Finishes what the log says and the catalog does not know: after a crash within a sweep, or when
+// the catalog has been rebuilt. Then `reclaimed` says which swept streams have begun anew since.
+// While the store is being opened, with no other thread.
+Result<void> LogStore::finish_counting(const std::optional<SegmentTallies>& reclaimed) {
+    SweepState state = sweep_state_;
+    state.steps = manifest_.steps;
+    SweepReport report;
+    report.interrupted = true;
+    report.now_ms = manifest_.time_high_ms;
+    const auto view = this->view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    TailNumbers tail = tail_numbers(**view);
+    const Horizon to = (*view)->horizon;
+    if (reclaimed) {
+        tail.sequence = UINT64_MAX;
+    }
+    Count count{**view,
+                tail,
+                state.counted,
+                to,
+                reclaimed ? UINT64_MAX : to.sequence,
+                reclaimed ? &*reclaimed : nullptr,
+                report};
+    count.unanswered.claims_max = SweepOptions().unanswered_max;
+    if (auto counted = this->count(count); !counted) {
+        return counted;
+    }
+    state.counted = to;
+    state.evicted += reclaimed ? 0 : report.evicted;
+    auto written = write_catalog([&] { return catalog_->count(count.counted, state); });
+    if (written && !reclaimed && report.removed.total() != 0) {
+        ++state.reports;
+        state.last_sweep_ms = report.now_ms;
+        written = write_catalog([&] { return catalog_->keep_report(report, state); });
+    }
+    sweep_state_ = state;
+    return written;
+}
+
+// Does `work`, and once more without the reserve if the disk is full.
+Result<void> LogStore::with_reserve(const std::function<Result<void>()>& work) {
+    auto done = work();
+    if (!done && done.error().code == Code::out_of_space && env_.remove(path_ / kReserveName)) {
+        done = work();
+    }
+    return done;
+}
+
+// Keeps some room on the disk for sweeping, so that a full one can be cleared. Does without if
+// there is none.
+void LogStore::keep_reserve() const {
+    const Path path = path_ / kReserveName;
+    const auto type = env_.type(path);
+    if (!type || *type != PathType::absent) {
+        return;
+    }
+    auto file = env_.open(path, OpenMode::create);
+    if (file && !(*file)->reserve(kReserveBytes)) {
+        file->reset();
+        (void)env_.remove(path);
+    }
+}
+
+// Sweeps for the sake of appends that are `needed` streams short of room. False: there is none.
+Result<bool> LogStore::make_room(std::uint64_t needed) {
+    const std::lock_guard one_at_a_time(sweep_mutex_);
+    const std::uint64_t all = options_.capacity.bytes_max != 0 ? streams_.load() : 0;
+    const std::uint64_t evict =
+        std::max({needed, options_.capacity.keys_max / kEvictShare, all / kEvictBytesShare});
+    for (const std::uint64_t evicted : {std::uint64_t{0}, evict}) {
+        const auto is_room = [&] {
+            return lead([&] { return room_for_stream(needed - 1); }).has_value();
+        };
+        if (is_room()) {
+            return true;
+        }
+        const auto report = sweep_locked({}, evicted);
+        if (!report) {
+            return std::unexpected(report.error());
+        }
+        if (is_room() || report->removed.total() != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace dedup

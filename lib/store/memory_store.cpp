@@ -4,31 +4,23 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
+#include <deque>
 #include <limits>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
-#include <tuple>
 #include <utility>
 
 #include "store/check_stream.hpp"
+#include "store/memory_streams.hpp"
+#include "store/memory_sweep.hpp"
 
 namespace dedup {
 namespace {
 
-struct StreamLess {
-    using is_transparent = void;
-    template <class A, class B>
-    bool operator()(const A& a, const B& b) const {
-        return std::tuple<std::string_view, std::string_view>(a.ns, a.key) <
-               std::tuple<std::string_view, std::string_view>(b.ns, b.key);
-    }
-};
-
-struct StreamId {
-    std::string ns;
-    std::string key;
-};
+constexpr std::size_t kSweepHistoryMax = 100;
 
 std::unexpected<Error> failure(Code code, std::string message) {
     return std::unexpected(Error{.code = code, .message = std::move(message)});
@@ -41,8 +33,8 @@ std::string random_store_id() {
 
 class MemoryStore final : public StreamStore {
   public:
-    MemoryStore(Clock clock, std::chrono::milliseconds grace)
-        : StreamStore(std::move(clock), grace) {}
+    MemoryStore(Clock clock, std::chrono::milliseconds grace, const Capacity& capacity)
+        : StreamStore(std::move(clock), grace), capacity_(capacity) {}
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
         const std::lock_guard lock(mutex_);
@@ -50,25 +42,7 @@ class MemoryStore final : public StreamStore {
             return std::vector<Result<std::uint64_t>>(batch.size(),
                                                       std::unexpected(usable.error()));
         }
-        std::vector<Result<std::uint64_t>> results;
-        results.reserve(batch.size());
-        bool all = true;
-        for (const Append& item : batch) {
-            if (Result<void> checked = check_item(item); !checked) {
-                results.emplace_back(std::unexpected(std::move(checked).error()));
-                all = false;
-            } else {
-                results.emplace_back(mode == Batch::each ? store(item.record) : 0);
-            }
-        }
-        for (std::size_t i = 0; mode == Batch::atomic && i < batch.size(); ++i) {
-            if (all) {
-                results[i] = store(batch[i].record);
-            } else if (results[i]) {
-                results[i] = std::unexpected(conflict(batch[i]));
-            }
-        }
-        return results;
+        return mode == Batch::each ? append_each(batch) : append_atomic(batch);
     }
 
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
@@ -83,9 +57,8 @@ class MemoryStore final : public StreamStore {
                 heads.emplace_back(std::unexpected(std::move(checked).error()));
                 continue;
             }
-            const auto at = streams_.find(stream);
-            heads.emplace_back(at == streams_.end() ? std::nullopt
-                                                    : std::optional(at->second.back()));
+            const auto* const records = streams_.find(stream);
+            heads.emplace_back(records == nullptr ? std::nullopt : std::optional(records->back()));
         }
         return heads;
     }
@@ -99,8 +72,8 @@ class MemoryStore final : public StreamStore {
             return std::unexpected(std::move(checked).error());
         }
         std::vector<Version> versions;
-        if (const auto at = streams_.find(stream); at != streams_.end()) {
-            for (const Record& record : at->second) {
+        if (const auto* const records = streams_.find(stream)) {
+            for (const Record& record : *records) {
                 versions.push_back({.record = record});
             }
         }
@@ -124,7 +97,8 @@ class MemoryStore final : public StreamStore {
             return failure(Code::invalid_argument, "cursor is not one that a scan has given");
         }
         ScanPage page;
-        for (auto at = by_head_.upper_bound(after); at != by_head_.end(); ++at) {
+        const auto& heads = streams_.by_head();
+        for (auto at = heads.upper_bound(after); at != heads.end(); ++at) {
             const auto& [id, records] = *at->second;
             if ((!options.ns.empty() && id.ns != options.ns) ||
                 !id.key.starts_with(options.key_prefix)) {
@@ -139,12 +113,27 @@ class MemoryStore final : public StreamStore {
         return page;
     }
 
-    Result<SweepReport> sweep(const SweepOptions& /*options*/) override {
-        return failure(Code::unavailable, "not built yet");
+    // What is limited is how much space one sweep gives back; here that is no work.
+    Result<SweepReport> sweep(const SweepOptions& options) override {
+        const auto report = [&]() -> Result<SweepReport> {
+            const std::lock_guard lock(mutex_);
+            if (closed_) {
+                return closed();
+            }
+            return run_sweep(time_of(options), options.unanswered_max, options.dry_run);
+        }();
+        if (report && options.progress) {
+            options.progress(1, 1);  // without the lock: it may use the store
+        }
+        return report;
     }
 
     Result<std::vector<SweepReport>> sweep_history() override {
-        return failure(Code::unavailable, "not built yet");
+        const std::lock_guard lock(mutex_);
+        if (closed_) {
+            return closed();
+        }
+        return std::vector<SweepReport>(sweeps_.begin(), sweeps_.end());
     }
 
     Result<StoreStats> stats() override {
@@ -154,12 +143,14 @@ class MemoryStore final : public StreamStore {
         }
         StoreStats stats;
         stats.store_id = store_id_;
-        stats.records = records_;
+        stats.records = streams_.records();
         stats.last_sequence = last_sequence_;
         stats.time_high_ms = saw_time(0);
-        stats.memory_bytes = memory_bytes_;
-        for (const auto& [id, records] : streams_) {
-            const State state = records.back().state();
+        stats.memory_bytes = streams_.bytes();
+        stats.evicted = evicted_;
+        stats.last_sweep_ms = last_sweep_ms_;
+        for (const auto& [sequence, stream] : streams_.by_head()) {
+            const State state = stream->second.back().state();
             stats.in_flight += state == State::in_flight;
             stats.completed += state == State::completed;
             stats.released += state == State::released;
@@ -179,15 +170,13 @@ class MemoryStore final : public StreamStore {
     }
 
   private:
-    using Streams = std::map<StreamId, std::vector<Record>, StreamLess>;
-
     static std::unexpected<Error> closed() {
         return failure(Code::closed, "the store in memory was closed");
     }
 
     [[nodiscard]] std::uint64_t head_sequence(const Record& record) const {
-        const auto at = streams_.find(record);
-        return at == streams_.end() ? 0 : at->second.back().sequence;
+        const auto* const records = streams_.find(record);
+        return records == nullptr ? 0 : records->back().sequence;
     }
 
     [[nodiscard]] Error conflict(const Append& item) const {
@@ -240,53 +229,165 @@ class MemoryStore final : public StreamStore {
         return {};
     }
 
-    [[nodiscard]] Result<void> check_item(const Append& item) const {
-        if (Result<void> checked = check_record(item.record); !checked) {
-            return checked;
+    std::vector<Result<std::uint64_t>> append_each(std::span<const Append> batch) {
+        std::vector<Result<std::uint64_t>> results;
+        results.reserve(batch.size());
+        for (const Append& item : batch) {
+            results.push_back(append_item(item));
         }
-        if (head_sequence(item.record) != item.expected_sequence) {
+        return results;
+    }
+
+    Result<std::uint64_t> append_item(const Append& item) {
+        if (Result<void> checked = check_record(item.record); !checked) {
+            return std::unexpected(std::move(checked).error());
+        }
+        if (!head_is_expected(item)) {
             return std::unexpected(conflict(item));
         }
-        return {};
+        if (Result<void> room = make_room({&item, 1}); !room) {
+            return std::unexpected(std::move(room).error());
+        }
+        return store(item.record);
     }
 
-    std::uint64_t store(const Record& record) {
-        auto at = streams_.find(record);
-        if (at == streams_.end()) {
-            at = streams_.try_emplace({record.ns, record.key}).first;
-        } else {
-            by_head_.erase(at->second.back().sequence);
+    std::vector<Result<std::uint64_t>> append_atomic(std::span<const Append> batch) {
+        if (!heads_are_expected(batch)) {
+            return conflicts(batch);
         }
-        Record& stored = at->second.emplace_back(record);
-        stored.sequence = ++last_sequence_;
-        if (stored.claim_sequence == 0) {
-            stored.claim_sequence = stored.sequence;
+        if (const Result<void> room = make_room(batch); !room) {
+            return std::vector<Result<std::uint64_t>>(batch.size(), std::unexpected(room.error()));
         }
-        by_head_.emplace(stored.sequence, &*at);
-        saw_time(stored.timestamp_ms);
-        ++records_;
-        memory_bytes_ += sizeof(Record) + stored.key.size() + stored.metadata.size() +
-                         (stored.receipt ? stored.receipt->size() : 0);
-        return stored.sequence;
+        // Making room may have removed a stream that the batch goes on with.
+        if (!heads_are_expected(batch)) {
+            return conflicts(batch);
+        }
+        std::vector<Result<std::uint64_t>> results;
+        results.reserve(batch.size());
+        for (const Append& item : batch) {
+            results.emplace_back(store(item.record));
+        }
+        return results;
     }
 
+    [[nodiscard]] std::vector<Result<std::uint64_t>> conflicts(
+        std::span<const Append> batch) const {
+        std::vector<Result<std::uint64_t>> results;
+        results.reserve(batch.size());
+        for (const Append& item : batch) {
+            results.emplace_back(std::unexpected(conflict(item)));
+        }
+        return results;
+    }
+
+    [[nodiscard]] bool heads_are_expected(std::span<const Append> batch) const {
+        return std::ranges::all_of(batch, [&](const Append& i) { return head_is_expected(i); });
+    }
+
+    [[nodiscard]] bool head_is_expected(const Append& item) const {
+        return head_sequence(item.record) == item.expected_sequence;
+    }
+
+    std::uint64_t store(Record record) {
+        record.sequence = ++last_sequence_;
+        if (record.claim_sequence == 0) {
+            record.claim_sequence = record.sequence;
+        }
+        streams_.append(record);
+        saw_time(record.timestamp_ms);
+        return record.sequence;
+    }
+
+    [[nodiscard]] bool has_room_for(const Room& wanted) const {
+        return fits(capacity_, {streams_.size(), streams_.bytes()}, wanted);
+    }
+
+    [[nodiscard]] Result<void> make_room(std::span<const Append> batch) {
+        Room wanted;
+        for (const auto& [expected_sequence, record] : batch) {
+            if (expected_sequence == 0) {
+                ++wanted.keys;
+                wanted.bytes += memory_bytes(record);
+            }
+        }
+        if (wanted.keys == 0 || has_room_for(wanted)) {
+            return {};
+        }
+        if (capacity_.evict_oldest) {
+            run_sweep(now_ms(), SweepOptions().unanswered_max, false, wanted);
+        }
+        if (has_room_for(wanted)) {
+            return {};
+        }
+        return failure(Code::out_of_space,
+                       fmt::format("the store in memory is full: {} streams of {}, {} bytes of {} "
+                                   "(0: no limit); sweep it or raise its capacity",
+                                   streams_.size(), capacity_.keys_max, streams_.bytes(),
+                                   capacity_.bytes_max));
+    }
+
+    // The time as of which to sweep. A dry run changes nothing, not even the time that was seen.
+    [[nodiscard]] std::int64_t time_of(const SweepOptions& options) {
+        if (!options.now_ms) {
+            return now_ms();
+        }
+        return options.dry_run ? std::max(saw_time(0), *options.now_ms) : saw_time(*options.now_ms);
+    }
+
+    // Evicts too if there shall be room for `wanted`.
+    SweepReport run_sweep(std::int64_t time_ms, std::size_t unanswered_max, bool dry_run,
+                          const std::optional<Room>& wanted = {}) {
+        const auto start = std::chrono::steady_clock::now();
+        Removal removal;
+        removal.expired = choose_expired(streams_, time_ms, grace());
+        if (wanted) {
+            removal.evicted = choose_evicted(streams_, removal.expired, capacity_, *wanted);
+        }
+        SweepReport report = report_of(streams_, removal, unanswered_max);
+        report.now_ms = time_ms;
+        report.dry_run = dry_run;
+        if (!dry_run) {
+            for (const auto& heads : {removal.expired, removal.evicted}) {
+                std::ranges::for_each(heads, [&](std::uint64_t head) { streams_.erase(head); });
+            }
+        }
+        const auto took = std::chrono::steady_clock::now() - start;
+        report.duration_us = static_cast<std::uint64_t>(
+            std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+        report.longest_pause_us = report.duration_us;  // the lock is held for all of it
+        if (!dry_run) {
+            remember(report);
+        }
+        return report;
+    }
+
+    void remember(const SweepReport& report) {
+        last_sweep_ms_ = report.now_ms;
+        evicted_ += report.evicted;
+        if (report.removed.total() != 0) {
+            sweeps_.push_front(report);
+            sweeps_.resize(std::min(sweeps_.size(), kSweepHistoryMax));
+        }
+    }
+
+    const Capacity capacity_;
     mutable std::mutex mutex_;
-    Streams streams_;
-    std::map<std::uint64_t, const Streams::value_type*> by_head_;  // every stream, in log order
+    MemoryStreams streams_;
     std::string store_id_ = random_store_id();
     std::uint64_t last_sequence_ = 0;
-    std::uint64_t records_ = 0;
-    std::uint64_t memory_bytes_ = 0;  // an estimate
+    std::uint64_t evicted_ = 0;
+    std::int64_t last_sweep_ms_ = 0;
+    std::deque<SweepReport> sweeps_;  // newest first
     bool closed_ = false;
 };
 
 }  // namespace
 
 std::unique_ptr<StreamStore> make_memory_store(Clock clock, std::chrono::milliseconds grace,
-                                               const Capacity& /*capacity*/) {
+                                               const Capacity& capacity) {
     // This function cannot fail, so what makes no sense becomes the nearest thing that does.
     return std::make_unique<MemoryStore>(clock ? std::move(clock) : Clock(system_now_ms),
-                                         std::max(grace, std::chrono::milliseconds{0}));
+                                         std::max(grace, std::chrono::milliseconds{0}), capacity);
 }
 
 }  // namespace dedup

@@ -19,14 +19,21 @@
 
 namespace dedup::test {
 
-using OpenStore =
-    std::function<std::unique_ptr<StreamStore>(const std::filesystem::path& dir, Clock clock)>;
+struct StoreSettings {
+    Clock clock;
+    Capacity capacity = {};
+    bool read_only = false;  // durable stores only
+};
+
+using OpenStore = std::function<std::unique_ptr<StreamStore>(const std::filesystem::path& dir,
+                                                             const StoreSettings& settings)>;
 
 // A new store with what it lies in. Its time is that of `clock`, which starts at 1,000 ms.
 class TestStore {
   public:
-    TestStore(bool durable, OpenStore open) : durable_(durable), open_(std::move(open)) {
-        store_ = open_(dir_.path() / "store", clock.clock());
+    TestStore(bool durable, OpenStore open, const Capacity& capacity = {})
+        : durable_(durable), open_(std::move(open)), settings_{clock.clock(), capacity} {
+        store_ = open_(dir_.path() / "store", settings_);
     }
 
     StreamStore& operator*() const { return *store_; }
@@ -42,7 +49,14 @@ class TestStore {
             throw std::runtime_error(closed.error().message);
         }
         store_.reset();
-        store_ = open_(dir_.path() / "store", clock.clock());
+        store_ = open_(dir_.path() / "store", settings_);
+    }
+
+    // Another one, open for reading beside the store. Precondition: durable().
+    [[nodiscard]] std::unique_ptr<StreamStore> open_reader() const {
+        StoreSettings settings = settings_;
+        settings.read_only = true;
+        return open_(dir_.path() / "store", settings);
     }
 
     ManualClock clock;
@@ -51,6 +65,7 @@ class TestStore {
     TempDir dir_;
     bool durable_;
     OpenStore open_;
+    StoreSettings settings_;
     std::unique_ptr<StreamStore> store_;
 };
 
@@ -59,13 +74,18 @@ struct StoreFactory {
     bool durable;
     OpenStore open;
 
-    [[nodiscard]] TestStore make() const { return {durable, open}; }
+    [[nodiscard]] TestStore make(const Capacity& capacity = {}) const {
+        return {durable, open, capacity};
+    }
 };
 
 // Segments of the smallest size, so that the tests see sealed ones too.
-inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& dir, Clock clock) {
+inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& dir,
+                                                   const StoreSettings& settings) {
     OpenOptions options;
-    options.clock = std::move(clock);
+    options.read_only = settings.read_only;
+    options.clock = settings.clock;
+    options.capacity = settings.capacity;
     options.segment_bytes = 64 * 1024;
     auto store = open(dir, options);
     if (!store) {
@@ -76,7 +96,10 @@ inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& 
 
 inline std::vector<StoreFactory> store_factories() {
     return {
-        {"memory", false, [](const auto&, Clock clock) { return make_memory_store(clock); }},
+        {"memory", false,
+         [](const auto&, const StoreSettings& settings) {
+             return make_memory_store(settings.clock, kDefaultGrace, settings.capacity);
+         }},
         {"log", true, open_log_store},
     };
 }

@@ -14,6 +14,7 @@ void add_lookup(CLI::App& app, Context& context);
 void add_remember(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_ls(CLI::App& app, Context& context);
+void add_sweep(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 void add_hash(CLI::App& app, Context& context);

@@ -35,10 +35,10 @@ struct Context {
 
     // Readers take no lock, write nothing and never create a store.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_reader() const;
-    // Writers wait for another writer, and create the store if there is none.
+    // Writers wait for another writer, and create the store if there is none, unless told not to.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_writer() const;
     [[nodiscard]] dedup::Result<std::unique_ptr<dedup::StreamStore>> try_open_writer(
-        milliseconds timeout) const;
+        milliseconds timeout, bool create = true) const;
 
     [[nodiscard]] dedup::Cache cache(dedup::StreamStore& store) const {
         return dedup::Cache(store, {.ns = ns});

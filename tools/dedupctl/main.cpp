@@ -45,6 +45,7 @@ void add_commands(CLI::App& app, Context& context) {
     add_remember(app, context);
     add_inspect(app, context);
     add_ls(app, context);
+    add_sweep(app, context);
     add_stats(app, context);
     add_verify(app, context);
     add_hash(app, context);

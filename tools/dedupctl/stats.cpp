@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "commands.hpp"
+#include "progress.hpp"
 #include "table.hpp"
 #include "text.hpp"
 
@@ -15,7 +16,36 @@ double bytes_per_key(const dedup::StoreStats& stats) {
                                       static_cast<double>(stats.streams());
 }
 
-void print_json(Context& context, const dedup::StoreStats& stats) {
+// What a sweep would do now. That it cannot be said must not hide the rest of the numbers.
+using NextSweep = dedup::Result<dedup::SweepReport>;
+
+NextSweep next_sweep(dedup::StreamStore& store) {
+    Progress progress("stats", 0);
+    dedup::SweepOptions options;
+    options.dry_run = true;
+    options.unanswered_max = 0;
+    options.progress = [&](std::uint64_t done, std::uint64_t total) {
+        progress.set_total(total);
+        progress.update(done);
+    };
+    return store.sweep(options);
+}
+
+void add_sweeps_json(Json& object, const dedup::StoreStats& stats, const NextSweep& next) {
+    object["evicted"] = stats.evicted;
+    object["last_sweep_ms"] = time_or_null(stats.last_sweep_ms);
+    if (!stats.sweep_error.empty()) {
+        object["sweep_error"] = stats.sweep_error;
+    }
+    if (next) {
+        object["next_sweep"] = {{"streams", next->removed.total()},
+                                {"bytes", next->bytes_reclaimed()}};
+    } else {
+        object["next_sweep_error"] = next.error().message;
+    }
+}
+
+void print_json(Context& context, const dedup::StoreStats& stats, const NextSweep& next) {
     Json object;
     object["store"] = context.store_path;
     object["store_id"] = stats.store_id;
@@ -35,6 +65,7 @@ void print_json(Context& context, const dedup::StoreStats& stats) {
     object["memory_bytes"] = stats.memory_bytes;
     object["torn_bytes_dropped"] = stats.torn_bytes_dropped;
     object["catalog_rebuilt"] = stats.catalog_rebuilt;
+    add_sweeps_json(object, stats, next);
     if (!stats.background_error.empty()) {
         object["background_error"] = stats.background_error;
     }
@@ -46,7 +77,26 @@ std::string human_and_exact(std::uint64_t bytes) {
                         : fmt::format("{} ({} bytes)", human_bytes(bytes), group_digits(bytes));
 }
 
-void print_table(Context& context, const dedup::StoreStats& stats, std::int64_t now_ms) {
+void add_sweep_rows(Table& table, const dedup::StoreStats& stats, const NextSweep& next,
+                    std::int64_t now_ms) {
+    table.add(
+        {{"last sweep"},
+         {stats.last_sweep_ms == 0 ? "none" : format_time_and_age(stats.last_sweep_ms, now_ms)}});
+    if (next) {
+        table.add({{"next sweep"},
+                   {fmt::format("{}, {}", count_of(next->removed.total(), "stream"),
+                                human_and_exact(next->bytes_reclaimed()))}});
+    } else {
+        table.add({{"next sweep"}, {"unknown: " + escape(next.error().message), Colour::red}});
+    }
+    table.add({{"evicted"}, {group_digits(stats.evicted)}});
+    if (!stats.sweep_error.empty()) {
+        table.add({{"sweep error"}, {escape(stats.sweep_error), Colour::red}});
+    }
+}
+
+void print_table(Context& context, const dedup::StoreStats& stats, const NextSweep& next,
+                 std::int64_t now_ms) {
     Table table({{"", false, 16}, {""}});
     const auto row = [&](const char* name, std::string value, Colour colour = Colour::none) {
         table.add({{name}, {std::move(value), colour}});
@@ -68,6 +118,7 @@ void print_table(Context& context, const dedup::StoreStats& stats, std::int64_t 
     row("bytes a key", fmt::format("{:.1f}", bytes_per_key(stats)));
     row("tail to replay", human_and_exact(stats.tail_bytes));
     row("memory", human_and_exact(stats.memory_bytes));
+    add_sweep_rows(table, stats, next, now_ms);
     if (stats.torn_bytes_dropped != 0) {
         row("torn tail", human_and_exact(stats.torn_bytes_dropped) + " of an unfinished write",
             Colour::yellow);
@@ -85,10 +136,11 @@ int run_stats(Context& context) {
     context.check_globals();
     const auto store = context.open_reader();
     const dedup::StoreStats stats = take(store->stats());
+    const NextSweep next = next_sweep(*store);
     if (context.json) {
-        print_json(context, stats);
+        print_json(context, stats, next);
     } else {
-        print_table(context, stats, dedup::system_now_ms());
+        print_table(context, stats, next, dedup::system_now_ms());
     }
     return kExitOk;
 }

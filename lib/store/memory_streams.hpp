@@ -1,0 +1,88 @@
+// What a store in memory holds: streams by name and by the sequence of their head. No locking.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "dedup/record.hpp"
+#include "dedup/store.hpp"
+
+namespace dedup {
+
+// Compares whatever has a namespace and a key.
+struct StreamLess {
+    using is_transparent = void;
+    template <class A, class B>
+    bool operator()(const A& a, const B& b) const {
+        return std::tuple<std::string_view, std::string_view>(a.ns, a.key) <
+               std::tuple<std::string_view, std::string_view>(b.ns, b.key);
+    }
+};
+
+// An estimate of what a record takes.
+[[nodiscard]] inline std::uint64_t memory_bytes(const Record& record) {
+    return sizeof(Record) + record.key.size() + record.metadata.size() +
+           (record.receipt ? record.receipt->size() : 0);
+}
+
+class MemoryStreams {
+  public:
+    struct Name {
+        std::string ns;
+        std::string key;
+    };
+    using Map = std::map<Name, std::vector<Record>, StreamLess>;  // records oldest first
+    using Stream = Map::value_type;
+
+    // Null if there is no such stream.
+    template <class Named>
+    [[nodiscard]] const std::vector<Record>* find(const Named& stream) const {
+        const auto at = streams_.find(stream);
+        return at == streams_.end() ? nullptr : &at->second;
+    }
+
+    // Every stream by the sequence of its head, which is log order.
+    [[nodiscard]] const std::map<std::uint64_t, const Stream*>& by_head() const { return by_head_; }
+
+    // Precondition: record.sequence is above all that there are.
+    void append(const Record& record) {
+        auto at = streams_.find(record);
+        if (at == streams_.end()) {
+            at = streams_.try_emplace({record.ns, record.key}).first;
+        } else {
+            by_head_.erase(at->second.back().sequence);
+        }
+        at->second.push_back(record);
+        by_head_.emplace(record.sequence, &*at);
+        ++records_;
+        bytes_ += memory_bytes(record);
+    }
+
+    // Precondition: there is a stream with this head.
+    void erase(std::uint64_t head_sequence) {
+        const auto at = by_head_.find(head_sequence);
+        const auto stream = streams_.find(at->second->first);
+        for (const Record& record : stream->second) {
+            --records_;
+            bytes_ -= memory_bytes(record);
+        }
+        streams_.erase(stream);
+        by_head_.erase(at);
+    }
+
+    [[nodiscard]] std::uint64_t size() const { return streams_.size(); }
+    [[nodiscard]] std::uint64_t records() const { return records_; }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
+
+  private:
+    Map streams_;
+    std::map<std::uint64_t, const Stream*> by_head_;
+    std::uint64_t records_ = 0;
+    std::uint64_t bytes_ = 0;
+};
+
+}  // namespace dedup

@@ -1,0 +1,83 @@
+// The part of a sweep's report that is the same on every store, counted head by head.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "dedup/record.hpp"
+#include "dedup/sweep.hpp"
+
+namespace dedup {
+
+class SweepTally {
+  public:
+    explicit SweepTally(std::size_t unanswered_max) : unanswered_max_(unanswered_max) {}
+
+    void remove(const Record& head, bool evicted) {
+        ++of(head.ns).removed[head.state()];
+        evicted_ += evicted ? 1 : 0;
+        if (head.state() == State::in_flight) {
+            list_unanswered(head);
+        }
+    }
+
+    void retain(const Record& head) {
+        ++of(head.ns).retained[head.state()];
+        if (head.expires_at_ms != 0) {
+            const std::int64_t earliest = next_expiry_ms_.value_or(head.expires_at_ms);
+            next_expiry_ms_ = std::min(earliest, head.expires_at_ms);
+        }
+    }
+
+    void write(SweepReport& report) const {
+        for (const auto& [ns, row] : namespaces_) {
+            report.removed += row.removed;
+            report.retained += row.retained;
+            if (row.removed.total() != 0) {
+                report.namespaces.push_back(row);
+            }
+        }
+        for (const auto& [sequence, claim] : unanswered_) {
+            report.unanswered.push_back(claim);
+        }
+        report.evicted = evicted_;
+        report.next_expiry_ms = next_expiry_ms_;
+    }
+
+  private:
+    SweptNamespace& of(std::string_view ns) {
+        auto at = namespaces_.find(ns);
+        if (at == namespaces_.end()) {
+            at = namespaces_.try_emplace(std::string(ns)).first;
+            at->second.ns = ns;
+        }
+        return at->second;
+    }
+
+    void list_unanswered(const Record& head) {
+        unanswered_.try_emplace(head.sequence,
+                                UnansweredClaim{.ns = head.ns,
+                                                .key = head.key,
+                                                .owner = head.owner,
+                                                .claim_sequence = head.claim_sequence,
+                                                .claimed_at_ms = head.timestamp_ms,
+                                                .expired_at_ms = head.expires_at_ms});
+        if (unanswered_.size() > unanswered_max_) {
+            unanswered_.erase(std::prev(unanswered_.end()));
+        }
+    }
+
+    std::size_t unanswered_max_;
+    std::map<std::string, SweptNamespace, std::less<>> namespaces_;
+    std::map<std::uint64_t, UnansweredClaim> unanswered_;  // by the sequence of the head
+    std::optional<std::int64_t> next_expiry_ms_;
+    std::uint64_t evicted_ = 0;
+};
+
+}  // namespace dedup

@@ -1,0 +1,211 @@
+// dedupctl sweep: removes what has expired, gives back its space, and says exactly what went.
+//
+// The store is open only while a sweep runs: between those of --every, others may write.
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <stop_token>
+
+#include "commands.hpp"
+#include "progress.hpp"
+#include "signal_pipe.hpp"
+#include "sweep_text.hpp"
+
+namespace dedupctl {
+namespace {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+// How long one attempt to open waits for another writer: a signal is heard between attempts.
+constexpr milliseconds kLockSlice{100};
+
+struct Options {
+    bool dry_run = false;
+    bool history = false;
+    std::string max_time;
+    std::string every;
+};
+
+// SIGINT and SIGTERM end the sweep that runs at its next step; a second one ends it at once.
+class Stop {
+  public:
+    // Whether a signal has come. Cheap enough to be asked at each step.
+    bool requested() {
+        if (const auto signal = pipe_.take(); signal && !signal_) {
+            signal_ = signal->number;
+            source_.request_stop();
+        }
+        return signal_.has_value();
+    }
+
+    // Waits for `pause`; true if a signal came meanwhile.
+    bool requested_within(milliseconds pause) {
+        const SteadyTime end = std::chrono::steady_clock::now() + pause;
+        while (!requested()) {
+            const auto left =
+                std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
+            if (left <= milliseconds{0}) {
+                return false;
+            }
+            const auto wait_ms = std::min<std::int64_t>(left.count(), kPollMsMax);
+            pollfd event{.fd = pipe_.fd(), .events = POLLIN, .revents = 0};
+            ::poll(&event, 1, static_cast<int>(wait_ms));
+        }
+        return true;
+    }
+
+    [[nodiscard]] std::stop_token token() const { return source_.get_token(); }
+    [[nodiscard]] std::optional<int> signal() const { return signal_; }
+
+  private:
+    static constexpr std::int64_t kPollMsMax = std::numeric_limits<int>::max();
+
+    SignalPipe pipe_{{SIGINT, SIGTERM}, SecondSignal::exits};
+    std::stop_source source_;
+    std::optional<int> signal_;
+};
+
+// Null if a signal came while another process held the store.
+std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, Stop& stop) {
+    const SteadyTime end = std::chrono::steady_clock::now() + context.lock_timeout;
+    while (true) {
+        const auto left = std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
+        const milliseconds slice = std::clamp(left, milliseconds{0}, kLockSlice);
+        auto store = context.try_open_writer(slice, false);
+        if (store || store.error().code != dedup::Code::busy || left <= kLockSlice) {
+            return take(std::move(store));
+        }
+        if (stop.requested()) {
+            return nullptr;
+        }
+    }
+}
+
+dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options, Stop& stop) {
+    Progress progress("sweep", 0);
+    options.progress = [&](std::uint64_t done, std::uint64_t total) {
+        static_cast<void>(stop.requested());
+        progress.set_total(total);
+        progress.update(done);
+    };
+    options.stop = stop.token();
+    return take(store.sweep(options));
+}
+
+// Nothing if a signal came before there was anything to report.
+std::optional<dedup::SweepReport> open_and_sweep(const dedup::SweepOptions& options,
+                                                 const Context& context, Stop& stop) {
+    const auto store = options.dry_run ? context.open_reader() : open_writer(context, stop);
+    if (!store) {
+        return std::nullopt;
+    }
+    const dedup::SweepReport report = sweep(*store, options, stop);
+    take(store->close());
+    return report;
+}
+
+int run_once(const dedup::SweepOptions& options, Context& context) {
+    Stop stop;
+    if (const auto report = open_and_sweep(options, context, stop)) {
+        if (context.json) {
+            context.out.json(sweep_json(*report));
+        } else {
+            print_sweep(context.out, *report, dedup::system_now_ms());
+        }
+    }
+    return stop.requested() ? kExitSignalBase + *stop.signal() : kExitOk;
+}
+
+void print_row(Context& context, const dedup::SweepReport& report, bool with_titles) {
+    if (context.json) {
+        context.out.json(sweep_json(report));
+        return;
+    }
+    Table table = sweep_table();
+    add_sweep_row(table, report);
+    table.print(context.out, with_titles);
+}
+
+// What prevents the first sweep ends the command, as it is likely to be a mistake of the caller's;
+// what prevents a later one may have passed by the next.
+int run_every(milliseconds pause, const dedup::SweepOptions& options, Context& context) {
+    Stop stop;
+    bool first = true;
+    do {
+        std::optional<dedup::SweepReport> report;
+        try {
+            report = open_and_sweep(options, context, stop);
+        } catch (const Failure& failure) {
+            if (first) {
+                throw;
+            }
+            dedupctl::report(failure, context.json, context.out);
+        }
+        if (report) {
+            print_row(context, *report, first && ::isatty(STDOUT_FILENO) == 1);
+            context.out.flush();
+        }
+        first = false;
+    } while (!stop.requested_within(pause));
+    return kExitOk;
+}
+
+int run_history(Context& context) {
+    const auto store = context.open_reader();
+    bool with_titles = ::isatty(STDOUT_FILENO) == 1;
+    for (const dedup::SweepReport& report : take(store->sweep_history())) {
+        print_row(context, report, with_titles);
+        with_titles = false;
+    }
+    return kExitOk;
+}
+
+int run_sweep(const Options& options, Context& context) {
+    context.check_globals();
+    dedup::SweepOptions sweep_options;
+    sweep_options.dry_run = options.dry_run;
+    if (!options.max_time.empty()) {
+        sweep_options.time_max = parse_duration(options.max_time, "--max-time");
+    }
+    if (options.history) {
+        return run_history(context);
+    }
+    if (options.every.empty()) {
+        return run_once(sweep_options, context);
+    }
+    return run_every(parse_duration(options.every, "--every"), sweep_options, context);
+}
+
+}  // namespace
+
+void add_sweep(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand(
+        "sweep", "Remove what has expired, of all namespaces, and give back its space");
+    const auto options = std::make_shared<Options>();
+    CLI::Option* dry_run =
+        command->add_flag("--dry-run", options->dry_run, "Say what would go, and change nothing");
+    CLI::Option* max_time = command
+                                ->add_option("--max-time", options->max_time,
+                                             "Stop after this long; the next sweep goes on")
+                                ->check(not_empty())
+                                ->type_name("D");
+    CLI::Option* every =
+        command
+            ->add_option("--every", options->every,
+                         "Sweep again and again, this long apart, until SIGINT or SIGTERM")
+            ->check(not_empty())
+            ->type_name("D")
+            ->excludes(dry_run);
+    command->add_flag("--history", options->history, "List past sweeps, the newest first")
+        ->excludes(dry_run)
+        ->excludes(max_time)
+        ->excludes(every);
+    command->callback([options, &context] { context.exit_code = run_sweep(*options, context); });
+}
+
+}  // namespace dedupctl

@@ -88,6 +88,7 @@ class LogStore final : public StreamStore {
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
+    Result<std::optional<Record>> head(StreamKey stream) override;
     Result<std::vector<Version>> history(StreamKey stream) override;
     Result<ScanPage> scan(const ScanOptions& options) override;
     Result<StoreStats> stats() override;
@@ -149,11 +150,15 @@ class LogStore final : public StreamStore {
     [[nodiscard]] Error closed_error() const;
     [[nodiscard]] Result<ViewPtr> view() const;
     void set_view(ViewPtr view);
+    Result<void> follow_writer();
     [[nodiscard]] Result<ViewPtr> view_for_reading();
+    static void prefetch_filters(const View& view, const StreamId& id);
     static Candidates probe(const View& view, const StreamId& id);
     [[nodiscard]] Candidates locked_probe(const View& view, const StreamId& id) const;
     void head_chunk(const View& view, std::span<const StreamKey> streams,
                     std::span<Result<std::optional<Record>>> results) const;
+    Result<std::optional<Record>> find_head(const View& view, StreamKey stream, const StreamId& id,
+                                            const Candidates& unsealed) const;
     template <class Accept>
     Result<std::optional<Located>> find_newest(const View& view, const StreamId& id,
                                                const Candidates& unsealed, Accept accept) const;

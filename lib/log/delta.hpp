@@ -37,6 +37,9 @@ class Delta {
         return find(id, [](const IndexEntry&) { return true; });
     }
 
+    // Prepares for about `entries` entries that are going to be put in one go.
+    void expect(std::size_t entries);
+
     void prefetch(const StreamId& id) const { __builtin_prefetch(&slots_[home(id)]); }
 
     // Puts `entry` in place of the entry with the same id whose offset is `replaced_offset`, or

@@ -49,8 +49,6 @@ struct LogStoreInternals {
 // How many segments may wait to be sealed before appends wait for the sealer. A log with more of
 // them is sealed piece by piece before it opens, so that memory stays bounded.
 inline constexpr std::size_t kUnsealedMax = 4;
-// A frame is hardly ever smaller; a delta of this many entries a segment need not grow.
-inline constexpr std::uint64_t kFrameBytesTypical = 128;
 
 // What lookups see at one moment. Immutable, but for the newest delta.
 struct View {

@@ -31,15 +31,50 @@ void Unsealed::apply(const Applied& applied) {
 
 namespace {
 
-Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Frame& frame) {
-    const auto damaged = [&](std::string_view what) {
-        return std::unexpected(unsealed.segment->corruption(frame.offset, what));
-    };
-    if (frame.header.sequence <= unsealed.last_sequence || frame.header.records == 0) {
-        return damaged(
-            fmt::format("sequence {} follows {}", frame.header.sequence, unsealed.last_sequence));
+// Takes up the frames of a segment. A record's place in the delta is fetched while those behind it
+// are decoded, and filled a few records later.
+class Replay {
+  public:
+    Replay(Unsealed& unsealed, const Locator& locator)
+        : unsealed_(unsealed), locator_(locator), last_sequence_(unsealed.last_sequence) {}
+
+    // Up to `end` or the first place without a valid frame. Whatever the outcome, unsealed.row and
+    // the delta are of what lies before row.bytes.
+    Result<std::uint64_t> run(std::uint64_t end);
+
+  private:
+    static constexpr std::size_t kAhead = 16;
+
+    Result<std::uint64_t> take_frames(std::uint64_t end);
+    Result<void> take_records(const Frame& frame);
+    Result<void> take_mark(const Frame& frame);
+    void put(const Applied& applied);
+
+    Unsealed& unsealed_;
+    const Locator& locator_;
+    std::uint64_t last_sequence_;
+    std::array<Applied, kAhead> waiting_;
+    std::size_t taken_ = 0;    // records so far
+    std::size_t applied_ = 0;  // of these
+};
+
+void Replay::put(const Applied& applied) {
+    if (taken_ - applied_ == kAhead) {
+        unsealed_.apply(waiting_[applied_++ % kAhead]);
     }
-    FrameRecords records(frame, unsealed.row.id);
+    waiting_[taken_++ % kAhead] = applied;
+    unsealed_.delta.prefetch(applied.entry.id);
+}
+
+Result<void> Replay::take_records(const Frame& frame) {
+    const auto damaged = [&](std::string_view what) {
+        return std::unexpected(unsealed_.segment->corruption(frame.offset, what));
+    };
+    if (frame.header.sequence <= last_sequence_ || frame.header.records == 0) {
+        return damaged(
+            fmt::format("sequence {} follows {}", frame.header.sequence, last_sequence_));
+    }
+    FrameRecords records(frame, unsealed_.row.id);
     FrameRecord record;
     while (true) {
         const auto more = records.next(record);
@@ -58,22 +93,55 @@ Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Fra
             return damaged(fmt::format("the frame says sequence {}, its record {}", record.sequence,
                                        view->sequence));
         }
-        unsealed.apply({{locator.id({view->ns, view->key}), record.sequence, frame.offset,
-                         static_cast<std::uint32_t>(view->state())},
-                        record.link,
-                        view->timestamp_ms,
-                        view->expires_at_ms});
+        last_sequence_ = record.sequence;
+        put({{locator_.id({view->ns, view->key}), record.sequence, frame.offset,
+              static_cast<std::uint32_t>(view->state())},
+             record.link,
+             view->timestamp_ms,
+             view->expires_at_ms});
     }
 }
 
-Result<void> apply_mark(Unsealed& unsealed, const Frame& frame) {
+Result<void> Replay::take_mark(const Frame& frame) {
     const auto time_ms = mark_time(frame);
     if (!time_ms) {
-        return std::unexpected(unsealed.segment->corruption(frame.offset, time_ms.error().message));
+        return std::unexpected(
+            unsealed_.segment->corruption(frame.offset, time_ms.error().message));
     }
-    unsealed.row.next_sequence = std::max(unsealed.row.next_sequence, frame.header.sequence + 1);
-    unsealed.row.time_high_ms = std::max(unsealed.row.time_high_ms, *time_ms);
+    SegmentRow& row = unsealed_.row;
+    row.next_sequence = std::max(row.next_sequence, frame.header.sequence + 1);
+    row.time_high_ms = std::max(row.time_high_ms, *time_ms);
     return {};
+}
+
+Result<std::uint64_t> Replay::take_frames(std::uint64_t end) {
+    std::uint64_t flushed = kSegmentHeaderBytes;
+    FrameReader reader(*unsealed_.segment, unsealed_.row.bytes, end);
+    while (true) {
+        const auto frame = reader.next();
+        if (!frame) {
+            return std::unexpected(frame.error());
+        }
+        if (!*frame) {
+            return flushed;
+        }
+        const auto taken =
+            (*frame)->header.kind == FrameKind::mark ? take_mark(**frame) : take_records(**frame);
+        if (!taken) {
+            return std::unexpected(taken.error());
+        }
+        flushed = (*frame)->header.flushed;
+        unsealed_.row.bytes = reader.offset();
+    }
+}
+
+Result<std::uint64_t> Replay::run(std::uint64_t end) {
+    unsealed_.delta.expect((end - unsealed_.row.bytes) / kFrameBytesTypical);
+    auto flushed = take_frames(end);
+    while (applied_ != taken_) {
+        unsealed_.apply(waiting_[applied_++ % kAhead]);
+    }
+    return flushed;
 }
 
 }  // namespace
@@ -83,7 +151,6 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
-    std::uint64_t flushed = kSegmentHeaderBytes;
     // A reader asks often and mostly finds nothing new; that should not cost a block.
     std::array<char, kFrameHeaderBytes> next;
     const auto got = unsealed.segment->file().read(unsealed.row.bytes, next);
@@ -92,26 +159,9 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
     }
     FrameHeader header;
     if (*got < next.size() || !read_frame_header(next.data(), header)) {
-        return flushed;
+        return kSegmentHeaderBytes;
     }
-    FrameReader reader(*unsealed.segment, unsealed.row.bytes, *file_bytes);
-    while (true) {
-        const auto frame = reader.next();
-        if (!frame) {
-            return std::unexpected(frame.error());
-        }
-        if (!*frame) {
-            return flushed;
-        }
-        const auto applied = (*frame)->header.kind == FrameKind::mark
-                                 ? apply_mark(unsealed, **frame)
-                                 : apply_records(unsealed, locator, **frame);
-        if (!applied) {
-            return std::unexpected(applied.error());
-        }
-        flushed = (*frame)->header.flushed;
-        unsealed.row.bytes = reader.offset();
-    }
+    return Replay(unsealed, locator).run(*file_bytes);
 }
 
 }  // namespace dedup

@@ -13,6 +13,9 @@
 
 namespace dedup {
 
+// A frame is hardly ever smaller; a delta of this many entries a segment need not grow.
+inline constexpr std::uint64_t kFrameBytesTypical = 128;
+
 // Turns streams into ids. The mask lets a test make ids collide.
 struct Locator {
     HashSecret secret{};

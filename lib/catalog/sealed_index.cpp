@@ -10,8 +10,7 @@ namespace {
 
 __extension__ using Uint128 = unsigned __int128;
 
-// How far off a guess mostly is: half the deviation that 128 evenly spread ids have from their
-// places, in both directions.
+// How far off a guess mostly is: the deviation that 128 evenly spread ids have from their places.
 constexpr std::ptrdiff_t kLinesAround = 2;
 constexpr std::ptrdiff_t kCacheLineBytes = 64;
 
@@ -46,7 +45,8 @@ SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)
 
 std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     const std::uint64_t offset = i * sizeof(IndexEntry);
-    if (!blob_.intact(offset)) {
+    // An entry may lie across the border of two checked blocks.
+    if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(IndexEntry) - 1)) {
         return std::nullopt;
     }
     const auto found = load<IndexEntry>(blob_.data() + offset);
@@ -58,7 +58,7 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
 
 std::optional<std::uint64_t> SealedIndex::fence(std::uint64_t block) const {
     const std::uint64_t offset = entries_ * sizeof(IndexEntry) + block * sizeof(std::uint64_t);
-    // A fence may lie across the border of two checked blocks.
+    // And so may a fence.
     if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(std::uint64_t) - 1)) {
         return std::nullopt;
     }

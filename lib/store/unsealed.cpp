@@ -48,7 +48,7 @@ class Replay {
     Result<std::uint64_t> take_frames(std::uint64_t end);
     Result<void> take_records(const Frame& frame);
     Result<void> take_mark(const Frame& frame);
-    void put(const Applied& applied);
+    Applied& next_place();
 
     Unsealed& unsealed_;
     const Locator& locator_;
@@ -58,12 +58,12 @@ class Replay {
     std::size_t applied_ = 0;  // of these
 };
 
-void Replay::put(const Applied& applied) {
+// Where the next record waits.
+Applied& Replay::next_place() {
     if (taken_ - applied_ == kAhead) {
         unsealed_.apply(waiting_[applied_++ % kAhead]);
     }
-    waiting_[taken_++ % kAhead] = applied;
-    unsealed_.delta.prefetch(applied.entry.id);
+    return waiting_[taken_++ % kAhead];
 }
 
 Result<void> Replay::take_records(const Frame& frame) {
@@ -94,11 +94,15 @@ Result<void> Replay::take_records(const Frame& frame) {
                                        view->sequence));
         }
         last_sequence_ = record.sequence;
-        put({{locator_.id({view->ns, view->key}), record.sequence, frame.offset,
-              static_cast<std::uint32_t>(view->state())},
-             record.link,
-             view->timestamp_ms,
-             view->expires_at_ms});
+        Applied& applied = next_place();
+        applied.entry.id = locator_.id({view->ns, view->key});
+        applied.entry.sequence = record.sequence;
+        applied.entry.offset = frame.offset;
+        applied.entry.state = static_cast<std::uint32_t>(view->state());
+        applied.link = record.link;
+        applied.timestamp_ms = view->timestamp_ms;
+        applied.expires_at_ms = view->expires_at_ms;
+        unsealed_.delta.prefetch(applied.entry.id);
     }
 }
 

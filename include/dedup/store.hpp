@@ -132,7 +132,8 @@ class DEDUP_API StreamStore {
     [[nodiscard]] virtual std::vector<Result<std::optional<Record>>> heads(
         std::span<const StreamKey> streams) = 0;
 
-    [[nodiscard]] Result<std::optional<Record>> head(StreamKey stream) {
+    // As heads, for one stream.
+    [[nodiscard]] virtual Result<std::optional<Record>> head(StreamKey stream) {
         return std::move(heads({&stream, 1}).front());
     }
 

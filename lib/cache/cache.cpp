@@ -100,8 +100,20 @@ std::vector<Result<RememberOutcome>> Cache::remember_many(
     return settle(std::span<const RememberOp>(ops));
 }
 
+// What a settled round comes to, without the vectors that a span needs.
 Result<LookupOutcome> Cache::lookup(std::string_view key) {
-    return settle_one(LookupOp{options_, key});
+    const LookupOp op{options_, key};
+    if (Result<void> checked = check_options(options_); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    if (Result<void> checked = op.check(); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    auto head = store_.head({options_.ns, key});
+    if (!head) {
+        return std::unexpected(std::move(head).error());
+    }
+    return LookupOp::answer({*std::move(head), store_.now_ms(), store_.grace()});
 }
 
 std::vector<Result<LookupOutcome>> Cache::lookup_many(std::span<const std::string_view> keys) {

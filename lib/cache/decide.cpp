@@ -388,14 +388,14 @@ Result<void> LookupOp::check() const {
     return check_key(key);
 }
 
-Decision<LookupOutcome> LookupOp::decide(Seen seen) const {
+LookupOutcome LookupOp::answer(Seen&& seen) {
     if (seen.completed()) {
-        return {completed_from(*std::move(seen.head)), {}};
+        return completed_from(*std::move(seen.head));
     }
     if (seen.in_flight()) {
-        return {in_flight_from(*std::move(seen.head)), {}};
+        return in_flight_from(*std::move(seen.head));
     }
-    return {Absent{}, {}};
+    return Absent{};
 }
 
 }  // namespace dedup

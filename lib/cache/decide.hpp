@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "dedup/cache.hpp"
 
@@ -118,7 +119,10 @@ struct LookupOp {
     std::string_view key;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const;
+    [[nodiscard]] static Answer answer(Seen&& seen);
+    [[nodiscard]] static Decision<Answer> decide(Seen seen) {
+        return {answer(std::move(seen)), {}};
+    }
     static void landed(Result<Answer>&, std::uint64_t) {}
 };
 

@@ -270,7 +270,7 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
         }
         std::shared_ptr<const Segment> segment = known ? known->segment : nullptr;
         if (!segment) {
-            auto opened = Segment::open(env, log, row.id);
+            auto opened = Segment::open(env, log, row.id, row.bytes);
             if (!opened) {
                 return std::unexpected(opened.error());
             }

@@ -10,6 +10,10 @@ namespace {
 
 __extension__ using Uint128 = unsigned __int128;
 
+// How far off a guess mostly is: the deviation that 128 evenly spread ids have from their places.
+constexpr std::ptrdiff_t kLinesAround = 2;
+constexpr std::ptrdiff_t kCacheLineBytes = 64;
+
 std::uint64_t blocks_in(std::uint64_t entries) {
     return (entries + kFenceEntries - 1) / kFenceEntries;
 }
@@ -41,7 +45,8 @@ SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)
 
 std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     const std::uint64_t offset = i * sizeof(IndexEntry);
-    if (!blob_.intact(offset)) {
+    // An entry may lie across the border of two checked blocks.
+    if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(IndexEntry) - 1)) {
         return std::nullopt;
     }
     const auto found = load<IndexEntry>(blob_.data() + offset);
@@ -53,7 +58,7 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
 
 std::optional<std::uint64_t> SealedIndex::fence(std::uint64_t block) const {
     const std::uint64_t offset = entries_ * sizeof(IndexEntry) + block * sizeof(std::uint64_t);
-    // A fence may lie across the border of two checked blocks.
+    // And so may a fence.
     if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(std::uint64_t) - 1)) {
         return std::nullopt;
     }
@@ -103,7 +108,11 @@ std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id) const 
     if (*first < id.xxh && id.xxh < *last) {
         at += share(id.xxh - *first, *last - *first, in_block);
     }
-    // From the guess, a few entries in one direction or the other.
+    // From the guess, a few entries in one direction or the other, all of them fetched at once.
+    const char* guess = blob_.data() + at * sizeof(IndexEntry);
+    for (std::ptrdiff_t line = -kLinesAround; line <= kLinesAround; ++line) {
+        __builtin_prefetch(guess + line * kCacheLineBytes);
+    }
     for (; at > start; --at) {
         const auto before = entry(at - 1);
         if (!before) {

@@ -11,8 +11,7 @@
 
 namespace dedup {
 
-inline constexpr std::uint64_t kFenceEntries = kBlobBlockBytes / sizeof(IndexEntry);
-static_assert(kFenceEntries * sizeof(IndexEntry) == kBlobBlockBytes);
+inline constexpr std::uint64_t kFenceEntries = 128;
 
 // The size of an index of `entries` streams.
 [[nodiscard]] std::uint64_t index_bytes(std::uint64_t entries);

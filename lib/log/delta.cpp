@@ -1,17 +1,31 @@
 #include "log/delta.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
+#include <memory>
 #include <new>
-#include <utility>
 
 namespace dedup {
 namespace {
 
 constexpr std::size_t kSlotsMin = 16;
+// A table of which at least this part is going to be used is dense.
+constexpr std::size_t kDensePart = 8;
+constexpr std::size_t kLargePageBytes = 2 * 1024 * 1024;
 
 bool too_full(std::size_t entries, std::size_t slots) {
     return entries * 4 > slots * 3;
+}
+
+// Asks for large pages, which cost fewer faults and misses. Without them all works as well.
+void use_large_pages(void* memory, std::size_t bytes) {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    if (bytes >= kLargePageBytes && std::align(page, page, memory, bytes) != nullptr) {
+        (void)::madvise(memory, bytes / page * page, MADV_HUGEPAGE);
+    }
 }
 
 }  // namespace
@@ -20,65 +34,68 @@ Delta::Delta(std::size_t entries) {
     const std::size_t slots = std::bit_ceil(std::max(kSlotsMin, entries + entries / 3 + 1));
     slots_ = allocate(slots);
     mask_ = slots - 1;
+    entries_.reserve(entries);
 }
 
 Delta::Slots Delta::allocate(std::size_t slots) {
     // calloc gives large blocks as untouched zero pages, so a generous table costs only what is
-    // used. All-zero is an empty slot.
-    void* memory = std::calloc(slots, sizeof(IndexEntry));
+    // used. Zero is an empty slot.
+    void* memory = std::calloc(slots, sizeof(Slot));
     if (memory == nullptr) {
         throw std::bad_alloc();
     }
-    return Slots(static_cast<IndexEntry*>(memory));
+    return Slots(static_cast<Slot*>(memory));
 }
 
 void Delta::put(const IndexEntry& entry, std::uint32_t replaced_offset) {
     if (replaced_offset != 0) {
-        for (std::size_t slot = home(entry.id); slots_[slot].offset != 0;
-             slot = (slot + 1) & mask_) {
-            if (slots_[slot].offset == replaced_offset && slots_[slot].id == entry.id) {
-                slots_[slot] = entry;
-                return;
-            }
+        const IndexEntry* replaced = find(
+            entry.id, [&](const IndexEntry& known) { return known.offset == replaced_offset; });
+        if (replaced != nullptr) {
+            entries_[static_cast<std::size_t>(replaced - entries_.data())] = entry;
+            return;
         }
     }
-    if (too_full(size_ + 1, mask_ + 1)) {
-        const std::size_t slots = (mask_ + 1) * 2;
-        Slots old = std::exchange(slots_, allocate(slots));
-        const std::size_t old_slots = std::exchange(mask_, slots - 1) + 1;
-        for (std::size_t slot = 0; slot < old_slots; ++slot) {
-            if (old[slot].offset != 0) {
-                insert(old[slot]);
-            }
-        }
+    entries_.push_back(entry);
+    if (!too_full(entries_.size(), mask_ + 1)) {
+        insert(entries_.size() - 1);
+        return;
     }
-    insert(entry);
-    ++size_;
+    const std::size_t slots = (mask_ + 1) * 2;
+    slots_ = allocate(slots);
+    mask_ = slots - 1;
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+        insert(i);
+    }
 }
 
-void Delta::insert(const IndexEntry& entry) {
-    std::size_t slot = home(entry.id);
-    while (slots_[slot].offset != 0) {
-        slot = (slot + 1) & mask_;
+void Delta::insert(std::size_t position) {
+    const StreamId& id = entries_[position].id;
+    std::size_t at = home(id);
+    while (slots_[at] != 0) {
+        at = (at + 1) & mask_;
     }
-    slots_[slot] = entry;
+    slots_[at] = (id.xxh >> 32 << 32) | (position + 1);
+}
+
+void Delta::expect(std::size_t entries) {
+    // Only of a dense table will all pages be touched soon. Else large ones would cost memory that
+    // it may never need.
+    if (entries >= (mask_ + 1) / kDensePart) {
+        use_large_pages(slots_.get(), (mask_ + 1) * sizeof(Slot));
+        use_large_pages(entries_.data(), entries_.capacity() * sizeof(IndexEntry));
+    }
 }
 
 void Delta::clear() {
-    if (size_ != 0) {
-        std::fill_n(slots_.get(), mask_ + 1, IndexEntry{});
-        size_ = 0;
+    if (!entries_.empty()) {
+        std::fill_n(slots_.get(), mask_ + 1, Slot{0});
+        entries_.clear();
     }
 }
 
 std::vector<IndexEntry> Delta::sorted() const {
-    std::vector<IndexEntry> entries;
-    entries.reserve(size_);
-    for (std::size_t slot = 0; slot <= mask_; ++slot) {
-        if (slots_[slot].offset != 0) {
-            entries.push_back(slots_[slot]);
-        }
-    }
+    std::vector<IndexEntry> entries = entries_;
     std::sort(entries.begin(), entries.end(), [](const IndexEntry& a, const IndexEntry& b) {
         return a.id != b.id ? a.id < b.id : a.sequence < b.sequence;
     });

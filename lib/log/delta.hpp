@@ -11,9 +11,11 @@
 
 namespace dedup {
 
-// A hash table from stream to the stream's newest record in one segment: open addressing with
-// linear probing, at most 3/4 full. Two streams may share an id; they are told apart by their
-// offsets. Not synchronised.
+// Finds a stream's newest record in one segment: the entries, in order of arrival, and a hash
+// table of their positions. Open addressing with linear probing, at most 3/4 full; each slot has
+// half of the hash, so that a stream that is not there hardly ever costs more than one look at the
+// table, which is small. Two streams may share an id; they are told apart by their offsets.
+// Not synchronised.
 class Delta {
   public:
     // Makes room for `entries` without growing. Memory is touched only as entries come.
@@ -22,12 +24,15 @@ class Delta {
     // Calls accept(entry) for the entries with this id until it returns true; gives that entry.
     template <class Accept>
     [[nodiscard]] const IndexEntry* find(const StreamId& id, Accept accept) const {
-        if (size_ == 0) {
+        if (entries_.empty()) {
             return nullptr;
         }
-        for (std::size_t slot = home(id); slots_[slot].offset != 0; slot = (slot + 1) & mask_) {
-            if (slots_[slot].id == id && accept(slots_[slot])) {
-                return &slots_[slot];
+        for (std::size_t at = home(id); slots_[at] != 0; at = (at + 1) & mask_) {
+            if (same_tag(slots_[at], id)) {
+                const IndexEntry& entry = entries_[position(slots_[at])];
+                if (entry.id == id && accept(entry)) {
+                    return &entry;
+                }
             }
         }
         return nullptr;
@@ -36,6 +41,9 @@ class Delta {
     [[nodiscard]] const IndexEntry* find(const StreamId& id) const {
         return find(id, [](const IndexEntry&) { return true; });
     }
+
+    // Prepares for about `entries` entries that are going to be put in one go.
+    void expect(std::size_t entries);
 
     void prefetch(const StreamId& id) const { __builtin_prefetch(&slots_[home(id)]); }
 
@@ -46,28 +54,37 @@ class Delta {
     // Forgets all entries and keeps the memory.
     void clear();
 
-    [[nodiscard]] std::size_t size() const { return size_; }
-    [[nodiscard]] std::size_t memory_bytes() const { return (mask_ + 1) * sizeof(IndexEntry); }
+    [[nodiscard]] std::size_t size() const { return entries_.size(); }
+    [[nodiscard]] std::size_t memory_bytes() const {
+        return (mask_ + 1) * sizeof(Slot) + entries_.capacity() * sizeof(IndexEntry);
+    }
 
-    // The slots, for walking through them: an offset of 0 means empty. Growing rearranges them.
-    [[nodiscard]] std::span<const IndexEntry> slots() const { return {slots_.get(), mask_ + 1}; }
+    // In order of arrival, but for those put in place of others.
+    [[nodiscard]] std::span<const IndexEntry> entries() const { return entries_; }
 
     // All entries, sorted by id, then sequence.
     [[nodiscard]] std::vector<IndexEntry> sorted() const;
 
   private:
+    // The upper half is that of the hash, the lower half an entry's position plus 1. 0: empty.
+    using Slot = std::uint64_t;
+
     struct Free {
-        void operator()(IndexEntry* slots) const { std::free(slots); }
+        void operator()(Slot* slots) const { std::free(slots); }
     };
-    using Slots = std::unique_ptr<IndexEntry[], Free>;
+    using Slots = std::unique_ptr<Slot[], Free>;
 
     [[nodiscard]] static Slots allocate(std::size_t slots);
     [[nodiscard]] std::size_t home(const StreamId& id) const { return id.xxh & mask_; }
-    void insert(const IndexEntry& entry);
+    [[nodiscard]] static bool same_tag(Slot slot, const StreamId& id) {
+        return (slot ^ id.xxh) >> 32 == 0;
+    }
+    [[nodiscard]] static std::size_t position(Slot slot) { return (slot & UINT32_MAX) - 1; }
+    void insert(std::size_t position);
 
+    std::vector<IndexEntry> entries_;
     Slots slots_;
     std::size_t mask_ = 0;
-    std::size_t size_ = 0;
 };
 
 }  // namespace dedup

@@ -97,13 +97,16 @@ char* FrameBuffer::grow(std::size_t bytes) {
     return large_.get();
 }
 
-Segment::Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header)
+Segment::Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
+                 std::string_view map)
     : file_(std::move(file)),
       path_(std::move(path)),
       header_(header),
-      salt_(segment_salt(header)) {}
+      salt_(segment_salt(header)),
+      map_(map) {}
 
-Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, std::uint64_t id) {
+Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, std::uint64_t id,
+                                                     std::uint64_t sealed_bytes) {
     const Path path = log / segment_file_name(id);
     auto file = env.open(path, OpenMode::read);
     if (!file) {
@@ -123,19 +126,29 @@ Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, 
             Error{Code::corruption, fmt::format("{} is damaged at offset {}: it holds segment {}",
                                                 path.string(), kSegmentIdAt, header->id)});
     }
-    return std::make_shared<const Segment>(std::move(*file), path, *header);
+    const std::string_view map = sealed_bytes == 0 ? "" : (*file)->map(sealed_bytes);
+    return std::make_shared<const Segment>(std::move(*file), path, *header, map);
 }
 
 Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuffer& buffer) const {
+    if (offset < map_.size()) {
+        const std::string_view rest = map_.substr(offset);
+        FrameHeader header;
+        if (rest.size() < kFrameHeaderBytes || !read_frame_header(rest.data(), header) ||
+            header.body_bytes > rest.size() - kFrameHeaderBytes) {
+            return std::nullopt;
+        }
+        return checked_frame(offset, rest.data(), header);
+    }
     const auto got = file_->read(offset, {buffer.inline_bytes(), kFirstReadBytes});
     if (!got) {
         return std::unexpected(got.error());
     }
-    Frame frame;
-    if (*got < kFrameHeaderBytes || !read_frame_header(buffer.inline_bytes(), frame.header)) {
+    FrameHeader header;
+    if (*got < kFrameHeaderBytes || !read_frame_header(buffer.inline_bytes(), header)) {
         return std::nullopt;
     }
-    const std::size_t bytes = kFrameHeaderBytes + frame.header.body_bytes;
+    const std::size_t bytes = kFrameHeaderBytes + header.body_bytes;
     const char* start = buffer.inline_bytes();
     if (bytes > *got) {
         if (*got < kFirstReadBytes) {
@@ -159,13 +172,18 @@ Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuff
         }
         start = room;
     }
-    const std::string_view checked(start + kFrameMagicAt, bytes - kFrameMagicAt);
-    if (frame_checksum(salt_, offset, checked) != frame.header.checksum) {
+    return checked_frame(offset, start, header);
+}
+
+// The frame whose bytes, all of them, begin at `start`; nullopt if its checksum is wrong.
+std::optional<Frame> Segment::checked_frame(std::uint32_t offset, const char* start,
+                                            const FrameHeader& header) const {
+    const std::string_view checked(start + kFrameMagicAt,
+                                   kFrameHeaderBytes - kFrameMagicAt + header.body_bytes);
+    if (frame_checksum(salt_, offset, checked) != header.checksum) {
         return std::nullopt;
     }
-    frame.offset = offset;
-    frame.body = {start + kFrameHeaderBytes, frame.header.body_bytes};
-    return frame;
+    return Frame{header, offset, {start + kFrameHeaderBytes, header.body_bytes}};
 }
 
 Result<Frame> Segment::read_frame(std::uint32_t offset, FrameBuffer& buffer) const {

@@ -70,12 +70,14 @@ class FrameBuffer {
 // A segment open for reading. Immutable; any number of threads may read at once.
 class Segment {
   public:
-    Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header);
+    Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
+            std::string_view map = {});
 
-    // Opens the file and checks its header against its name.
+    // Opens the file and checks its header against its name. `sealed_bytes`: the exact length of a
+    // segment that will not change any more, whose frames are then read in place if that can be.
     // Errors: corruption, unsupported_version, io.
-    [[nodiscard]] static Result<std::shared_ptr<const Segment>> open(Env& env, const Path& log,
-                                                                     std::uint64_t id);
+    [[nodiscard]] static Result<std::shared_ptr<const Segment>> open(
+        Env& env, const Path& log, std::uint64_t id, std::uint64_t sealed_bytes = 0);
 
     [[nodiscard]] std::uint64_t id() const { return header_.id; }
     [[nodiscard]] const SegmentHeader& header() const { return header_; }
@@ -84,7 +86,7 @@ class Segment {
     [[nodiscard]] std::uint64_t salt() const { return salt_; }
 
     // Reads the frame at `offset` and checks it; nullopt if there is no valid frame there.
-    // The frame's views live as long as `buffer` is left alone.
+    // The frame's views live as long as the segment, and as `buffer` is left alone.
     [[nodiscard]] Result<std::optional<Frame>> find_frame(std::uint32_t offset,
                                                           FrameBuffer& buffer) const;
 
@@ -95,10 +97,14 @@ class Segment {
     [[nodiscard]] Error corruption(std::uint64_t offset, std::string_view what) const;
 
   private:
+    [[nodiscard]] std::optional<Frame> checked_frame(std::uint32_t offset, const char* start,
+                                                     const FrameHeader& header) const;
+
     std::shared_ptr<File> file_;
     Path path_;
     SegmentHeader header_;
     std::uint64_t salt_;
+    std::string_view map_;  // of a sealed segment, all of it; or empty
 };
 
 }  // namespace dedup

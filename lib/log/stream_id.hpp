@@ -1,8 +1,5 @@
-// How a stream is located: two hashes side by side.
-//
-// FNV-1a of the key names the stream for people; anybody can compute it, and craft keys that
-// share it. XXH3 over namespace and key with the store's random secret keeps such keys apart in
-// every table. Both only locate: the full key is compared before any answer.
+// How a stream is located: by XXH3 over namespace and key with the store's random secret, so that
+// nobody can craft keys that share it. It only locates: the full key is compared before any answer.
 #pragma once
 
 #include <array>
@@ -14,7 +11,6 @@ namespace dedup {
 
 struct StreamId {
     std::uint64_t xxh = 0;
-    std::uint64_t fnv = 0;
 
     auto operator<=>(const StreamId&) const = default;
 };
@@ -22,7 +18,7 @@ struct StreamId {
 // 192 random bytes; see XXH3's custom secrets.
 using HashSecret = std::array<char, 192>;
 
-[[nodiscard]] StreamId stream_id(StreamKey stream, const HashSecret& secret);
+[[nodiscard]] StreamId stream_id(const StreamKey& stream, const HashSecret& secret);
 
 // The newest record of one stream within one segment: what the delta and the sealed indexes hold.
 // This is also the layout on disk; see docs/format.md.
@@ -57,6 +53,6 @@ inline constexpr std::uint32_t kExpiryLast = (1U << 30) - 1;
 [[nodiscard]] constexpr std::uint32_t pack(State state, std::int64_t expires_at_ms) {
     return expiry_step(expires_at_ms) * 4 + static_cast<std::uint32_t>(state);
 }
-static_assert(sizeof(IndexEntry) == 32);
+static_assert(sizeof(IndexEntry) == 24);
 
 }  // namespace dedup

@@ -43,6 +43,8 @@ struct RecordView {
 [[nodiscard]] Result<RecordView> decode_view(std::string_view bytes);
 
 [[nodiscard]] Record to_record(const RecordView& view);
+// The same into `record`, which must be as a new one is.
+void copy_to(const RecordView& view, Record& record);
 
 // Appends the encoding of `record` with its sequence replaced by `sequence`, and a claim_sequence
 // of 0 likewise.

@@ -280,6 +280,11 @@ Result<RecordView> decode_view(std::string_view bytes) {
 
 Record to_record(const RecordView& view) {
     Record record;
+    copy_to(view, record);
+    return record;
+}
+
+void copy_to(const RecordView& view, Record& record) {
     record.kind = view.kind;
     record.ns = view.ns;
     record.key = view.key;
@@ -297,14 +302,16 @@ Record to_record(const RecordView& view) {
         record.receipt.emplace(view.receipt);
     }
     record.metadata = view.metadata;
+    record.unknown_fields = view.unknown_fields;
+    if (view.conflict_count == 0) {
+        return;
+    }
     record.conflict.count = view.conflict_count;
     std::array<std::string_view, kConflictFingerprintsMax> fingerprints;
     const auto found = split_fingerprints(view.conflict_fingerprints, fingerprints);
     record.conflict.fingerprints.assign(
         fingerprints.begin(),
         fingerprints.begin() + static_cast<std::ptrdiff_t>(found.value_or(0)));
-    record.unknown_fields = view.unknown_fields;
-    return record;
 }
 
 Result<Record> decode(std::string_view bytes) {

@@ -13,8 +13,8 @@
 namespace dedup {
 namespace {
 
-// How much of the newest delta is looked at before appends may go on.
-constexpr std::size_t kSlotsAtOnce = 4096;
+// How many entries are looked at before appends may go on, and the store may close.
+constexpr std::size_t kEntriesAtOnce = 4096;
 
 }  // namespace
 
@@ -38,7 +38,7 @@ Result<void> LogStore::visit_entries(
     const SealedSegment& sealed,
     const std::function<Result<void>(const IndexEntry&)>& visit) const {
     for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {
-        if (i % kSlotsAtOnce == 0 && closed_) {
+        if (i % kEntriesAtOnce == 0 && closed_) {
             return std::unexpected(closed_error());
         }
         const auto entry = sealed.index.entry(i);
@@ -52,34 +52,25 @@ Result<void> LogStore::visit_entries(
     return {};
 }
 
-// The same for a delta that may be growing. An entry that is put in while this runs may be left
-// out.
+// The same for a delta that may be growing, as it is when this begins. Entries are looked at some
+// at a time, so that appends need not wait.
 Result<void> LogStore::visit_entries(
     const Unsealed& unsealed, const std::function<Result<void>(const IndexEntry&)>& visit) const {
-    std::vector<IndexEntry> entries;
-    std::size_t size = 0;
-    for (std::size_t at = 0; at == 0 || at < size; at += kSlotsAtOnce) {
-        readers_.shared([&] {
-            const auto slots = unsealed.delta.slots();
-            if (slots.size() != size) {
-                // It has grown, which has rearranged it.
-                size = slots.size();
-                at = 0;
-                entries.clear();
-            }
-            for (const IndexEntry& entry : slots.subspan(at, std::min(kSlotsAtOnce, size - at))) {
-                if (entry.offset != 0) {
-                    entries.push_back(entry);
-                }
-            }
-        });
+    std::vector<IndexEntry> some;
+    const std::size_t size = readers_.shared([&] { return unsealed.delta.size(); });
+    for (std::size_t at = 0; at < size; at += kEntriesAtOnce) {
         if (closed_) {
             return std::unexpected(closed_error());
         }
-    }
-    for (const IndexEntry& entry : entries) {
-        if (auto done = visit(entry); !done) {
-            return done;
+        readers_.shared([&] {
+            const auto part =
+                unsealed.delta.entries().subspan(at, std::min(kEntriesAtOnce, size - at));
+            some.assign(part.begin(), part.end());
+        });
+        for (const IndexEntry& entry : some) {
+            if (auto done = visit(entry); !done) {
+                return done;
+            }
         }
     }
     return {};

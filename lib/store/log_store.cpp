@@ -77,13 +77,24 @@ void LogStore::set_view(ViewPtr view) {
     readers_.publish(view_);
 }
 
+// Before a read: a read-only store takes up what its writer has done.
+Result<void> LogStore::follow_writer() {
+    return options_.read_only ? follow() : Result<void>();
+}
+
 Result<ViewPtr> LogStore::view_for_reading() {
-    if (options_.read_only) {
-        if (auto followed = follow(); !followed) {
-            return std::unexpected(followed.error());
-        }
+    if (auto followed = follow_writer(); !followed) {
+        return std::unexpected(followed.error());
     }
     return view();
+}
+
+void LogStore::prefetch_filters(const View& view, const StreamId& id) {
+    if (view.sealed) {
+        for (const SealedSegment& sealed : view.sealed->segments()) {
+            sealed.filter.prefetch(id);
+        }
+    }
 }
 
 // The leader may call this as it is, since only it changes the newest delta; all others hold a
@@ -161,9 +172,7 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
     std::array<StreamId, kHeadsChunk> ids;
     for (std::size_t i = 0; i < streams.size(); ++i) {
         ids[i] = locator_.id(streams[i]);
-        for (const SealedSegment& sealed : view.sealed->segments()) {
-            sealed.filter.prefetch(ids[i]);
-        }
+        prefetch_filters(view, ids[i]);
     }
     std::array<Candidates, kHeadsChunk> unsealed;
     readers_.shared([&] {
@@ -177,20 +186,47 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
         }
     });
     for (std::size_t i = 0; i < streams.size(); ++i) {
-        if (auto checked = check_stream(streams[i]); !checked) {
-            results[i] = std::unexpected(checked.error());
-            continue;
-        }
-        FrameBuffer buffer;
-        const auto found = find_newest(view, ids[i], unsealed[i], [&](Located& at) {
-            return read_record(at, streams[i], buffer);
-        });
-        if (!found) {
-            results[i] = std::unexpected(found.error());
-        } else if (*found && !removed(view, **found)) {
-            results[i] = to_record((*found)->record);
-        }
+        results[i] = find_head(view, streams[i], ids[i], unsealed[i]);
     }
+}
+
+// The same for one stream, without what is only worth it for several.
+Result<std::optional<Record>> LogStore::head(StreamKey stream) {
+    if (auto followed = follow_writer(); !followed) {
+        return std::unexpected(followed.error());
+    }
+    const StreamId id = locator_.id(stream);
+    Candidates unsealed;
+    const ViewPtr view = readers_.view([&](const View& now) {
+        prefetch_filters(now, id);
+        unsealed = probe(now, id);
+    });
+    if (view && view->sealed) {
+        return find_head(*view, stream, id, unsealed);
+    }
+    const auto later = this->view();
+    if (!later) {
+        return std::unexpected(later.error());
+    }
+    return find_head(**later, stream, id, locked_probe(**later, id));
+}
+
+Result<std::optional<Record>> LogStore::find_head(const View& view, StreamKey stream,
+                                                  const StreamId& id,
+                                                  const Candidates& unsealed) const {
+    if (auto checked = check_stream(stream); !checked) {
+        return std::unexpected(checked.error());
+    }
+    Result<std::optional<Record>> head;
+    FrameBuffer buffer;
+    const auto found = find_newest(view, id, unsealed,
+                                   [&](Located& at) { return read_record(at, stream, buffer); });
+    if (!found) {
+        head = std::unexpected(found.error());
+    } else if (*found && !removed(view, **found)) {
+        copy_to((*found)->record, head->emplace());
+    }
+    return head;
 }
 
 Result<std::vector<Version>> LogStore::history(StreamKey stream) {

@@ -57,8 +57,6 @@ inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;
 // How many segments may wait to be sealed before appends wait for the sealer. A log with more of
 // them is sealed piece by piece before it opens, so that memory stays bounded.
 inline constexpr std::size_t kUnsealedMax = 4;
-// A frame is hardly ever smaller; a delta of this many entries a segment need not grow.
-inline constexpr std::uint64_t kFrameBytesTypical = 128;
 
 // What lookups see at one moment. Immutable, but for the newest delta.
 struct View {
@@ -114,6 +112,7 @@ class LogStore final : public StreamStore {
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
+    Result<std::optional<Record>> head(StreamKey stream) override;
     Result<std::vector<Version>> history(StreamKey stream) override;
     Result<ScanPage> scan(const ScanOptions& options) override;
     Result<SweepReport> sweep(const SweepOptions& options) override;
@@ -237,11 +236,15 @@ class LogStore final : public StreamStore {
                                            std::string_view what) const;
     [[nodiscard]] Result<ViewPtr> view() const;
     void set_view(ViewPtr view);
+    Result<void> follow_writer();
     [[nodiscard]] Result<ViewPtr> view_for_reading();
+    static void prefetch_filters(const View& view, const StreamId& id);
     static Candidates probe(const View& view, const StreamId& id);
     [[nodiscard]] Candidates locked_probe(const View& view, const StreamId& id) const;
     void head_chunk(const View& view, std::span<const StreamKey> streams,
                     std::span<Result<std::optional<Record>>> results) const;
+    Result<std::optional<Record>> find_head(const View& view, StreamKey stream, const StreamId& id,
+                                            const Candidates& unsealed) const;
     template <class Accept>
     Result<std::optional<Located>> find_newest(const View& view, const StreamId& id,
                                                const Candidates& unsealed, Accept accept) const;

@@ -22,8 +22,17 @@ class ReaderGates {
 
     // The view that was published last.
     [[nodiscard]] ViewPtr view() const {
+        return view([](const View&) {});
+    }
+
+    // The same; runs read(view) before anybody can change anything, unless there is no view.
+    template <class Read>
+    [[nodiscard]] ViewPtr view(Read read) const {
         const Gate& gate = mine();
         const std::lock_guard lock(gate.mutex);
+        if (gate.view) {
+            read(*gate.view);
+        }
         return gate.view;
     }
 

@@ -34,6 +34,11 @@ void Unsealed::apply(const Applied& applied) {
     row.expires_max_ms = std::max(row.expires_max_ms, expires_ms);
 }
 
+std::string_view Unsealed::intern(std::string_view ns) {
+    (void)counts(ns);
+    return last_ns_;
+}
+
 StateCounts& Unsealed::counts(std::string_view ns) {
     if (last_counts_ == nullptr || last_ns_ != ns) {
         const auto at = streams.try_emplace(std::string(ns)).first;
@@ -45,19 +50,56 @@ StateCounts& Unsealed::counts(std::string_view ns) {
 
 namespace {
 
-Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Frame& frame) {
+// Takes up the frames of a segment. A record's place in the delta is fetched while those behind it
+// are decoded, and filled a few records later.
+class Replay {
+  public:
+    Replay(Unsealed& unsealed, const Locator& locator)
+        : unsealed_(unsealed), locator_(locator), last_sequence_(unsealed.last_sequence) {}
+
+    // Up to `end` or the first place without a valid frame. Whatever the outcome, unsealed.row and
+    // the delta are of what lies before row.bytes.
+    Result<std::uint64_t> run(std::uint64_t end);
+
+  private:
+    static constexpr std::size_t kAhead = 16;
+
+    Result<std::uint64_t> take_frames(std::uint64_t end);
+    Result<void> take_frame(const Frame& frame);
+    Result<void> take_records(const Frame& frame);
+    Result<void> take_manifest(const Frame& frame);
+    Result<void> take_mark(const Frame& frame);
+    Applied& next_place();
+
+    Unsealed& unsealed_;
+    const Locator& locator_;
+    std::uint64_t last_sequence_;
+    std::array<Applied, kAhead> waiting_;
+    std::size_t taken_ = 0;    // records so far
+    std::size_t applied_ = 0;  // of these
+};
+
+// Where the next record waits.
+Applied& Replay::next_place() {
+    if (taken_ - applied_ == kAhead) {
+        unsealed_.apply(waiting_[applied_++ % kAhead]);
+    }
+    return waiting_[taken_++ % kAhead];
+}
+
+Result<void> Replay::take_records(const Frame& frame) {
     const auto damaged = [&](std::string_view what) {
-        return std::unexpected(unsealed.segment->corruption(frame.offset, what));
+        return std::unexpected(unsealed_.segment->corruption(frame.offset, what));
     };
     const bool moved = frame.header.kind == FrameKind::moved;
     if (frame.header.records == 0 || (moved && frame.header.records != 1)) {
         return damaged(fmt::format("a frame of {} records", frame.header.records));
     }
-    if (!moved && frame.header.sequence <= unsealed.last_sequence) {
+    if (!moved && frame.header.sequence <= last_sequence_) {
         return damaged(
-            fmt::format("sequence {} follows {}", frame.header.sequence, unsealed.last_sequence));
+            fmt::format("sequence {} follows {}", frame.header.sequence, last_sequence_));
     }
-    FrameRecords records(frame, unsealed.row.id);
+    FrameRecords records(frame, unsealed_.row.id);
     FrameRecord record;
     while (true) {
         const auto more = records.next(record);
@@ -76,53 +118,90 @@ Result<void> apply_records(Unsealed& unsealed, const Locator& locator, const Fra
             return damaged(fmt::format("the frame says sequence {}, its record {}", record.sequence,
                                        view->sequence));
         }
-        unsealed.apply({{locator.id({view->ns, view->key}), record.sequence, frame.offset,
-                         pack(view->state(), view->expires_at_ms)},
-                        record.link,
-                        view->ns,
-                        view->timestamp_ms,
-                        view->expires_at_ms,
-                        moved});
+        if (!moved) {
+            last_sequence_ = record.sequence;
+        }
+        Applied& applied = next_place();
+        applied.entry.id = locator_.id({view->ns, view->key});
+        applied.entry.sequence = record.sequence;
+        applied.entry.offset = frame.offset;
+        applied.entry.packed = pack(view->state(), view->expires_at_ms);
+        applied.link = record.link;
+        applied.ns = unsealed_.intern(view->ns);
+        applied.timestamp_ms = view->timestamp_ms;
+        applied.expires_at_ms = view->expires_at_ms;
+        applied.moved = moved;
+        unsealed_.delta.prefetch(applied.entry.id);
     }
 }
 
-Result<void> apply_mark(Unsealed& unsealed, const Frame& frame) {
+Result<void> Replay::take_mark(const Frame& frame) {
     const auto time_ms = mark_time(frame);
     if (!time_ms) {
-        return std::unexpected(unsealed.segment->corruption(frame.offset, time_ms.error().message));
+        return std::unexpected(
+            unsealed_.segment->corruption(frame.offset, time_ms.error().message));
     }
-    unsealed.row.next_sequence = std::max(unsealed.row.next_sequence, frame.header.sequence + 1);
-    unsealed.row.time_high_ms = std::max(unsealed.row.time_high_ms, *time_ms);
+    SegmentRow& row = unsealed_.row;
+    row.next_sequence = std::max(row.next_sequence, frame.header.sequence + 1);
+    row.time_high_ms = std::max(row.time_high_ms, *time_ms);
     return {};
 }
 
-Result<void> apply_manifest(Unsealed& unsealed, const Frame& frame) {
+Result<void> Replay::take_manifest(const Frame& frame) {
     auto manifest = decode_manifest(frame);
     if (!manifest) {
         return std::unexpected(
-            unsealed.segment->corruption(frame.offset, manifest.error().message));
+            unsealed_.segment->corruption(frame.offset, manifest.error().message));
     }
-    unsealed.manifest = std::move(*manifest);
-    SegmentRow& row = unsealed.row;
+    unsealed_.manifest = std::move(*manifest);
+    SegmentRow& row = unsealed_.row;
     row.next_sequence = std::max(row.next_sequence, frame.header.sequence + 1);
-    row.time_high_ms = std::max(row.time_high_ms, unsealed.manifest.time_high_ms);
+    row.time_high_ms = std::max(row.time_high_ms, unsealed_.manifest.time_high_ms);
     return {};
 }
 
-Result<void> apply_frame(Unsealed& unsealed, const Locator& locator, const Frame& frame) {
+Result<void> Replay::take_frame(const Frame& frame) {
     // A segment is made together with its first manifest, so this one is not a torn tail.
-    if (unsealed.row.bytes == kSegmentHeaderBytes && frame.header.kind != FrameKind::manifest) {
-        return std::unexpected(unsealed.segment->corruption(
+    if (unsealed_.row.bytes == kSegmentHeaderBytes && frame.header.kind != FrameKind::manifest) {
+        return std::unexpected(unsealed_.segment->corruption(
             frame.offset, "the segment does not begin with a manifest"));
     }
     switch (frame.header.kind) {
         case FrameKind::mark:
-            return apply_mark(unsealed, frame);
+            return take_mark(frame);
         case FrameKind::manifest:
-            return apply_manifest(unsealed, frame);
+            return take_manifest(frame);
         default:
-            return apply_records(unsealed, locator, frame);
+            return take_records(frame);
     }
+}
+
+Result<std::uint64_t> Replay::take_frames(std::uint64_t end) {
+    std::uint64_t flushed = kSegmentHeaderBytes;
+    FrameReader reader(*unsealed_.segment, unsealed_.row.bytes, end);
+    while (true) {
+        const auto frame = reader.next();
+        if (!frame) {
+            return std::unexpected(frame.error());
+        }
+        if (!*frame) {
+            return flushed;
+        }
+        if (auto taken = take_frame(**frame); !taken) {
+            return std::unexpected(taken.error());
+        }
+        flushed = (*frame)->header.flushed;
+        unsealed_.row.bytes = reader.offset();
+    }
+}
+
+Result<std::uint64_t> Replay::run(std::uint64_t end) {
+    unsealed_.delta.expect((end - unsealed_.row.bytes) / kFrameBytesTypical);
+    auto flushed = take_frames(end);
+    while (applied_ != taken_) {
+        unsealed_.apply(waiting_[applied_++ % kAhead]);
+    }
+    return flushed;
 }
 
 }  // namespace
@@ -132,7 +211,6 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
-    std::uint64_t flushed = kSegmentHeaderBytes;
     // A reader asks often and mostly finds nothing new; that should not cost a block.
     std::array<char, kFrameHeaderBytes> next;
     const auto got = unsealed.segment->file().read(unsealed.row.bytes, next);
@@ -141,23 +219,9 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
     }
     FrameHeader header;
     if (*got < next.size() || !read_frame_header(next.data(), header)) {
-        return flushed;
+        return kSegmentHeaderBytes;
     }
-    FrameReader reader(*unsealed.segment, unsealed.row.bytes, *file_bytes);
-    while (true) {
-        const auto frame = reader.next();
-        if (!frame) {
-            return std::unexpected(frame.error());
-        }
-        if (!*frame) {
-            return flushed;
-        }
-        if (auto applied = apply_frame(unsealed, locator, **frame); !applied) {
-            return std::unexpected(applied.error());
-        }
-        flushed = (*frame)->header.flushed;
-        unsealed.row.bytes = reader.offset();
-    }
+    return Replay(unsealed, locator).run(*file_bytes);
 }
 
 }  // namespace dedup

@@ -13,14 +13,16 @@
 
 namespace dedup {
 
+// A frame is hardly ever smaller; a delta of this many entries a segment need not grow.
+inline constexpr std::uint64_t kFrameBytesTypical = 96;
+
 // Turns streams into ids. The mask lets a test make ids collide.
 struct Locator {
     HashSecret secret{};
     std::uint64_t mask = UINT64_MAX;
 
-    [[nodiscard]] StreamId id(StreamKey stream) const {
-        StreamId id = stream_id(stream, secret);
-        return {id.xxh & mask, id.fnv & mask};
+    [[nodiscard]] StreamId id(const StreamKey& stream) const {
+        return {stream_id(stream, secret).xxh & mask};
     }
 };
 
@@ -44,6 +46,9 @@ struct Unsealed {
     }
 
     void apply(const Applied& applied);
+
+    // The same name, which lives as long as this.
+    [[nodiscard]] std::string_view intern(std::string_view ns);
 
     std::shared_ptr<const Segment> segment;
     Delta delta;

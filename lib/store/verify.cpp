@@ -22,7 +22,7 @@ class Verifier {
     // Reads the frames of a segment up to `row.bytes`, and counts what a row should say.
     SegmentRow read_segment(const Segment& segment, const SegmentRow& row,
                             const SealedSegment* sealed);
-    void check_index(const SealedSegment& sealed);
+    void check_index(const SealedSegment& sealed, const Segment& segment);
     void compare(const SegmentRow& counted, const SegmentRow& row, const Path& path);
 
     VerifyReport report;
@@ -151,7 +151,7 @@ SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
 }
 
 // Every entry must be in order, known to the filter, and lead to a record of its stream.
-void Verifier::check_index(const SealedSegment& sealed) {
+void Verifier::check_index(const SealedSegment& sealed, const Segment& segment) {
     const auto wrong = [&](std::uint64_t position, std::string_view what) {
         problem(fmt::format("the catalog's index of segment {}, entry {}: {}", sealed.row.id,
                             position, what));
@@ -169,7 +169,7 @@ void Verifier::check_index(const SealedSegment& sealed) {
             wrong(i, "it is out of order");
         }
         previous = entry->id;
-        const auto frame = sealed.segment->read_frame(entry->offset, buffer);
+        const auto frame = segment.read_frame(entry->offset, buffer);
         if (!frame) {
             wrong(i, frame.error().message);
             continue;
@@ -185,7 +185,7 @@ void Verifier::check_index(const SealedSegment& sealed) {
         }
         if (!found) {
             wrong(i, fmt::format("the frame at {} offset {} is not its record",
-                                 sealed.segment->path().string(), entry->offset));
+                                 segment.path().string(), entry->offset));
         }
     }
 }
@@ -244,7 +244,10 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
             if (verifier.report.problems.size() == problems) {
                 verifier.compare(counted, part.row, part.segment->path());
             }
-            verifier.check_index(*part.sealed);
+            // Opened anew, and so not mapped: what the disk cannot read must become a problem in
+            // the report. (If it cannot be opened, it has been swept meanwhile.)
+            const auto unmapped = Segment::open(env_, log_path_, part.row.id);
+            verifier.check_index(*part.sealed, unmapped ? **unmapped : *part.segment);
         }
     }
     if (progress) {

@@ -57,6 +57,61 @@ void append_frame(std::string& out, const std::vector<std::pair<Record, Link>>& 
     finish_frame(out, start, header, salt, static_cast<std::uint32_t>(start));
 }
 
+TEST_CASE("a segment that is mapped gives the frames that reading it gives") {
+    // Guards against a lookup that finds in place what a read would refuse, or the reverse.
+    const TempDir dir;
+    std::string bytes = encode_segment_header(sample_header());
+    const std::uint64_t salt = as_segment(dir, bytes)->salt();
+    const std::size_t first = bytes.size();
+    append_frame(bytes, {{sample_claim(), {}}}, 1, salt);
+    const std::size_t large = bytes.size();
+    Record record = sample_claim();
+    record.metadata.assign(5000, 'm');
+    append_frame(bytes, {{record, {}}}, 2, salt);
+    const std::size_t damaged = bytes.size();
+    append_frame(bytes, {{sample_claim(), {}}}, 3, salt);
+    bytes.back() ^= 1;
+    const std::size_t cut = bytes.size();
+    append_frame(bytes, {{sample_claim(), {}}}, 4, salt);
+    bytes.resize(bytes.size() - 1);
+
+    const auto read = as_segment(dir, bytes);
+    const auto mapped = Segment::open(posix_env(), dir.path(), 1, bytes.size());
+    REQUIRE(mapped);
+    FrameBuffer buffer;
+    FrameBuffer other;
+    for (std::size_t at = 0; at < bytes.size() + 2; ++at) {
+        const auto offset = static_cast<std::uint32_t>(at);
+        const auto one = read->find_frame(offset, buffer);
+        const auto two = (*mapped)->find_frame(offset, other);
+        REQUIRE((one && two));
+        REQUIRE(one->has_value() == (at == first || at == large));
+        REQUIRE(two->has_value() == one->has_value());
+        if (*one) {
+            CHECK((*two)->body == (*one)->body);
+            CHECK((*two)->body.data() != other.inline_bytes() + kFrameHeaderBytes);  // in place
+        }
+    }
+    CHECK(damaged < cut);
+}
+
+TEST_CASE("a sealed segment that has been cut short is not mapped") {
+    // Guards against reading behind the end of the file, which would end the process.
+    const TempDir dir;
+    std::string bytes = encode_segment_header(sample_header());
+    const std::uint64_t salt = as_segment(dir, bytes)->salt();
+    append_frame(bytes, {{sample_claim(), {}}}, 1, salt);
+    as_segment(dir, bytes);
+    const auto segment = Segment::open(posix_env(), dir.path(), 1, bytes.size() + 100'000);
+    REQUIRE(segment);
+    FrameBuffer buffer;
+    CHECK((*segment)->read_frame(kSegmentHeaderBytes, buffer));
+    const auto behind =
+        (*segment)->find_frame(static_cast<std::uint32_t>(bytes.size()) + 50'000, buffer);
+    REQUIRE(behind);
+    CHECK_FALSE(*behind);
+}
+
 TEST_CASE("the segment that docs/format.md writes down is what the code writes and reads") {
     // Guards the format: whoever changes it has to change the page and the version.
     const auto page = std::filesystem::path(DEDUP_SOURCE_ROOT) / "docs" / "format.md";

@@ -220,7 +220,7 @@ TEST_CASE("a catalog that is deleted, cut, overwritten or foreign is rebuilt fro
 TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a wrong answer") {
     const TempDir dir;
     const auto path = dir.path() / "store";
-    fill_and_seal(path, 1000);
+    fill_and_seal(path, 2000);
     const auto data = path / "catalog" / "data.mdb";
     const std::string bytes = read_file(data);
     int refused = 0;
@@ -236,7 +236,7 @@ TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a
             continue;
         }
         bool met = false;
-        for (int i = 0; i < 1000; ++i) {
+        for (int i = 0; i < 2000; ++i) {
             const std::string key = "key-" + std::to_string(i);
             const auto head = (*store)->head({"test", key});
             if (!head) {

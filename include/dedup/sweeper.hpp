@@ -18,16 +18,25 @@ struct SweeperOptions {
     // that started together do not sweep together. 0 to 1.
     double jitter = 0.1;
     SweepOptions sweep = {};  // for each sweep; its `stop` is ignored
+    // If the store's time gained more than this over the monotonic clock since the last look, the
+    // sweeper does not sweep: a clock that was set wrong would have everything expire at once. It
+    // gives Code::unavailable to the observer at each interval instead, until sweep_once() accepts
+    // the new time or the monotonic clock has caught up. Should be the longest time to live that is
+    // in use. More than 0.
+    std::chrono::milliseconds clock_jump_max{std::chrono::hours{24}};
+    // Time that passes whatever the clock is set to, from any start; called from one thread at a
+    // time. Empty: the system's, which goes on while the machine is suspended.
+    std::function<std::chrono::milliseconds()> monotonic = {};
     // Gets the outcome of every sweep, on the thread that swept. Must not throw or call stop().
     std::function<void(const Result<SweepReport>&)> observer = {};
 };
 
-// Owns a thread that sweeps at intervals. A sweep that fails is tried again at the next interval;
-// its error goes to the observer and to StoreStats::sweep_error.
+// Owns a thread that sweeps at intervals, the first time when one has passed. A sweep that fails is
+// tried again at the next interval; its error goes to the observer and to StoreStats::sweep_error.
 class DEDUP_API Sweeper {
   public:
     // Starts the thread. `store` must outlive the sweeper.
-    // Errors: invalid_argument (interval or jitter out of range), io (no thread).
+    // Errors: invalid_argument (an option out of range), io (no thread).
     [[nodiscard]] static Result<std::unique_ptr<Sweeper>> start(StreamStore& store,
                                                                 SweeperOptions options = {});
     virtual ~Sweeper() = default;  // stops
@@ -35,7 +44,8 @@ class DEDUP_API Sweeper {
     Sweeper& operator=(const Sweeper&) = delete;
 
     // Sweeps on the calling thread, after one that is running; as of `now_ms` if that is given (see
-    // SweepOptions::now_ms). The observer gets this too.
+    // SweepOptions::now_ms). Accepts the store's time, however far it jumped. The observer gets
+    // this too. Errors: those of StreamStore::sweep, and closed after stop().
     [[nodiscard]] virtual Result<SweepReport> sweep_once(
         std::optional<std::int64_t> now_ms = std::nullopt) = 0;
 

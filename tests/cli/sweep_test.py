@@ -173,7 +173,7 @@ class Sweep(cli.CliTest):
             sweeping.send_signal(number)
             _, err = sweeping.communicate(timeout=cli.HANG_SECONDS)
             self.assertEqual((sweeping.returncode, err), (OK, b""))
-            self.assertEqual(self.history()[0]["now_ms"], report["now_ms"])
+            self.assertIn(report["now_ms"], [past["now_ms"] for past in self.history()])
         self.dedupctl("verify", expect=OK)
 
     def test_every_prints_a_line_a_sweep(self):

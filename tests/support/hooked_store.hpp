@@ -22,6 +22,8 @@ class HookedStore final : public StreamStore {
     // If set, items of an append for which this gives an error get that and are not appended.
     std::function<std::optional<Code>(const Append&)> fail_append;
     bool fail_heads = false;
+    // Run before each sweep, on the thread that sweeps; an error that it gives is the sweep's.
+    std::function<Result<void>(const SweepOptions&)> before_sweep;
 
     std::size_t appends = 0;  // calls
     std::size_t items = 0;    // in all calls
@@ -59,6 +61,11 @@ class HookedStore final : public StreamStore {
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
     Result<SweepReport> sweep(const SweepOptions& options) override {
+        if (before_sweep) {
+            if (Result<void> may = before_sweep(options); !may) {
+                return std::unexpected(std::move(may).error());
+            }
+        }
         return inner_.sweep(options);
     }
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }

@@ -17,6 +17,9 @@ namespace {
 // A group is written out in pieces of about this size, so that memory does not follow the batch.
 constexpr std::uint64_t kWriteBytes = 8 * 1024 * 1024;
 
+// What a record takes in the log besides its texts, and a new segment's beginning, roughly.
+constexpr std::uint64_t kRecordOverheadBytes = 512;
+
 // Durability::async: how many sequences may be assigned before the next mark. A crash of the
 // machine may lose records whose sequences callers hold; recovery goes on above the mark.
 constexpr std::uint64_t kReservedSequences = 1024 * 1024;
@@ -182,7 +185,7 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
     std::uint64_t refused = 0;
     auto results = append_once(batch, mode, refused);
     while (refused != 0 && options_.capacity.evict_oldest) {
-        const auto made = make_room(refused);
+        const auto made = make_room(mode == Batch::atomic ? refused : 1, refused);
         if (!made || !*made) {
             return results;
         }
@@ -446,7 +449,8 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
         return;
     }
     if (begins_stream(*link)) {
-        if (auto room = store_.room_for_stream(new_streams_); !room) {
+        const std::uint64_t bytes = payload_bytes(item.record) + kRecordOverheadBytes;
+        if (auto room = store_.room_for_streams(new_streams_ + 1, bytes); !room) {
             ++request.refused;
             request.results[i] = std::unexpected(room.error());
             return;
@@ -497,7 +501,11 @@ void LogStore::Commit::add_atomic(Request& request) {
     }
     if (const auto begin = std::ranges::count_if(links, begins_stream); begin != 0) {
         const auto streams = static_cast<std::uint64_t>(begin);
-        if (auto room = store_.room_for_stream(new_streams_ + streams - 1); !room) {
+        std::uint64_t bytes = 0;
+        for (const Append& item : request.batch) {
+            bytes += payload_bytes(item.record) + kRecordOverheadBytes;
+        }
+        if (auto room = store_.room_for_streams(new_streams_ + streams, bytes); !room) {
             request.refused = streams;
             refuse(room.error());
             return;
@@ -639,26 +647,26 @@ Result<void> LogStore::write_manifest(Manifest manifest) {
     return {};
 }
 
-// Whether there may be one more stream besides `pending` new ones.
-Result<void> LogStore::room_for_stream(std::uint64_t pending) const {
+// Whether the capacity allows so many more streams, whose records take about `added` bytes.
+Result<void> LogStore::room_for_streams(std::uint64_t streams, std::uint64_t added) const {
     const Capacity& capacity = options_.capacity;
-    if (capacity.keys_max != 0 && streams_ + pending >= capacity.keys_max) {
+    if (capacity.keys_max != 0 && streams_ + streams > capacity.keys_max) {
+        return std::unexpected(Error{
+            Code::out_of_space, fmt::format("store {} holds {} keys, and keys_max is {}",
+                                            path_.string(), streams_.load(), capacity.keys_max)});
+    }
+    if (capacity.bytes_max == 0) {
+        return {};
+    }
+    std::uint64_t bytes = writer_->end() + added;
+    for (const SegmentLength& segment : manifest_.segments) {
+        bytes += segment.bytes;
+    }
+    if (bytes > capacity.bytes_max) {
         return std::unexpected(
             Error{Code::out_of_space,
-                  fmt::format("store {} holds {} keys, and keys_max is {}", path_.string(),
-                              streams_ + pending, capacity.keys_max)});
-    }
-    if (capacity.bytes_max != 0) {
-        std::uint64_t bytes = writer_->end();
-        for (const SegmentLength& segment : manifest_.segments) {
-            bytes += segment.bytes;
-        }
-        if (bytes >= capacity.bytes_max) {
-            return std::unexpected(
-                Error{Code::out_of_space,
-                      fmt::format("the log of store {} has {} bytes, and bytes_max is {}",
-                                  path_.string(), bytes, capacity.bytes_max)});
-        }
+                  fmt::format("the log of store {} would have {} bytes, and bytes_max is {}",
+                              path_.string(), bytes, capacity.bytes_max)});
     }
     return {};
 }

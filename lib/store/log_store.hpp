@@ -187,7 +187,7 @@ class LogStore final : public StreamStore {
     Result<void> write_manifest(Manifest manifest);
     Result<void> write_now(FrameKind kind, std::string_view body, std::uint64_t sequence);
     Result<void> finish_writing();
-    [[nodiscard]] Result<void> room_for_stream(std::uint64_t pending) const;
+    [[nodiscard]] Result<void> room_for_streams(std::uint64_t streams, std::uint64_t bytes) const;
 
     // sweep.cpp
     Result<SweepReport> sweep_locked(const SweepOptions& options, std::uint64_t evict);
@@ -202,7 +202,7 @@ class LogStore final : public StreamStore {
     Result<void> finish_counting(const std::optional<SegmentTallies>& reclaimed);
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;
-    Result<bool> make_room(std::uint64_t needed);
+    Result<bool> make_room(std::uint64_t needed, std::uint64_t evict);
 
     // count.cpp
     struct Count;

@@ -43,6 +43,12 @@ bool LogStore::Reclaim::at_limit() const {
            (options_.bytes_max != 0 && bytes_ >= options_.bytes_max);
 }
 
+void LogStore::Reclaim::show_progress(std::uint64_t bytes_more) const {
+    if (options_.progress) {
+        options_.progress(bytes_ + bytes_more, bytes_total_);
+    }
+}
+
 bool LogStore::Reclaim::worth_compacting(const SealedSegment& sealed, std::uint64_t live) const {
     const std::int64_t age_ms = report_.now_ms - sealed.segment->header().time_high_ms;
     return mostly_garbage(live, sealed.row.records) &&
@@ -98,9 +104,13 @@ Result<void> LogStore::Reclaim::run() {
         tail = store_.tail_numbers(**view);
     }
     const std::vector<Candidate> found = candidates(**view, tail, (*view)->horizon, {});
+    for (const Candidate& candidate : found) {
+        bytes_total_ += candidate.sealed.row.bytes;
+    }
     if (auto dropped = drop_empty(found); !dropped) {
         return dropped;
     }
+    show_progress(0);
     for (const Candidate& candidate : found) {
         if (!candidate.compact) {
             continue;
@@ -114,6 +124,7 @@ Result<void> LogStore::Reclaim::run() {
             return {};
         }
         bytes_ += candidate.sealed.row.bytes;
+        show_progress(0);
         ++report_.segments_compacted;
     }
     return {};
@@ -263,6 +274,7 @@ Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
                 return std::unexpected(moved.error());
             }
             bytes = 0;
+            show_progress(reader.offset());
         }
     }
     if (auto moved = move(*sealed.segment, moving); !moved) {

@@ -40,6 +40,7 @@ class LogStore::Reclaim {
     };
 
     [[nodiscard]] bool at_limit() const;
+    void show_progress(std::uint64_t bytes_more) const;
     [[nodiscard]] std::vector<Candidate> candidates(
         const View& view, const TailNumbers& tail, const Horizon& horizon,
         const std::map<std::uint64_t, Counted>& counted) const;
@@ -58,7 +59,8 @@ class LogStore::Reclaim {
     LogStore& store_;
     const SweepOptions& options_;
     SweepReport& report_;
-    std::uint64_t bytes_ = 0;  // given back so far
+    std::uint64_t bytes_ = 0;        // given back so far
+    std::uint64_t bytes_total_ = 0;  // of the segments to drop
     const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 

@@ -22,6 +22,8 @@ std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
 constexpr std::uint64_t kEvictShare = 64;
 // And with bytes_max, this part of the streams: a few would give back no segment.
 constexpr std::uint64_t kEvictBytesShare = 16;
+// With bytes_max, room is made for more than one record.
+constexpr std::uint64_t kRoomBytes = 4096;
 
 }  // namespace
 
@@ -393,28 +395,36 @@ void LogStore::keep_reserve() const {
     }
 }
 
-// Sweeps for the sake of appends that are `needed` streams short of room. False: there is none.
-Result<bool> LogStore::make_room(std::uint64_t needed) {
+// Sweeps for the sake of appends that need room for `needed` streams, and evicts `evict` of them or
+// more if that does not help. False: there is no room, and evicting all that may go would give
+// none.
+Result<bool> LogStore::make_room(std::uint64_t needed, std::uint64_t evict) {
     const std::lock_guard one_at_a_time(sweep_mutex_);
-    const std::uint64_t all = options_.capacity.bytes_max != 0 ? streams_.load() : 0;
-    const std::uint64_t evict =
-        std::max({needed, options_.capacity.keys_max / kEvictShare, all / kEvictBytesShare});
-    for (const std::uint64_t evicted : {std::uint64_t{0}, evict}) {
-        const auto is_room = [&] {
-            return lead([&] { return room_for_stream(needed - 1); }).has_value();
-        };
-        if (is_room()) {
-            return true;
-        }
-        const auto report = sweep_locked({}, evicted);
-        if (!report) {
-            return std::unexpected(report.error());
-        }
-        if (is_room() || report->removed.total() != 0) {
-            return true;
-        }
+    const auto is_room = [&] {
+        return lead([&] { return room_for_streams(needed, kRoomBytes); }).has_value();
+    };
+    if (is_room()) {
+        return true;  // another append has made it
     }
-    return false;
+    const auto swept = sweep_locked({}, 0);
+    if (!swept) {
+        return std::unexpected(swept.error());
+    }
+    if (is_room()) {
+        return true;
+    }
+    const auto& [keys_max, bytes_max, evict_oldest] = options_.capacity;
+    const std::uint64_t completed = swept->retained.completed;
+    if (completed == 0 || (keys_max != 0 && streams_ - completed + needed > keys_max)) {
+        return false;
+    }
+    evict = std::max(
+        {evict, keys_max / kEvictShare, bytes_max == 0 ? 0 : completed / kEvictBytesShare});
+    const auto evicted = sweep_locked({}, evict);
+    if (!evicted) {
+        return std::unexpected(evicted.error());
+    }
+    return evicted->removed.total() != 0;
 }
 
 }  // namespace dedup

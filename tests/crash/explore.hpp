@@ -39,6 +39,9 @@ class Life {
   public:
     // In the real directory `root`, which must be empty or that of a life before.
     Life(const Path& root, const Wreck& wreck, const OpenOptions& options, std::uint64_t seed);
+    // After the process of the life `before` has ended, which this ends if need be; the system has
+    // gone on. `pages_lost`: it has forgotten what it need not keep in memory.
+    Life(Life& before, bool pages_lost, std::uint64_t seed);
     ~Life();
 
     // Errors: those of LogStore::open.
@@ -56,6 +59,8 @@ class Life {
     // Waits until what is full has been sealed.
     void settle();
     [[nodiscard]] Result<void> close();
+    // Closes the store, whatever comes of it.
+    void end();
     // What the power loss leaves if it comes after the last call.
     void record_end();
 

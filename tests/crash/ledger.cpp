@@ -204,6 +204,7 @@ std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> b
     const std::size_t first = ledger_.entries.size();
     for (const Append& item : batch) {
         ledger_.entries.push_back({item.record, first, mode == Batch::atomic});
+        ledger_.entries.back().record.sequence = 0;  // the store assigns it
     }
     auto results = inner_.append(batch, mode);
     for (std::size_t i = 0; i < results.size(); ++i) {
@@ -214,16 +215,20 @@ std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> b
                 entry.record.claim_sequence = *results[i];
             }
             ledger_.sequence_told = std::max(ledger_.sequence_told, *results[i]);
-        } else if (results[i].error().code == Code::outcome_unknown) {
+            continue;
+        }
+        if (results[i].error().code == Code::outcome_unknown) {
             ledger_.in_doubt = true;
         } else {
             entry.refused = true;
+        }
+        if (results[i].error().code != Code::sequence_conflict) {
+            errors.push_back(results[i].error());
         }
     }
     if (acknowledged_is_durable_ && !ledger_.in_doubt) {
         ledger_.durable = ledger_.entries.size();
     }
-    after_append();
     return results;
 }
 

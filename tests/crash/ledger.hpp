@@ -6,7 +6,6 @@
 // within an atomic batch, and not beyond what had been begun.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -48,8 +47,7 @@ class LedgerStore final : public StreamStore {
           ledger_(ledger),
           acknowledged_is_durable_(acknowledged_is_durable) {}
 
-    // Run after each append; for what has to happen between the steps of a workload.
-    std::function<void()> after_append = [] {};
+    std::vector<Error> errors;  // that appends gave, but for conflicts
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {

@@ -34,9 +34,17 @@ void lay_out(const Path& root, const Wreck& wreck) {
 Life::Life(const Path& root, const Wreck& wreck, const OpenOptions& options, std::uint64_t seed)
     : disk_((lay_out(root, wreck), wreck.disk)), env_(disk_, root, seed), options_(options) {}
 
+Life::Life(Life& before, bool pages_lost, std::uint64_t seed)
+    : disk_((before.end(), before.disk_)),
+      env_(disk_, before.env_.root(), seed),
+      options_(before.options_) {
+    if (pages_lost) {
+        disk_.drop_clean_pages();
+    }
+}
+
 Life::~Life() {
-    env_.before_change = nullptr;
-    env_.let_others_run();
+    end();
 }
 
 Result<void> Life::open() {
@@ -84,6 +92,13 @@ void Life::settle() {
 Result<void> Life::close() {
     env_.let_others_run();
     return store_ ? store_->close() : Result<void>();
+}
+
+void Life::end() {
+    env_.before_change = nullptr;
+    env_.let_others_run();
+    ledger_store_.reset();
+    store_.reset();
 }
 
 }  // namespace dedup::test

@@ -31,9 +31,7 @@ std::string Workload::key() {
 // Mostly a few bytes; at times enough to fill several sectors, or none at all.
 std::string Workload::receipt() {
     const std::uint64_t kind = below(random_, 10);
-    const std::uint64_t bytes = kind == 0  ? 0
-                                : kind < 5 ? below(random_, 40)
-                                           : below(random_, 3000);
+    const std::uint64_t bytes = kind == 0 ? 0 : below(random_, kind < 5 ? 40 : receipt_bytes_max_);
     std::string text(bytes, '\0');
     for (char& byte : text) {
         byte = static_cast<char>(random_());

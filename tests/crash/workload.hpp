@@ -14,8 +14,13 @@ namespace dedup::test {
 
 class Workload {
   public:
-    Workload(LedgerStore& store, ManualClock& clock, std::uint64_t seed)
-        : store_(store), clock_(clock), cache_(store), random_(seed) {}
+    Workload(LedgerStore& store, ManualClock& clock, std::uint64_t seed,
+             std::uint64_t receipt_bytes_max = 3000)
+        : store_(store),
+          clock_(clock),
+          cache_(store),
+          random_(seed),
+          receipt_bytes_max_(receipt_bytes_max) {}
 
     // One operation. Its outcome is the ledger's business.
     void step();
@@ -61,6 +66,7 @@ class Workload {
     ManualClock& clock_;
     Cache cache_;
     Random random_;
+    std::uint64_t receipt_bytes_max_;
     std::vector<Claim> claims_;  // also stale ones
 };
 

@@ -368,7 +368,7 @@ Result<std::unique_ptr<Lock>> FaultEnv::lock(const Path& path) {
 }
 
 Result<void> FaultEnv::random(std::span<char> into) {
-    return call("random", root_, false, [&](Fault) {
+    return call("random", root_ / "store", false, [&](Fault) {
         std::ranges::generate(into, [&] { return static_cast<char>(random_()); });
         return 0;
     });

@@ -6,6 +6,7 @@
 //   reading.cpp   opening for reading, and following a live writer
 //   log_store.cpp lookups, histories, scans, statistics
 //   verify.cpp    checking every frame and every catalog entry
+//   repair.cpp    making a new store of what is intact in a damaged one
 //
 // Locks, in the order in which they may be taken:
 //
@@ -101,6 +102,7 @@ class LogStore final : public StreamStore {
     struct Group;
     class Turn;
     class Commit;
+    friend class Salvage;
 
     LogStore(Env& env, Path path, const OpenOptions& options, const LogStoreInternals& internals);
 

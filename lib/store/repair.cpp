@@ -380,6 +380,7 @@ Result<void> Salvage::append_pending() {
         return {};
     }
     std::vector<StreamKey> streams;
+    streams.reserve(pending_.size());
     for (const Append& item : pending_) {
         streams.push_back({item.record.ns, item.record.key});
     }

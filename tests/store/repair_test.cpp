@@ -78,6 +78,10 @@ struct Damaged {
                 REQUIRE(receipt == std::string(static_cast<std::size_t>(i - i % 2), 'r'));
             }
         }
+        // (The claim is the log's last record, behind all that was lost.)
+        const auto claimed = store->head({"test", "claimed"});
+        REQUIRE(claimed);
+        REQUIRE((!*claimed || (*claimed)->sequence == claim_sequence));
         REQUIRE(must_append(*store, "new") > last_sequence);
         return keys;
     }

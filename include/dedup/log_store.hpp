@@ -59,4 +59,35 @@ using Progress = std::function<void(std::uint64_t bytes_done, std::uint64_t byte
 [[nodiscard]] DEDUP_API Result<VerifyReport> verify(const std::filesystem::path& path,
                                                     const Progress& progress = {});
 
+// A part of a damaged log that could not be read.
+struct RepairLoss {
+    std::string file;
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = 0;  // 0: the whole file is missing
+    // What is lost lies between these two sequences, neither included: at most so many records.
+    std::uint64_t after_sequence = 0;   // 0: from the start
+    std::uint64_t before_sequence = 0;  // 0: up to the end
+    std::string what;
+};
+
+struct RepairReport {
+    std::uint64_t segments = 0;  // read
+    std::uint64_t frames = 0;    // read and intact
+    std::uint64_t records = 0;   // in the new store
+    std::uint64_t streams = 0;   // in the new store
+    std::uint64_t bytes_lost = 0;
+    std::vector<RepairLoss> losses;  // in log order
+};
+
+// Makes a new store at `target` of all that is intact in the log of the store at `damaged`, which
+// nobody may be writing to and which is left as it is. Records keep their sequences, so that claims
+// stay valid, and an atomic batch is there whole or not at all. A stream whose newest records are
+// lost is in the state that its last intact one says.
+// Errors: invalid_argument (no store there, or something is at `target`), unsupported_version,
+// corruption (nothing tells what is valid in it), io, out_of_space. There is nothing at `target`
+// then.
+[[nodiscard]] DEDUP_API Result<RepairReport> repair(const std::filesystem::path& damaged,
+                                                    const std::filesystem::path& target,
+                                                    const Progress& progress = {});
+
 }  // namespace dedup

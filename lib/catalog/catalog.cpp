@@ -30,6 +30,11 @@ std::string segment_key(char table, std::uint64_t id) {
     return key;
 }
 
+// Whose blob it is, for its checksums.
+std::uint64_t blob_owner(char table, std::uint64_t id) {
+    return id * 2 + (table == kFilterKey ? 1 : 0);
+}
+
 struct MetaValue {
     std::uint32_t version = kCatalogVersion;
     std::uint32_t reserved = 0;
@@ -75,7 +80,7 @@ Result<CheckedBlob> find_blob(const LmdbTxn& txn, char table, std::uint64_t id,
     if (!checked) {
         checked = std::make_shared<CheckedBlocks>(data_bytes);
     }
-    return CheckedBlob(*blob, data_bytes, std::move(checked));
+    return CheckedBlob(*blob, data_bytes, blob_owner(table, id), std::move(checked));
 }
 
 // The rows of all sealed segments, oldest first.
@@ -118,7 +123,7 @@ Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t 
         return std::unexpected(blob.error());
     }
     fill(blob_data(*blob));
-    finish_blob(*blob, data_bytes);
+    finish_blob(*blob, data_bytes, blob_owner(table, id));
     return {};
 }
 

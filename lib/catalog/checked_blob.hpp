@@ -24,8 +24,9 @@ inline constexpr std::uint64_t kBlobPadBytes = 48;
     return blob + kBlobPadBytes;
 }
 
-// Fills in padding and checksums around `data_bytes` of data that are in place.
-void finish_blob(char* blob, std::uint64_t data_bytes);
+// Fills in padding and checksums around `data_bytes` of data that are in place. `owner` says whose
+// blob it is, so that none passes for another.
+void finish_blob(char* blob, std::uint64_t data_bytes, std::uint64_t owner);
 
 // Which blocks have been checked. Outlives a catalog snapshot, as a blob never changes.
 class CheckedBlocks {
@@ -43,9 +44,9 @@ class CheckedBlocks {
 class CheckedBlob {
   public:
     // `blob` must be blob_bytes(data_bytes) long.
-    CheckedBlob(std::string_view blob, std::uint64_t data_bytes,
+    CheckedBlob(std::string_view blob, std::uint64_t data_bytes, std::uint64_t owner,
                 std::shared_ptr<CheckedBlocks> checked)
-        : blob_(blob), data_bytes_(data_bytes), checked_(std::move(checked)) {}
+        : blob_(blob), data_bytes_(data_bytes), owner_(owner), checked_(std::move(checked)) {}
 
     [[nodiscard]] const char* data() const { return blob_.data() + kBlobPadBytes; }
     [[nodiscard]] const std::shared_ptr<CheckedBlocks>& checked() const { return checked_; }
@@ -61,6 +62,7 @@ class CheckedBlob {
 
     std::string_view blob_;
     std::uint64_t data_bytes_;
+    std::uint64_t owner_;
     std::shared_ptr<CheckedBlocks> checked_;
 };
 

@@ -5,14 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <map>
 #include <mutex>
 #include <utility>
 
-#include "env/bytes.hpp"
+#include "catalog/lmdb_check.hpp"
 
 namespace dedup {
 namespace {
@@ -20,14 +19,6 @@ namespace {
 constexpr unsigned kReadersMax = 1024;
 constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
 constexpr std::chrono::milliseconds kDrainTimeout{100};
-
-// LMDB's meta pages: the first two of the file, each with a header of 16 bytes.
-constexpr std::uint32_t kLmdbMagic = 0xbeefc0de;
-constexpr std::size_t kMetaMagicAt = 16;
-constexpr std::size_t kMetaPageBytesAt = 16 + 24;
-constexpr std::size_t kMetaLastPageAt = 16 + 24 + 2 * 48;
-constexpr std::size_t kMetaTxnAt = kMetaLastPageAt + 8;
-constexpr std::size_t kMetaBytes = kMetaTxnAt + 8;
 
 struct OpenEnvs {
     std::mutex mutex;
@@ -38,50 +29,6 @@ struct OpenEnvs {
 OpenEnvs& open_envs() {
     static OpenEnvs envs;
     return envs;
-}
-
-Error damaged(const Path& file, std::string_view what) {
-    return {Code::corruption, fmt::format("{} is damaged: {}", file.string(), what)};
-}
-
-Result<void> check_length(const Path& file_path) {
-    const auto file = posix_env().open(file_path, OpenMode::read);
-    if (!file) {
-        return std::unexpected(file.error());
-    }
-    std::array<char, kMetaBytes> meta;
-    std::uint64_t newest_txn = 0;
-    std::uint64_t needed = 0;
-    std::uint64_t page_bytes = 0;
-    for (const int page : {0, 1}) {
-        const auto got = (*file)->read(page == 0 ? 0 : page_bytes, meta);
-        if (!got) {
-            return std::unexpected(got.error());
-        }
-        if (*got < kMetaBytes || load<std::uint32_t>(meta.data() + kMetaMagicAt) != kLmdbMagic) {
-            return std::unexpected(damaged(file_path, "it does not begin as an LMDB file does"));
-        }
-        page_bytes = load<std::uint32_t>(meta.data() + kMetaPageBytesAt);
-        const auto txn = load<std::uint64_t>(meta.data() + kMetaTxnAt);
-        const auto last_page = load<std::uint64_t>(meta.data() + kMetaLastPageAt);
-        if (page_bytes < 512 || page_bytes > 65536 || last_page > UINT64_MAX / 65536 - 1) {
-            return std::unexpected(damaged(file_path, "its meta page makes no sense"));
-        }
-        if (txn >= newest_txn) {
-            newest_txn = txn;
-            needed = (last_page + 1) * page_bytes;
-        }
-    }
-    // Asked last: a writer may be making the file longer meanwhile.
-    const auto file_bytes = (*file)->size();
-    if (!file_bytes) {
-        return std::unexpected(file_bytes.error());
-    }
-    if (*file_bytes < needed) {
-        return std::unexpected(damaged(
-            file_path, fmt::format("it has {} bytes and should have {}", *file_bytes, needed)));
-    }
-    return {};
 }
 
 // LMDB maps the whole size at once. Where the address space is limited, a smaller map does too.
@@ -146,7 +93,7 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
             }
             return env;
         }
-        if (auto checked = check_length(file); !checked) {
+        if (auto checked = check_lmdb_file(file); !checked) {
             return std::unexpected(checked.error());
         }
     }

@@ -26,7 +26,7 @@ using FileId = std::pair<dev_t, ino_t>;
 class LmdbEnv {
   public:
     // Opens the environment in directory `path`. For reading, the file must exist. Checks first
-    // that the file is as long as it says, because LMDB would read past its end otherwise.
+    // that the file is whole, because LMDB trusts it blindly; see lmdb_check.hpp.
     // Errors: corruption (not an LMDB file, or a damaged one), io, read_only, busy (the process
     // has it open without the right to write).
     [[nodiscard]] static Result<std::shared_ptr<LmdbEnv>> open(const Path& path, bool writable,

@@ -9,6 +9,7 @@
 //   count.cpp     finding what a horizon removes
 //   reclaim.cpp   dropping and compacting segments
 //   verify.cpp    checking every frame and every catalog entry
+//   repair.cpp    making a new store of what is intact in a damaged one
 //
 // Locks, in the order in which they may be taken:
 //
@@ -128,6 +129,7 @@ class LogStore final : public StreamStore {
     struct Group;
     class Turn;
     class Commit;
+    friend class Salvage;
 
     LogStore(Env& env, Path path, const OpenOptions& options, const LogStoreInternals& internals);
 

@@ -26,13 +26,13 @@ std::string index_blob(const std::vector<IndexEntry>& entries) {
     const std::uint64_t bytes = index_bytes(entries.size());
     std::string blob(blob_bytes(bytes), '\0');
     build_index(entries, blob_data(blob.data()));
-    finish_blob(blob.data(), bytes);
+    finish_blob(blob.data(), bytes, 1);
     return blob;
 }
 
 SealedIndex open_index(const std::string& blob, std::size_t entries) {
     const std::uint64_t bytes = index_bytes(entries);
-    return {CheckedBlob(blob, bytes, std::make_shared<CheckedBlocks>(bytes)), entries};
+    return {CheckedBlob(blob, bytes, 1, std::make_shared<CheckedBlocks>(bytes)), entries};
 }
 
 TEST_CASE("a search finds the place that a plain search finds, however the hashes lie") {
@@ -100,8 +100,8 @@ TEST_CASE("a filter knows every key that it was built from, and few others") {
         const std::uint64_t bytes = filter_bytes(count);
         std::string blob(blob_bytes(bytes), '\0');
         build_filter(entries, blob_data(blob.data()));
-        finish_blob(blob.data(), bytes);
-        const Filter filter(CheckedBlob(blob, bytes, std::make_shared<CheckedBlocks>(bytes)),
+        finish_blob(blob.data(), bytes, 1);
+        const Filter filter(CheckedBlob(blob, bytes, 1, std::make_shared<CheckedBlocks>(bytes)),
                             count);
         for (const IndexEntry& entry : entries) {
             REQUIRE(filter.test(entry.id) == Presence::possible);

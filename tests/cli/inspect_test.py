@@ -1,6 +1,7 @@
 """inspect, ls, stats, verify: what people look at."""
 
 import glob
+import json
 import os
 
 import cli
@@ -114,6 +115,36 @@ class Looking(cli.CliTest):
         self.assertInError([os.path.basename(segment), "dedupctl verify"], claimed)
         with open(segment, "rb") as file:
             self.assertEqual(file.read(), before)
+
+    def test_repair_saves_what_is_intact_and_says_what_is_lost(self):
+        self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)
+        self.dedupctl("remember", "later", expect=OK)
+        [segment] = glob.glob(os.path.join(self.store, "log", "*.log"))
+        with open(segment, "r+b") as file:
+            file.seek(4096)
+            file.write(b"garbage")
+        with open(segment, "rb") as file:
+            before = file.read()
+        target = self.store + "-repaired"
+        repaired = self.dedupctl("--json", "repair", target, expect=ERROR)
+        report = json.loads(repaired.text)
+        self.assertEqual(report["ok"], False)
+        [loss] = report["losses"]
+        self.assertEqual(loss["file"], segment)
+        lost = loss["before_sequence"] - loss["after_sequence"] - 1
+        self.assertEqual(report["records"], 3001 - lost)
+        self.assertGreater(lost, 0)
+        with open(segment, "rb") as file:
+            self.assertEqual(file.read(), before, "the damaged store is left as it was")
+        text = self.dedupctl("-s", target, "verify", expect=OK).text
+        self.assertIn("no problem found", text)
+        # Again, as a table; and nothing is written over what is there.
+        self.dedupctl("repair", target, expect=ERROR)
+        text = self.dedupctl("repair", target + "2", expect=ERROR).text
+        self.assertIn("SEQUENCES", text)
+        self.assertIn(os.path.basename(segment), text)
+        self.assertIn("nothing was lost",
+                      self.dedupctl("-s", target, "repair", target + "3", expect=OK).text)
 
     def test_a_truncated_or_missing_catalog_is_rebuilt(self):
         self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)

@@ -49,6 +49,44 @@ TEST_CASE("a tail torn at any byte costs the torn append and nothing else") {
     }
 }
 
+TEST_CASE(
+    "what lay behind a torn frame does not come back when the frame's place is filled again") {
+    // Guards against a recovery that leaves the torn tail where it is: the frames behind the first
+    // torn one may be whole, and would follow the next append of the same size.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    {
+        const auto store = must_open(path);
+        must_append(*store, "before");
+        std::vector<Append> batch;
+        for (const std::string key : {"torn-1", "torn-2", "torn-3"}) {
+            batch.push_back({0, completed_record(key, "lost")});
+        }
+        for (const auto& result : store->append(batch)) {
+            REQUIRE(result);
+        }
+        crash_copy(path, dir.path() / "torn");
+    }
+    const auto torn = dir.path() / "torn";
+    std::string bytes = read_file(segment_path(torn, 1));
+    const std::size_t at = bytes.find("torn-1");
+    REQUIRE(at != std::string::npos);
+    bytes[at] = 'x';
+    write_file(segment_path(torn, 1), bytes);
+    {
+        const auto store = must_open(torn);
+        CHECK(store->stats()->torn_bytes_dropped > 0);
+        must_append(*store, "after1", "new1");
+        crash_copy(torn, dir.path() / "again");
+    }
+    const auto store = must_open(dir.path() / "again");
+    CHECK(store->stats()->records == 2);
+    CHECK(receipt_of(*store, "after1") == "new1");
+    for (const std::string key : {"torn-1", "torn-2", "torn-3"}) {
+        CHECK(receipt_of(*store, key) == "(absent)");
+    }
+}
+
 TEST_CASE("zeros and garbage behind the last frame are dropped, and only garbage is counted") {
     // Guards against taking reserved room for a torn tail, and a torn tail for damage.
     const TempDir dir;

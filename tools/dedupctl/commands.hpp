@@ -17,6 +17,7 @@ void add_ls(CLI::App& app, Context& context);
 void add_sweep(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
+void add_repair(CLI::App& app, Context& context);
 void add_hash(CLI::App& app, Context& context);
 void add_filter(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);

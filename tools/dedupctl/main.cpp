@@ -48,6 +48,7 @@ void add_commands(CLI::App& app, Context& context) {
     add_sweep(app, context);
     add_stats(app, context);
     add_verify(app, context);
+    add_repair(app, context);
     add_hash(app, context);
     add_filter(app, context);
     add_exec(app, context);

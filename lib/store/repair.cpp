@@ -1,0 +1,471 @@
+// Making a new store of what is intact in a damaged one.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "log/frame_reader.hpp"
+#include "store/log_store.hpp"
+
+namespace dedup {
+namespace {
+
+constexpr std::size_t kItemsPerAppend = 1000;
+constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
+constexpr std::uint64_t kUnreadableBytes = 4096;  // given up at once where the disk gives an error
+// Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
+// it.
+constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
+
+// A file whose unreadable parts are zeros, which no frame is valid in.
+class PatchyFile final : public File {
+  public:
+    explicit PatchyFile(std::unique_ptr<File> inner) : inner_(std::move(inner)) {}
+
+    Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
+        auto got = inner_->read(offset, into);
+        if (got) {
+            return got;
+        }
+        const auto file_bytes = inner_->size();
+        if (!file_bytes) {
+            return std::unexpected(file_bytes.error());
+        }
+        const std::uint64_t there = *file_bytes < offset ? 0 : *file_bytes - offset;
+        const std::size_t bytes = std::min<std::uint64_t>(into.size(), there);
+        for (std::size_t done = 0; done < bytes;) {
+            const std::span<char> part =
+                into.subspan(done, std::min<std::size_t>(kUnreadableBytes, bytes - done));
+            if (!inner_->read(offset + done, part)) {
+                std::ranges::fill(part, '\0');
+            }
+            done += part.size();
+        }
+        return bytes;
+    }
+    Result<void> write(std::uint64_t, std::string_view) override { return refused(); }
+    Result<void> sync() override { return refused(); }
+    Result<void> truncate(std::uint64_t) override { return refused(); }
+    Result<bool> reserve(std::uint64_t) override { return false; }
+    Result<std::uint64_t> size() override { return inner_->size(); }
+
+  private:
+    static Result<void> refused() {
+        return std::unexpected(Error{Code::read_only, "a damaged store is left as it is"});
+    }
+
+    std::unique_ptr<File> inner_;
+};
+
+struct DamagedSegment {
+    std::shared_ptr<const Segment> segment;
+    std::uint64_t file_bytes = 0;
+    bool header_intact = false;
+};
+
+// Whether `id` is the store's: with it, the first frame of the segment is valid.
+bool proves(const Segment& segment, const StoreId& id) {
+    SegmentHeader header = segment.header();
+    header.store_id = id;
+    FrameBuffer buffer;
+    const std::shared_ptr<File> borrowed(&segment.file(), [](File*) {});
+    const auto frame =
+        Segment(borrowed, segment.path(), header).find_frame(kSegmentHeaderBytes, buffer);
+    return frame && *frame;
+}
+
+// The id in a damaged header, with at most one bit put right.
+std::optional<StoreId> guess_store_id(const Segment& segment) {
+    StoreId id{};
+    if (const auto got = segment.file().read(kSegmentStoreIdAt, id); !got || *got < id.size()) {
+        return std::nullopt;
+    }
+    if (proves(segment, id)) {
+        return id;
+    }
+    for (std::size_t bit = 0; bit < id.size() * 8; ++bit) {
+        StoreId other = id;
+        other[bit / 8] = static_cast<char>(other[bit / 8] ^ (1 << bit % 8));
+        if (proves(segment, other)) {
+            return other;
+        }
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+class Salvage {
+  public:
+    Salvage(Env& env, const Path& damaged, const Progress& progress)
+        : env_(env), log_(damaged / "log"), progress_(progress) {}
+
+    // Finds the segments and the store's id.
+    Result<void> prepare();
+    // Copies what is intact.
+    Result<void> copy_to(LogStore& target);
+
+    RepairReport report;
+
+  private:
+    Result<void> open_segment(std::uint64_t id);
+    Result<void> find_store_id();
+    void note_missing(std::uint64_t previous_id, std::uint64_t next_id);
+    Result<void> copy_segment(std::size_t number);
+    [[nodiscard]] std::uint64_t end_of(std::size_t number) const;
+    Result<void> lose(const Segment& segment, FrameReader& reader, std::uint64_t end, bool newest);
+    void add_loss(RepairLoss loss);
+    Result<void> take(const Segment& segment, const Frame& frame);
+    Result<void> append_pending();
+
+    Env& env_;
+    Path log_;
+    const Progress& progress_;
+    std::vector<DamagedSegment> segments_;
+    std::uint64_t bytes_total_ = 0;
+    std::uint64_t bytes_before_ = 0;  // of the segments that have been copied
+    LogStore* target_ = nullptr;
+    std::vector<Append> pending_;
+    std::size_t pending_bytes_ = 0;
+    Batch pending_mode_ = Batch::each;
+    std::uint64_t last_sequence_ = 0;
+    std::uint64_t next_sequence_ = 1;
+    std::size_t open_losses_ = 0;  // at the end of report.losses, whose later bound is not known
+};
+
+Result<void> Salvage::prepare() {
+    const auto names = env_.list(log_);
+    if (!names) {
+        return std::unexpected(
+            names.error().os_error == ENOENT || names.error().os_error == ENOTDIR
+                ? Error{Code::invalid_argument,
+                        fmt::format("there is no store at {}", log_.parent_path().string())}
+                : names.error());
+    }
+    std::vector<std::uint64_t> ids;
+    for (const std::string& name : *names) {
+        if (const auto id = segment_id(name)) {
+            ids.push_back(*id);
+        }
+    }
+    std::ranges::sort(ids);
+    for (const std::uint64_t id : ids) {
+        if (auto opened = open_segment(id); !opened) {
+            return opened;
+        }
+    }
+    if (segments_.empty()) {
+        return std::unexpected(
+            Error{Code::invalid_argument, fmt::format("{} has no segments", log_.string())});
+    }
+    return find_store_id();
+}
+
+Result<void> Salvage::open_segment(std::uint64_t id) {
+    const Path path = log_ / segment_file_name(id);
+    auto file = env_.open(path, OpenMode::read);
+    if (!file) {
+        return std::unexpected(file.error());
+    }
+    DamagedSegment damaged;
+    const auto patchy = std::make_shared<PatchyFile>(std::move(*file));
+    const auto intact = Segment::open(env_, log_, id);
+    if (!intact && intact.error().code == Code::unsupported_version) {
+        return std::unexpected(intact.error());
+    }
+    damaged.header_intact = intact.has_value();
+    SegmentHeader header;
+    header.id = id;
+    damaged.segment =
+        std::make_shared<const Segment>(patchy, path, intact ? (*intact)->header() : header);
+    const auto bytes = patchy->size();
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    damaged.file_bytes = *bytes;
+    bytes_total_ += *bytes;
+    segments_.push_back(std::move(damaged));
+    return {};
+}
+
+// Without the store's id no frame can be told from garbage.
+Result<void> Salvage::find_store_id() {
+    std::optional<StoreId> id;
+    for (const DamagedSegment& damaged : segments_) {
+        if (damaged.header_intact) {
+            id = damaged.segment->header().store_id;
+        }
+    }
+    for (const DamagedSegment& damaged : segments_) {
+        id = id ? id : guess_store_id(*damaged.segment);
+    }
+    if (!id) {
+        return std::unexpected(Error{
+            Code::corruption, fmt::format("no segment of {} has an intact header, so nothing tells "
+                                          "what is valid in it",
+                                          log_.string())});
+    }
+    for (DamagedSegment& damaged : segments_) {
+        SegmentHeader header = damaged.segment->header();
+        header.store_id = *id;
+        const std::shared_ptr<const Segment> old = damaged.segment;
+        const std::shared_ptr<File> file(old, &old->file());
+        damaged.segment = std::make_shared<const Segment>(file, old->path(), header);
+    }
+    return {};
+}
+
+// The next segment's header says how long one is; what lies beyond means nothing.
+std::uint64_t Salvage::end_of(std::size_t number) const {
+    const DamagedSegment& damaged = segments_[number];
+    if (number + 1 == segments_.size()) {
+        return damaged.file_bytes;
+    }
+    const DamagedSegment& next = segments_[number + 1];
+    const SegmentHeader& header = next.segment->header();
+    return next.header_intact && header.previous_id == damaged.segment->id()
+               ? std::min(header.previous_bytes, damaged.file_bytes)
+               : damaged.file_bytes;
+}
+
+void Salvage::add_loss(RepairLoss loss) {
+    report.bytes_lost += loss.bytes;
+    loss.after_sequence = last_sequence_;
+    report.losses.push_back(std::move(loss));
+    ++open_losses_;
+}
+
+void Salvage::note_missing(std::uint64_t previous_id, std::uint64_t next_id) {
+    for (std::uint64_t id = previous_id + 1; id < next_id; ++id) {
+        add_loss({(log_ / segment_file_name(id)).string(), 0, 0, 0, 0,
+                  "the file is missing, unless a sweep has removed it"});
+    }
+}
+
+Result<void> Salvage::copy_to(LogStore& target) {
+    target_ = &target;
+    std::uint64_t previous_id = 0;
+    for (std::size_t i = 0; i < segments_.size(); ++i) {
+        const SegmentHeader& header = segments_[i].segment->header();
+        // Segments before the first may have been swept; one between two cannot have been.
+        if (i > 0 && (!segments_[i].header_intact || header.previous_id != previous_id)) {
+            note_missing(previous_id, header.id);
+        }
+        if (auto copied = copy_segment(i); !copied) {
+            return copied;
+        }
+        previous_id = header.id;
+        bytes_before_ += segments_[i].file_bytes;
+    }
+    if (auto appended = append_pending(); !appended) {
+        return appended;
+    }
+    next_sequence_ += kSequencesSkipped;
+    return target.lead([&]() -> Result<void> {
+        target.next_sequence_ = std::max(target.next_sequence_, next_sequence_);
+        return target.write_mark(target.next_sequence_ - 1);
+    });
+}
+
+Result<void> Salvage::copy_segment(std::size_t number) {
+    const DamagedSegment& damaged = segments_[number];
+    const Segment& segment = *damaged.segment;
+    const bool newest = number + 1 == segments_.size();
+    ++report.segments;
+    if (damaged.header_intact) {
+        next_sequence_ = std::max(next_sequence_, segment.header().next_sequence);
+        target_->saw_time(segment.header().time_high_ms);
+    } else {
+        add_loss({segment.path().string(), 0,
+                  std::min<std::uint64_t>(kSegmentHeaderBytes, damaged.file_bytes), 0, 0,
+                  "the header is damaged"});
+    }
+    const std::uint64_t end = end_of(number);
+    FrameReader reader(segment, kSegmentHeaderBytes, end);
+    while (reader.offset() < end) {
+        const auto frame = reader.next();
+        if (!frame) {
+            return std::unexpected(frame.error());
+        }
+        auto done = *frame ? take(segment, **frame) : lose(segment, reader, end, newest);
+        if (!done) {
+            return done;
+        }
+        if (progress_) {
+            progress_(bytes_before_ + reader.offset(), bytes_total_);
+        }
+    }
+    return {};
+}
+
+// Goes on at the next valid frame.
+Result<void> Salvage::lose(const Segment& segment, FrameReader& reader, std::uint64_t end,
+                           bool newest) {
+    const std::uint64_t begin = reader.offset();
+    const auto next = find_frame_from(segment, begin + 1, end);
+    if (!next) {
+        return std::unexpected(next.error());
+    }
+    reader.skip_to(next->value_or(end));
+    if (*next) {
+        add_loss({segment.path().string(), begin, **next - begin, 0, 0, "there is no valid frame"});
+        return {};
+    }
+    const auto tail = inspect_tail(segment, begin, end);
+    if (!tail) {
+        return std::unexpected(tail.error());
+    }
+    if (tail->torn_bytes != 0 || !newest) {
+        add_loss({segment.path().string(), begin, newest ? tail->torn_bytes : end - begin, 0, 0,
+                  newest ? "there is no valid frame: damaged, or torn by a crash"
+                         : "there is no valid frame"});
+    }
+    return {};
+}
+
+Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
+    ++report.frames;
+    if (frame.header.kind == FrameKind::mark) {
+        next_sequence_ = std::max(next_sequence_, frame.header.sequence + 1);
+        target_->saw_time(mark_time(frame).value_or(0));
+        return {};
+    }
+    std::vector<Append> items;
+    FrameRecords records(frame, segment.id());
+    FrameRecord record;
+    auto more = records.next(record);
+    for (; more && *more; more = records.next(record)) {
+        auto decoded = decode(record.encoded);
+        if (!decoded && decoded.error().code == Code::unsupported_version) {
+            return std::unexpected(decoded.error());
+        }
+        if (!decoded || decoded->sequence != record.sequence) {
+            break;
+        }
+        items.push_back({0, *std::move(decoded)});
+    }
+    if (!more || *more || frame.header.sequence <= last_sequence_) {
+        add_loss({segment.path().string(), frame.offset, frame.bytes(), 0, 0,
+                  "the frame contradicts itself or those before it"});
+        return {};
+    }
+    for (; open_losses_ > 0; --open_losses_) {
+        report.losses[report.losses.size() - open_losses_].before_sequence = frame.header.sequence;
+    }
+    const bool atomic = items.size() > 1;
+    const bool follows = !pending_.empty() && last_sequence_ + 1 == frame.header.sequence;
+    if (atomic || !follows || pending_mode_ == Batch::atomic ||
+        pending_.size() >= kItemsPerAppend || pending_bytes_ >= kBytesPerAppend) {
+        if (auto appended = append_pending(); !appended) {
+            return appended;
+        }
+    }
+    last_sequence_ = frame.header.sequence + items.size() - 1;
+    next_sequence_ = std::max(next_sequence_, last_sequence_ + 1);
+    pending_mode_ = atomic ? Batch::atomic : Batch::each;
+    pending_bytes_ += frame.bytes();
+    std::ranges::move(items, std::back_inserter(pending_));
+    return {};
+}
+
+// Appends what is pending under the sequences that it had.
+Result<void> Salvage::append_pending() {
+    if (pending_.empty()) {
+        return {};
+    }
+    std::vector<StreamKey> streams;
+    streams.reserve(pending_.size());
+    for (const Append& item : pending_) {
+        streams.push_back({item.record.ns, item.record.key});
+    }
+    const auto heads = target_->heads(streams);
+    std::map<std::pair<std::string_view, std::string_view>, std::uint64_t> pending_heads;
+    for (std::size_t i = 0; i < pending_.size(); ++i) {
+        if (!heads[i]) {
+            return std::unexpected(heads[i].error());
+        }
+        const auto [head, first] = pending_heads.try_emplace({streams[i].ns, streams[i].key},
+                                                             *heads[i] ? (*heads[i])->sequence : 0);
+        pending_[i].expected_sequence = head->second;
+        head->second = pending_[i].record.sequence;
+    }
+    const std::uint64_t sequence = pending_.front().record.sequence;
+    auto led = target_->lead([&]() -> Result<void> {
+        target_->next_sequence_ = sequence;
+        return {};
+    });
+    if (!led) {
+        return led;
+    }
+    for (const auto& result : target_->append(pending_, pending_mode_)) {
+        if (!result) {
+            return std::unexpected(result.error());
+        }
+    }
+    report.records += pending_.size();
+    pending_.clear();
+    pending_bytes_ = 0;
+    return {};
+}
+
+Result<RepairReport> repair(const std::filesystem::path& damaged,
+                            const std::filesystem::path& target, const Progress& progress) {
+    Env& env = posix_env();
+    Salvage salvage(env, damaged, progress);
+    if (auto prepared = salvage.prepare(); !prepared) {
+        return std::unexpected(prepared.error());
+    }
+    std::error_code error;
+    const Path inside = std::filesystem::weakly_canonical(target, error)
+                            .lexically_relative(std::filesystem::weakly_canonical(damaged, error));
+    if (!inside.empty() && *inside.begin() != "..") {
+        return std::unexpected(
+            Error{Code::invalid_argument, "the new store cannot lie in the damaged one"});
+    }
+    // Under another name until it is complete.
+    const Path partial = target.string() + ".partial";
+    for (const Path& path : {target, partial}) {
+        const auto type = env.type(path);
+        if (!type || *type != PathType::absent) {
+            return std::unexpected(
+                type ? Error{Code::invalid_argument,
+                             fmt::format("there is something at {} already; name another path for "
+                                         "the new store",
+                                         path.string())}
+                     : type.error());
+        }
+    }
+    const auto make = [&]() -> Result<void> {
+        auto store = LogStore::open(env, partial, {});
+        if (!store) {
+            return std::unexpected(store.error());
+        }
+        if (auto copied = salvage.copy_to(**store); !copied) {
+            return copied;
+        }
+        const auto stats = (*store)->stats();
+        salvage.report.streams = stats ? stats->streams() : 0;
+        return (*store)->close();
+    };
+    auto done = make();
+    if (done) {
+        done = env.rename(partial, target);
+    }
+    if (done) {
+        done = env.sync_directory(target / "..");
+    }
+    if (!done) {
+        std::error_code ignored;
+        std::filesystem::remove_all(partial, ignored);
+        return std::unexpected(done.error());
+    }
+    return std::move(salvage.report);
+}
+
+}  // namespace dedup

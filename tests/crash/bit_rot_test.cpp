@@ -1,0 +1,232 @@
+// A disk that gives back other bytes than it was given.
+//
+// Every byte of a small store's segments is damaged in its turn. Whoever comes across it must be
+// told, with file and offset, or must get the right answer all the same. Nobody may get a wrong
+// answer, and opening for writing must not destroy what a repair could still use.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "log/frame_reader.hpp"
+#include "support/fault_disk.hpp"
+#include "support/fault_env.hpp"
+#include "support/log_helpers.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+constexpr int kKeys = 122;
+
+std::string receipt(int i) {
+    return std::string(static_cast<std::size_t>(900 + i * 7 % 400),
+                       static_cast<char>('a' + i % 26));
+}
+
+std::string key(int i) {
+    return "key-" + std::to_string(i);
+}
+
+struct FramePlace {
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    std::string key;  // empty: a mark
+};
+
+// A closed store with sealed segments and a tail, its log on a FaultDisk.
+class RottingStore {
+  public:
+    RottingStore() {
+        std::filesystem::create_directory(root() / "store");
+        options_.segment_bytes = kSegmentBytesMin;
+        const auto store = open(options_);
+        REQUIRE(store);
+        for (int i = 0; i < kKeys; ++i) {
+            must_append(**store, key(i), receipt(i));
+            env_.let_others_run();
+        }
+        wait_until_sealed(**store);
+        sealed_ = (*store)->stats()->segments_sealed;
+        REQUIRE(sealed_ == 2);
+        REQUIRE((*store)->close());
+        for (std::uint64_t id = 1; id <= sealed_ + 1; ++id) {
+            places_.push_back(frames(id));
+        }
+    }
+
+    Result<std::unique_ptr<LogStore>> open(const OpenOptions& options, bool tolerant = false) {
+        LogStoreInternals internals;
+        internals.catalog_map_bytes = std::uint64_t{64} << 20;
+        internals.tolerate_damage = tolerant;
+        return LogStore::open(env_, root() / "store", options, internals);
+    }
+    Result<std::unique_ptr<LogStore>> open_reading(bool tolerant = false) {
+        return open(read_only(), tolerant);
+    }
+    Result<std::unique_ptr<LogStore>> open_writing() { return open(options_); }
+
+    [[nodiscard]] const Path& root() const { return dir_.path(); }
+    [[nodiscard]] Path segment(std::uint64_t id) const {
+        return segment_path(root() / "store", id);
+    }
+    [[nodiscard]] std::uint64_t newest() const { return sealed_ + 1; }
+    [[nodiscard]] std::string& bytes(std::uint64_t id) {
+        return disk_.contents(disk_.find(Path("store") / "log" / segment_file_name(id)));
+    }
+    [[nodiscard]] const std::vector<FramePlace>& places(std::uint64_t id) const {
+        return places_[id - 1];
+    }
+    [[nodiscard]] std::size_t changes() const { return disk_.state().next_order; }
+
+  private:
+    std::vector<FramePlace> frames(std::uint64_t id) {
+        std::vector<FramePlace> places;
+        const auto segment = *Segment::open(env_, root() / "store" / "log", id);
+        FrameReader reader(*segment, kSegmentHeaderBytes, *segment->file().size());
+        for (auto frame = reader.next(); *frame; frame = reader.next()) {
+            FramePlace& place = places.emplace_back();
+            place.begin = (*frame)->offset;
+            place.end = reader.offset();
+            FrameRecords records(**frame, id);
+            FrameRecord record;
+            if (*records.next(record)) {
+                place.key = decode(record.encoded)->key;
+            }
+        }
+        return places;
+    }
+
+    const TempDir dir_{fast_directory()};
+    FaultDisk disk_;
+    FaultEnv env_{disk_, dir_.path(), 1};
+    OpenOptions options_;
+    std::uint64_t sealed_ = 0;
+    std::vector<std::vector<FramePlace>> places_;
+};
+
+bool names_place(const Error& error, const Path& file) {
+    return error.code == Code::corruption &&
+           error.message.find(file.string()) != std::string::npos &&
+           error.message.find("offset") != std::string::npos;
+}
+
+int wrong_answers(StreamStore& store) {
+    int wrong = 0;
+    for (int i = 0; i < kKeys; ++i) {
+        wrong += receipt_of(store, key(i)) == receipt(i) ? 0 : 1;
+    }
+    return wrong;
+}
+
+// DEDUP_ROT_STEP=1 leaves no byte out, where every byte would take minutes.
+std::size_t step() {
+    const char* text = std::getenv("DEDUP_ROT_STEP");
+    return text == nullptr ? 97 : std::strtoull(text, nullptr, 10);
+}
+
+TEST_CASE("every bit of every sealed segment: whoever reads the record is told where") {
+    RottingStore rotting;
+    const auto store = rotting.open_reading();
+    REQUIRE(store);
+    std::uint64_t flips = 0;
+    for (std::uint64_t id = 1; id < rotting.newest(); ++id) {
+        std::string& bytes = rotting.bytes(id);
+        for (const FramePlace& place : rotting.places(id)) {
+            for (std::uint64_t bit = place.begin * 8; bit < place.end * 8; ++bit, ++flips) {
+                char& byte = bytes[bit / 8];
+                byte = static_cast<char>(byte ^ (1 << bit % 8));
+                const auto head = (*store)->head({"test", place.key});
+                byte = static_cast<char>(byte ^ (1 << bit % 8));
+                if (head || !names_place(head.error(), rotting.segment(id)) ||
+                    head.error().message.find(" " + std::to_string(place.begin) + ":") ==
+                        std::string::npos) {
+                    FAIL("segment ", id, ", bit ", bit % 8, " of byte ", bit / 8);
+                }
+            }
+        }
+    }
+    CHECK(wrong_answers(**store) == 0);
+    MESSAGE(flips << " single bits");
+}
+
+TEST_CASE("every byte of the tail and of each header: refused with file and offset, or harmless") {
+    RottingStore rotting;
+    std::uint64_t refused = 0;
+    std::uint64_t harmless = 0;
+    for (std::uint64_t id = 1; id <= rotting.newest(); ++id) {
+        std::string& bytes = rotting.bytes(id);
+        const std::size_t end = id == rotting.newest() ? bytes.size() : kSegmentHeaderBytes;
+        for (std::size_t at = 0; at < end; ++at) {
+            const char was = bytes[at];
+            bytes[at] = static_cast<char>(was ^ (1 << at % 8));
+            const std::size_t changes = rotting.changes();
+            INFO("segment ", id, ", byte ", at);
+            for (const bool writing : {false, true}) {
+                const auto store = writing ? rotting.open_writing() : rotting.open_reading();
+                if (!store) {
+                    const bool newer = store.error().code == Code::unsupported_version;
+                    REQUIRE((newer || names_place(store.error(), rotting.segment(id))));
+                    ++refused;
+                    continue;
+                }
+                // The mark of a clean close has nothing behind it that proves it whole.
+                REQUIRE(id == rotting.newest());
+                REQUIRE(at >= rotting.places(id).back().begin);
+                REQUIRE(wrong_answers(**store) == 0);
+                ++harmless;
+                break;  // opening it for writing would mend it
+            }
+            REQUIRE(bytes.size() >= end);
+            bytes[at] = was;
+            // A refused opening has changed nothing.
+            REQUIRE(rotting.changes() == changes);
+        }
+    }
+    CHECK(harmless > 0);
+    CHECK(harmless < 64);
+    CHECK(refused > 2'000);
+    MESSAGE(refused << " openings refused, " << harmless << " harmless");
+    const auto store = rotting.open_writing();
+    REQUIRE(store);
+    CHECK(wrong_answers(**store) == 0);
+}
+
+TEST_CASE("bytes of sealed segments: verify names the place, and no catalog is rebuilt from them") {
+    RottingStore rotting;
+    const Path data = rotting.root() / "store" / "catalog" / "data.mdb";
+    const std::string catalog = read_file(data);
+    std::uint64_t flips = 0;
+    for (std::uint64_t id = 1; id < rotting.newest(); ++id) {
+        std::string& bytes = rotting.bytes(id);
+        for (std::size_t at = 0; at < bytes.size(); at += at < kSegmentHeaderBytes ? 1 : step()) {
+            const char was = bytes[at];
+            bytes[at] = static_cast<char>(was ^ 0x40);
+            INFO("segment ", id, ", byte ", at);
+            if (at >= kSegmentHeaderBytes) {
+                const auto store = rotting.open_reading(true);
+                REQUIRE(store);
+                const auto report = (*store)->verify({});
+                REQUIRE(report);
+                REQUIRE_FALSE(report->problems.empty());
+                REQUIRE(report->problems.front().find(rotting.segment(id).string()) == 0);
+            }
+            std::filesystem::remove(data);
+            const auto store = rotting.open_writing();
+            REQUIRE_FALSE(store);
+            const bool newer = store.error().code == Code::unsupported_version;
+            REQUIRE((newer || names_place(store.error(), rotting.segment(id))));
+            bytes[at] = was;
+            write_file(data, catalog);
+            ++flips;
+        }
+    }
+    MESSAGE(flips << " bytes");
+    const auto store = rotting.open_writing();
+    REQUIRE(store);
+    CHECK(wrong_answers(**store) == 0);
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -1,0 +1,288 @@
+// A catalog that is not what was written: damaged, cut, older than the log, or another store's.
+//
+// The log is the truth. Whatever has happened to the catalog, opening the store for writing gives
+// the right answers, from this catalog or from one made anew, or says clearly why it does not
+// open. A wrong answer would be a payment made twice; a crash would take the whole service along.
+//
+// LMDB trusts its file. So each damaged one is opened in a process of its own, which may crash.
+#include <doctest/doctest.h>
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "support/log_helpers.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kKeys = 260;
+constexpr int kLaterKeys = 150;
+constexpr std::size_t kPageBytes = 4096;
+
+enum Outcome : signed char { untried, right, refused, wrong };
+
+std::string key(int i) {
+    return "key-" + std::to_string(i);
+}
+
+std::string receipt(int i) {
+    return "receipt-" + std::to_string(i) +
+           std::string(static_cast<std::size_t>(i * 31 % 1200), 'r');
+}
+
+// Whether all were appended.
+bool append_keys(StreamStore& store, int from, int to) {
+    std::vector<Append> batch;
+    for (int i = from; i < to; ++i) {
+        batch.push_back({0, completed_record(key(i), receipt(i))});
+    }
+    return std::ranges::all_of(store.append(batch), [](const auto& r) { return r.has_value(); });
+}
+
+// Fails nothing by itself: this runs in processes that no test framework watches.
+void wait_for_sealer(StreamStore& store) {
+    for (auto stats = store.stats();
+         stats && stats->segments_unsealed > 1 && stats->background_error.empty();
+         stats = store.stats()) {
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+}
+
+// What the store says of every key, and of keys that it never saw.
+Outcome ask(StreamStore& store, int keys) {
+    Outcome outcome = right;
+    for (int i = 0; i < keys + 100; ++i) {
+        const auto head = store.head({"test", i < keys ? key(i) : "other-" + key(i)});
+        if (!head && head.error().code == Code::corruption) {
+            outcome = refused;
+        } else if (!head ||
+                   (i >= keys ? head->has_value() : !*head || (*head)->receipt != receipt(i))) {
+            return wrong;
+        }
+    }
+    return outcome;
+}
+
+bool is_clear(const Error& error) {
+    return (error.code == Code::corruption || error.code == Code::unsupported_version) &&
+           error.message.find("catalog") != std::string::npos;
+}
+
+Outcome open_and_ask(const Path& path, const OpenOptions& options, int keys = kKeys) {
+    LogStoreInternals internals;
+    internals.catalog_map_bytes = std::uint64_t{64} << 20;
+    const auto store = LogStore::open(posix_env(), path, options, internals);
+    if (!store) {
+        return is_clear(store.error()) ? refused : wrong;
+    }
+    const Outcome outcome = ask(**store, keys);
+    if (options.read_only || outcome != right) {
+        return outcome;
+    }
+    // What is now added to the catalog must not destroy what is in it.
+    if (!append_keys(**store, keys, keys + kLaterKeys)) {
+        return refused;
+    }
+    wait_for_sealer(**store);
+    return ask(**store, keys + kLaterKeys) == wrong ? wrong : right;
+}
+
+// Runs `work` for each place of `outcomes`, in a process that may crash; the places where it does
+// get minus the signal.
+void in_children(std::span<signed char> outcomes, const std::function<Outcome(std::size_t)>& work) {
+    for (std::size_t next = 0; next < outcomes.size();) {
+        const pid_t child = ::fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            for (std::size_t i = next; i < outcomes.size(); ++i) {
+                ::alarm(20);
+                outcomes[i] = work(i);
+            }
+            ::_exit(0);
+        }
+        int status = 0;
+        REQUIRE(::waitpid(child, &status, 0) == child);
+        while (next < outcomes.size() && outcomes[next] != untried) {
+            ++next;
+        }
+        if (next < outcomes.size()) {
+            outcomes[next++] = WIFSIGNALED(status) ? static_cast<signed char>(-WTERMSIG(status))
+                                                   : static_cast<signed char>(wrong);
+        }
+    }
+}
+
+// Memory that child processes write to.
+class SharedOutcomes {
+  public:
+    explicit SharedOutcomes(std::size_t size) : size_(size) {
+        memory_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        REQUIRE(memory_ != MAP_FAILED);
+    }
+    ~SharedOutcomes() { ::munmap(memory_, size_); }
+    SharedOutcomes(const SharedOutcomes&) = delete;
+    SharedOutcomes& operator=(const SharedOutcomes&) = delete;
+    [[nodiscard]] std::span<signed char> get() const {
+        return {static_cast<signed char*>(memory_), size_};
+    }
+
+  private:
+    void* memory_;
+    std::size_t size_;
+};
+
+class Victim {
+  public:
+    Victim() {
+        const auto store = must_open(pristine, small_segments());
+        for (int i = 0; i < kKeys; i += 20) {
+            REQUIRE(append_keys(*store, i, i + 20));
+            wait_until_sealed(*store);
+            const std::string catalog_now = read_file(pristine / "catalog" / "data.mdb");
+            if (older.empty() || catalog_now != older.back()) {
+                older.push_back(catalog_now);
+            }
+        }
+        REQUIRE(store->stats()->segments_sealed >= 2);
+        REQUIRE(store->close());
+        catalog = read_file(pristine / "catalog" / "data.mdb");
+    }
+
+    // Opens a copy of the store with this catalog.
+    [[nodiscard]] Outcome open_with(const std::string& other, bool reading) const {
+        fs::remove_all(copy);
+        fs::copy(pristine, copy, fs::copy_options::recursive);
+        write_file(copy / "catalog" / "data.mdb", other);
+        return open_and_ask(copy, reading ? read_only() : small_segments());
+    }
+
+    const TempDir dir{fast_directory()};
+    const Path pristine = dir.path() / "store";
+    const Path copy = dir.path() / "copy";
+    std::string catalog;
+    std::vector<std::string> older;  // the catalog as it was at times
+};
+
+// Where most of the damage is done: the pages that LMDB itself understands. Of the others, which
+// are ours and have checksums, every 61st bit.
+std::vector<std::size_t> bits_to_flip(const std::string& catalog, std::size_t step) {
+    std::vector<std::size_t> bits;
+    std::size_t pages_of_value = 0;
+    for (std::size_t page = 0; page < catalog.size() / kPageBytes; ++page) {
+        const char* header = catalog.data() + page * kPageBytes;
+        constexpr std::size_t kFlagsAt = 10;
+        constexpr int kOverflow = 4;
+        if (pages_of_value == 0 && (header[kFlagsAt] & kOverflow) != 0) {
+            pages_of_value = load<std::uint32_t>(header + 12);
+        }
+        const bool value = pages_of_value > 0;
+        pages_of_value -= value ? 1 : 0;
+        for (std::size_t bit = page % step; bit < kPageBytes * 8; bit += step * (value ? 61 : 1)) {
+            // Zeros between the nodes mean nothing.
+            if (value || bit < std::size_t{32} * 8 || header[bit / 8] != 0) {
+                bits.push_back(page * kPageBytes * 8 + bit);
+            }
+        }
+    }
+    return bits;
+}
+
+TEST_CASE("a flipped bit in the catalog: the right answer or a clear error, never a crash") {
+    const Victim victim;
+    const char* text = std::getenv("DEDUP_ROT_STEP");
+    const std::size_t step = text == nullptr ? 13 : std::strtoull(text, nullptr, 10);
+    const auto bits = bits_to_flip(victim.catalog, step);
+    const SharedOutcomes outcomes(bits.size() * 2);
+    in_children(outcomes.get(), [&](std::size_t i) {
+        std::string damaged = victim.catalog;
+        const std::size_t bit = bits[i / 2];
+        damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
+        return victim.open_with(damaged, i % 2 == 0);
+    });
+    std::size_t told = 0;
+    for (std::size_t i = 0; i < bits.size() * 2; ++i) {
+        const int outcome = outcomes.get()[i];
+        told += outcome == refused ? 1 : 0;
+        INFO((i % 2 == 0 ? "reading" : "writing"), ", bit ", bits[i / 2] % 8, " of page ",
+             bits[i / 2] / 8 / kPageBytes, " + ", bits[i / 2] / 8 % kPageBytes, ": ", outcome);
+        CHECK((outcome == right || outcome == refused));
+    }
+    CHECK(bits.size() > 500);
+    CHECK(told > bits.size() / 4);
+    MESSAGE(bits.size() << " bits, " << told << " openings refused");
+}
+
+TEST_CASE("a catalog cut at any page, empty, or of zeros is made anew") {
+    const Victim victim;
+    std::vector<std::string> damaged = {"", "x", std::string(victim.catalog.size(), '\0')};
+    for (std::size_t bytes = 100; bytes < victim.catalog.size(); bytes += kPageBytes / 2) {
+        damaged.push_back(victim.catalog.substr(0, bytes));
+        damaged.push_back(victim.catalog.substr(0, bytes) +
+                          std::string(victim.catalog.size() - bytes, '\0'));
+    }
+    const SharedOutcomes outcomes(damaged.size());
+    in_children(outcomes.get(), [&](std::size_t i) { return victim.open_with(damaged[i], false); });
+    for (std::size_t i = 0; i < damaged.size(); ++i) {
+        INFO("number ", i);
+        // Zeros in an index are found by whoever reads it.
+        CHECK((outcomes.get()[i] == right || outcomes.get()[i] == refused));
+    }
+}
+
+TEST_CASE("an older copy of the catalog gives right answers, and so does another store's") {
+    const Victim victim;
+    const Victim other;
+    REQUIRE(victim.older.size() >= 3);
+    for (const std::string& catalog : victim.older) {
+        CHECK(victim.open_with(catalog, false) == right);
+        CHECK(victim.open_with(catalog, true) == right);
+    }
+    for (const std::string& catalog : other.older) {
+        CHECK(victim.open_with(catalog, false) == right);
+        CHECK(victim.open_with(catalog, true) == refused);
+    }
+}
+
+TEST_CASE("a catalog that is newer than the log is refused or made anew") {
+    // A backup that was put back in part.
+    const Victim victim;
+    const Path log = victim.copy / "log";
+    for (const std::uint64_t last : {1U, 2U}) {
+        fs::remove_all(victim.copy);
+        fs::copy(victim.pristine, victim.copy, fs::copy_options::recursive);
+        for (std::uint64_t id = last + 1; fs::remove(segment_path(victim.copy, id)); ++id) {
+        }
+        for (const bool reading : {true, false}) {
+            const auto store =
+                LogStore::open(posix_env(), victim.copy, reading ? read_only() : small_segments());
+            REQUIRE_FALSE(store);
+            CHECK(store.error().message.find(segment_file_name(last + 1)) != std::string::npos);
+        }
+    }
+}
+
+TEST_CASE("two values of the catalog that have changed places are both found out") {
+    // As a disk may give back a page that it should have overwritten: intact, but not the one.
+    const TempDir dir(fast_directory());
+    std::string blobs[2] = {std::string(blob_bytes(64), '\0'), std::string(blob_bytes(64), '\0')};
+    for (const std::uint64_t owner : {0U, 1U}) {
+        finish_blob(blobs[owner].data(), 64, owner);
+        for (const std::uint64_t reader : {0U, 1U}) {
+            const CheckedBlob blob(blobs[owner], 64, reader, std::make_shared<CheckedBlocks>(64));
+            CHECK(blob.intact(0) == (owner == reader));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

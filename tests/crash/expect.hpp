@@ -1,0 +1,28 @@
+// What the tests of power loss say at their end.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+
+#include "crash/explore.hpp"
+
+namespace dedup::test {
+
+// What was explored, for the log; and that it was not a walk around the block.
+inline void expect_all_right(const Plan& plan) {
+    const Explored explored = explore(plan);
+    MESSAGE(explored.states << " crash states at " << explored.moments << " calls; "
+                            << explored.in_part << " kept unacknowledged appends, "
+                            << explored.rebuilt << " had their catalog rebuilt, " << explored.sealed
+                            << " segments sealed before");
+    CHECK(explored.wrong == "");
+    if (std::getenv("DEDUP_CRASH_ONLY") == nullptr) {
+        CHECK(explored.states >= plan.states_min);
+        CHECK(explored.in_part > explored.states / 50);
+        CHECK(explored.rebuilt > 0);
+        CHECK(explored.sealed > 0);
+    }
+}
+
+}  // namespace dedup::test

@@ -1,0 +1,264 @@
+#include "crash/explore.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <utility>
+
+#include "crash/workload.hpp"
+#include "dedup/cache.hpp"
+
+namespace dedup::test {
+namespace {
+
+// Of DEDUP_CRASH_ONLY=moment.wreck: explores just that one.
+struct Only {
+    std::uint64_t moment = 0;
+    std::uint64_t wreck = 0;
+};
+
+std::optional<Only> only_from_environment() {
+    const char* text = std::getenv("DEDUP_CRASH_ONLY");
+    if (text == nullptr) {
+        return std::nullopt;
+    }
+    char* end = nullptr;
+    Only only;
+    only.moment = std::strtoull(text, &end, 10);
+    only.wreck = *end == '.' ? std::strtoull(end + 1, nullptr, 10) : 0;
+    return only;
+}
+
+// Uses a store after a recovery. What is in flight is still its claimer's, and no sequence that
+// somebody knows comes again.
+std::string use(Life& life, const Ledger& ledger) {
+    Cache cache(life.store());
+    const std::uint64_t told = ledger.sequence_told;
+    for (const std::string key : {"after-1", "after-2"}) {
+        const auto outcome = cache.claim(key);
+        if (!outcome) {
+            return "claim after recovery: " + outcome.error().message;
+        }
+        const auto* claimed = std::get_if<Claimed>(&*outcome);
+        if (claimed != nullptr && claimed->claim.claim_sequence <= told) {
+            return fmt::format("sequence {} was assigned again, {} had been told",
+                               claimed->claim.claim_sequence, told);
+        }
+        if (claimed != nullptr && key == "after-1") {
+            if (const auto done = cache.complete(claimed->claim, "done"); !done) {
+                return "complete after recovery: " + done.error().message;
+            }
+        }
+    }
+    const auto in_flight = std::ranges::find_if(ledger.entries, [&](const LedgerEntry& entry) {
+        const auto head = life.store().head({entry.record.ns, entry.record.key});
+        return head && *head && (*head)->state() == State::in_flight && (*head)->ns == "default" &&
+               !expired((*head)->expires_at_ms, life.store().now_ms());
+    });
+    if (in_flight != ledger.entries.end()) {
+        const Record head = **life.store().head({in_flight->record.ns, in_flight->record.key});
+        Claim stale{head.ns, head.key, head.claim_sequence + 1'000'000'000, 0, 1};
+        if (cache.complete(stale, "stolen")) {
+            return "a claim that never was has completed " + head.key;
+        }
+        const Claim claim{head.ns, head.key, head.claim_sequence, 0, 1};
+        if (const auto done = cache.complete(claim, "late"); !done) {
+            return "complete a claim from before the crash: " + done.error().message;
+        }
+    }
+    return "";
+}
+
+class Explorer {
+  public:
+    Explorer(const Plan& plan, std::uint64_t seed, Explored& explored)
+        : plan_(plan), seed_(seed), explored_(explored) {
+        options_.durability = plan.durability;
+        options_.segment_bytes = kSegmentBytesMin;
+        options_.flush_interval = std::chrono::minutes(1);
+        options_.clock = clock_.clock();
+    }
+
+    void run() {
+        std::vector<Moment> moments;
+        live(moments);
+        explored_.moments += moments.size();
+        const auto only = only_from_environment();
+        for (std::size_t m = 0; m < moments.size() && explored_.wrong.empty(); ++m) {
+            for (std::uint64_t w = 0; w < plan_.wrecks_per_moment && explored_.wrong.empty(); ++w) {
+                if (!only || (only->moment == m && only->wreck == w)) {
+                    crash(moments[m], m, w);
+                }
+            }
+            moments[m] = {};  // no longer needed
+        }
+    }
+
+  private:
+    // What is wrong with the store before any crash must not be taken for a crash's doing.
+    void wrong(const std::string& what) {
+        if (explored_.wrong.empty()) {
+            explored_.wrong = fmt::format("seed {}: {}", seed_, what);
+        }
+    }
+
+    void live(std::vector<Moment>& moments) {
+        Wreck nothing;
+        nothing.disk.shows_old_blocks = plan_.shows_old_blocks;
+        Life life(live_dir_.path(), nothing, options_, seed_);
+        life.disk().can_reserve = plan_.can_reserve;
+        const auto ledger = std::make_shared<Ledger>();
+        life.record(ledger, Ledger::Mark{});
+        if (const auto opened = life.open(); !opened) {
+            wrong("open: " + opened.error().message);
+            return;
+        }
+        life.keep(ledger);
+        life.record(ledger);
+        Workload workload(life.store(), clock_, seed_);
+        for (int i = 0; i < plan_.steps; ++i) {
+            workload.step();
+            life.settle();
+        }
+        explored_.sealed += life.store().stats()->segments_sealed;
+        if (const auto verdict = compare(life.store(), *ledger, ledger->mark());
+            !verdict.wrong.empty() || verdict.present != ledger->entries.size()) {
+            wrong("without any crash: " + verdict.wrong);
+        }
+        if (const auto closed = life.close(); !closed) {
+            wrong("close: " + closed.error().message);
+        }
+        if (!ledger->in_doubt) {
+            ledger->durable = ledger->entries.size();
+        }
+        life.record_end();
+        moments = std::move(life.moments);
+    }
+
+    // Cuts the power at `moment`; false if that gives a state that has been explored already.
+    bool wreck_of(const Moment& moment, Survival survival, Random& random, Wreck& wreck) {
+        wreck.disk = lose_power(moment.disk, survival, random);
+        // The newest copy is the likeliest; what remains is shared by the others.
+        const std::size_t last = moment.catalogs.size() - 1;
+        const std::size_t chosen = below(random, 2) == 0 ? last : below(random, last + 1);
+        const bool lost = plan_.catalog_lost && below(random, 3) == 0;
+        wreck.catalog = lost ? nullptr : moment.catalogs[chosen];
+        const std::size_t state = fingerprint(wreck.disk) ^
+                                  (std::hash<const void*>()(wreck.catalog.get()) * 31) ^
+                                  (moment.mark.durable << 40) ^ (moment.mark.begun << 20);
+        return seen_.insert(state).second;
+    }
+
+    void crash(const Moment& moment, std::size_t m, std::uint64_t w) {
+        Random random(seed_ * 1'000'003 + m * 101 + w);
+        const auto survival = w < kSurvivals ? static_cast<Survival>(w) : Survival::any_order;
+        Wreck wreck;
+        if (!wreck_of(moment, survival, random, wreck)) {
+            return;
+        }
+        const std::string where = fmt::format(
+            "cut after \"{}\", {} of what was not flushed survived (to see it again: "
+            "DEDUP_CRASH_SEED={} DEDUP_CRASH_ONLY={}.{})",
+            moment.after, name(survival), seed_, m, w);
+        std::vector<Moment> later;
+        recover(wreck, moment, where, random, &later);
+        for (int i = 0; i < plan_.recoveries_cut && !later.empty(); ++i) {
+            const Moment& again = later[below(random, later.size())];
+            const auto how = static_cast<Survival>(below(random, kSurvivals));
+            if (!wreck_of(again, how, random, wreck)) {
+                continue;
+            }
+            const std::string then = fmt::format("{}; then cut after \"{}\", {} survived", where,
+                                                 again.after, name(how));
+            recover(wreck, again, then, random, nullptr);
+        }
+    }
+
+    // Opens what is left, compares, goes on. The moments of this go to `later`, if given.
+    void recover(const Wreck& wreck, const Moment& moment, const std::string& where, Random& random,
+                 std::vector<Moment>* later) {
+        ++explored_.states;
+        Life life(wreck_dir_.path(), wreck, options_, random());
+        life.disk().can_reserve = plan_.can_reserve;
+        if (later != nullptr) {
+            life.record(moment.ledger, moment.mark);
+        }
+        if (const auto opened = life.open(); !opened) {
+            wrong(fmt::format("{}: open: {}", where, opened.error().message));
+            return;
+        }
+        life.settle();
+        const Verdict verdict = compare(life.log_store(), *moment.ledger, moment.mark);
+        if (!verdict.wrong.empty()) {
+            wrong(fmt::format("{}: {}", where, verdict.wrong));
+            return;
+        }
+        explored_.in_part += verdict.present > moment.mark.durable ? 1U : 0U;
+        explored_.rebuilt += life.log_store().stats()->catalog_rebuilt ? 1U : 0U;
+        const auto ledger =
+            std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict.present));
+        life.keep(ledger);
+        if (later != nullptr) {
+            life.record(ledger);
+        }
+        if (const auto misused = use(life, *ledger); !misused.empty()) {
+            wrong(fmt::format("{}: {}", where, misused));
+        }
+        life.settle();
+        if (below(random, 4) == 0) {
+            check_all(life, where);
+        }
+        if (later != nullptr) {
+            life.record_end();
+            *later = std::move(life.moments);
+        }
+    }
+
+    void check_all(Life& life, const std::string& where) {
+        const auto report = life.log_store().verify({});
+        if (!report || !report->problems.empty()) {
+            wrong(fmt::format("{}: verify: {}", where,
+                              report ? report->problems.front() : report.error().message));
+        }
+    }
+
+    const Plan& plan_;
+    const std::uint64_t seed_;
+    Explored& explored_;
+    const TempDir live_dir_{fast_directory()};
+    const TempDir wreck_dir_{fast_directory()};
+    ManualClock clock_{1'700'000'000'000};
+    OpenOptions options_;
+    std::set<std::size_t> seen_;
+};
+
+std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
+    const char* text = std::getenv(name);
+    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+}  // namespace
+
+Plan from_environment(Plan plan) {
+    plan.seed = number_from_environment("DEDUP_CRASH_SEED", plan.seed);
+    plan.states_min = number_from_environment("DEDUP_CRASH_STATES", plan.states_min);
+    plan.steps = static_cast<int>(
+        number_from_environment("DEDUP_CRASH_STEPS", static_cast<std::uint64_t>(plan.steps)));
+    return plan;
+}
+
+Explored explore(const Plan& plan) {
+    Explored explored;
+    const bool once = std::getenv("DEDUP_CRASH_ONLY") != nullptr;
+    for (std::uint64_t seed = plan.seed; explored.wrong.empty(); ++seed) {
+        Explorer(plan, seed, explored).run();
+        if (once || explored.states >= plan.states_min) {
+            break;
+        }
+    }
+    return explored;
+}
+
+}  // namespace dedup::test

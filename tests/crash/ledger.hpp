@@ -1,0 +1,83 @@
+// What has been appended to a store, in the order of its log, and what of that has to be there
+// after a crash.
+//
+// The log is written in one order and recovery cuts its tail at most. So what a recovered store
+// has must be the ledger up to some point: not before what had been acknowledged as durable, not
+// within an atomic batch, and not beyond what had been begun.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dedup/store.hpp"
+
+namespace dedup::test {
+
+struct LedgerEntry {
+    Record record;         // sequence 0: the caller was not told it
+    std::size_t call = 0;  // where the entries of the same append begin
+    bool atomic = false;   // together with all others of its call
+    bool refused = false;  // the caller was told that it was not appended
+};
+
+struct Ledger {
+    std::vector<LedgerEntry> entries;
+    std::size_t durable = 0;          // so many of them have to survive a power loss now
+    std::uint64_t sequence_told = 0;  // the highest that a caller knows
+    bool in_doubt = false;            // an outcome is unknown, and nothing is durable from there on
+
+    // How far it has come; what a crash at that moment may leave.
+    struct Mark {
+        std::size_t durable = 0;
+        std::size_t begun = 0;
+        std::uint64_t sequence_told = 0;
+    };
+    [[nodiscard]] Mark mark() const { return {durable, entries.size(), sequence_told}; }
+};
+
+// Keeps a ledger of what goes through to `inner`.
+class LedgerStore final : public StreamStore {
+  public:
+    // `acknowledged_is_durable`: as with Durability::sync.
+    LedgerStore(StreamStore& inner, Ledger& ledger, bool acknowledged_is_durable)
+        : StreamStore([&inner] { return inner.now_ms(); }, inner.grace()),
+          inner_(inner),
+          ledger_(ledger),
+          acknowledged_is_durable_(acknowledged_is_durable) {}
+
+    std::vector<Error> errors;  // that appends gave, but for conflicts
+
+    std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
+    std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
+        return inner_.heads(streams);
+    }
+    Result<std::vector<Version>> history(StreamKey stream) override {
+        return inner_.history(stream);
+    }
+    Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
+    Result<StoreStats> stats() override { return inner_.stats(); }
+    Result<void> flush() override;
+    Result<void> close() override { return inner_.close(); }
+
+  private:
+    StreamStore& inner_;
+    Ledger& ledger_;
+    bool acknowledged_is_durable_;
+};
+
+struct Verdict {
+    std::size_t present = 0;  // so many of the ledger's entries are in the store
+    std::string wrong;        // what is wrong with it; empty if nothing is
+};
+
+// Compares all that a store says with the ledger up to `mark`. Nothing may have been appended to
+// the store that is not in the ledger.
+[[nodiscard]] Verdict compare(StreamStore& store, const Ledger& ledger, const Ledger::Mark& mark);
+
+// The ledger of a store that has just its first `present` entries: what the next crash is judged
+// by. They have been seen, so they have to stay, and no others may come back.
+[[nodiscard]] Ledger continued(const Ledger& ledger, const Ledger::Mark& mark, std::size_t present);
+
+}  // namespace dedup::test

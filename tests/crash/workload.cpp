@@ -1,0 +1,137 @@
+#include "crash/workload.hpp"
+
+#include <utility>
+
+namespace dedup::test {
+namespace {
+
+constexpr std::uint64_t kKeys = 60;
+
+}  // namespace
+
+void Workload::step() {
+    std::uint64_t weights = 0;
+    for (const Step& step : kSteps) {
+        weights += static_cast<std::uint64_t>(step.weight);
+    }
+    auto at = static_cast<int>(below(random_, weights));
+    for (const Step& step : kSteps) {
+        at -= step.weight;
+        if (at < 0) {
+            (this->*step.run)();
+            return;
+        }
+    }
+}
+
+std::string Workload::key() {
+    return "key-" + std::to_string(below(random_, kKeys));
+}
+
+// Mostly a few bytes; at times enough to fill several sectors, or none at all.
+std::string Workload::receipt() {
+    const std::uint64_t kind = below(random_, 10);
+    const std::uint64_t bytes = kind == 0 ? 0 : below(random_, kind < 5 ? 40 : receipt_bytes_max_);
+    std::string text(bytes, '\0');
+    for (char& byte : text) {
+        byte = static_cast<char>(random_());
+    }
+    return text;
+}
+
+ClaimOptions Workload::options() {
+    ClaimOptions options;
+    options.owner = "worker-" + std::to_string(below(random_, 3));
+    if (below(random_, 3) == 0) {
+        options.lease = std::chrono::seconds(1 + below(random_, 10));
+    }
+    if (below(random_, 4) == 0) {
+        options.fingerprint = "request-" + std::to_string(below(random_, 3));
+    }
+    if (below(random_, 4) == 0) {
+        options.metadata = receipt();
+    }
+    return options;
+}
+
+Claim Workload::some_claim() {
+    if (claims_.empty()) {
+        return Claim{"default", key(), 1, 0, 1};
+    }
+    // The newest ones are likelier to be alive.
+    const std::uint64_t back = below(random_, 1 + below(random_, claims_.size()));
+    return claims_[claims_.size() - 1 - back];
+}
+
+void Workload::keep(const Result<ClaimOutcome>& outcome) {
+    if (outcome && std::holds_alternative<Claimed>(*outcome)) {
+        claims_.push_back(std::get<Claimed>(*outcome).claim);
+    }
+}
+
+void Workload::claim() {
+    keep(cache_.claim(key(), options()));
+}
+
+void Workload::claim_many() {
+    std::vector<std::string> keys(2 + below(random_, 5));
+    std::vector<ClaimRequest> requests;
+    for (std::string& name : keys) {
+        name = key();
+        requests.push_back({name, options()});
+    }
+    for (const auto& outcome : cache_.claim_many(requests)) {
+        keep(outcome);
+    }
+}
+
+void Workload::complete() {
+    (void)cache_.complete(some_claim(), receipt());
+}
+
+void Workload::complete_many() {
+    std::vector<Completion> completions(2 + below(random_, 4));
+    for (Completion& completion : completions) {
+        completion = {some_claim(), receipt(), {}};
+    }
+    (void)cache_.complete_many(completions);
+}
+
+void Workload::release() {
+    (void)cache_.release(some_claim());
+}
+
+void Workload::renew() {
+    (void)cache_.renew(some_claim(), std::chrono::seconds(1 + below(random_, 20)));
+}
+
+void Workload::remember() {
+    (void)cache_.remember(key(), receipt());
+}
+
+// A consumer's offset and the receipts of what it has consumed, in one step.
+void Workload::append_atomically() {
+    std::vector<Append> batch;
+    for (std::uint64_t i = 0; i < 2 + below(random_, 3); ++i) {
+        Record record;
+        record.ns = i == 0 ? "offsets" : "events";
+        record.key = i == 0 ? "topic" : "event-" + std::to_string(i * 100 + below(random_, 20));
+        record.timestamp_ms = store_.now_ms();
+        record.receipt = receipt();
+        const auto head = store_.head({record.ns, record.key});
+        batch.push_back({head && *head ? (*head)->sequence : 0, std::move(record)});
+    }
+    (void)store_.append(batch, Batch::atomic);
+}
+
+void Workload::let_time_pass() {
+    const auto hours = below(random_, 10) == 0 ? std::chrono::hours(25) : std::chrono::hours(0);
+    clock_.advance(std::chrono::milliseconds(hours).count() +
+                   static_cast<std::int64_t>(below(random_, 8000)));
+}
+
+void Workload::flush() {
+    (void)store_.flush();
+}
+
+}  // namespace dedup::test

@@ -57,6 +57,10 @@ class LedgerStore final : public StreamStore {
         return inner_.history(stream);
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
+    Result<SweepReport> sweep(const SweepOptions& options) override {
+        return inner_.sweep(options);
+    }
+    Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
     Result<StoreStats> stats() override { return inner_.stats(); }
     Result<void> flush() override;
     Result<void> close() override { return inner_.close(); }

@@ -151,7 +151,7 @@ class DEDUP_API StreamStore {
     // second caller waits. A dry run also works on a store that is open read-only.
     // Appends and reads go on meanwhile.
     // Errors: closed, read_only, failed, corruption, io, out_of_space. Streams that were removed
-    // before the error stay removed and are in the next report.
+    // before the error stay removed, and an interrupted report in sweep_history() has them.
     [[nodiscard]] virtual Result<SweepReport> sweep(const SweepOptions& options = {}) = 0;
 
     // The reports of the last 100 sweeps that removed or gave back anything, newest first.

@@ -86,7 +86,8 @@ struct SweepReport {
     std::int64_t now_ms = 0;   // the store's time at its start; what had expired by then went
     bool dry_run = false;      // nothing went: this is what would have
     bool finished = true;      // false: a limit or a stop left space that the next sweep gives back
-    bool interrupted = false;  // a crash cut the sweep short; the store counted when it was opened
+    bool interrupted = false;  // a crash or an error cut the sweep short: what it removed is here,
+                               // and what became of the files is not
 
     // What left the store, and what is still there: equal for equal histories on every store.
     StateCounts removed;

@@ -177,6 +177,14 @@ Result<void> change_counts(LmdbTxn& txn, std::uint64_t id,
     return put_counts(txn, row, **census);
 }
 
+Result<void> put_report(LmdbTxn& txn, std::uint64_t number, const SweepReport& report) {
+    auto done = txn.put(segment_key(kReportKey, number), encode_report(report));
+    if (done && number > kReportsMax) {
+        done = txn.remove(segment_key(kReportKey, number - kReportsMax));
+    }
+    return done;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
@@ -323,7 +331,7 @@ Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, c
 }
 
 Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
-                            const SweepState& state) {
+                            const SweepState& state, const SweepReport* report) {
     auto txn = LmdbTxn::begin(env_, true);
     if (!txn) {
         return std::unexpected(txn.error());
@@ -336,6 +344,9 @@ Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
                 dedup::add(census.removed, found.removed);
             });
         }
+    }
+    if (done && report != nullptr) {
+        done = put_report(*txn, state.reports, *report);
     }
     return done ? txn->commit() : done;
 }
@@ -363,10 +374,7 @@ Result<void> Catalog::keep_report(const SweepReport& report, const SweepState& s
     }
     auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
     if (done) {
-        done = txn->put(segment_key(kReportKey, state.reports), encode_report(report));
-    }
-    if (done && state.reports > kReportsMax) {
-        done = txn->remove(segment_key(kReportKey, state.reports - kReportsMax));
+        done = put_report(*txn, state.reports, report);
     }
     return done ? txn->commit() : done;
 }

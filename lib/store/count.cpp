@@ -279,6 +279,19 @@ void LogStore::Count::Unanswered::offer(const Located& at) {
     }
 }
 
+namespace {
+
+// Whether a sweep has dropped a segment after `id`.
+bool successors_dropped(const View& view, std::uint64_t id) {
+    const std::uint64_t newest = view.unsealed.front()->segment->id();
+    const auto& sealed = view.sealed->segments();
+    const auto later = static_cast<std::uint64_t>(std::ranges::count_if(
+        sealed, [&](const SealedSegment& other) { return other.row.id > id; }));
+    return later + view.unsealed.size() != newest - id;
+}
+
+}  // namespace
+
 // A segment in which all has expired is counted by its census alone, but for the claims in flight,
 // which are to be listed.
 Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) const {
@@ -291,6 +304,9 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
         add(census->superseded, at->second);
     }
     Tally live = census->live();
+    if (count.reclaimed != nullptr && successors_dropped(count.view, id)) {
+        return count_anew(count, sealed, std::move(live));
+    }
     const bool all = sealed.row.expires_max_ms < count.to.expired_before_ms;
     const bool some = sealed.row.expires_min_ms < count.to.expired_before_ms ||
                       count.to.evicted_before > count.from.evicted_before;
@@ -337,6 +353,44 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
         counts_of(live, ns) -= counts;
     }
     add(count.retained, live);
+    return {};
+}
+
+// For a catalog that is made anew, where `live` is what the links in later segments leave of the
+// segment: records in dropped ones may have been newer, and nothing tells but a look at each.
+Result<void> LogStore::count_anew(Count& count, const SealedSegment& sealed, Tally live) const {
+    Counted& counted = count.counted[sealed.row.id];
+    counted.expires_min_ms = INT64_MAX;
+    Tally heads;
+    auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
+        FrameBuffer buffer;
+        Located at;
+        at.segment = sealed.segment.get();
+        at.entry = entry;
+        if (auto read = read_entry(at, buffer); !read) {
+            return read;
+        }
+        const auto head = was_head(count.view, at, count.as_of);
+        if (!head) {
+            return std::unexpected(head.error());
+        }
+        const RecordView& record = at.record;
+        if (*head && !count.to.removes(record.state(), entry.sequence, record.expires_at_ms)) {
+            ++counts_of(heads, record.ns)[record.state()];
+            if (record.expires_at_ms != 0) {
+                counted.expires_min_ms = std::min(counted.expires_min_ms, record.expires_at_ms);
+            }
+        }
+        return {};
+    });
+    if (!done) {
+        return done;
+    }
+    add(count.retained, heads);
+    for (const auto& [ns, counts] : heads) {
+        counts_of(live, ns) -= counts;
+    }
+    counted.removed = std::move(live);
     return {};
 }
 

@@ -27,6 +27,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -50,6 +52,8 @@ struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
     bool tolerate_damage = false;  // at the end of the log, when reading: for verification
+    // Called before waiting for the sealer, and after a change of the catalog.
+    std::function<void()> pause = [] {};
 };
 
 // A file that only takes up room, to be removed when a sweep needs some.
@@ -201,6 +205,9 @@ class LogStore final : public StreamStore {
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
                                            std::uint64_t count) const;
     Result<void> set_horizon(Horizon to, TailNumbers& tail, SweepReport& report);
+    Result<void> keep_count(const std::map<std::uint64_t, Counted>& counted, SweepState state,
+                            SweepReport report);
+    void sealer_may_go_on();
     Result<void> finish_counting(const std::optional<SegmentTallies>& reclaimed);
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;
@@ -225,6 +232,7 @@ class LogStore final : public StreamStore {
     Result<StateCounts> live_streams(const View& view, const TailNumbers& tail) const;
     Result<void> count(Count& count) const;
     Result<void> count_sealed(Count& count, const SealedSegment& sealed) const;
+    Result<void> count_anew(Count& count, const SealedSegment& sealed, Tally live) const;
     Result<void> count_unanswered(Count& count, const SealedSegment& sealed) const;
     Result<void> count_tail(Count& count) const;
     Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;

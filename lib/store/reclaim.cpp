@@ -187,6 +187,7 @@ Result<void> LogStore::Reclaim::seal_tail() {
             }
         }
     }
+    store_.internals_.pause();
     std::unique_lock lock(store_.view_mutex_);
     const std::uint64_t last = store_.view_ ? store_.view_->unsealed.front()->segment->id() : 0;
     store_.room_.wait(lock, [&] {

@@ -479,7 +479,8 @@ Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
 }
 
 // Makes the view: replays the segments that the catalog does not know, and seals them if they are
-// many. `reclaimed` becomes what the replayed segments say of swept streams.
+// many, or if the catalog is made anew. `reclaimed` becomes what the replayed segments say of swept
+// streams.
 Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest,
                                    SegmentTallies& reclaimed) {
     auto view = std::make_shared<View>();
@@ -504,6 +505,7 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unseale
         view->horizon = newest->manifest.horizon;
     }
     const Manifest& manifest = newest->manifest;
+    const std::size_t unsealed_max = catalog_rebuilt_ ? 1 : kUnsealedMax;
     for (const auto& [id, bytes] : manifest.segments) {
         if (id <= sealed_last) {
             continue;
@@ -516,7 +518,7 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unseale
         take_over(**unsealed);
         view->unsealed.insert(view->unsealed.begin() + 1, *unsealed);
         set_view(view);
-        if (view->unsealed.size() > kUnsealedMax && !options_.read_only) {
+        if (view->unsealed.size() > unsealed_max && !options_.read_only) {
             const std::shared_ptr<Unsealed> oldest = view->unsealed.back();
             view.reset();
             if (auto done = seal(*oldest); !done) {

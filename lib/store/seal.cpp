@@ -169,6 +169,7 @@ Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write)
     if (!written) {
         return written;
     }
+    internals_.pause();
     const auto before = view();
     if (!before) {
         return std::unexpected(before.error());

@@ -118,9 +118,9 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
     view->reset();
     SweepState state = sweep_state_;
     state.last_sweep_ms = report.now_ms;
-    const bool worth_keeping =
-        report.removed.total() != 0 || report.records_dropped != 0 || report.records_moved != 0;
-    state.reports += worth_keeping;
+    const bool is_kept = report.removed.total() != 0;  // since it was counted
+    const bool worth_keeping = is_kept || report.records_dropped != 0 || report.records_moved != 0;
+    state.reports += worth_keeping && !is_kept;
     auto kept = write_catalog([&] {
         return worth_keeping ? catalog_->keep_report(report, state) : catalog_->count({}, state);
     });
@@ -138,22 +138,29 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
     if (!view) {
         return std::unexpected(view.error());
     }
-    TailNumbers tail;
-    // A count that has failed is finished before the horizon advances again.
-    const bool resumed = sweep_state_.counted != (*view)->horizon;
-    if (!resumed) {
-        const auto to = next_horizon(**view, report.now_ms, evict);
-        if (!to) {
-            return std::unexpected(to.error());
+    if (sweep_state_.counted != (*view)->horizon) {
+        view->reset();
+        if (auto finished = finish_counting({}); !finished) {
+            return finished;
         }
-        if (*to != (*view)->horizon) {
-            if (auto set = with_reserve([&] { return set_horizon(*to, tail, report); }); !set) {
-                return set;
-            }
-            view = this->view();
-            if (!view) {
-                return std::unexpected(view.error());
-            }
+        sealer_may_go_on();
+        view = this->view();
+        if (!view) {
+            return std::unexpected(view.error());
+        }
+    }
+    const auto to = next_horizon(**view, report.now_ms, evict);
+    if (!to) {
+        return std::unexpected(to.error());
+    }
+    TailNumbers tail;
+    if (*to != (*view)->horizon) {
+        if (auto set = with_reserve([&] { return set_horizon(*to, tail, report); }); !set) {
+            return set;
+        }
+        view = this->view();
+        if (!view) {
+            return std::unexpected(view.error());
         }
     }
     SweepState state = sweep_state_;
@@ -164,30 +171,51 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
         }
         state.steps = (*view)->unsealed.front()->manifest.steps;
     }
-    const Horizon to = (*view)->horizon;
-    Count count{**view,  tail,  sweep_state_.counted, to, resumed ? to.sequence : tail.sequence,
-                nullptr, report};
+    state.counted = (*view)->horizon;
+    Count count{**view, tail, sweep_state_.counted, state.counted, tail.sequence, nullptr, report};
     count.unanswered.claims_max = options.unanswered_max;
     if (auto counted = this->count(count); !counted) {
         return counted;
     }
-    state.counted = to;
-    state.evicted += report.evicted;
-    if (state != sweep_state_ || !count.counted.empty()) {
-        auto written = with_reserve(
-            [&] { return write_catalog([&] { return catalog_->count(count.counted, state); }); });
+    view->reset();  // the catalog may have to grow
+    if (auto kept = keep_count(count.counted, state, report); !kept) {
+        return kept;
+    }
+    sealer_may_go_on();
+    return {};
+}
+
+// Writes what has been counted to the catalog, together with a report: should the sweep come to no
+// end, that says what it removed.
+Result<void> LogStore::keep_count(const std::map<std::uint64_t, Counted>& counted, SweepState state,
+                                  SweepReport report) {
+    const bool removes = report.removed.total() != 0;
+    if (removes) {
+        report.interrupted = true;
+        ++state.reports;
+        state.last_sweep_ms = report.now_ms;
+        state.evicted += report.evicted;
+    }
+    if (state != sweep_state_ || !counted.empty()) {
+        auto written = with_reserve([&] {
+            return write_catalog(
+                [&] { return catalog_->count(counted, state, removes ? &report : nullptr); });
+        });
         if (!written) {
             return written;
         }
     }
     sweep_state_ = state;
     streams_ -= report.removed.total();
+    return {};
+}
+
+void LogStore::sealer_may_go_on() {
     {
         const std::lock_guard lock(view_mutex_);
         counting_ = false;
     }
     sealer_wakes_.notify_one();
-    return {};
 }
 
 std::uint64_t LogStore::log_bytes(const View& view) const {
@@ -330,45 +358,43 @@ Result<void> LogStore::set_horizon(Horizon to, TailNumbers& tail, SweepReport& r
     return {};
 }
 
-// Finishes what the log says and the catalog does not know: after a crash within a sweep, or when
-// the catalog has been rebuilt. Then `reclaimed` says which swept streams have begun anew since.
-// While the store is being opened, with no other thread.
+// Finishes what the log says and the catalog does not know: after a crash or an error within a
+// sweep, or when the catalog has been rebuilt. Then `reclaimed` says which swept streams have begun
+// anew since. While nothing is sealed.
 Result<void> LogStore::finish_counting(const std::optional<SegmentTallies>& reclaimed) {
-    SweepState state = sweep_state_;
-    state.steps = manifest_.steps;
-    SweepReport report;
-    report.interrupted = true;
-    report.now_ms = manifest_.time_high_ms;
-    const auto view = this->view();
+    auto view = this->view();
     if (!view) {
         return std::unexpected(view.error());
     }
-    TailNumbers tail = tail_numbers(**view);
-    const Horizon to = (*view)->horizon;
+    SweepState state = sweep_state_;
+    SweepReport report;
+    TailNumbers tail;
+    {
+        const std::lock_guard lock(view_mutex_);
+        tail = tail_numbers(**view);
+        state.steps = (*view)->unsealed.front()->manifest.steps;
+        report.now_ms = (*view)->unsealed.front()->manifest.time_high_ms;
+    }
     if (reclaimed) {
         tail.sequence = UINT64_MAX;
     }
+    state.counted = (*view)->horizon;
     Count count{**view,
                 tail,
+                sweep_state_.counted,
                 state.counted,
-                to,
-                reclaimed ? UINT64_MAX : to.sequence,
+                reclaimed ? UINT64_MAX : state.counted.sequence,
                 reclaimed ? &*reclaimed : nullptr,
                 report};
     count.unanswered.claims_max = SweepOptions().unanswered_max;
     if (auto counted = this->count(count); !counted) {
         return counted;
     }
-    state.counted = to;
-    state.evicted += reclaimed ? 0 : report.evicted;
-    auto written = write_catalog([&] { return catalog_->count(count.counted, state); });
-    if (written && !reclaimed && report.removed.total() != 0) {
-        ++state.reports;
-        state.last_sweep_ms = report.now_ms;
-        written = write_catalog([&] { return catalog_->keep_report(report, state); });
+    if (reclaimed) {
+        report.removed = {};  // that was reported when it was removed
     }
-    sweep_state_ = state;
-    return written;
+    view->reset();  // the catalog may have to grow
+    return keep_count(count.counted, state, std::move(report));
 }
 
 // Does `work`, and once more without the reserve if the disk is full.

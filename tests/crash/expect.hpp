@@ -16,12 +16,20 @@ inline void expect_all_right(const Plan& plan) {
                             << explored.in_part << " kept unacknowledged appends, "
                             << explored.rebuilt << " had their catalog rebuilt, " << explored.sealed
                             << " segments sealed before");
+    MESSAGE("sweeps removed " << explored.swept.total() << " streams, dropped " << explored.dropped
+                              << " segments and compacted " << explored.compacted << "; "
+                              << explored.interrupted << " states were cut within one");
     CHECK(explored.wrong == "");
     if (std::getenv("DEDUP_CRASH_ONLY") == nullptr) {
         CHECK(explored.states >= plan.states_min);
         CHECK(explored.in_part > explored.states / 50);
         CHECK(explored.rebuilt > 0);
         CHECK(explored.sealed > 0);
+        CHECK(explored.swept.in_flight > 0);
+        CHECK(explored.swept.completed > 0);
+        CHECK(explored.dropped > 0);
+        CHECK(explored.compacted > 0);
+        CHECK(explored.interrupted > 0);
     }
 }
 

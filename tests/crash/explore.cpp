@@ -123,6 +123,10 @@ class Explorer {
             life.settle();
         }
         explored_.sealed += life.store().stats()->segments_sealed;
+        note_sweeps(life.store().reports);
+        if (!life.store().wrong.empty()) {
+            wrong("without any crash: " + life.store().wrong);
+        }
         if (const auto verdict = compare(life.store(), *ledger, ledger->mark());
             !verdict.wrong.empty() || verdict.present != ledger->entries.size()) {
             wrong("without any crash: " + verdict.wrong);
@@ -135,6 +139,14 @@ class Explorer {
         }
         life.record_end();
         moments = std::move(life.moments);
+    }
+
+    void note_sweeps(const std::vector<SweepReport>& reports) {
+        for (const SweepReport& report : reports) {
+            explored_.swept += report.removed;
+            explored_.dropped += report.segments_dropped;
+            explored_.compacted += report.segments_compacted;
+        }
     }
 
     // Cuts the power at `moment`; false if that gives a state that has been explored already.
@@ -163,9 +175,14 @@ class Explorer {
             "DEDUP_CRASH_SEED={} DEDUP_CRASH_ONLY={}.{})",
             moment.after, name(survival), seed_, m, w);
         std::vector<Moment> later;
-        recover(wreck, moment, where, random, &later);
+        const bool rebuilt = recover(wreck, moment, where, random, &later);
         for (int i = 0; i < plan_.recoveries_cut && !later.empty(); ++i) {
-            const Moment& again = later[below(random, later.size())];
+            Moment again = later[below(random, later.size())];
+            if (rebuilt) {
+                auto ledger = std::make_shared<Ledger>(*again.ledger);
+                ledger->reports_lost = true;
+                again.ledger = std::move(ledger);
+            }
             const auto how = static_cast<Survival>(below(random, kSurvivals));
             if (!wreck_of(again, how, random, wreck)) {
                 continue;
@@ -176,8 +193,9 @@ class Explorer {
         }
     }
 
-    // Opens what is left, compares, goes on. The moments of this go to `later`, if given.
-    void recover(const Wreck& wreck, const Moment& moment, const std::string& where, Random& random,
+    // Opens what is left, compares, goes on. The moments of this go to `later`, if given. True if
+    // the catalog was made anew.
+    bool recover(const Wreck& wreck, const Moment& moment, const std::string& where, Random& random,
                  std::vector<Moment>* later) {
         ++explored_.states;
         Life life(wreck_dir_.path(), wreck, options_, random());
@@ -187,18 +205,21 @@ class Explorer {
         }
         if (const auto opened = life.open(); !opened) {
             wrong(fmt::format("{}: open: {}", where, opened.error().message));
-            return;
+            return false;
         }
         life.settle();
         const Verdict verdict = compare(life.log_store(), *moment.ledger, moment.mark);
         if (!verdict.wrong.empty()) {
             wrong(fmt::format("{}: {}", where, verdict.wrong));
-            return;
+            return false;
         }
         explored_.in_part += verdict.present > moment.mark.durable ? 1U : 0U;
-        explored_.rebuilt += life.log_store().stats()->catalog_rebuilt ? 1U : 0U;
+        const bool rebuilt = life.log_store().stats()->catalog_rebuilt;
+        explored_.rebuilt += rebuilt ? 1U : 0U;
+        explored_.interrupted += has_interrupted(life) ? 1U : 0U;
         const auto ledger =
             std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict.present));
+        ledger->reports_lost = ledger->reports_lost || rebuilt;
         life.keep(ledger);
         if (later != nullptr) {
             life.record(ledger);
@@ -208,11 +229,36 @@ class Explorer {
         }
         life.settle();
         if (below(random, 4) == 0) {
+            sweep(life, *ledger, where, random);
+        }
+        if (below(random, 4) == 0) {
             check_all(life, where);
         }
         if (later != nullptr) {
             life.record_end();
             *later = std::move(life.moments);
+        }
+        return rebuilt;
+    }
+
+    [[nodiscard]] static bool has_interrupted(Life& life) {
+        const auto history = life.log_store().sweep_history();
+        return history && !history->empty() && history->front().interrupted;
+    }
+
+    // Finishes what a sweep had begun, and removes what has expired since.
+    void sweep(Life& life, const Ledger& ledger, const std::string& where, Random& random) {
+        SweepOptions options;
+        options.now_ms = clock_.now_ms() + static_cast<std::int64_t>(below(random, 40'000));
+        const auto swept = life.store().sweep(options);
+        if (!swept) {
+            wrong(fmt::format("{}: sweep: {}", where, swept.error().message));
+            return;
+        }
+        life.settle();
+        const Verdict verdict = compare(life.log_store(), ledger, ledger.mark());
+        if (!life.store().wrong.empty() || !verdict.wrong.empty()) {
+            wrong(fmt::format("{}, and a sweep: {} {}", where, life.store().wrong, verdict.wrong));
         }
     }
 

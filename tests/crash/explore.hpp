@@ -101,7 +101,11 @@ struct Explored {
     std::uint64_t sealed = 0;   // segments that the workloads sealed
     std::uint64_t in_part = 0;  // states that kept some of what was not acknowledged
     std::uint64_t rebuilt = 0;  // states whose catalog was made anew
-    std::string wrong;          // the first thing found wrong, with how to see it again
+    StateCounts swept;          // streams that the workloads' sweeps removed
+    std::uint64_t dropped = 0;  // segments that they dropped, or compacted
+    std::uint64_t compacted = 0;
+    std::uint64_t interrupted = 0;  // states that were cut within a sweep which took hold
+    std::string wrong;              // the first thing found wrong, with how to see it again
 };
 [[nodiscard]] Explored explore(const Plan& plan);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 #include <utility>
 
 namespace dedup::test {
@@ -29,22 +30,86 @@ std::string show(const Record& record) {
     return "sequence " + std::to_string(record.sequence) + " " + std::string(name(record.state()));
 }
 
+std::string show(const StateCounts& counts) {
+    return std::to_string(counts.in_flight) + "+" + std::to_string(counts.completed) + "+" +
+           std::to_string(counts.released) + " (in flight, completed, released)";
+}
+
+bool same(const std::vector<const LedgerEntry*>& versions, const std::optional<Record>& head) {
+    return versions.empty() ? !head : head && same(*versions.back(), *head);
+}
+
+// The streams that a ledger's entries leave.
+class Streams {
+  public:
+    using Versions = std::vector<const LedgerEntry*>;
+
+    // Gives the streams that have changed.
+    std::vector<Name> apply(const LedgerEntry& entry) {
+        if (entry.refused) {
+            return {};
+        }
+        if (entry.swept_before_ms) {
+            return sweep(*entry.swept_before_ms);
+        }
+        Name name{entry.record.ns, entry.record.key};
+        streams_[name].push_back(&entry);
+        return {std::move(name)};
+    }
+
+    [[nodiscard]] const std::map<Name, Versions>& all() const { return streams_; }
+    // What sweeps have removed.
+    [[nodiscard]] const StateCounts& removed() const { return removed_; }
+    [[nodiscard]] StateCounts live() const {
+        StateCounts counts;
+        for (const auto& [name, versions] : streams_) {
+            if (!versions.empty()) {
+                ++counts[versions.back()->record.state()];
+            }
+        }
+        return counts;
+    }
+
+  private:
+    std::vector<Name> sweep(std::int64_t expired_before_ms) {
+        std::vector<Name> gone;
+        for (auto& [name, versions] : streams_) {
+            if (versions.empty()) {
+                continue;
+            }
+            const Record& head = versions.back()->record;
+            if (head.expires_at_ms != 0 && head.expires_at_ms < expired_before_ms) {
+                ++removed_[head.state()];
+                versions.clear();
+                gone.push_back(name);
+            }
+        }
+        return gone;
+    }
+
+    std::map<Name, Versions> streams_;
+    StateCounts removed_;
+};
+
 class Comparison {
   public:
     Comparison(StreamStore& store, const Ledger& ledger, const Ledger::Mark& mark)
         : store_(store), ledger_(ledger), mark_(mark) {}
 
     Verdict run() {
+        read_heads();
         find_present();
         for (std::size_t i = 0; i < mark_.begun; ++i) {
             const LedgerEntry& entry = ledger_.entries[i];
-            auto& versions = streams_[{entry.record.ns, entry.record.key}];
-            if (i < verdict_.present && !entry.refused) {
-                versions.push_back(&entry);
+            sweeps_ = sweeps_ || entry.swept_before_ms.has_value();
+            if (i < verdict_.present) {
+                (void)streams_.apply(entry);
+                last_sequence_ = std::max(last_sequence_, entry.record.sequence);
             }
         }
-        for (const auto& check : {&Comparison::check_heads, &Comparison::check_histories,
-                                  &Comparison::check_counts, &Comparison::check_scan}) {
+        for (const auto& check :
+             {&Comparison::check_heads, &Comparison::check_histories, &Comparison::check_counts,
+              &Comparison::check_scan, &Comparison::check_reports}) {
             if (verdict_.wrong.empty()) {
                 (this->*check)();
             }
@@ -59,74 +124,103 @@ class Comparison {
         }
     }
 
-    // Those that need not be there are there up to some point, and none beyond.
-    void find_present() {
-        verdict_.present = mark_.durable;
-        bool ended = false;
-        for (std::size_t i = mark_.durable; i < mark_.begun; ++i) {
+    void read_heads() {
+        for (std::size_t i = 0; i < mark_.begun; ++i) {
             const LedgerEntry& entry = ledger_.entries[i];
-            if (entry.refused) {
-                verdict_.present += ended ? 0 : 1;
-                continue;
+            if (!entry.swept_before_ms) {
+                heads_.try_emplace({entry.record.ns, entry.record.key});
             }
-            if (!is_there(entry)) {
-                ended = true;
-            } else if (ended) {
-                wrong("an append survived and one before it did not: " + show(entry.record));
+        }
+        std::vector<StreamKey> names;
+        for (const auto& [name, head] : heads_) {
+            names.push_back({name.first, name.second});
+        }
+        const auto found = store_.heads(names);
+        std::size_t i = 0;
+        for (auto& [name, head] : heads_) {
+            const auto& result = found[i++];
+            if (!result) {
+                wrong("head of " + show(name) + ": " + result.error().message);
+                return;
+            }
+            head = *result;
+        }
+    }
+
+    // Whether a crash may leave the first `count` entries and no others.
+    [[nodiscard]] bool may_end_at(std::size_t count) const {
+        const auto& entries = ledger_.entries;
+        return count == 0 || count == mark_.begun || !entries[count - 1].atomic ||
+               entries[count].call != entries[count - 1].call;
+    }
+
+    // Those that need not be there are there up to some point, and none beyond: the one at which
+    // the heads are those of the store, or the nearest to it.
+    void find_present() {
+        Streams streams;
+        std::set<Name> differ;
+        const auto look_at = [&](const Name& name) {
+            static const Streams::Versions kNone;
+            const auto at = streams.all().find(name);
+            if (same(at == streams.all().end() ? kNone : at->second, heads_[name])) {
+                differ.erase(name);
             } else {
+                differ.insert(name);
+            }
+        };
+        for (std::size_t i = 0; i < mark_.durable; ++i) {
+            (void)streams.apply(ledger_.entries[i]);
+        }
+        for (const auto& [name, head] : heads_) {
+            look_at(name);
+        }
+        verdict_.present = mark_.durable;
+        std::size_t fewest = differ.size();
+        for (std::size_t i = mark_.durable; i < mark_.begun; ++i) {
+            std::ranges::for_each(streams.apply(ledger_.entries[i]), look_at);
+            if (may_end_at(i + 1) && differ.size() <= fewest) {
+                fewest = differ.size();
                 verdict_.present = i + 1;
             }
         }
-        const std::size_t present = verdict_.present;
-        if (present > 0 && present < mark_.begun && ledger_.entries[present - 1].atomic &&
-            !ledger_.entries[present].refused &&
-            ledger_.entries[present].call == ledger_.entries[present - 1].call) {
-            wrong("half of an atomic batch survived");
-        }
-    }
-
-    bool is_there(const LedgerEntry& entry) {
-        const auto versions = store_.history({entry.record.ns, entry.record.key});
-        if (!versions) {
-            wrong("history of " + entry.record.key + ": " + versions.error().message);
-            return false;
-        }
-        return std::ranges::any_of(
-            *versions, [&](const Version& version) { return same(entry, version.record); });
     }
 
     void check_heads() {
-        std::vector<StreamKey> names;
-        for (const auto& [name, versions] : streams_) {
-            names.push_back({name.first, name.second});
-        }
-        const auto heads = store_.heads(names);
-        std::size_t i = 0;
-        for (const auto& [name, versions] : streams_) {
-            const auto& head = heads[i++];
-            if (!head) {
-                wrong("head of " + show(name) + ": " + head.error().message);
-            } else if (versions.empty() && *head) {
-                wrong(show(name) + " should be absent and has " + show(**head));
-            } else if (!versions.empty() && !*head) {
+        for (const auto& [name, versions] : streams_.all()) {
+            const auto& head = heads_[name];
+            if (versions.empty() && head) {
+                wrong(show(name) + " should be absent and has " + show(*head));
+            } else if (!versions.empty() && !head) {
                 wrong(show(name) + " is lost: " + show(versions.back()->record));
-            } else if (*head && !same(*versions.back(), **head)) {
+            } else if (!same(versions, head)) {
                 wrong("the head of " + show(name) + " should be " + show(versions.back()->record) +
-                      " and is " + show(**head));
+                      " and is " + show(*head));
+            }
+        }
+        for (const auto& [name, head] : heads_) {
+            if (head && !streams_.all().contains(name)) {
+                wrong(show(name) + " should be absent and has " + show(*head));
             }
         }
     }
 
-    // (A sweep may drop versions that are not heads: from then on compare the end of the history.)
+    // Of versions that are not heads a sweep may have dropped the oldest.
     void check_histories() {
-        for (const auto& [name, versions] : streams_) {
+        for (const auto& [name, versions] : streams_.all()) {
             const auto stored = store_.history({name.first, name.second});
             if (!stored) {
                 wrong("history of " + show(name) + ": " + stored.error().message);
-            } else if (!std::ranges::equal(*stored, versions,
-                                           [](const Version& version, const LedgerEntry* entry) {
-                                               return same(*entry, version.record);
-                                           })) {
+                return;
+            }
+            const bool possible =
+                sweeps_ ? stored->size() <= versions.size() && stored->empty() == versions.empty()
+                        : stored->size() == versions.size();
+            const auto gone = possible ? versions.size() - stored->size() : 0;
+            if (!possible ||
+                !std::ranges::equal(*stored, std::span(versions).subspan(gone),
+                                    [](const Version& version, const LedgerEntry* entry) {
+                                        return same(*entry, version.record);
+                                    })) {
                 wrong("the history of " + show(name) + " has " + std::to_string(stored->size()) +
                       " versions, not the " + std::to_string(versions.size()) + " expected");
             }
@@ -139,25 +233,41 @@ class Comparison {
             wrong("stats: " + stats.error().message);
             return;
         }
-        std::array<std::uint64_t, 3> streams{};
+        const StateCounts counts{stats->in_flight, stats->completed, stats->released};
+        if (counts != streams_.live()) {
+            wrong("stats say " + show(counts) + ", and there are " + show(streams_.live()));
+        }
         std::uint64_t records = 0;
-        std::uint64_t last_sequence = 0;
-        for (const auto& [name, versions] : streams_) {
+        for (const auto& [name, versions] : streams_.all()) {
             records += versions.size();
-            if (!versions.empty()) {
-                ++streams[static_cast<std::size_t>(versions.back()->record.state())];
-                last_sequence = std::max(last_sequence, versions.back()->record.sequence);
-            }
         }
-        if (std::array{stats->in_flight, stats->completed, stats->released} != streams) {
-            wrong("the streams are not counted right");
-        }
-        if (stats->records != records) {
+        if (sweeps_ ? stats->records < counts.total() : stats->records != records) {
             wrong("there are " + std::to_string(records) + " records, stats say " +
                   std::to_string(stats->records));
         }
-        if (stats->last_sequence < last_sequence) {
+        if (stats->last_sequence < last_sequence_) {
             wrong("stats say that the last sequence is " + std::to_string(stats->last_sequence));
+        }
+        reports_lost_ = ledger_.reports_lost || stats->catalog_rebuilt;
+    }
+
+    // Each stream that was removed is in one report, unless this went with the catalog.
+    void check_reports() {
+        const auto reports = store_.sweep_history();
+        if (!reports) {
+            wrong("sweep history: " + reports.error().message);
+            return;
+        }
+        StateCounts reported;
+        for (const SweepReport& report : *reports) {
+            reported += report.removed;
+        }
+        const StateCounts& removed = streams_.removed();
+        const bool too_many = reported.in_flight > removed.in_flight ||
+                              reported.completed > removed.completed ||
+                              reported.released > removed.released;
+        if (too_many || (!reports_lost_ && reported != removed)) {
+            wrong("sweeps report " + show(reported) + " removed, and it was " + show(removed));
         }
     }
 
@@ -180,7 +290,7 @@ class Comparison {
             options.cursor = page->cursor;
         } while (!options.cursor.empty());
         std::size_t expected = 0;
-        for (const auto& [name, versions] : streams_) {
+        for (const auto& [name, versions] : streams_.all()) {
             expected += versions.empty() ? 0U : 1U;
             if (!versions.empty() && !seen.contains(name)) {
                 wrong("scan leaves out " + show(name));
@@ -194,7 +304,11 @@ class Comparison {
     StreamStore& store_;
     const Ledger& ledger_;
     const Ledger::Mark& mark_;
-    std::map<Name, std::vector<const LedgerEntry*>> streams_;
+    std::map<Name, std::optional<Record>> heads_;
+    Streams streams_;
+    std::uint64_t last_sequence_ = 0;
+    bool sweeps_ = false;  // there was one, or had been begun
+    bool reports_lost_ = false;
     Verdict verdict_;
 };
 
@@ -203,7 +317,7 @@ class Comparison {
 std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> batch, Batch mode) {
     const std::size_t first = ledger_.entries.size();
     for (const Append& item : batch) {
-        ledger_.entries.push_back({item.record, first, mode == Batch::atomic});
+        ledger_.entries.push_back({item.record, first, mode == Batch::atomic, false, {}});
         ledger_.entries.back().record.sequence = 0;  // the store assigns it
     }
     auto results = inner_.append(batch, mode);
@@ -214,7 +328,7 @@ std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> b
             if (entry.record.claim_sequence == 0) {
                 entry.record.claim_sequence = *results[i];
             }
-            ledger_.sequence_told = std::max(ledger_.sequence_told, *results[i]);
+            note_sequence(*results[i]);
             continue;
         }
         if (results[i].error().code == Code::outcome_unknown) {
@@ -230,6 +344,58 @@ std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> b
         ledger_.durable = ledger_.entries.size();
     }
     return results;
+}
+
+void LedgerStore::note_sequence(std::uint64_t sequence) {
+    if (sequence <= ledger_.sequence_told) {
+        wrong = "sequence " + std::to_string(sequence) + " was assigned after " +
+                std::to_string(ledger_.sequence_told);
+    }
+    ledger_.sequence_told = std::max(ledger_.sequence_told, sequence);
+}
+
+Result<SweepReport> LedgerStore::sweep(const SweepOptions& options) {
+    const std::int64_t now_ms = std::max(inner_.now_ms(), options.now_ms.value_or(0));
+    LedgerEntry entry;
+    entry.call = ledger_.entries.size();
+    entry.swept_before_ms = now_ms - grace().count();
+    ledger_.entries.push_back(entry);
+    auto report = inner_.sweep(options);
+    note_outcome(ledger_.entries.back(), report);
+    const bool writes = acknowledged_is_durable_ || (report && report->removed.total() != 0);
+    if (!ledger_.in_doubt && report && writes) {
+        ledger_.durable = ledger_.entries.size();  // a sweep flushes all before what it writes
+    }
+    return report;
+}
+
+void LedgerStore::note_outcome(LedgerEntry& entry, const Result<SweepReport>& report) {
+    Streams streams;
+    for (std::size_t i = 0; i + 1 < ledger_.entries.size(); ++i) {
+        (void)streams.apply(ledger_.entries[i]);
+    }
+    const StateCounts before = streams.removed();
+    const std::vector<Name> gone = streams.apply(entry);
+    if (report) {
+        StateCounts removed = streams.removed();
+        removed -= before;
+        if (report->removed != removed || report->retained != streams.live()) {
+            wrong = "a sweep says that it removed " + show(report->removed) + " and left " +
+                    show(report->retained) + ", and it was " + show(removed) + " and " +
+                    show(streams.live());
+        }
+        reports.push_back(*report);
+        return;
+    }
+    errors.push_back(report.error());
+    // It may have come to naught, or failed later.
+    const auto head = gone.empty() ? Result<std::optional<Record>>(std::nullopt)
+                                   : inner_.head({gone.front().first, gone.front().second});
+    if (head && *head) {
+        const bool unknown = report.error().code == Code::outcome_unknown;
+        entry.refused = !unknown;
+        ledger_.in_doubt = ledger_.in_doubt || unknown;
+    }
 }
 
 Result<void> LedgerStore::flush() {
@@ -250,6 +416,7 @@ Ledger continued(const Ledger& ledger, const Ledger::Mark& mark, std::size_t pre
                          ledger.entries.begin() + static_cast<std::ptrdiff_t>(present));
     after.durable = present;
     after.sequence_told = mark.sequence_told;
+    after.reports_lost = ledger.reports_lost;
     for (const LedgerEntry& entry : after.entries) {
         after.sequence_told = std::max(after.sequence_told, entry.record.sequence);
     }

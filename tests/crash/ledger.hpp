@@ -3,10 +3,13 @@
 //
 // The log is written in one order and recovery cuts its tail at most. So what a recovered store
 // has must be the ledger up to some point: not before what had been acknowledged as durable, not
-// within an atomic batch, and not beyond what had been begun.
+// within an atomic batch, and not beyond what had been begun. A sweep is one more entry: it takes
+// effect at one point of that order, whatever its counting and reclaiming come to.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +23,8 @@ struct LedgerEntry {
     std::size_t call = 0;  // where the entries of the same append begin
     bool atomic = false;   // together with all others of its call
     bool refused = false;  // the caller was told that it was not appended
+    // Set if this is a sweep: streams whose head expired before that are gone from here on.
+    std::optional<std::int64_t> swept_before_ms = {};
 };
 
 struct Ledger {
@@ -27,6 +32,7 @@ struct Ledger {
     std::size_t durable = 0;          // so many of them have to survive a power loss now
     std::uint64_t sequence_told = 0;  // the highest that a caller knows
     bool in_doubt = false;            // an outcome is unknown, and nothing is durable from there on
+    bool reports_lost = false;        // a catalog has been lost, and with it reports of sweeps
 
     // How far it has come; what a crash at that moment may leave.
     struct Mark {
@@ -47,7 +53,9 @@ class LedgerStore final : public StreamStore {
           ledger_(ledger),
           acknowledged_is_durable_(acknowledged_is_durable) {}
 
-    std::vector<Error> errors;  // that appends gave, but for conflicts
+    std::vector<Error> errors;  // that appends and sweeps gave, but for conflicts
+    std::string wrong;          // what was wrong with a sequence or a report; empty if nothing was
+    std::vector<SweepReport> reports;
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
@@ -57,15 +65,16 @@ class LedgerStore final : public StreamStore {
         return inner_.history(stream);
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
-    Result<SweepReport> sweep(const SweepOptions& options) override {
-        return inner_.sweep(options);
-    }
+    Result<SweepReport> sweep(const SweepOptions& options) override;
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
     Result<StoreStats> stats() override { return inner_.stats(); }
     Result<void> flush() override;
     Result<void> close() override { return inner_.close(); }
 
   private:
+    void note_sequence(std::uint64_t sequence);
+    void note_outcome(LedgerEntry& entry, const Result<SweepReport>& report);
+
     StreamStore& inner_;
     Ledger& ledger_;
     bool acknowledged_is_durable_;

@@ -50,6 +50,7 @@ Life::~Life() {
 Result<void> Life::open() {
     LogStoreInternals internals;
     internals.catalog_map_bytes = std::uint64_t{64} << 20;
+    internals.pause = [this] { env_.pause(); };
     auto store = LogStore::open(env_, env_.root() / "store", options_, internals);
     if (!store) {
         return std::unexpected(store.error());

@@ -42,6 +42,9 @@ std::string Workload::receipt() {
 ClaimOptions Workload::options() {
     ClaimOptions options;
     options.owner = "worker-" + std::to_string(below(random_, 3));
+    if (brief_ || below(random_, 3) == 0) {
+        options.ttl = std::chrono::seconds(1 + below(random_, 20));
+    }
     if (below(random_, 3) == 0) {
         options.lease = std::chrono::seconds(1 + below(random_, 10));
     }
@@ -86,7 +89,12 @@ void Workload::claim_many() {
 }
 
 void Workload::complete() {
-    (void)cache_.complete(some_claim(), receipt());
+    // Some receipts are kept for a shorter time than their claim would have been.
+    CompleteOptions options;
+    if (below(random_, 3) == 0) {
+        options.ttl = std::chrono::seconds(1 + below(random_, 5));
+    }
+    (void)cache_.complete(some_claim(), receipt(), options);
 }
 
 void Workload::complete_many() {
@@ -106,7 +114,10 @@ void Workload::renew() {
 }
 
 void Workload::remember() {
-    (void)cache_.remember(key(), receipt());
+    const bool briefly = brief_ || below(random_, 2) == 0;
+    (void)cache_.remember(key(), receipt(),
+                          {.ttl = briefly ? std::chrono::seconds(1 + below(random_, 20))
+                                          : std::chrono::seconds(100'000)});
 }
 
 // A consumer's offset and the receipts of what it has consumed, in one step.
@@ -118,6 +129,9 @@ void Workload::append_atomically() {
         record.key = i == 0 ? "topic" : "event-" + std::to_string(i * 100 + below(random_, 20));
         record.timestamp_ms = store_.now_ms();
         record.receipt = receipt();
+        if (brief_ || (i > 0 && below(random_, 4) != 0)) {
+            record.expires_at_ms = record.timestamp_ms + 20'000;
+        }
         const auto head = store_.head({record.ns, record.key});
         batch.push_back({head && *head ? (*head)->sequence : 0, std::move(record)});
     }
@@ -125,13 +139,25 @@ void Workload::append_atomically() {
 }
 
 void Workload::let_time_pass() {
-    const auto hours = below(random_, 10) == 0 ? std::chrono::hours(25) : std::chrono::hours(0);
+    const auto hours = below(random_, 6) == 0 ? std::chrono::hours(25) : std::chrono::hours(0);
     clock_.advance(std::chrono::milliseconds(hours).count() +
                    static_cast<std::int64_t>(below(random_, 8000)));
 }
 
 void Workload::flush() {
     (void)store_.flush();
+}
+
+// Mostly all that there is to do; at times a part of it.
+void Workload::sweep() {
+    SweepOptions options;
+    if (below(random_, 4) == 0) {
+        options.records_max = 1 + below(random_, 20);
+    }
+    if (below(random_, 4) == 0) {
+        options.bytes_max = 1;
+    }
+    (void)store_.sweep(options);
 }
 
 }  // namespace dedup::test

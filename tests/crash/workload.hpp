@@ -15,11 +15,12 @@ namespace dedup::test {
 class Workload {
   public:
     Workload(LedgerStore& store, ManualClock& clock, std::uint64_t seed,
-             std::uint64_t receipt_bytes_max = 3000)
+             std::uint64_t receipt_bytes_max = 8000)
         : store_(store),
           clock_(clock),
           cache_(store),
           random_(seed),
+          brief_(seed % 2 == 0),
           receipt_bytes_max_(receipt_bytes_max) {}
 
     // One operation. Its outcome is the ledger's business.
@@ -36,14 +37,13 @@ class Workload {
     void append_atomically();
     void let_time_pass();
     void flush();
+    void sweep();
 
     struct Step {
         int weight;
         void (Workload::*run)();
     };
-    // A sweep is one more line here: `{4, &Workload::sweep}`, calling what the store offers for
-    // it; and compare() in ledger.cpp then has to allow for what a sweep removes.
-    static constexpr std::array<Step, 10> kSteps = {{
+    static constexpr std::array<Step, 11> kSteps = {{
         {26, &Workload::claim},
         {6, &Workload::claim_many},
         {22, &Workload::complete},
@@ -52,8 +52,9 @@ class Workload {
         {7, &Workload::renew},
         {10, &Workload::remember},
         {6, &Workload::append_atomically},
-        {4, &Workload::let_time_pass},
-        {6, &Workload::flush},
+        {7, &Workload::let_time_pass},
+        {5, &Workload::flush},
+        {5, &Workload::sweep},
     }};
 
     std::string key();
@@ -66,6 +67,7 @@ class Workload {
     ManualClock& clock_;
     Cache cache_;
     Random random_;
+    bool brief_;  // nothing lasts: whole segments expire
     std::uint64_t receipt_bytes_max_;
     std::vector<Claim> claims_;  // also stale ones
 };

@@ -214,6 +214,22 @@ void FaultEnv::let_others_run() {
     meet_sealer();
 }
 
+void FaultEnv::pause() {
+    if (std::this_thread::get_id() == owner_) {
+        before_owner_changes();
+    }
+}
+
+void FaultEnv::before_owner_changes() {
+    if (seal_expected_) {
+        meet_sealer();
+    }
+    catalog_.look(false);
+    if (before_change) {
+        before_change();
+    }
+}
+
 int FaultEnv::planned(const Failure& plan, std::uint64_t call) {
     if (plan.call == 0 || (plan.stays ? call < plan.call : call != plan.call)) {
         return 0;
@@ -229,13 +245,7 @@ int FaultEnv::enter(std::string_view action, const Path& path, bool changes) {
         return planned(background_failure, ++background_calls_);
     }
     if (changes) {
-        if (seal_expected_) {
-            meet_sealer();
-        }
-        catalog_.look(false);
-        if (before_change) {
-            before_change();
-        }
+        before_owner_changes();
     }
     const std::lock_guard lock(mutex_);
     last_call_ = std::string(action) + " " + below_root(path).string();

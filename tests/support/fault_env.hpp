@@ -103,6 +103,8 @@ class FaultEnv final : public Env {
 
     // Lets other threads' calls through; run by the owner before it waits for them.
     void let_others_run();
+    // As a call that changes nothing and cannot fail. Another moment at which power may be lost.
+    void pause();
     [[nodiscard]] CatalogCopies catalog_copies() const { return catalog_.possible(); }
     void look_at_catalog() { catalog_.look(false); }
     [[nodiscard]] const Path& root() const { return root_; }
@@ -114,6 +116,7 @@ class FaultEnv final : public Env {
     // `changes`: it is one before which power may be lost.
     [[nodiscard]] int enter(std::string_view action, const Path& path, bool changes);
     [[nodiscard]] int planned(const Failure& failure, std::uint64_t call);
+    void before_owner_changes();
     void wait_for_owner(std::unique_lock<std::mutex>& lock);
     void meet_sealer();
     [[nodiscard]] Path below_root(const Path& path) const;

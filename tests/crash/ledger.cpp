@@ -233,6 +233,9 @@ class Comparison {
             wrong("stats: " + stats.error().message);
             return;
         }
+        if (!stats->sweep_error.empty()) {
+            return;  // what that sweep removed is counted by the next
+        }
         const StateCounts counts{stats->in_flight, stats->completed, stats->released};
         if (counts != streams_.live()) {
             wrong("stats say " + show(counts) + ", and there are " + show(streams_.live()));
@@ -248,16 +251,18 @@ class Comparison {
         if (stats->last_sequence < last_sequence_) {
             wrong("stats say that the last sequence is " + std::to_string(stats->last_sequence));
         }
-        reports_lost_ = ledger_.reports_lost || stats->catalog_rebuilt;
     }
 
     // Each stream that was removed is in one report, unless this went with the catalog.
     void check_reports() {
         const auto reports = store_.sweep_history();
-        if (!reports) {
-            wrong("sweep history: " + reports.error().message);
+        const auto stats = store_.stats();
+        if (!reports || !stats) {
+            wrong("sweep history: " + (reports ? stats.error() : reports.error()).message);
             return;
         }
+        const bool lost =
+            ledger_.reports_lost || stats->catalog_rebuilt || !stats->sweep_error.empty();
         StateCounts reported;
         for (const SweepReport& report : *reports) {
             reported += report.removed;
@@ -266,7 +271,7 @@ class Comparison {
         const bool too_many = reported.in_flight > removed.in_flight ||
                               reported.completed > removed.completed ||
                               reported.released > removed.released;
-        if (too_many || (!reports_lost_ && reported != removed)) {
+        if (too_many || (!lost && reported != removed)) {
             wrong("sweeps report " + show(reported) + " removed, and it was " + show(removed));
         }
     }
@@ -308,7 +313,6 @@ class Comparison {
     Streams streams_;
     std::uint64_t last_sequence_ = 0;
     bool sweeps_ = false;  // there was one, or had been begun
-    bool reports_lost_ = false;
     Verdict verdict_;
 };
 
@@ -333,6 +337,13 @@ std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> b
         }
         if (results[i].error().code == Code::outcome_unknown) {
             ledger_.in_doubt = true;
+            // Of two appends to a stream in one batch the second has lost, whatever came of the
+            // first.
+            const auto before = std::span(ledger_.entries).subspan(first, i);
+            entry.refused = std::ranges::any_of(before, [&](const LedgerEntry& other) {
+                return !other.refused && other.record.ns == entry.record.ns &&
+                       other.record.key == entry.record.key;
+            });
         } else {
             entry.refused = true;
         }
@@ -388,13 +399,24 @@ void LedgerStore::note_outcome(LedgerEntry& entry, const Result<SweepReport>& re
         return;
     }
     errors.push_back(report.error());
-    // It may have come to naught, or failed later.
-    const auto head = gone.empty() ? Result<std::optional<Record>>(std::nullopt)
-                                   : inner_.head({gone.front().first, gone.front().second});
-    if (head && *head) {
-        const bool unknown = report.error().code == Code::outcome_unknown;
-        entry.refused = !unknown;
-        ledger_.in_doubt = ledger_.in_doubt || unknown;
+    const bool unknown = report.error().code == Code::outcome_unknown;
+    ledger_.in_doubt = ledger_.in_doubt || unknown;
+    entry.refused = report.error().code == Code::failed || open_;
+    if (!entry.refused && !unknown && !gone.empty()) {
+        open_ = {ledger_.entries.size() - 1, gone.front()};
+        settle_sweep();
+    }
+}
+
+// It may have come to naught, or failed later: then the streams are gone.
+void LedgerStore::settle_sweep() {
+    if (!open_) {
+        return;
+    }
+    const auto head = inner_.head({open_->second.first, open_->second.second});
+    if (head) {
+        ledger_.entries[open_->first].refused = head->has_value();
+        open_.reset();
     }
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dedup/store.hpp"
@@ -66,6 +67,8 @@ class LedgerStore final : public StreamStore {
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
     Result<SweepReport> sweep(const SweepOptions& options) override;
+    // Finds out whether a sweep that failed had taken hold, if nothing could be read then.
+    void settle_sweep();
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
     Result<StoreStats> stats() override { return inner_.stats(); }
     Result<void> flush() override;
@@ -78,6 +81,8 @@ class LedgerStore final : public StreamStore {
     StreamStore& inner_;
     Ledger& ledger_;
     bool acknowledged_is_durable_;
+    // Of such a sweep: its entry, and a stream that it would have removed.
+    std::optional<std::pair<std::size_t, std::pair<std::string, std::string>>> open_;
 };
 
 struct Verdict {

@@ -137,15 +137,13 @@ class Catalog {
     [[nodiscard]] Result<void> add(SegmentRow row, std::span<const IndexEntry> entries,
                                    const Census& census, const SegmentTallies& superseded);
 
-    // Adds what has been counted to the censuses of sealed segments, and takes over `state`.
+    // Adds what has been counted to the censuses of sealed segments, takes over `state`, and keeps
+    // `report`, if there is one, as number state.reports.
     [[nodiscard]] Result<void> count(const std::map<std::uint64_t, Counted>& counted,
-                                     const SweepState& state);
+                                     const SweepState& state, const SweepReport* report);
 
     // Forgets segments, and takes over `state`.
     [[nodiscard]] Result<void> drop(std::span<const std::uint64_t> ids, const SweepState& state);
-
-    // Keeps a report, as number state.reports, and takes over `state`.
-    [[nodiscard]] Result<void> keep_report(const SweepReport& report, const SweepState& state);
 
     // Errors: corruption, io.
     [[nodiscard]] Result<std::vector<SegmentRow>> rows() const;  // oldest first

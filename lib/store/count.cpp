@@ -18,11 +18,27 @@ constexpr std::size_t kEntriesAtOnce = 4096;
 
 }  // namespace
 
+Result<LogStore::Now> LogStore::tail_now() {
+    Now now;
+    // So that the view is the one whose numbers are taken.
+    if (const auto ready = view_for_reading(); !ready) {
+        return std::unexpected(ready.error());
+    }
+    const std::lock_guard lock(view_mutex_);
+    if (!view_ || !view_->sealed) {
+        return std::unexpected(closed_error());
+    }
+    now.view = view_;
+    now.tail = tail_numbers(*view_);
+    return now;
+}
+
 TailNumbers LogStore::tail_numbers(const View& view) const {
     TailNumbers tail;
     tail.sequence = applied_sequence_;
     for (const auto& unsealed : view.unsealed) {
-        tail.parts.push_back({unsealed, unsealed->streams});
+        tail.parts.push_back({unsealed, unsealed->streams, unsealed->delta.size(),
+                              unsealed->row.records, unsealed->row.bytes});
         for (const auto& [id, tally] : unsealed->superseded) {
             add(tail.superseded[id], tally);
         }
@@ -52,12 +68,12 @@ Result<void> LogStore::visit_entries(
     return {};
 }
 
-// The same for a delta that may be growing, as it is when this begins. Entries are looked at some
-// at a time, so that appends need not wait.
+// The same for the first `size` entries of a delta that may be growing. They are looked at some at
+// a time, so that appends need not wait.
 Result<void> LogStore::visit_entries(
-    const Unsealed& unsealed, const std::function<Result<void>(const IndexEntry&)>& visit) const {
+    const Unsealed& unsealed, std::size_t size,
+    const std::function<Result<void>(const IndexEntry&)>& visit) const {
     std::vector<IndexEntry> some;
-    const std::size_t size = readers_.shared([&] { return unsealed.delta.size(); });
     for (std::size_t at = 0; at < size; at += kEntriesAtOnce) {
         if (closed_) {
             return std::unexpected(closed_error());
@@ -136,7 +152,7 @@ Result<bool> LogStore::was_head(const View& view, const Located& at, std::uint64
     FrameBuffer buffer;
     const StreamKey stream{at.record.ns, at.record.key};
     const auto is_at = [&](const Located& other) {
-        return other.segment == at.segment && other.entry.offset == at.entry.offset;
+        return other.segment->id() == at.segment->id() && other.entry.sequence == at.entry.sequence;
     };
     auto newest = find_newest(
         view, at.entry.id, locked_probe(view, at.entry.id), [&](Located& found) -> Result<bool> {
@@ -224,7 +240,7 @@ Result<Tally> LogStore::live_in_tail(const View& view, const TailNumbers& tail, 
         ++counts_of(census.removed, at.record.ns)[at.record.state()];
         return found ? found(at) : Result<void>();
     };
-    auto done = visit_entries(unsealed, [&](const IndexEntry& entry) {
+    auto done = visit_entries(unsealed, tail.parts[part].entries, [&](const IndexEntry& entry) {
         return find_removed(view, *unsealed.segment, entry, to, tail.sequence, count);
     });
     if (!done) {
@@ -294,12 +310,24 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     const bool all = sealed.row.expires_max_ms < count.to.expired_before_ms;
     const bool some = sealed.row.expires_min_ms < count.to.expired_before_ms ||
                       count.to.evicted_before > count.from.evicted_before;
-    if (count.to == count.from || total(live).total() == 0 || !some) {
+    if (!count.rebuilt && (count.to == count.from || total(live).total() == 0 || !some)) {
         add(count.retained, live);
         return {};
     }
     ++count.report.segments_scanned;
     Counted& counted = count.counted[id];
+    if (count.rebuilt) {
+        const auto heads = live_heads(count, sealed);
+        if (!heads) {
+            return std::unexpected(heads.error());
+        }
+        for (const auto& [ns, counts] : *heads) {
+            counts_of(live, ns) -= counts;
+        }
+        counted.removed = std::move(live);
+        counted.expires_min_ms = sealed.row.expires_min_ms;
+        return {};
+    }
     if (all) {
         counted.expires_min_ms = INT64_MAX;
         counted.removed = std::move(live);
@@ -328,16 +356,37 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     if (!done) {
         return done;
     }
-    if (count.reclaimed != nullptr) {
-        if (const auto at = count.reclaimed->find(id); at != count.reclaimed->end()) {
-            add(counted.removed, at->second);
-        }
-    }
     for (const auto& [ns, counts] : counted.removed) {
         counts_of(live, ns) -= counts;
     }
     add(count.retained, live);
     return {};
+}
+
+// The streams whose head is in a segment, counted one by one.
+Result<Tally> LogStore::live_heads(const Count& count, const SealedSegment& sealed) const {
+    Tally live;
+    auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
+        FrameBuffer buffer;
+        Located at;
+        at.segment = sealed.segment.get();
+        at.entry = entry;
+        if (auto read = read_entry(at, buffer); !read) {
+            return read;
+        }
+        if (count.to.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
+            return {};
+        }
+        const auto head = was_head(count.view, at, UINT64_MAX);
+        if (!head) {
+            return std::unexpected(head.error());
+        }
+        if (*head) {
+            ++counts_of(live, at.record.ns)[at.record.state()];
+        }
+        return {};
+    });
+    return done ? Result<Tally>(std::move(live)) : std::unexpected(done.error());
 }
 
 Result<void> LogStore::count_unanswered(Count& count, const SealedSegment& sealed) const {
@@ -377,10 +426,11 @@ Result<void> LogStore::count_tail(Count& count) const {
             continue;
         }
         // What a count that was cut short had to count then.
-        auto done = visit_entries(unsealed, [&](const IndexEntry& entry) {
-            return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
-                                remove);
-        });
+        auto done =
+            visit_entries(unsealed, count.tail.parts[part].entries, [&](const IndexEntry& entry) {
+                return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
+                                    remove);
+            });
         if (!done) {
             return done;
         }
@@ -472,7 +522,8 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
     };
     std::vector<Part> parts;
     for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (sealed.row.expires_max_ms < horizon.expired_before_ms) {
+        if (sealed.row.expires_max_ms < horizon.expired_before_ms ||
+            sealed.row.live().total() == 0) {
             continue;
         }
         parts.push_back({sealed.row.expires_min_ms, sealed.segment.get(),
@@ -481,8 +532,10 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
     {
         const std::lock_guard lock(view_mutex_);
         for (const auto& unsealed : view.unsealed) {
-            parts.push_back({unsealed->row.expires_min_ms, unsealed->segment.get(),
-                             [&](const Visit& visit) { return visit_entries(*unsealed, visit); }});
+            const std::size_t size = unsealed->delta.size();
+            parts.push_back(
+                {unsealed->row.expires_min_ms, unsealed->segment.get(),
+                 [&, size](const Visit& visit) { return visit_entries(*unsealed, size, visit); }});
         }
     }
     std::ranges::sort(parts, {}, &Part::bound);

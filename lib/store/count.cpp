@@ -469,42 +469,45 @@ Result<void> LogStore::count(Count& count) const {
 
 namespace {
 
-// The entries of a segment that seem to expire first, a few at a time: in the order of expiry step
-// and sequence, which no two entries share.
+// The entries of a segment that seem to expire first, some at a time and each time more: in the
+// order of expiry step and sequence, which no two entries share.
 class Earliest {
   public:
-    static constexpr std::size_t kEntries = 1024;
-
     void offer(const IndexEntry& entry) {
         if (entry.expiry() == kExpiryLast || !(after_ < key(entry))) {
             return;
         }
         entries_.push_back(entry);
-        if (entries_.size() == 2 * kEntries) {
+        if (entries_.size() == 2 * wanted_) {
             cut();
         }
     }
-    // The next ones, in order.
+    // The next ones, in order. Empty: that was all.
     [[nodiscard]] std::vector<IndexEntry> take() {
         cut();
         std::ranges::sort(entries_, {}, key);
         if (!entries_.empty()) {
             after_ = key(entries_.back());
         }
+        wanted_ = std::min(wanted_ * 4, kWantedMax);
         return std::exchange(entries_, {});
     }
 
   private:
+    static constexpr std::size_t kWantedMax = 256 * 1024;
+
     using Key = std::pair<std::uint32_t, std::uint64_t>;
     static Key key(const IndexEntry& entry) { return {entry.expiry(), entry.sequence}; }
     void cut() {
-        if (entries_.size() > kEntries) {
-            std::ranges::nth_element(entries_, entries_.begin() + kEntries, {}, key);
-            entries_.resize(kEntries);
+        if (entries_.size() > wanted_) {
+            std::ranges::nth_element(
+                entries_, entries_.begin() + static_cast<std::ptrdiff_t>(wanted_), {}, key);
+            entries_.resize(wanted_);
         }
     }
 
     std::vector<IndexEntry> entries_;
+    std::size_t wanted_ = 1024;
     Key after_{0, 0};
 };
 
@@ -553,34 +556,44 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
                 return std::unexpected(visited.error());
             }
             const std::vector<IndexEntry> entries = earliest.take();
-            more = entries.size() == Earliest::kEntries;
+            more = !entries.empty();
             for (const IndexEntry& entry : entries) {
-                if (expiry_step_start(entry.expiry()) >= best) {
+                if (std::max(expiry_step_start(entry.expiry()), part.bound) >= best) {
                     more = false;
                     break;
                 }
-                FrameBuffer buffer;
-                Located at;
-                at.segment = part.segment;
-                at.entry = entry;
-                if (auto read = read_entry(at, buffer); !read) {
-                    return std::unexpected(read.error());
-                }
-                if (at.record.expires_at_ms >= best ||
-                    horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
-                    continue;
-                }
-                const auto head = was_head(view, at, UINT64_MAX);
-                if (!head) {
-                    return std::unexpected(head.error());
-                }
-                if (*head) {
-                    best = at.record.expires_at_ms;
+                auto checked = lower_expiry(view, horizon, *part.segment, entry, best);
+                if (!checked) {
+                    return std::unexpected(checked.error());
                 }
             }
         }
     }
     return best == INT64_MAX ? std::nullopt : std::optional(best);
+}
+
+// Lowers `best` to the expiry of the stream at `entry`, if that is its head, and left.
+Result<void> LogStore::lower_expiry(const View& view, const Horizon& horizon,
+                                    const Segment& segment, const IndexEntry& entry,
+                                    std::int64_t& best) const {
+    FrameBuffer buffer;
+    Located at;
+    at.segment = &segment;
+    at.entry = entry;
+    if (auto read = read_entry(at, buffer); !read) {
+        return read;
+    }
+    const std::int64_t expires_at_ms = at.record.expires_at_ms;
+    if (expires_at_ms >= best ||
+        horizon.removes(at.record.state(), entry.sequence, expires_at_ms)) {
+        return {};
+    }
+    const auto head = was_head(view, at, UINT64_MAX);
+    if (!head) {
+        return std::unexpected(head.error());
+    }
+    best = *head ? expires_at_ms : best;
+    return {};
 }
 
 }  // namespace dedup

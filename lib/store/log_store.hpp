@@ -237,6 +237,8 @@ class LogStore final : public StreamStore {
     Result<void> count_sealed(Count& count, const SealedSegment& sealed) const;
     Result<void> count_unanswered(Count& count, const SealedSegment& sealed) const;
     Result<void> count_tail(Count& count) const;
+    Result<void> lower_expiry(const View& view, const Horizon& horizon, const Segment& segment,
+                              const IndexEntry& entry, std::int64_t& best) const;
     Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;
 
     // reclaim.cpp

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "log/frame_reader.hpp"
 
@@ -13,6 +14,8 @@ namespace {
 // Moved together, while appends wait: as much as a small group of them.
 constexpr std::size_t kMovedAtOnce = 64;
 constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
+// Beside appends, moving rests so many times as long as it has made them wait.
+constexpr std::uint64_t kRestShare = 3;
 // A tail of less garbage than this, or than this part of a segment, is left alone.
 constexpr std::uint64_t kTailBytesMin = 1024 * 1024;
 constexpr std::uint64_t kTailShare = 4;
@@ -366,13 +369,23 @@ Result<void> LogStore::Reclaim::move(const Segment& from, std::vector<Moving>& m
     if (moving.empty()) {
         return {};
     }
+    std::uint64_t pause_us = 0;
     auto moved = store_.lead([&]() -> Result<void> {
         const auto start = std::chrono::steady_clock::now();
         auto done = move_as_leader(from, moving);
-        report_.longest_pause_us = std::max(report_.longest_pause_us, microseconds_since(start));
+        pause_us = microseconds_since(start);
         return done;
     });
+    report_.longest_pause_us = std::max(report_.longest_pause_us, pause_us);
     moving.clear();
+    bool others_append = false;
+    {
+        const std::lock_guard lock(store_.queue_mutex_);
+        others_append = store_.committing_ || store_.next_group_ != nullptr;
+    }
+    if (others_append) {
+        std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
+    }
     return moved;
 }
 

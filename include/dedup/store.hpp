@@ -150,8 +150,8 @@ class DEDUP_API StreamStore {
     // from before stays dead, as sequences are never used again. One sweep runs at a time; a
     // second caller waits. A dry run also works on a store that is open read-only.
     // Appends and reads go on meanwhile.
-    // Errors: closed, read_only, failed, corruption, io, out_of_space. Streams that were removed
-    // before the error stay removed, and an interrupted report in sweep_history() has them.
+    // Errors: closed, read_only, failed, corruption, io, out_of_space. What had been counted before
+    // the error stays removed; its report is in sweep_history() and says `interrupted`.
     [[nodiscard]] virtual Result<SweepReport> sweep(const SweepOptions& options = {}) = 0;
 
     // The reports of the last 100 sweeps that removed or gave back anything, newest first.

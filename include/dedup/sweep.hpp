@@ -16,7 +16,7 @@
 namespace dedup {
 
 // Called now and then while a sweep runs, on its thread: how much of the work it knows of is done,
-// in bytes of the log. `total` may grow.
+// in bytes of the log. `total` may grow. Must not call sweep() or close().
 using SweepProgress = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
 // The limits bound how much space one sweep gives back; the next one goes on where it stopped. They
@@ -86,8 +86,7 @@ struct SweepReport {
     std::int64_t now_ms = 0;   // the store's time at its start; what had expired by then went
     bool dry_run = false;      // nothing went: this is what would have
     bool finished = true;      // false: a limit or a stop left space that the next sweep gives back
-    bool interrupted = false;  // a crash or an error cut the sweep short: what it removed is here,
-                               // and what became of the files is not
+    bool interrupted = false;  // a crash or an error cut the sweep short after it had counted
 
     // What left the store, and what is still there: equal for equal histories on every store.
     StateCounts removed;

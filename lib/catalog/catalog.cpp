@@ -305,8 +305,11 @@ Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, c
     if (!there) {
         return std::unexpected(there.error());
     }
+    row.entries = entries.size();
     if (there->data() != nullptr) {
-        return {};  // an earlier attempt got this far and failed later
+        // An earlier attempt got this far and failed later; a sweep may have been since.
+        auto again = put_counts(*txn, row, census);
+        return again ? txn->commit() : again;
     }
     auto done = put_blob(*txn, kIndexKey, row.id, index_bytes(entries.size()),
                          [&](char* data) { build_index(entries, data); });
@@ -318,7 +321,6 @@ Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, c
         });
     }
     if (done) {
-        row.entries = entries.size();
         done = put_counts(*txn, row, census);
     }
     for (const auto& [id, tally] : superseded) {
@@ -337,6 +339,12 @@ Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
         return std::unexpected(txn.error());
     }
     auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
+    if (done && report != nullptr) {
+        done = txn->put(segment_key(kReportKey, state.reports), encode_report(*report));
+    }
+    if (done && state.reports > kReportsMax) {
+        done = txn->remove(segment_key(kReportKey, state.reports - kReportsMax));
+    }
     for (const auto& [id, found] : counted) {
         if (done) {
             done = change_counts(*txn, id, [&](SegmentRow& row, Census& census) {
@@ -363,18 +371,6 @@ Result<void> Catalog::drop(std::span<const std::uint64_t> ids, const SweepState&
                 done = txn->remove(segment_key(table, id));
             }
         }
-    }
-    return done ? txn->commit() : done;
-}
-
-Result<void> Catalog::keep_report(const SweepReport& report, const SweepState& state) {
-    auto txn = LmdbTxn::begin(env_, true);
-    if (!txn) {
-        return std::unexpected(txn.error());
-    }
-    auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
-    if (done) {
-        done = put_report(*txn, state.reports, report);
     }
     return done ? txn->commit() : done;
 }

@@ -137,17 +137,13 @@ class Catalog {
     [[nodiscard]] Result<void> add(SegmentRow row, std::span<const IndexEntry> entries,
                                    const Census& census, const SegmentTallies& superseded);
 
-    // Adds what has been counted to the censuses of sealed segments, and takes over `state`. With
-    // `report`, keeps this too, as keep_report does.
+    // Adds what has been counted to the censuses of sealed segments, takes over `state`, and keeps
+    // `report`, if there is one, as number state.reports.
     [[nodiscard]] Result<void> count(const std::map<std::uint64_t, Counted>& counted,
-                                     const SweepState& state, const SweepReport* report = nullptr);
+                                     const SweepState& state, const SweepReport* report);
 
     // Forgets segments, and takes over `state`.
     [[nodiscard]] Result<void> drop(std::span<const std::uint64_t> ids, const SweepState& state);
-
-    // Keeps a report, as number state.reports, instead of one that has this number, and takes over
-    // `state`.
-    [[nodiscard]] Result<void> keep_report(const SweepReport& report, const SweepState& state);
 
     // Errors: corruption, io.
     [[nodiscard]] Result<std::vector<SegmentRow>> rows() const;  // oldest first

@@ -283,7 +283,12 @@ Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
     }
     const Turn turn(*this);
     turn.stop_waiting();
-    return work();
+    try {
+        return work();
+    } catch (const std::bad_alloc&) {
+        // As in run_leader.
+        return std::unexpected(fail({Code::failed, "there is not enough memory to write"}));
+    }
 }
 
 void LogStore::run_leader(Group& group) {
@@ -719,6 +724,10 @@ Result<void> LogStore::close() {
         std::unique_lock lock(queue_mutex_);
         if (closed_.exchange(true)) {
             return {};
+        }
+        {
+            const std::lock_guard view_lock(view_mutex_);
+            room_.notify_all();
         }
         turn_.wait(lock,
                    [&] { return !committing_ && next_group_ == nullptr && waiting_leaders_ == 0; });

@@ -18,11 +18,27 @@ constexpr std::size_t kEntriesAtOnce = 4096;
 
 }  // namespace
 
+Result<LogStore::Now> LogStore::tail_now() {
+    Now now;
+    // So that the view is the one whose numbers are taken.
+    if (const auto ready = view_for_reading(); !ready) {
+        return std::unexpected(ready.error());
+    }
+    const std::lock_guard lock(view_mutex_);
+    if (!view_ || !view_->sealed) {
+        return std::unexpected(closed_error());
+    }
+    now.view = view_;
+    now.tail = tail_numbers(*view_);
+    return now;
+}
+
 TailNumbers LogStore::tail_numbers(const View& view) const {
     TailNumbers tail;
     tail.sequence = applied_sequence_;
     for (const auto& unsealed : view.unsealed) {
-        tail.parts.push_back({unsealed, unsealed->streams});
+        tail.parts.push_back({unsealed, unsealed->streams, unsealed->delta.size(),
+                              unsealed->row.records, unsealed->row.bytes});
         for (const auto& [id, tally] : unsealed->superseded) {
             add(tail.superseded[id], tally);
         }
@@ -52,12 +68,12 @@ Result<void> LogStore::visit_entries(
     return {};
 }
 
-// The same for a delta that may be growing, as it is when this begins. Entries are looked at some
-// at a time, so that appends need not wait.
+// The same for the first `size` entries of a delta that may be growing. They are looked at some at
+// a time, so that appends need not wait.
 Result<void> LogStore::visit_entries(
-    const Unsealed& unsealed, const std::function<Result<void>(const IndexEntry&)>& visit) const {
+    const Unsealed& unsealed, std::size_t size,
+    const std::function<Result<void>(const IndexEntry&)>& visit) const {
     std::vector<IndexEntry> some;
-    const std::size_t size = readers_.shared([&] { return unsealed.delta.size(); });
     for (std::size_t at = 0; at < size; at += kEntriesAtOnce) {
         if (closed_) {
             return std::unexpected(closed_error());
@@ -136,7 +152,7 @@ Result<bool> LogStore::was_head(const View& view, const Located& at, std::uint64
     FrameBuffer buffer;
     const StreamKey stream{at.record.ns, at.record.key};
     const auto is_at = [&](const Located& other) {
-        return other.segment == at.segment && other.entry.offset == at.entry.offset;
+        return other.segment->id() == at.segment->id() && other.entry.sequence == at.entry.sequence;
     };
     auto newest = find_newest(
         view, at.entry.id, locked_probe(view, at.entry.id), [&](Located& found) -> Result<bool> {
@@ -224,7 +240,7 @@ Result<Tally> LogStore::live_in_tail(const View& view, const TailNumbers& tail, 
         ++counts_of(census.removed, at.record.ns)[at.record.state()];
         return found ? found(at) : Result<void>();
     };
-    auto done = visit_entries(unsealed, [&](const IndexEntry& entry) {
+    auto done = visit_entries(unsealed, tail.parts[part].entries, [&](const IndexEntry& entry) {
         return find_removed(view, *unsealed.segment, entry, to, tail.sequence, count);
     });
     if (!done) {
@@ -310,12 +326,24 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     const bool all = sealed.row.expires_max_ms < count.to.expired_before_ms;
     const bool some = sealed.row.expires_min_ms < count.to.expired_before_ms ||
                       count.to.evicted_before > count.from.evicted_before;
-    if (count.to == count.from || total(live).total() == 0 || !some) {
+    if (!count.rebuilt && (count.to == count.from || total(live).total() == 0 || !some)) {
         add(count.retained, live);
         return {};
     }
     ++count.report.segments_scanned;
     Counted& counted = count.counted[id];
+    if (count.rebuilt) {
+        const auto heads = live_heads(count, sealed);
+        if (!heads) {
+            return std::unexpected(heads.error());
+        }
+        for (const auto& [ns, counts] : *heads) {
+            counts_of(live, ns) -= counts;
+        }
+        counted.removed = std::move(live);
+        counted.expires_min_ms = sealed.row.expires_min_ms;
+        return {};
+    }
     if (all) {
         counted.expires_min_ms = INT64_MAX;
         counted.removed = std::move(live);
@@ -344,11 +372,6 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     if (!done) {
         return done;
     }
-    if (count.reclaimed != nullptr) {
-        if (const auto at = count.reclaimed->find(id); at != count.reclaimed->end()) {
-            add(counted.removed, at->second);
-        }
-    }
     for (const auto& [ns, counts] : counted.removed) {
         counts_of(live, ns) -= counts;
     }
@@ -356,12 +379,9 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     return {};
 }
 
-// For a catalog that is made anew, where `live` is what the links in later segments leave of the
-// segment: records in dropped ones may have been newer, and nothing tells but a look at each.
-Result<void> LogStore::count_anew(Count& count, const SealedSegment& sealed, Tally live) const {
-    Counted& counted = count.counted[sealed.row.id];
-    counted.expires_min_ms = INT64_MAX;
-    Tally heads;
+// The streams whose head is in a segment, counted one by one.
+Result<Tally> LogStore::live_heads(const Count& count, const SealedSegment& sealed) const {
+    Tally live;
     auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
         FrameBuffer buffer;
         Located at;
@@ -370,28 +390,19 @@ Result<void> LogStore::count_anew(Count& count, const SealedSegment& sealed, Tal
         if (auto read = read_entry(at, buffer); !read) {
             return read;
         }
-        const auto head = was_head(count.view, at, count.as_of);
+        if (count.to.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
+            return {};
+        }
+        const auto head = was_head(count.view, at, UINT64_MAX);
         if (!head) {
             return std::unexpected(head.error());
         }
-        const RecordView& record = at.record;
-        if (*head && !count.to.removes(record.state(), entry.sequence, record.expires_at_ms)) {
-            ++counts_of(heads, record.ns)[record.state()];
-            if (record.expires_at_ms != 0) {
-                counted.expires_min_ms = std::min(counted.expires_min_ms, record.expires_at_ms);
-            }
+        if (*head) {
+            ++counts_of(live, at.record.ns)[at.record.state()];
         }
         return {};
     });
-    if (!done) {
-        return done;
-    }
-    add(count.retained, heads);
-    for (const auto& [ns, counts] : heads) {
-        counts_of(live, ns) -= counts;
-    }
-    counted.removed = std::move(live);
-    return {};
+    return done ? Result<Tally>(std::move(live)) : std::unexpected(done.error());
 }
 
 Result<void> LogStore::count_unanswered(Count& count, const SealedSegment& sealed) const {
@@ -431,10 +442,11 @@ Result<void> LogStore::count_tail(Count& count) const {
             continue;
         }
         // What a count that was cut short had to count then.
-        auto done = visit_entries(unsealed, [&](const IndexEntry& entry) {
-            return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
-                                remove);
-        });
+        auto done =
+            visit_entries(unsealed, count.tail.parts[part].entries, [&](const IndexEntry& entry) {
+                return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
+                                    remove);
+            });
         if (!done) {
             return done;
         }
@@ -473,42 +485,45 @@ Result<void> LogStore::count(Count& count) const {
 
 namespace {
 
-// The entries of a segment that seem to expire first, a few at a time: in the order of expiry step
-// and sequence, which no two entries share.
+// The entries of a segment that seem to expire first, some at a time and each time more: in the
+// order of expiry step and sequence, which no two entries share.
 class Earliest {
   public:
-    static constexpr std::size_t kEntries = 1024;
-
     void offer(const IndexEntry& entry) {
         if (entry.expiry() == kExpiryLast || !(after_ < key(entry))) {
             return;
         }
         entries_.push_back(entry);
-        if (entries_.size() == 2 * kEntries) {
+        if (entries_.size() == 2 * wanted_) {
             cut();
         }
     }
-    // The next ones, in order.
+    // The next ones, in order. Empty: that was all.
     [[nodiscard]] std::vector<IndexEntry> take() {
         cut();
         std::ranges::sort(entries_, {}, key);
         if (!entries_.empty()) {
             after_ = key(entries_.back());
         }
+        wanted_ = std::min(wanted_ * 4, kWantedMax);
         return std::exchange(entries_, {});
     }
 
   private:
+    static constexpr std::size_t kWantedMax = 256 * 1024;
+
     using Key = std::pair<std::uint32_t, std::uint64_t>;
     static Key key(const IndexEntry& entry) { return {entry.expiry(), entry.sequence}; }
     void cut() {
-        if (entries_.size() > kEntries) {
-            std::ranges::nth_element(entries_, entries_.begin() + kEntries, {}, key);
-            entries_.resize(kEntries);
+        if (entries_.size() > wanted_) {
+            std::ranges::nth_element(
+                entries_, entries_.begin() + static_cast<std::ptrdiff_t>(wanted_), {}, key);
+            entries_.resize(wanted_);
         }
     }
 
     std::vector<IndexEntry> entries_;
+    std::size_t wanted_ = 1024;
     Key after_{0, 0};
 };
 
@@ -526,7 +541,8 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
     };
     std::vector<Part> parts;
     for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (sealed.row.expires_max_ms < horizon.expired_before_ms) {
+        if (sealed.row.expires_max_ms < horizon.expired_before_ms ||
+            sealed.row.live().total() == 0) {
             continue;
         }
         parts.push_back({sealed.row.expires_min_ms, sealed.segment.get(),
@@ -535,8 +551,10 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
     {
         const std::lock_guard lock(view_mutex_);
         for (const auto& unsealed : view.unsealed) {
-            parts.push_back({unsealed->row.expires_min_ms, unsealed->segment.get(),
-                             [&](const Visit& visit) { return visit_entries(*unsealed, visit); }});
+            const std::size_t size = unsealed->delta.size();
+            parts.push_back(
+                {unsealed->row.expires_min_ms, unsealed->segment.get(),
+                 [&, size](const Visit& visit) { return visit_entries(*unsealed, size, visit); }});
         }
     }
     std::ranges::sort(parts, {}, &Part::bound);
@@ -554,34 +572,44 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
                 return std::unexpected(visited.error());
             }
             const std::vector<IndexEntry> entries = earliest.take();
-            more = entries.size() == Earliest::kEntries;
+            more = !entries.empty();
             for (const IndexEntry& entry : entries) {
-                if (expiry_step_start(entry.expiry()) >= best) {
+                if (std::max(expiry_step_start(entry.expiry()), part.bound) >= best) {
                     more = false;
                     break;
                 }
-                FrameBuffer buffer;
-                Located at;
-                at.segment = part.segment;
-                at.entry = entry;
-                if (auto read = read_entry(at, buffer); !read) {
-                    return std::unexpected(read.error());
-                }
-                if (at.record.expires_at_ms >= best ||
-                    horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
-                    continue;
-                }
-                const auto head = was_head(view, at, UINT64_MAX);
-                if (!head) {
-                    return std::unexpected(head.error());
-                }
-                if (*head) {
-                    best = at.record.expires_at_ms;
+                auto checked = lower_expiry(view, horizon, *part.segment, entry, best);
+                if (!checked) {
+                    return std::unexpected(checked.error());
                 }
             }
         }
     }
     return best == INT64_MAX ? std::nullopt : std::optional(best);
+}
+
+// Lowers `best` to the expiry of the stream at `entry`, if that is its head, and left.
+Result<void> LogStore::lower_expiry(const View& view, const Horizon& horizon,
+                                    const Segment& segment, const IndexEntry& entry,
+                                    std::int64_t& best) const {
+    FrameBuffer buffer;
+    Located at;
+    at.segment = &segment;
+    at.entry = entry;
+    if (auto read = read_entry(at, buffer); !read) {
+        return read;
+    }
+    const std::int64_t expires_at_ms = at.record.expires_at_ms;
+    if (expires_at_ms >= best ||
+        horizon.removes(at.record.state(), entry.sequence, expires_at_ms)) {
+        return {};
+    }
+    const auto head = was_head(view, at, UINT64_MAX);
+    if (!head) {
+        return std::unexpected(head.error());
+    }
+    best = *head ? expires_at_ms : best;
+    return {};
 }
 
 }  // namespace dedup

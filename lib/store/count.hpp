@@ -26,9 +26,9 @@ struct LogStore::Count {
     Horizon from;  // what this removes has been counted before
     Horizon to;
     std::uint64_t as_of = 0;  // the last sequence when `to` was set
-    // Set while the catalog is rebuilt, where nothing has been counted: streams that had been swept
-    // and have begun anew since, by the segment where they had been.
-    const SegmentTallies* reclaimed = nullptr;
+    // The catalog is being rebuilt: segments are counted one stream at a time, since links to
+    // segments that are gone leave the censuses of older ones too high.
+    bool rebuilt = false;
     SweepReport& report;
     Unanswered unanswered = {};
     std::map<std::uint64_t, Counted> counted = {};

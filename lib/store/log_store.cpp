@@ -300,7 +300,8 @@ Result<bool> LogStore::is_head(const View& view, const Located& at) const {
     const Candidates unsealed = locked_probe(view, at.entry.id);
     const auto newest =
         find_newest(view, at.entry.id, unsealed, [&](Located& found) -> Result<bool> {
-            if (found.segment == at.segment && found.entry.offset == at.entry.offset) {
+            if (found.segment->id() == at.segment->id() &&
+                found.entry.sequence == at.entry.sequence) {
                 return true;
             }
             return read_record(found, stream, buffer);
@@ -308,8 +309,8 @@ Result<bool> LogStore::is_head(const View& view, const Located& at) const {
     if (!newest) {
         return std::unexpected(newest.error());
     }
-    return *newest && (*newest)->segment == at.segment &&
-           (*newest)->entry.offset == at.entry.offset;
+    return *newest && (*newest)->segment->id() == at.segment->id() &&
+           (*newest)->entry.sequence == at.entry.sequence;
 }
 
 Result<void> LogStore::scan_segment(const View& view, const Segment& segment, std::uint64_t end,
@@ -430,10 +431,11 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
 }
 
 Result<StoreStats> LogStore::stats() {
-    const auto view = view_for_reading();
-    if (!view) {
-        return std::unexpected(view.error());
+    const auto now = tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
     }
+    const auto& [view, tail] = *now;
     StoreStats stats;
     for (const char byte : store_id_) {
         stats.store_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
@@ -446,15 +448,14 @@ Result<StoreStats> LogStore::stats() {
         next_sequence = std::max(next_sequence, row.next_sequence);
         time_high_ms = std::max(time_high_ms, row.time_high_ms);
     };
-    for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+    for (const SealedSegment& sealed : view->sealed->segments()) {
         add(sealed.row);
         ++stats.segments_sealed;
     }
-    TailNumbers tail;
     std::shared_ptr<Catalog> catalog;
     {
         const std::lock_guard lock(view_mutex_);
-        for (const auto& unsealed : (*view)->unsealed) {
+        for (const auto& unsealed : view->unsealed) {
             add(unsealed->row);
             ++stats.segments_unsealed;
             stats.tail_bytes += unsealed->row.bytes;
@@ -462,10 +463,9 @@ Result<StoreStats> LogStore::stats() {
         }
         stats.background_error = background_error_;
         stats.sweep_error = sweep_error_;
-        tail = tail_numbers(**view);
         catalog = catalog_;
     }
-    const auto streams = live_streams(**view, tail);
+    const auto streams = live_streams(*view, tail);
     const auto sweeps =
         catalog ? catalog->sweep_state() : Result<SweepState>(std::unexpected(closed_error()));
     if (!streams || !sweeps) {
@@ -478,7 +478,7 @@ Result<StoreStats> LogStore::stats() {
     stats.last_sweep_ms = sweeps->last_sweep_ms;
     stats.last_sequence = next_sequence - 1;
     stats.time_high_ms = saw_time(time_high_ms);
-    stats.catalog_bytes = (*view)->sealed->used_bytes();
+    stats.catalog_bytes = view->sealed->used_bytes();
     stats.torn_bytes_dropped = torn_bytes_dropped_;
     stats.catalog_rebuilt = catalog_rebuilt_;
     return stats;

@@ -90,6 +90,9 @@ struct TailNumbers {
     struct Part {
         std::shared_ptr<Unsealed> unsealed;
         Tally streams;
+        std::size_t entries = 0;
+        std::uint64_t records = 0;
+        std::uint64_t bytes = 0;
     };
     std::uint64_t sequence = 0;
     std::vector<Part> parts;    // newest first
@@ -156,8 +159,7 @@ class LogStore final : public StreamStore {
     Result<void> rebuild_catalog();
     Result<void> recover(const std::vector<std::uint64_t>& ids);
     Result<void> remove_given_up(const std::vector<std::uint64_t>& ids);
-    Result<void> replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest,
-                             SegmentTallies& reclaimed);
+    Result<void> replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest);
     Result<void> inspect_newest(const Unsealed& newest);
 
     // reading.cpp
@@ -166,7 +168,8 @@ class LogStore final : public StreamStore {
     Result<void> follow_catalog(SnapshotPtr& sealed);
     Result<void> take_up(Unsealed& newest);
     Result<std::uint64_t> next_segment(std::uint64_t previous_id, bool dropped);
-    Result<bool> follow_segments(bool dropped);
+    Result<bool> follow_segments(std::shared_ptr<View>& next, bool dropped);
+    Result<bool> try_follow();
 
     // seal.cpp
     [[nodiscard]] std::uint64_t choose_segment_bytes(std::uint64_t log_bytes) const;
@@ -196,6 +199,10 @@ class LogStore final : public StreamStore {
     [[nodiscard]] Result<void> room_for_streams(std::uint64_t streams, std::uint64_t bytes) const;
 
     // sweep.cpp
+    struct Now {
+        ViewPtr view;
+        TailNumbers tail;
+    };
     Result<SweepReport> sweep_locked(const SweepOptions& options, std::uint64_t evict);
     Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
     Result<void> run_sweep(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
@@ -204,11 +211,9 @@ class LogStore final : public StreamStore {
     Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, std::uint64_t evict) const;
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
                                            std::uint64_t count) const;
-    Result<void> set_horizon(Horizon to, TailNumbers& tail, SweepReport& report);
-    Result<void> keep_count(const std::map<std::uint64_t, Counted>& counted, SweepState state,
-                            SweepReport report);
-    void sealer_may_go_on();
-    Result<void> finish_counting(const std::optional<SegmentTallies>& reclaimed);
+    Result<void> set_horizon(Horizon to, Now& now, SweepReport& report);
+    Result<void> finish_counting();
+    Result<void> drop_given_up();
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;
     Result<bool> make_room(std::uint64_t needed, std::uint64_t evict);
@@ -216,10 +221,12 @@ class LogStore final : public StreamStore {
     // count.cpp
     struct Count;
     using Found = std::function<Result<void>(const Located&)>;
+    Result<Now> tail_now();
     [[nodiscard]] TailNumbers tail_numbers(const View& view) const;  // under view_mutex_
+    Result<Tally> live_heads(const Count& count, const SealedSegment& sealed) const;
     Result<void> visit_entries(const SealedSegment& sealed,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
-    Result<void> visit_entries(const Unsealed& unsealed,
+    Result<void> visit_entries(const Unsealed& unsealed, std::size_t size,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
     Result<void> read_entry(Located& at, FrameBuffer& buffer) const;
     Result<std::optional<Located>> follow_link(const View& view, const Link& link, StreamKey stream,
@@ -235,6 +242,8 @@ class LogStore final : public StreamStore {
     Result<void> count_anew(Count& count, const SealedSegment& sealed, Tally live) const;
     Result<void> count_unanswered(Count& count, const SealedSegment& sealed) const;
     Result<void> count_tail(Count& count) const;
+    Result<void> lower_expiry(const View& view, const Horizon& horizon, const Segment& segment,
+                              const IndexEntry& entry, std::int64_t& best) const;
     Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;
 
     // reclaim.cpp
@@ -277,7 +286,10 @@ class LogStore final : public StreamStore {
     std::shared_ptr<Catalog> catalog_;  // changed under view_mutex_ once the store is open
 
     std::mutex sweep_mutex_;
-    SweepState sweep_state_;  // as in the catalog; guarded by sweep_mutex_
+    // Guarded by sweep_mutex_:
+    SweepState sweep_state_;               // as in the catalog
+    std::vector<std::uint64_t> given_up_;  // not in the manifest any more, but in the catalog
+    std::pair<std::uint64_t, std::uint64_t> compacted_to_;  // segment and offset
 
     std::mutex catalog_mutex_;
     mutable std::mutex view_mutex_;
@@ -291,7 +303,8 @@ class LogStore final : public StreamStore {
     std::string sweep_error_;
     bool sealer_stops_ = false;
     bool sealing_ = false;
-    bool counting_ = false;  // a horizon has been set and not yet counted: nothing is sealed
+    bool horizon_waits_ = false;  // for the sealer to finish a segment
+    bool counting_ = false;       // a horizon has been set and not yet counted: nothing is sealed
     std::uint64_t applied_sequence_ = 0;  // of the last record that readers see
     std::thread sealer_;
 
@@ -308,13 +321,12 @@ class LogStore final : public StreamStore {
     std::thread flusher_;
 
     // Read-only.
-    std::mutex follow_mutex_;           // one follower at a time; taken before view_mutex_
-    std::uint64_t finished_early_ = 0;  // where the newest segment seemed to end too early
-    std::string damage_;                // what tolerate_damage tolerated
+    std::mutex follow_mutex_;  // one follower at a time; taken before view_mutex_
+    std::string damage_;       // what tolerate_damage tolerated
 
     // The leader's.
     std::unique_ptr<SegmentWriter> writer_;
-    std::uint64_t segment_bytes_ = 0;
+    std::atomic<std::uint64_t> segment_bytes_{0};
     std::uint64_t next_sequence_ = 1;
     std::uint64_t reserved_sequence_ = 0;  // Durability::async: the last that a mark allows
     std::int64_t written_time_ms_ = 0;     // the highest time that is in the log

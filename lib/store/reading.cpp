@@ -92,8 +92,7 @@ Result<void> LogStore::try_open_for_reading() {
     if (auto synced = (*newest)->segment->file().sync(); !synced) {
         return synced;
     }
-    SegmentTallies reclaimed;
-    return replay_tail(std::move(*snapshot), std::move(*newest), reclaimed);
+    return replay_tail(std::move(*snapshot), std::move(*newest));
 }
 
 // Brings a read-only store up to what the writer has made durable.
@@ -106,14 +105,28 @@ Result<void> LogStore::follow() {
         const std::lock_guard failure_lock(failure_mutex_);
         return std::unexpected(Error{Code::failed, failure_});
     }
+    for (int tries = 0; tries < kSnapshotTries; ++tries) {
+        const auto followed = try_follow();
+        if (!followed || *followed) {
+            return followed ? Result<void>() : std::unexpected(followed.error());
+        }
+    }
+    return std::unexpected(Error{
+        Code::unavailable,
+        fmt::format("the writer of store {} is too fast to follow; try again", path_.string())});
+}
+
+// False: the writer has sealed meanwhile what was being read.
+Result<bool> LogStore::try_follow() {
     // What a sweep has moved from a segment that it then dropped is in the tail. So the catalog is
     // read first, but shown last, together with all of the tail.
     SnapshotPtr sealed;
     if (auto done = follow_catalog(sealed); !done) {
-        return done;
+        return std::unexpected(done.error());
     }
+    std::shared_ptr<View> next;
     while (true) {
-        const auto more = follow_segments(sealed != nullptr);
+        const auto more = follow_segments(next, sealed != nullptr);
         if (!more) {
             return std::unexpected(more.error());
         }
@@ -121,26 +134,33 @@ Result<void> LogStore::follow() {
             break;
         }
     }
-    const std::lock_guard view_lock(view_mutex_);
-    if (sealed && !sealed->segments().empty() &&
-        sealed->segments().back().row.id >= view_->unsealed.front()->row.id) {
-        return {};  // the writer was too fast; the next call goes on
+    const std::lock_guard lock(view_mutex_);
+    const Unsealed& newest = *(next ? next : view_)->unsealed.front();
+    if ((sealed && !sealed->segments().empty() &&
+         sealed->segments().back().row.id >= newest.row.id) ||
+        (next && newest.row.bytes == kSegmentHeaderBytes)) {
+        return false;
     }
-    const Manifest& manifest = view_->unsealed.front()->manifest;
-    if (!sealed && manifest.horizon == view_->horizon) {
-        return {};
+    if (!sealed && !next && newest.manifest.horizon == view_->horizon) {
+        return true;
     }
-    const std::shared_ptr<const View> shown =
-        sealed ? without_sealed(std::move(sealed)) : std::make_shared<View>(*view_);
-    auto after = std::make_shared<View>(*shown);
-    after->horizon = manifest.horizon;
-    std::erase_if(after->unsealed, [&](const std::shared_ptr<Unsealed>& unsealed) {
-        return unsealed != after->unsealed.front() &&
-               std::ranges::find(manifest.segments, unsealed->row.id, &SegmentLength::id) ==
-                   manifest.segments.end();
+    if (!next) {
+        next = std::make_shared<View>(*view_);
+    }
+    next->horizon = newest.manifest.horizon;
+    std::erase_if(next->unsealed, [&](const std::shared_ptr<Unsealed>& unsealed) {
+        const bool is_sealed = sealed && !sealed->segments().empty() &&
+                               unsealed->row.id <= sealed->segments().back().row.id;
+        return is_sealed ||
+               (unsealed->row.id != newest.row.id &&
+                std::ranges::find(newest.manifest.segments, unsealed->row.id, &SegmentLength::id) ==
+                    newest.manifest.segments.end());
     });
-    set_view(std::move(after));
-    return {};
+    if (sealed) {
+        next->sealed = std::move(sealed);
+    }
+    set_view(std::move(next));
+    return true;
 }
 
 // `sealed` becomes the catalog as it is now, if it has changed.
@@ -206,14 +226,14 @@ Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id, bool dro
     return next == ids->end() ? 0 : *next;
 }
 
-// Replays what the writer has added to the newest segment, or takes up the next one. False: there
-// is nothing more.
-Result<bool> LogStore::follow_segments(bool dropped) {
+// Replays what the writer has added to the newest segment, or takes up the next one, into `next`.
+// False: there is nothing more.
+Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next, bool dropped) {
     // Under the lock despite the I/O: other readers of this store would have to wait anyway.
     const std::lock_guard lock(view_mutex_);
-    Unsealed& newest = *view_->unsealed.front();
-    const auto taken_up = readers_.exclusive([&] { return take_up(newest); });
-    if (!taken_up) {
+    Unsealed& newest = *(next ? next : view_)->unsealed.front();
+    const auto take_up_newest = [&] { return readers_.exclusive([&] { return take_up(newest); }); };
+    if (const auto taken_up = take_up_newest(); !taken_up) {
         return std::unexpected(taken_up.error());
     }
     applied_sequence_ = std::max(applied_sequence_, newest.last_sequence);
@@ -224,36 +244,36 @@ Result<bool> LogStore::follow_segments(bool dropped) {
     if (*next_id == 0) {
         return false;
     }
-    auto next = Segment::open(env_, log_path_, *next_id);
-    if (!next) {
+    auto segment = Segment::open(env_, log_path_, *next_id);
+    if (!segment) {
         // It may have been dropped just now; the catalog will say so.
-        return next.error().os_error == ENOENT ? Result<bool>(false)
-                                               : std::unexpected(next.error());
+        return segment.error().os_error == ENOENT ? Result<bool>(false)
+                                                  : std::unexpected(segment.error());
     }
-    const SegmentHeader& header = (*next)->header();
-    if (header.previous_id == newest.row.id && header.previous_bytes > newest.row.bytes &&
-        newest.row.bytes != finished_early_) {
-        // The writer may have finished this segment while it was being read. Looked at once more.
-        finished_early_ = newest.row.bytes;
-        return true;
+    // The writer may have finished this segment while it was being read. Now nothing is added.
+    if (const auto taken_up = take_up_newest(); !taken_up) {
+        return std::unexpected(taken_up.error());
     }
+    applied_sequence_ = std::max(applied_sequence_, newest.last_sequence);
+    const SegmentHeader& header = (*segment)->header();
     if (header.store_id != store_id_) {
         return std::unexpected(
-            (*next)->corruption(kSegmentStoreIdAt, "it belongs to another store"));
+            (*segment)->corruption(kSegmentStoreIdAt, "it belongs to another store"));
     }
     if (header.previous_id == newest.row.id && header.previous_bytes != newest.row.bytes) {
         return std::unexpected(newest.segment->corruption(
             newest.row.bytes, fmt::format("it should be {} bytes long", header.previous_bytes)));
     }
-    const auto file_bytes = (*next)->file().size();
+    const auto file_bytes = (*segment)->file().size();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
     saw_time(header.time_high_ms);
-    auto after = std::make_shared<View>(*view_);
-    after->unsealed.insert(after->unsealed.begin(),
-                           std::make_shared<Unsealed>(*next, *file_bytes / kFrameBytesTypical));
-    set_view(std::move(after));
+    if (!next) {
+        next = std::make_shared<View>(*view_);
+    }
+    next->unsealed.insert(next->unsealed.begin(),
+                          std::make_shared<Unsealed>(*segment, *file_bytes / kFrameBytesTypical));
     return true;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "log/frame_reader.hpp"
 
@@ -13,6 +14,8 @@ namespace {
 // Moved together, while appends wait: as much as a small group of them.
 constexpr std::size_t kMovedAtOnce = 64;
 constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
+// Beside appends, moving rests so many times as long as it has made them wait.
+constexpr std::uint64_t kRestShare = 3;
 // A tail of less garbage than this, or than this part of a segment, is left alone.
 constexpr std::uint64_t kTailBytesMin = 1024 * 1024;
 constexpr std::uint64_t kTailShare = 4;
@@ -71,7 +74,7 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
         }
         const bool empty = live.total() == 0;
         if (empty || worth_compacting(sealed, live.total())) {
-            found.push_back({sealed, !empty || older_may_show, live.total()});
+            found.push_back({sealed.row, !empty || older_may_show, live.total()});
         }
         older_may_show = older_may_show || ((!empty || older_may_show) &&
                                             sealed.row.expires_max_ms >= horizon.expired_before_ms);
@@ -81,11 +84,12 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
 
 Result<void> LogStore::Reclaim::plan(const Count& count) {
     for (const Candidate& candidate : candidates(count.view, count.tail, count.to, count.counted)) {
-        const SegmentRow& row = candidate.sealed.row;
+        const SegmentRow& row = candidate.row;
         ++(candidate.compact ? report_.segments_compacted : report_.segments_dropped);
         report_.records_dropped += row.records - candidate.live;
         report_.records_moved += candidate.live;
-        report_.bytes_after -= row.bytes - row.bytes / row.records * candidate.live;
+        report_.bytes_after -=
+            row.bytes - row.bytes / std::max(row.records, std::uint64_t{1}) * candidate.live;
     }
     return {};
 }
@@ -94,18 +98,16 @@ Result<void> LogStore::Reclaim::run() {
     if (auto sealed = seal_tail(); !sealed) {
         return sealed;
     }
-    const auto view = store_.view();
-    if (!view) {
-        return std::unexpected(view.error());
-    }
-    TailNumbers tail;
+    std::vector<Candidate> found;
     {
-        const std::lock_guard lock(store_.view_mutex_);
-        tail = store_.tail_numbers(**view);
+        const auto now = store_.tail_now();
+        if (!now) {
+            return std::unexpected(now.error());
+        }
+        found = candidates(*now->view, now->tail, now->view->horizon, {});
     }
-    const std::vector<Candidate> found = candidates(**view, tail, (*view)->horizon, {});
     for (const Candidate& candidate : found) {
-        bytes_total_ += candidate.sealed.row.bytes;
+        bytes_total_ += candidate.row.bytes;
     }
     if (auto dropped = drop_empty(found); !dropped) {
         return dropped;
@@ -123,7 +125,7 @@ Result<void> LogStore::Reclaim::run() {
             report_.finished = false;
             return {};
         }
-        bytes_ += candidate.sealed.row.bytes;
+        bytes_ += candidate.row.bytes;
         show_progress(0);
         ++report_.segments_compacted;
     }
@@ -143,7 +145,7 @@ Result<void> LogStore::Reclaim::drop_empty(std::span<const Candidate> candidates
             break;
         }
         empty.push_back(candidate);
-        bytes_ += candidate.sealed.row.bytes;
+        bytes_ += candidate.row.bytes;
     }
     if (empty.empty()) {
         return {};
@@ -152,48 +154,48 @@ Result<void> LogStore::Reclaim::drop_empty(std::span<const Candidate> candidates
     return drop(empty);
 }
 
+// The id of the newest segment if it is large and mostly garbage, else 0.
+Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage() {
+    const auto now = store_.tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
+    }
+    const auto& newest = now->tail.parts.front();
+    if (newest.bytes < std::min(kTailBytesMin, store_.segment_bytes_ / kTailShare)) {
+        return 0;
+    }
+    const auto live = store_.live_in_tail(*now->view, now->tail, 0, now->view->horizon, {});
+    if (!live) {
+        return std::unexpected(live.error());
+    }
+    return mostly_garbage(total(*live).total(), newest.records) ? newest.unsealed->segment->id()
+                                                                : 0;
+}
+
 // Starts a new segment if the newest is mostly garbage, and waits until all others are sealed: only
 // sealed segments can be dropped.
 Result<void> LogStore::Reclaim::seal_tail() {
-    const auto view = store_.view();
-    if (!view) {
-        return std::unexpected(view.error());
+    const auto id = newest_if_garbage();
+    if (!id) {
+        return std::unexpected(id.error());
     }
-    TailNumbers tail;
-    std::uint64_t bytes = 0;
-    std::uint64_t records = 0;
-    {
-        const std::lock_guard lock(store_.view_mutex_);
-        tail = store_.tail_numbers(**view);
-        bytes = tail.parts.front().unsealed->row.bytes;
-        records = tail.parts.front().unsealed->row.records;
-    }
-    if (bytes >= std::min(kTailBytesMin, store_.segment_bytes_ / kTailShare)) {
-        const auto live = store_.live_in_tail(**view, tail, 0, (*view)->horizon, {});
-        if (!live) {
-            return std::unexpected(live.error());
-        }
-        if (mostly_garbage(total(*live).total(), records)) {
-            const std::uint64_t id = tail.parts.front().unsealed->segment->id();
-            auto started = store_.lead([&]() -> Result<void> {
-                if (auto ready = store_.ready_to_write(); !ready) {
-                    return ready;
-                }
-                return store_.writer_->segment()->id() == id ? store_.start_segment()
-                                                             : Result<void>();
-            });
-            if (!started) {
-                return started.error().code == Code::out_of_space ? Result<void>() : started;
+    if (*id != 0) {
+        auto started = store_.lead([&]() -> Result<void> {
+            if (auto ready = store_.ready_to_write(); !ready) {
+                return ready;
             }
+            return store_.writer_->segment()->id() == *id ? store_.start_segment() : Result<void>();
+        });
+        if (!started) {
+            return started.error().code == Code::out_of_space ? Result<void>() : started;
         }
     }
     store_.internals_.pause();
     std::unique_lock lock(store_.view_mutex_);
     const std::uint64_t last = store_.view_ ? store_.view_->unsealed.front()->segment->id() : 0;
     store_.room_.wait(lock, [&] {
-        return store_.closed_ || !store_.view_ ||
-               store_.view_->unsealed.back()->segment->id() >= last ||
-               !store_.background_error_.empty();
+        return store_.closed_ || !store_.view_ || !store_.background_error_.empty() ||
+               store_.view_->unsealed.back()->segment->id() >= last;
     });
     return {};
 }
@@ -204,104 +206,123 @@ Result<void> LogStore::Reclaim::seal_tail() {
 Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
     std::vector<std::uint64_t> ids;
     for (const Candidate& candidate : candidates) {
-        ids.push_back(candidate.sealed.row.id);
+        ids.push_back(candidate.row.id);
     }
-    std::uint64_t steps = 0;
-    auto done = store_.lead([&]() -> Result<void> {
-        if (auto ready = store_.ready_to_write(); !ready) {
-            return ready;
-        }
-        const auto start = std::chrono::steady_clock::now();
-        Manifest manifest = store_.manifest_;
-        const auto gone = std::erase_if(manifest.segments, [&](const SegmentLength& segment) {
-            return std::ranges::find(ids, segment.id) != ids.end();
+    auto done = store_.with_reserve([&] {
+        return store_.lead([&]() -> Result<void> {
+            if (auto ready = store_.ready_to_write(); !ready) {
+                return ready;
+            }
+            const auto start = std::chrono::steady_clock::now();
+            Manifest manifest = store_.manifest_;
+            std::erase_if(manifest.segments, [&](const SegmentLength& segment) {
+                return std::ranges::find(ids, segment.id) != ids.end();
+            });
+            auto written = store_.write_manifest(std::move(manifest));
+            report_.longest_pause_us =
+                std::max(report_.longest_pause_us, microseconds_since(start));
+            return written;
         });
-        // An earlier sweep may have got this far and failed later.
-        auto written = gone == 0 ? Result<void>() : store_.write_manifest(std::move(manifest));
-        steps = store_.manifest_.steps;
-        report_.longest_pause_us = std::max(report_.longest_pause_us, microseconds_since(start));
-        return written;
     });
-    SweepState state = store_.sweep_state_;
-    state.steps = steps;
-    if (done) {
-        done = store_.write_catalog([&] { return store_.catalog_->drop(ids, state); });
-    }
     if (!done) {
         return done;
     }
-    store_.sweep_state_ = state;
     for (const Candidate& candidate : candidates) {
-        report_.records_dropped += candidate.sealed.row.records;
-        if (auto removed = store_.env_.remove(candidate.sealed.segment->path()); !removed) {
-            return removed;
-        }
+        report_.records_dropped += candidate.row.records;
     }
-    return {};
+    store_.given_up_ = std::move(ids);
+    return store_.drop_given_up();
 }
 
 // False: a limit has been reached before the segment was empty.
 Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
-    const SealedSegment& sealed = candidate.sealed;
-    const auto view = store_.view();
+    const std::uint64_t moved_before = report_.records_moved;
+    const auto moved = move_all(candidate);
+    if (!moved || !*moved) {
+        return moved;
+    }
+    if (auto dropped = drop({&candidate, 1}); !dropped) {
+        return std::unexpected(dropped.error());
+    }
+    report_.records_dropped -= report_.records_moved - moved_before;
+    return true;
+}
+
+Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
+    // Let go before each move, which may have to wait for the sealer to resize the catalog.
+    auto view = store_.view();
     if (!view) {
         return std::unexpected(view.error());
     }
+    const auto& segments = (*view)->sealed->segments();
+    const auto sealed = std::ranges::find(segments, candidate.row.id,
+                                          [](const SealedSegment& s) { return s.row.id; });
+    if (sealed == segments.end()) {
+        return true;
+    }
+    const std::shared_ptr<const Segment> segment = sealed->segment;
     ++report_.segments_scanned;
+    // What has been looked at by an earlier sweep, up to its limit, need not stay.
+    const auto [resumed_id, resumed_at] = store_.compacted_to_;
     std::vector<Moving> moving;
     std::size_t bytes = 0;
-    FrameReader reader(*sealed.segment, kSegmentHeaderBytes, sealed.row.bytes);
-    while (reader.offset() < sealed.row.bytes) {
-        if (at_limit()) {
-            return false;
-        }
+    FrameReader reader(*segment, resumed_id == segment->id() ? resumed_at : kSegmentHeaderBytes,
+                       candidate.row.bytes);
+    while (reader.offset() < candidate.row.bytes) {
         const std::uint64_t offset = reader.offset();
         const auto frame = reader.next();
         if (!frame) {
             return std::unexpected(frame.error());
         }
         if (!*frame) {
-            return std::unexpected(sealed.segment->corruption(offset, "there is no valid frame"));
+            return std::unexpected(segment->corruption(offset, "there is no valid frame"));
         }
         if (!has_records((*frame)->header.kind)) {
             continue;
         }
         bytes += (*frame)->bytes();
-        if (auto picked = pick(**view, sealed, **frame, moving); !picked) {
+        if (auto picked = pick(**view, *segment, **frame, moving); !picked) {
             return std::unexpected(picked.error());
         }
-        if (moving.size() >= kMovedAtOnce || bytes >= kMovedBytesAtOnce) {
-            if (auto moved = move(*sealed.segment, moving); !moved) {
-                return std::unexpected(moved.error());
-            }
-            bytes = 0;
-            show_progress(reader.offset());
+        if (moving.size() < kMovedAtOnce && bytes < kMovedBytesAtOnce) {
+            continue;
+        }
+        view->reset();
+        if (auto moved = move(*segment, moving); !moved) {
+            return std::unexpected(moved.error());
+        }
+        bytes = 0;
+        store_.compacted_to_ = {segment->id(), reader.offset()};
+        show_progress(reader.offset());
+        if (at_limit()) {
+            return false;
+        }
+        view = store_.view();
+        if (!view) {
+            return std::unexpected(view.error());
         }
     }
-    if (auto moved = move(*sealed.segment, moving); !moved) {
+    view->reset();
+    if (auto moved = move(*segment, moving); !moved) {
         return std::unexpected(moved.error());
-    }
-    if (auto dropped = drop({&candidate, 1}); !dropped) {
-        return std::unexpected(dropped.error());
     }
     return true;
 }
 
 // Adds to `moving` the records of a frame that have to stay.
-Result<void> LogStore::Reclaim::pick(const View& view, const SealedSegment& sealed,
-                                     const Frame& frame, std::vector<Moving>& moving) {
-    FrameRecords records(frame, sealed.row.id);
+Result<void> LogStore::Reclaim::pick(const View& view, const Segment& segment, const Frame& frame,
+                                     std::vector<Moving>& moving) {
+    FrameRecords records(frame, segment.id());
     FrameRecord record;
     auto more = records.next(record);
     for (; more && *more; more = records.next(record)) {
         ++report_.records_scanned;
         const auto decoded = decode_view(record.encoded);
         if (!decoded) {
-            return std::unexpected(
-                sealed.segment->corruption(frame.offset, decoded.error().message));
+            return std::unexpected(segment.corruption(frame.offset, decoded.error().message));
         }
         Located at;
-        at.segment = sealed.segment.get();
+        at.segment = &segment;
         at.entry.id = store_.locator_.id({decoded->ns, decoded->key});
         at.entry.offset = frame.offset;
         at.entry.sequence = record.sequence;
@@ -313,8 +334,9 @@ Result<void> LogStore::Reclaim::pick(const View& view, const SealedSegment& seal
         if (!*head) {
             continue;
         }
-        if (removed(view, at)) {
-            const auto needed = shields(view, sealed, at.entry.id, {decoded->ns, decoded->key});
+        const bool shield = removed(view, at);
+        if (shield) {
+            const auto needed = shields(view, segment, at.entry.id, {decoded->ns, decoded->key});
             if (!needed) {
                 return std::unexpected(needed.error());
             }
@@ -322,21 +344,21 @@ Result<void> LogStore::Reclaim::pick(const View& view, const SealedSegment& seal
                 continue;
             }
         }
-        moving.push_back({at.entry.id, record.sequence, frame.offset, decoded->state(),
+        moving.push_back({at.entry.id, record.sequence, frame.offset, decoded->state(), shield,
                           std::string(record.encoded)});
     }
     return more ? Result<void>()
-                : std::unexpected(sealed.segment->corruption(frame.offset, more.error().message));
+                : std::unexpected(segment.corruption(frame.offset, more.error().message));
 }
 
-// Whether a removed head in `sealed` hides an older record that would come back to life without it:
-// one that expires later, as when a receipt is kept for a shorter time than its claim.
-Result<bool> LogStore::Reclaim::shields(const View& view, const SealedSegment& sealed,
+// Whether a removed head in `segment` hides an older record that would come back to life without
+// it: one that expires later, as when a receipt is kept for a shorter time than its claim.
+Result<bool> LogStore::Reclaim::shields(const View& view, const Segment& segment,
                                         const StreamId& id, StreamKey stream) const {
     FrameBuffer buffer;
     const auto older = store_.find_newest(view, id, {}, [&](Located& found) -> Result<bool> {
-        return found.segment->id() < sealed.row.id ? read_record(found, stream, buffer)
-                                                   : Result<bool>(false);
+        return found.segment->id() < segment.id() ? read_record(found, stream, buffer)
+                                                  : Result<bool>(false);
     });
     if (!older) {
         return std::unexpected(older.error());
@@ -348,13 +370,23 @@ Result<void> LogStore::Reclaim::move(const Segment& from, std::vector<Moving>& m
     if (moving.empty()) {
         return {};
     }
+    std::uint64_t pause_us = 0;
     auto moved = store_.lead([&]() -> Result<void> {
         const auto start = std::chrono::steady_clock::now();
         auto done = move_as_leader(from, moving);
-        report_.longest_pause_us = std::max(report_.longest_pause_us, microseconds_since(start));
+        pause_us = microseconds_since(start);
         return done;
     });
+    report_.longest_pause_us = std::max(report_.longest_pause_us, pause_us);
     moving.clear();
+    bool others_append = false;
+    {
+        const std::lock_guard lock(store_.queue_mutex_);
+        others_append = store_.committing_ || store_.next_group_ != nullptr;
+    }
+    if (others_append) {
+        std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
+    }
     return moved;
 }
 
@@ -380,24 +412,27 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
     for (const Moving& record : moving) {
         const auto decoded = decode_view(record.encoded);
         if (!decoded) {
+            writer.discard();
             return std::unexpected(from.corruption(record.offset, decoded.error().message));
         }
         const StreamKey stream{decoded->ns, decoded->key};
         FrameBuffer buffer;
-        const auto newest = store_.find_newest(
-            **view, record.id, probe(**view, record.id), [&](Located& found) -> Result<bool> {
-                return found.segment == &from && found.entry.offset == record.offset
-                           ? Result<bool>(true)
-                           : read_record(found, stream, buffer);
+        const auto is_it = [&](const Located& found) {
+            return found.segment->id() == from.id() && found.entry.sequence == record.sequence;
+        };
+        const auto newest =
+            store_.find_newest(**view, record.id, probe(**view, record.id), [&](Located& found) {
+                return is_it(found) ? Result<bool>(true) : read_record(found, stream, buffer);
             });
         if (!newest) {
             writer.discard();
             return std::unexpected(newest.error());
         }
-        if (!*newest || (*newest)->segment != &from || (*newest)->entry.offset != record.offset) {
+        if (!*newest || !is_it(**newest)) {
             continue;
         }
-        const Link link{from.id(), record.offset, record.state};
+        // Swept, or it would count as superseded besides as removed.
+        const Link link{from.id(), record.offset, record.state, record.shield};
         const auto offset = static_cast<std::uint32_t>(writer.end());
         const std::size_t start = writer.buffered();
         begin_frame(writer.buffer());

@@ -26,8 +26,9 @@ class LogStore::Reclaim {
     Result<void> run();
 
   private:
+    // (No snapshot: that would keep the files, and the catalog's pages, from being given back.)
     struct Candidate {
-        SealedSegment sealed;
+        SegmentRow row;
         bool compact = false;  // something may have to be moved
         std::uint64_t live = 0;
     };
@@ -36,6 +37,7 @@ class LogStore::Reclaim {
         std::uint64_t sequence = 0;
         std::uint32_t offset = 0;
         State state = State::in_flight;
+        bool shield = false;  // removed itself, but an older record would come back without it
         std::string encoded;
     };
 
@@ -46,12 +48,14 @@ class LogStore::Reclaim {
         const std::map<std::uint64_t, Counted>& counted) const;
     [[nodiscard]] bool worth_compacting(const SealedSegment& sealed, std::uint64_t live) const;
     Result<void> drop_empty(std::span<const Candidate> candidates);
+    Result<std::uint64_t> newest_if_garbage();
     Result<void> seal_tail();
     Result<void> drop(std::span<const Candidate> candidates);
     Result<bool> compact(const Candidate& candidate);
-    Result<void> pick(const View& view, const SealedSegment& sealed, const Frame& frame,
+    Result<bool> move_all(const Candidate& candidate);
+    Result<void> pick(const View& view, const Segment& segment, const Frame& frame,
                       std::vector<Moving>& moving);
-    Result<bool> shields(const View& view, const SealedSegment& sealed, const StreamId& id,
+    Result<bool> shields(const View& view, const Segment& segment, const StreamId& id,
                          StreamKey stream) const;
     Result<void> move(const Segment& from, std::vector<Moving>& moving);
     Result<void> move_as_leader(const Segment& from, std::span<const Moving> moving);

@@ -396,6 +396,9 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
     if (!newest) {
         return std::unexpected(newest.error());
     }
+    if (auto inspected = inspect_newest(**newest); !inspected) {
+        return inspected;
+    }
     if (auto complete = check_log(ids, **newest); !complete) {
         return complete;
     }
@@ -419,13 +422,8 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
     if (!snapshot) {
         return std::unexpected(snapshot.error());
     }
-    SegmentTallies reclaimed;
-    if (auto replayed = replay_tail(std::move(*snapshot), std::move(*newest), reclaimed);
-        !replayed) {
+    if (auto replayed = replay_tail(std::move(*snapshot), std::move(*newest)); !replayed) {
         return replayed;
-    }
-    if (auto inspected = inspect_newest(*view_->unsealed.front()); !inspected) {
-        return inspected;
     }
     auto writer =
         SegmentWriter::resume(env_, log_path_, header, flushed, view_->unsealed.front()->row.bytes);
@@ -435,8 +433,7 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
     writer_ = std::move(*writer);
     if (catalog_rebuilt_ || sweep_state_.counted != manifest_.horizon ||
         sweep_state_.steps != manifest_.steps) {
-        auto counted = finish_counting(catalog_rebuilt_ ? std::optional(reclaimed) : std::nullopt);
-        if (!counted) {
+        if (auto counted = finish_counting(); !counted) {
             return counted;
         }
     }
@@ -462,7 +459,7 @@ Result<void> LogStore::rebuild_catalog() {
     // Until all is counted it is of no use: should this be cut short, the next opening begins anew.
     SweepState unfinished;
     unfinished.steps = UINT64_MAX;
-    return catalog_->count({}, unfinished);
+    return catalog_->count({}, unfinished, nullptr);
 }
 
 // Removes the files of segments that the manifest has given up.
@@ -479,17 +476,14 @@ Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
 }
 
 // Makes the view: replays the segments that the catalog does not know, and seals them if they are
-// many, or if the catalog is made anew. `reclaimed` becomes what the replayed segments say of swept
-// streams.
-Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest,
-                                   SegmentTallies& reclaimed) {
+// many. Into a catalog that is rebuilt, all but the newest are sealed, so that they can be counted.
+Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest) {
+    const std::size_t unsealed_max =
+        catalog_rebuilt_ && newest->manifest.horizon != Horizon() ? 1 : kUnsealedMax;
     auto view = std::make_shared<View>();
     const auto take_over = [&](const Unsealed& unsealed) {
         next_sequence_ = std::max(next_sequence_, unsealed.row.next_sequence);
         written_time_ms_ = std::max(written_time_ms_, unsealed.row.time_high_ms);
-        for (const auto& [id, tally] : unsealed.reclaimed) {
-            add(reclaimed[id], tally);
-        }
     };
     std::uint64_t sealed_last = 0;
     for (const SealedSegment& sealed : snapshot->segments()) {

@@ -28,10 +28,14 @@ std::uint64_t LogStore::choose_segment_bytes(std::uint64_t log_bytes) const {
 // Waits while too many segments are unsealed.
 Result<void> LogStore::wait_for_room() {
     std::unique_lock lock(view_mutex_);
-    room_.wait(lock,
-               [&] { return view_->unsealed.size() < kUnsealedMax || !background_error_.empty(); });
+    room_.wait(lock, [&] {
+        return view_->unsealed.size() < kUnsealedMax || !background_error_.empty() || closed_;
+    });
     if (view_->unsealed.size() < kUnsealedMax) {
         return {};
+    }
+    if (closed_) {
+        return std::unexpected(closed_error());
     }
     return std::unexpected(
         Error{Code::out_of_space, fmt::format("{} segments wait to be sealed, and that fails: {}",
@@ -99,7 +103,8 @@ Result<void> LogStore::start_segment() {
 void LogStore::seal_in_background() {
     std::unique_lock lock(view_mutex_);
     while (!sealer_stops_) {
-        if (view_->unsealed.size() < 2 || counting_) {
+        if (view_->unsealed.size() < 2 || counting_ ||
+            (horizon_waits_ && view_->unsealed.size() < kUnsealedMax)) {
             sealer_wakes_.wait(lock);
             continue;
         }
@@ -124,18 +129,14 @@ void LogStore::seal_in_background() {
 
 // What the catalog will know of a segment's streams.
 Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
-    const auto view = this->view();
-    if (!view) {
-        return std::unexpected(view.error());
+    const auto now = tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
     }
-    TailNumbers tail;
-    {
-        const std::lock_guard lock(view_mutex_);
-        tail = tail_numbers(**view);
-    }
+    const auto& [view, tail] = *now;
     Census census;
     census.streams = oldest.streams;
-    if ((*view)->horizon == Horizon()) {
+    if (view->horizon == Horizon()) {
         return census;  // nothing was ever swept; or recovery counts it all at its end
     }
     if (const auto reclaimed = tail.reclaimed.find(oldest.row.id);
@@ -146,9 +147,8 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
         ++counts_of(census.removed, at.record.ns)[at.record.state()];
         return {};
     };
-    auto counted = visit_entries(oldest, [&](const IndexEntry& entry) {
-        return find_removed(**view, *oldest.segment, entry, (*view)->horizon, tail.sequence,
-                            remove);
+    auto counted = visit_entries(oldest, oldest.delta.size(), [&](const IndexEntry& entry) {
+        return find_removed(*view, *oldest.segment, entry, view->horizon, tail.sequence, remove);
     });
     if (!counted) {
         return std::unexpected(counted.error());

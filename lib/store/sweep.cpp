@@ -67,31 +67,30 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, std::uin
 }
 
 Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& report) {
-    const auto view = view_for_reading();
-    if (!view) {
-        return std::unexpected(view.error());
-    }
     std::shared_ptr<Catalog> catalog;
-    TailNumbers tail;
     {
         const std::lock_guard lock(view_mutex_);
         catalog = catalog_;
-        tail = tail_numbers(**view);
     }
     if (!catalog) {
         return std::unexpected(closed_error());
     }
+    const auto now = tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
+    }
+    const auto& [view, tail] = *now;
     const auto state = catalog->sweep_state();
-    auto to = next_horizon(**view, report.now_ms, 0);
+    auto to = next_horizon(*view, report.now_ms, 0);
     if (!state || !to) {
         return std::unexpected(state ? to.error() : state.error());
     }
-    if (*to != (*view)->horizon) {
+    if (*to != view->horizon) {
         to->sequence = tail.sequence;
     }
-    report.bytes_before = log_bytes(**view);
+    report.bytes_before = log_bytes(*view);
     report.bytes_after = report.bytes_before;
-    Count count{**view, tail, state->counted, *to, tail.sequence, nullptr, report};
+    Count count{*view, tail, state->counted, *to, tail.sequence, false, report};
     count.unanswered.claims_max = options.unanswered_max;
     if (auto counted = this->count(count); !counted) {
         return counted;
@@ -101,28 +100,39 @@ Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& repo
 
 Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evict,
                                  SweepReport& report) {
-    if (auto counted = advance(options, evict, report); !counted) {
-        return counted;
+    if (auto dropped = drop_given_up(); !dropped) {
+        return dropped;
     }
-    auto view = this->view();
-    if (!view) {
-        return std::unexpected(view.error());
+    const std::uint64_t reports_before = sweep_state_.reports;
+    auto advanced = advance(options, evict, report);
+    {
+        // While something has not been counted, nothing can be sealed.
+        const std::lock_guard lock(view_mutex_);
+        if (!advanced && counting_) {
+            background_error_ = advanced.error().message;
+        }
+        room_.notify_all();
     }
-    report.bytes_before = log_bytes(**view);
-    auto reclaimed = Reclaim(*this, options, report).run();
-    view = this->view();
-    if (!reclaimed || !view) {
-        return reclaimed ? std::unexpected(view.error()) : reclaimed;
+    if (!advanced) {
+        return advanced;
     }
-    report.bytes_after = log_bytes(**view);
-    view->reset();
+    const auto bytes_now = [&]() -> std::uint64_t {
+        const auto view = this->view();
+        return view ? log_bytes(**view) : 0;
+    };
+    report.bytes_before = bytes_now();
+    if (auto reclaimed = Reclaim(*this, options, report).run(); !reclaimed) {
+        return reclaimed;
+    }
+    report.bytes_after = bytes_now();
     SweepState state = sweep_state_;
     state.last_sweep_ms = report.now_ms;
-    const bool is_kept = report.removed.total() != 0;  // since it was counted
-    const bool worth_keeping = is_kept || report.records_dropped != 0 || report.records_moved != 0;
-    state.reports += worth_keeping && !is_kept;
-    auto kept = write_catalog([&] {
-        return worth_keeping ? catalog_->keep_report(report, state) : catalog_->count({}, state);
+    const bool has_begun = state.reports != reports_before;
+    const bool worth_keeping = has_begun || report.records_dropped + report.records_moved != 0;
+    state.reports += worth_keeping && !has_begun;
+    auto kept = with_reserve([&] {
+        return write_catalog(
+            [&] { return catalog_->count({}, state, worth_keeping ? &report : nullptr); });
     });
     if (kept) {
         sweep_state_ = state;
@@ -134,72 +144,52 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
 // Removes what has expired, and counts it. While that is counted, no segment is sealed.
 Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
                                SweepReport& report) {
-    auto view = this->view();
-    if (!view) {
-        return std::unexpected(view.error());
-    }
-    if (sweep_state_.counted != (*view)->horizon) {
-        view->reset();
-        if (auto finished = finish_counting({}); !finished) {
-            return finished;
-        }
-        sealer_may_go_on();
-        view = this->view();
-        if (!view) {
-            return std::unexpected(view.error());
-        }
-    }
-    const auto to = next_horizon(**view, report.now_ms, evict);
-    if (!to) {
-        return std::unexpected(to.error());
-    }
-    TailNumbers tail;
-    if (*to != (*view)->horizon) {
-        if (auto set = with_reserve([&] { return set_horizon(*to, tail, report); }); !set) {
-            return set;
-        }
-        view = this->view();
-        if (!view) {
-            return std::unexpected(view.error());
-        }
-    }
     SweepState state = sweep_state_;
+    std::map<std::uint64_t, Counted> counted;
     {
-        const std::lock_guard lock(view_mutex_);
-        if (tail.parts.empty()) {
-            tail = tail_numbers(**view);
+        auto now = tail_now();
+        if (!now) {
+            return std::unexpected(now.error());
         }
-        state.steps = (*view)->unsealed.front()->manifest.steps;
+        // A count that has failed is finished before the horizon advances again.
+        const bool resumed = state.counted != now->view->horizon;
+        if (!resumed) {
+            const auto to = next_horizon(*now->view, report.now_ms, evict);
+            if (!to) {
+                return std::unexpected(to.error());
+            }
+            if (*to != now->view->horizon) {
+                now->view.reset();
+                auto set = with_reserve([&] { return set_horizon(*to, *now, report); });
+                if (!set) {
+                    return set;
+                }
+            }
+        }
+        const Horizon to = now->view->horizon;
+        Count count{
+            *now->view, now->tail, state.counted, to, resumed ? to.sequence : now->tail.sequence,
+            false,      report};
+        count.unanswered.claims_max = options.unanswered_max;
+        if (auto done = this->count(count); !done) {
+            return done;
+        }
+        counted = std::move(count.counted);
+        state.counted = to;
+        const std::lock_guard lock(view_mutex_);
+        state.steps = view_->unsealed.front()->manifest.steps;
     }
-    state.counted = (*view)->horizon;
-    Count count{**view, tail, sweep_state_.counted, state.counted, tail.sequence, nullptr, report};
-    count.unanswered.claims_max = options.unanswered_max;
-    if (auto counted = this->count(count); !counted) {
-        return counted;
-    }
-    view->reset();  // the catalog may have to grow
-    if (auto kept = keep_count(count.counted, state, report); !kept) {
-        return kept;
-    }
-    sealer_may_go_on();
-    return {};
-}
-
-// Writes what has been counted to the catalog, together with a report: should the sweep come to no
-// end, that says what it removed.
-Result<void> LogStore::keep_count(const std::map<std::uint64_t, Counted>& counted, SweepState state,
-                                  SweepReport report) {
+    state.evicted += report.evicted;
+    // The report is kept with the counts, for whatever may come before the sweep's end.
+    SweepReport begun = report;
+    begun.interrupted = true;
+    begun.finished = false;
     const bool removes = report.removed.total() != 0;
-    if (removes) {
-        report.interrupted = true;
-        ++state.reports;
-        state.last_sweep_ms = report.now_ms;
-        state.evicted += report.evicted;
-    }
+    state.reports += removes;
     if (state != sweep_state_ || !counted.empty()) {
         auto written = with_reserve([&] {
             return write_catalog(
-                [&] { return catalog_->count(counted, state, removes ? &report : nullptr); });
+                [&] { return catalog_->count(counted, state, removes ? &begun : nullptr); });
         });
         if (!written) {
             return written;
@@ -213,9 +203,40 @@ Result<void> LogStore::keep_count(const std::map<std::uint64_t, Counted>& counte
 void LogStore::sealer_may_go_on() {
     {
         const std::lock_guard lock(view_mutex_);
+        if (counting_) {
+            background_error_.clear();
+        }
         counting_ = false;
     }
     sealer_wakes_.notify_one();
+}
+
+// Takes out of the catalog what is out of the log, and removes the files.
+Result<void> LogStore::drop_given_up() {
+    if (given_up_.empty()) {
+        return {};
+    }
+    SweepState state = sweep_state_;
+    {
+        const std::lock_guard lock(view_mutex_);
+        if (!view_) {
+            return std::unexpected(closed_error());
+        }
+        state.steps = view_->unsealed.front()->manifest.steps;
+    }
+    auto dropped = with_reserve(
+        [&] { return write_catalog([&] { return catalog_->drop(given_up_, state); }); });
+    if (!dropped) {
+        return dropped;
+    }
+    sweep_state_ = state;
+    Result<void> done;
+    for (const std::uint64_t id : std::exchange(given_up_, {})) {
+        if (auto removed = env_.remove(log_path_ / segment_file_name(id)); !removed && done) {
+            done = removed;
+        }
+    }
+    return done;
 }
 
 std::uint64_t LogStore::log_bytes(const View& view) const {
@@ -298,8 +319,10 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
         }
     }
     for (const auto& unsealed : view.unsealed) {
-        auto visited = visit_entries(
-            *unsealed, [&](const IndexEntry& entry) { return offer(*unsealed->segment, entry); });
+        const std::size_t size = readers_.shared([&] { return unsealed->delta.size(); });
+        auto visited = visit_entries(*unsealed, size, [&](const IndexEntry& entry) {
+            return offer(*unsealed->segment, entry);
+        });
         if (!visited) {
             return std::unexpected(visited.error());
         }
@@ -307,24 +330,27 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
     return oldest.empty() ? 0 : oldest.top() + 1;
 }
 
-// Makes `to` the horizon, durably, from the last applied sequence on, and takes the tail's numbers
-// at that moment.
-Result<void> LogStore::set_horizon(Horizon to, TailNumbers& tail, SweepReport& report) {
+// Makes `to` the horizon, durably, from the last applied sequence on. `now` becomes the view and
+// the tail's numbers at that moment.
+Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
+    Result<void> done;
     bool set = false;
-    while (!set) {
-        auto done = lead([&]() -> Result<void> {
+    while (done && !set) {
+        done = lead([&]() -> Result<void> {
             if (auto ready = ready_to_write(); !ready) {
                 return ready;
             }
             {
                 // Appends may wait for the sealer, which waits for the count.
                 const std::lock_guard lock(view_mutex_);
-                if (sealing_ || view_->unsealed.size() >= kUnsealedMax) {
+                horizon_waits_ = sealing_ || view_->unsealed.size() >= kUnsealedMax;
+                if (horizon_waits_) {
                     return {};
                 }
                 counting_ = true;
                 to.sequence = applied_sequence_;
             }
+            set = true;
             const auto start = std::chrono::steady_clock::now();
             Manifest manifest = manifest_;
             manifest.horizon = to;
@@ -338,63 +364,64 @@ Result<void> LogStore::set_horizon(Horizon to, TailNumbers& tail, SweepReport& r
             auto after = std::make_shared<View>(*view_);
             after->horizon = to;
             set_view(std::move(after));
-            tail = tail_numbers(*view_);
-            set = true;
+            now = {view_, tail_numbers(*view_)};
             return {};
         });
-        if (!done) {
-            return done;
-        }
         std::unique_lock lock(view_mutex_);
         room_.wait(lock, [&] {
-            return set || closed_ || !background_error_.empty() ||
+            return set || !done || closed_ || !background_error_.empty() ||
                    (!sealing_ && view_->unsealed.size() < kUnsealedMax);
         });
-        if (!set && !background_error_.empty()) {
-            return std::unexpected(
+        if (!set && done && !background_error_.empty()) {
+            done = std::unexpected(
                 Error{Code::failed, "segments cannot be sealed: " + background_error_});
         }
     }
-    return {};
-}
-
-// Finishes what the log says and the catalog does not know: after a crash or an error within a
-// sweep, or when the catalog has been rebuilt. Then `reclaimed` says which swept streams have begun
-// anew since. While nothing is sealed.
-Result<void> LogStore::finish_counting(const std::optional<SegmentTallies>& reclaimed) {
-    auto view = this->view();
-    if (!view) {
-        return std::unexpected(view.error());
-    }
-    SweepState state = sweep_state_;
-    SweepReport report;
-    TailNumbers tail;
     {
         const std::lock_guard lock(view_mutex_);
-        tail = tail_numbers(**view);
-        state.steps = (*view)->unsealed.front()->manifest.steps;
-        report.now_ms = (*view)->unsealed.front()->manifest.time_high_ms;
+        horizon_waits_ = false;
     }
-    if (reclaimed) {
-        tail.sequence = UINT64_MAX;
+    sealer_wakes_.notify_one();
+    return done;
+}
+
+// Finishes what the log says and the catalog does not know: after a crash within a sweep, or when
+// the catalog has been rebuilt. While the store is being opened, with no other thread.
+Result<void> LogStore::finish_counting() {
+    SweepState state = sweep_state_;
+    state.steps = manifest_.steps;
+    SweepReport report;
+    report.interrupted = true;
+    report.now_ms = manifest_.time_high_ms;
+    std::map<std::uint64_t, Counted> counted;
+    {
+        const ViewPtr view = view_;
+        TailNumbers tail = tail_numbers(*view);
+        if (catalog_rebuilt_) {
+            state = {};
+            state.steps = manifest_.steps;
+            tail.sequence = UINT64_MAX;
+        }
+        const std::uint64_t as_of = catalog_rebuilt_ ? UINT64_MAX : view->horizon.sequence;
+        Count count{*view, tail, state.counted, view->horizon, as_of, catalog_rebuilt_, report};
+        count.unanswered.claims_max = SweepOptions().unanswered_max;
+        if (auto done = this->count(count); !done) {
+            return done;
+        }
+        counted = std::move(count.counted);
+        state.counted = view->horizon;
     }
-    state.counted = (*view)->horizon;
-    Count count{**view,
-                tail,
-                sweep_state_.counted,
-                state.counted,
-                reclaimed ? UINT64_MAX : state.counted.sequence,
-                reclaimed ? &*reclaimed : nullptr,
-                report};
-    count.unanswered.claims_max = SweepOptions().unanswered_max;
-    if (auto counted = this->count(count); !counted) {
-        return counted;
+    const bool reports = !catalog_rebuilt_ && report.removed.total() != 0;
+    if (reports) {
+        state.evicted += report.evicted;
+        state.last_sweep_ms = report.now_ms;
+        ++state.reports;
     }
-    if (reclaimed) {
-        report.removed = {};  // that was reported when it was removed
-    }
-    view->reset();  // the catalog may have to grow
-    return keep_count(count.counted, state, std::move(report));
+    sweep_state_ = state;
+    return with_reserve([&] {
+        return write_catalog(
+            [&] { return catalog_->count(counted, state, reports ? &report : nullptr); });
+    });
 }
 
 // Does `work`, and once more without the reserve if the disk is full.

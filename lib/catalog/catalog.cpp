@@ -177,14 +177,6 @@ Result<void> change_counts(LmdbTxn& txn, std::uint64_t id,
     return put_counts(txn, row, **census);
 }
 
-Result<void> put_report(LmdbTxn& txn, std::uint64_t number, const SweepReport& report) {
-    auto done = txn.put(segment_key(kReportKey, number), encode_report(report));
-    if (done && number > kReportsMax) {
-        done = txn.remove(segment_key(kReportKey, number - kReportsMax));
-    }
-    return done;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
@@ -352,9 +344,6 @@ Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
                 dedup::add(census.removed, found.removed);
             });
         }
-    }
-    if (done && report != nullptr) {
-        done = put_report(*txn, state.reports, *report);
     }
     return done ? txn->commit() : done;
 }

@@ -295,19 +295,6 @@ void LogStore::Count::Unanswered::offer(const Located& at) {
     }
 }
 
-namespace {
-
-// Whether a sweep has dropped a segment after `id`.
-bool successors_dropped(const View& view, std::uint64_t id) {
-    const std::uint64_t newest = view.unsealed.front()->segment->id();
-    const auto& sealed = view.sealed->segments();
-    const auto later = static_cast<std::uint64_t>(std::ranges::count_if(
-        sealed, [&](const SealedSegment& other) { return other.row.id > id; }));
-    return later + view.unsealed.size() != newest - id;
-}
-
-}  // namespace
-
 // A segment in which all has expired is counted by its census alone, but for the claims in flight,
 // which are to be listed.
 Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) const {
@@ -320,9 +307,6 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
         add(census->superseded, at->second);
     }
     Tally live = census->live();
-    if (count.reclaimed != nullptr && successors_dropped(count.view, id)) {
-        return count_anew(count, sealed, std::move(live));
-    }
     const bool all = sealed.row.expires_max_ms < count.to.expired_before_ms;
     const bool some = sealed.row.expires_min_ms < count.to.expired_before_ms ||
                       count.to.evicted_before > count.from.evicted_before;

@@ -28,7 +28,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -239,7 +238,6 @@ class LogStore final : public StreamStore {
     Result<StateCounts> live_streams(const View& view, const TailNumbers& tail) const;
     Result<void> count(Count& count) const;
     Result<void> count_sealed(Count& count, const SealedSegment& sealed) const;
-    Result<void> count_anew(Count& count, const SealedSegment& sealed, Tally live) const;
     Result<void> count_unanswered(Count& count, const SealedSegment& sealed) const;
     Result<void> count_tail(Count& count) const;
     Result<void> lower_expiry(const View& view, const Horizon& horizon, const Segment& segment,

@@ -499,7 +499,6 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unseale
         view->horizon = newest->manifest.horizon;
     }
     const Manifest& manifest = newest->manifest;
-    const std::size_t unsealed_max = catalog_rebuilt_ ? 1 : kUnsealedMax;
     for (const auto& [id, bytes] : manifest.segments) {
         if (id <= sealed_last) {
             continue;

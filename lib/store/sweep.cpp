@@ -197,10 +197,6 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
     }
     sweep_state_ = state;
     streams_ -= report.removed.total();
-    return {};
-}
-
-void LogStore::sealer_may_go_on() {
     {
         const std::lock_guard lock(view_mutex_);
         if (counting_) {
@@ -209,6 +205,7 @@ void LogStore::sealer_may_go_on() {
         counting_ = false;
     }
     sealer_wakes_.notify_one();
+    return {};
 }
 
 // Takes out of the catalog what is out of the log, and removes the files.

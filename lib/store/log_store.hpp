@@ -158,7 +158,7 @@ class LogStore final : public StreamStore {
     Result<void> rebuild_catalog();
     Result<void> recover(const std::vector<std::uint64_t>& ids);
     Result<void> remove_given_up(const std::vector<std::uint64_t>& ids);
-    Result<void> replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest);
+    Result<void> replay_tail(SnapshotPtr snapshot, const std::shared_ptr<Unsealed>& newest);
     Result<void> inspect_newest(const Unsealed& newest);
 
     // reading.cpp
@@ -195,7 +195,7 @@ class LogStore final : public StreamStore {
     Result<void> write_manifest(Manifest manifest);
     Result<void> write_now(FrameKind kind, std::string_view body, std::uint64_t sequence);
     Result<void> finish_writing();
-    [[nodiscard]] Result<void> room_for_streams(std::uint64_t streams, std::uint64_t bytes) const;
+    [[nodiscard]] Result<void> room_for_streams(std::uint64_t streams, std::uint64_t added) const;
 
     // sweep.cpp
     struct Now {

@@ -92,7 +92,7 @@ Result<void> LogStore::try_open_for_reading() {
     if (auto synced = (*newest)->segment->file().sync(); !synced) {
         return synced;
     }
-    return replay_tail(std::move(*snapshot), std::move(*newest));
+    return replay_tail(std::move(*snapshot), *newest);
 }
 
 // Brings a read-only store up to what the writer has made durable.

@@ -422,7 +422,7 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
     if (!snapshot) {
         return std::unexpected(snapshot.error());
     }
-    if (auto replayed = replay_tail(std::move(*snapshot), std::move(*newest)); !replayed) {
+    if (auto replayed = replay_tail(std::move(*snapshot), *newest); !replayed) {
         return replayed;
     }
     auto writer =
@@ -477,7 +477,7 @@ Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
 
 // Makes the view: replays the segments that the catalog does not know, and seals them if they are
 // many. Into a catalog that is rebuilt, all but the newest are sealed, so that they can be counted.
-Result<void> LogStore::replay_tail(SnapshotPtr snapshot, std::shared_ptr<Unsealed> newest) {
+Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<Unsealed>& newest) {
     const std::size_t unsealed_max =
         catalog_rebuilt_ && newest->manifest.horizon != Horizon() ? 1 : kUnsealedMax;
     auto view = std::make_shared<View>();

@@ -205,6 +205,7 @@ class LogStore final : public StreamStore {
     Result<SweepReport> sweep_locked(const SweepOptions& options, std::uint64_t evict);
     Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
     Result<void> run_sweep(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
+    [[nodiscard]] bool has_counted_all() const;
     Result<void> advance(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
     Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, std::uint64_t evict) const;

@@ -103,8 +103,14 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
     if (auto dropped = drop_given_up(); !dropped) {
         return dropped;
     }
+    // A count that has failed is finished first, in a report of its own.
+    SweepReport earlier;
+    earlier.now_ms = report.now_ms;
+    auto advanced = has_counted_all() ? Result<void>() : advance(options, 0, earlier);
     const std::uint64_t reports_before = sweep_state_.reports;
-    auto advanced = advance(options, evict, report);
+    if (advanced) {
+        advanced = advance(options, evict, report);
+    }
     {
         // While something has not been counted, nothing can be sealed.
         const std::lock_guard lock(view_mutex_);
@@ -139,6 +145,11 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
     }
     keep_reserve();
     return kept;
+}
+
+bool LogStore::has_counted_all() const {
+    const std::lock_guard lock(view_mutex_);
+    return !view_ || sweep_state_.counted == view_->horizon;
 }
 
 // Removes what has expired, and counts it. While that is counted, no segment is sealed.

@@ -293,7 +293,9 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
         return std::unexpected(catalog_problem("it is not of the same age as the log"));
     }
     if (!rows->empty() && rows->back().id >= newest) {
-        return std::unexpected(Error{Code::io, missing_segment(rows->back().id + 1).message});
+        const auto missing = std::ranges::upper_bound(*rows, newest, {}, &SegmentRow::id);
+        return std::unexpected(Error{
+            Code::io, missing_segment(missing == rows->end() ? newest + 1 : missing->id).message});
     }
     std::vector<std::uint64_t> given_up;
     auto next = manifest.segments.begin();

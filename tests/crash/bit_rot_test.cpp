@@ -86,6 +86,9 @@ class RottingStore {
         const auto segment = *Segment::open(env_, root() / "store" / "log", id);
         FrameReader reader(*segment, kSegmentHeaderBytes, *segment->file().size());
         for (auto frame = reader.next(); *frame; frame = reader.next()) {
+            if (!has_records((*frame)->header.kind)) {
+                continue;  // only recovery reads it, in the newest segment
+            }
             FramePlace& place = places.emplace_back();
             place.begin = (*frame)->offset;
             place.end = reader.offset();

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "log/frame_reader.hpp"
-#include "store/log_store.hpp"
+#include "store/salvage.hpp"
 
 namespace dedup {
 namespace {
@@ -63,12 +63,6 @@ class PatchyFile final : public File {
     std::unique_ptr<File> inner_;
 };
 
-struct DamagedSegment {
-    std::shared_ptr<const Segment> segment;
-    std::uint64_t file_bytes = 0;
-    bool header_intact = false;
-};
-
 // Whether `id` is the store's: with it, the first frame of the segment is valid.
 bool proves(const Segment& segment, const StoreId& id) {
     SegmentHeader header = segment.header();
@@ -101,44 +95,6 @@ std::optional<StoreId> guess_store_id(const Segment& segment) {
 
 }  // namespace
 
-class Salvage {
-  public:
-    Salvage(Env& env, const Path& damaged, const Progress& progress)
-        : env_(env), log_(damaged / "log"), progress_(progress) {}
-
-    // Finds the segments and the store's id.
-    Result<void> prepare();
-    // Copies what is intact.
-    Result<void> copy_to(LogStore& target);
-
-    RepairReport report;
-
-  private:
-    Result<void> open_segment(std::uint64_t id);
-    Result<void> find_store_id();
-    void note_missing(std::uint64_t previous_id, std::uint64_t next_id);
-    Result<void> copy_segment(std::size_t number);
-    [[nodiscard]] std::uint64_t end_of(std::size_t number) const;
-    Result<void> lose(const Segment& segment, FrameReader& reader, std::uint64_t end, bool newest);
-    void add_loss(RepairLoss loss);
-    Result<void> take(const Segment& segment, const Frame& frame);
-    Result<void> append_pending();
-
-    Env& env_;
-    Path log_;
-    const Progress& progress_;
-    std::vector<DamagedSegment> segments_;
-    std::uint64_t bytes_total_ = 0;
-    std::uint64_t bytes_before_ = 0;  // of the segments that have been copied
-    LogStore* target_ = nullptr;
-    std::vector<Append> pending_;
-    std::size_t pending_bytes_ = 0;
-    Batch pending_mode_ = Batch::each;
-    std::uint64_t last_sequence_ = 0;
-    std::uint64_t next_sequence_ = 1;
-    std::size_t open_losses_ = 0;  // at the end of report.losses, whose later bound is not known
-};
-
 Result<void> Salvage::prepare() {
     const auto names = env_.list(log_);
     if (!names) {
@@ -164,7 +120,11 @@ Result<void> Salvage::prepare() {
         return std::unexpected(
             Error{Code::invalid_argument, fmt::format("{} has no segments", log_.string())});
     }
-    return find_store_id();
+    auto found = find_store_id();
+    if (found) {
+        found = find_manifest();
+    }
+    return found;
 }
 
 Result<void> Salvage::open_segment(std::uint64_t id) {
@@ -221,15 +181,20 @@ Result<void> Salvage::find_store_id() {
     return {};
 }
 
-// The next segment's header says how long one is; what lies beyond means nothing.
+// The manifest or the next segment's header says how long one is; what lies beyond means nothing.
 std::uint64_t Salvage::end_of(std::size_t number) const {
     const DamagedSegment& damaged = segments_[number];
+    const std::uint64_t id = damaged.segment->id();
+    const auto listed = std::ranges::find(manifest_.segments, id, &SegmentLength::id);
+    if (listed != manifest_.segments.end()) {
+        return std::min(listed->bytes, damaged.file_bytes);
+    }
     if (number + 1 == segments_.size()) {
         return damaged.file_bytes;
     }
     const DamagedSegment& next = segments_[number + 1];
     const SegmentHeader& header = next.segment->header();
-    return next.header_intact && header.previous_id == damaged.segment->id()
+    return next.header_intact && header.previous_id == id
                ? std::min(header.previous_bytes, damaged.file_bytes)
                : damaged.file_bytes;
 }
@@ -241,10 +206,12 @@ void Salvage::add_loss(RepairLoss loss) {
     ++open_losses_;
 }
 
+// Those between two segments that are there.
 void Salvage::note_missing(std::uint64_t previous_id, std::uint64_t next_id) {
     for (std::uint64_t id = previous_id + 1; id < next_id; ++id) {
-        add_loss({(log_ / segment_file_name(id)).string(), 0, 0, 0, 0,
-                  "the file is missing, unless a sweep has removed it"});
+        if (is_expected(id)) {
+            add_loss({(log_ / segment_file_name(id)).string(), 0, 0, 0, 0, "the file is missing"});
+        }
     }
 }
 
@@ -252,25 +219,23 @@ Result<void> Salvage::copy_to(LogStore& target) {
     target_ = &target;
     std::uint64_t previous_id = 0;
     for (std::size_t i = 0; i < segments_.size(); ++i) {
-        const SegmentHeader& header = segments_[i].segment->header();
-        // Segments before the first may have been swept; one between two cannot have been.
-        if (i > 0 && (!segments_[i].header_intact || header.previous_id != previous_id)) {
-            note_missing(previous_id, header.id);
-        }
+        const std::uint64_t id = segments_[i].segment->id();
+        note_missing(previous_id, id);
         if (auto copied = copy_segment(i); !copied) {
             return copied;
         }
-        previous_id = header.id;
+        previous_id = id;
         bytes_before_ += segments_[i].file_bytes;
     }
     if (auto appended = append_pending(); !appended) {
         return appended;
     }
     next_sequence_ += kSequencesSkipped;
-    return target.lead([&]() -> Result<void> {
+    auto marked = target.lead([&]() -> Result<void> {
         target.next_sequence_ = std::max(target.next_sequence_, next_sequence_);
         return target.write_mark(target.next_sequence_ - 1);
     });
+    return marked ? put_horizon_in_force() : marked;
 }
 
 Result<void> Salvage::copy_segment(std::size_t number) {
@@ -336,6 +301,16 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
         target_->saw_time(mark_time(frame).value_or(0));
         return {};
     }
+    if (frame.header.kind == FrameKind::manifest) {
+        next_sequence_ = std::max(next_sequence_, frame.header.sequence + 1);
+        const auto manifest = decode_manifest(frame);
+        target_->saw_time(manifest ? manifest->time_high_ms : 0);
+        return {};
+    }
+    if (frame.header.kind == FrameKind::moved) {
+        return take_moved(segment, frame);
+    }
+    bool anew = false;  // a stream that was swept begins anew here
     std::vector<Append> items;
     FrameRecords records(frame, segment.id());
     FrameRecord record;
@@ -348,6 +323,7 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
         if (!decoded || decoded->sequence != record.sequence) {
             break;
         }
+        anew = anew || record.link.swept;
         items.push_back({0, *std::move(decoded)});
     }
     if (!more || *more || frame.header.sequence <= last_sequence_) {
@@ -360,7 +336,7 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
     }
     const bool atomic = items.size() > 1;
     const bool follows = !pending_.empty() && last_sequence_ + 1 == frame.header.sequence;
-    if (atomic || !follows || pending_mode_ == Batch::atomic ||
+    if (atomic || anew || !follows || pending_mode_ == Batch::atomic ||
         pending_.size() >= kItemsPerAppend || pending_bytes_ >= kBytesPerAppend) {
         if (auto appended = append_pending(); !appended) {
             return appended;
@@ -371,7 +347,7 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
     pending_mode_ = atomic ? Batch::atomic : Batch::each;
     pending_bytes_ += frame.bytes();
     std::ranges::move(items, std::back_inserter(pending_));
-    return {};
+    return anew ? begin_anew() : Result<void>();
 }
 
 // Appends what is pending under the sequences that it had.
@@ -448,6 +424,14 @@ Result<RepairReport> repair(const std::filesystem::path& damaged,
         }
         if (auto copied = salvage.copy_to(**store); !copied) {
             return copied;
+        }
+        if (auto closed = (*store)->close(); !closed) {
+            return closed;
+        }
+        store->reset();  // gives up its lock
+        store = LogStore::open(env, partial, {});
+        if (!store) {
+            return std::unexpected(store.error());
         }
         const auto stats = (*store)->stats();
         salvage.report.streams = stats ? stats->streams() : 0;

@@ -1,0 +1,69 @@
+// What repair() does, in two parts: repair.cpp copies records, and salvage_sweeps.cpp what sweeps
+// have done.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "store/log_store.hpp"
+
+namespace dedup {
+
+struct DamagedSegment {
+    std::shared_ptr<const Segment> segment;
+    std::uint64_t file_bytes = 0;
+    bool header_intact = false;
+};
+
+class Salvage {
+  public:
+    Salvage(Env& env, const Path& damaged, const Progress& progress)
+        : env_(env), log_(damaged / "log"), progress_(progress) {}
+
+    // Finds the segments and the store's id.
+    Result<void> prepare();
+    // Copies what is intact.
+    Result<void> copy_to(LogStore& target);
+
+    RepairReport report;
+
+  private:
+    Result<void> open_segment(std::uint64_t id);
+    Result<void> find_store_id();
+    void note_missing(std::uint64_t previous_id, std::uint64_t next_id);
+    Result<void> find_manifest();
+    Result<bool> find_manifest_in(std::size_t number);
+    void leave_out_given_up();
+    [[nodiscard]] bool is_expected(std::uint64_t id) const;
+    Result<void> take_moved(const Segment& segment, const Frame& frame);
+    Result<void> write_moved(std::string_view encoded, const RecordView& record);
+    Result<void> begin_anew();
+    void show_horizon(const Horizon& horizon);
+    Result<void> put_horizon_in_force();
+    Result<void> copy_segment(std::size_t number);
+    [[nodiscard]] std::uint64_t end_of(std::size_t number) const;
+    Result<void> lose(const Segment& segment, FrameReader& reader, std::uint64_t end, bool newest);
+    void add_loss(RepairLoss loss);
+    Result<void> take(const Segment& segment, const Frame& frame);
+    Result<void> append_pending();
+
+    Env& env_;
+    Path log_;
+    const Progress& progress_;
+    std::vector<DamagedSegment> segments_;
+    std::uint64_t bytes_total_ = 0;
+    std::uint64_t bytes_before_ = 0;  // of the segments that have been copied
+    std::uint64_t manifest_in_ = 0;  // the segment with the newest valid manifest; 0: there is none
+    Manifest manifest_;
+    LogStore* target_ = nullptr;
+    std::vector<Append> pending_;
+    std::size_t pending_bytes_ = 0;
+    Batch pending_mode_ = Batch::each;
+    std::uint64_t last_sequence_ = 0;
+    std::uint64_t next_sequence_ = 1;
+    std::size_t open_losses_ = 0;  // at the end of report.losses, whose later bound is not known
+};
+
+}  // namespace dedup

@@ -311,6 +311,12 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
                 catalog_problem(fmt::format("it does not know the log before segment {}", row.id)));
         }
     }
+    // A segment is sealed, and all before it, when a sweep drops it.
+    const std::uint64_t next_id = next == manifest.segments.end() ? newest : next->id;
+    const bool dropped = state->steps != manifest.steps && state->counted == manifest.horizon;
+    if (dropped && (rows->empty() || rows->back().id + 1 != next_id)) {
+        return std::unexpected(catalog_problem("it does not know what a sweep has dropped"));
+    }
     if (manifest.horizon != Horizon() &&
         manifest.segments.end() - next >= static_cast<std::ptrdiff_t>(kUnsealedMax)) {
         return std::unexpected(catalog_problem("it knows too few segments"));
@@ -481,7 +487,7 @@ Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
 // many. Into a catalog that is rebuilt, all but the newest are sealed, so that they can be counted.
 Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<Unsealed>& newest) {
     const std::size_t unsealed_max =
-        catalog_rebuilt_ && newest->manifest.horizon != Horizon() ? 1 : kUnsealedMax;
+        catalog_rebuilt_ && newest->manifest.steps != 0 ? 1 : kUnsealedMax;
     auto view = std::make_shared<View>();
     const auto take_over = [&](const Unsealed& unsealed) {
         next_sequence_ = std::max(next_sequence_, unsealed.row.next_sequence);

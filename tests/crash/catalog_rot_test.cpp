@@ -13,11 +13,13 @@
 
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "support/log_helpers.hpp"
+#include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
@@ -251,6 +253,129 @@ TEST_CASE("an older copy of the catalog gives right answers, and so does another
         CHECK(victim.open_with(catalog, false) == right);
         CHECK(victim.open_with(catalog, true) == refused);
     }
+}
+
+// A store in which streams expire and sweeps drop and compact segments, and its catalog at times.
+struct SweptVictim {
+    SweptVictim() {
+        options.clock = clock.clock();
+        const auto store = must_open(pristine, options);
+        for (int i = 0; i < 900; ++i) {
+            put(*store, i);
+            clock.advance(20);
+            if (i % 15 == 0) {
+                wait_until_sealed(*store);
+                keep();
+            }
+            if (i % 150 == 149) {
+                const auto report = store->sweep();
+                REQUIRE(report);
+                given_up += report->segments_dropped + report->segments_compacted;
+                keep();
+            }
+        }
+        wait_until_sealed(*store);
+        REQUIRE(given_up > 3);
+        truth = heads(*store);
+        REQUIRE(store->close());
+    }
+
+    // Every eighth key lasts; the others come again after they have been swept.
+    void put(StreamStore& store, int i) const {
+        const bool lasts = i % 8 == 0;
+        Append item{0, completed_record(key(lasts ? i % 200 : i % 400), std::string(700, 'r'))};
+        item.record.timestamp_ms = clock.now_ms();
+        item.record.expires_at_ms = lasts ? 0 : clock.now_ms() + 500;
+        const auto head = store.head({"test", item.record.key});
+        item.expected_sequence = *head ? (*head)->sequence : 0;
+        REQUIRE(store.append({&item, 1})[0]);
+    }
+
+    void keep() {
+        const std::string now = read_file(pristine / "catalog" / "data.mdb");
+        if (older.empty() || now != older.back()) {
+            older.push_back(now);
+        }
+    }
+
+    static std::map<std::string, std::uint64_t> heads(StreamStore& store) {
+        std::map<std::string, std::uint64_t> all;
+        ScanOptions scan;
+        do {
+            const auto page = store.scan(scan);
+            REQUIRE(page);
+            for (const Version& head : page->heads) {
+                all[head.record.key] = head.record.sequence;
+            }
+            scan.cursor = page->cursor;
+        } while (!scan.cursor.empty());
+        return all;
+    }
+
+    ManualClock clock{1'700'000'000'000};
+    const TempDir dir{fast_directory()};
+    const Path pristine = dir.path() / "store";
+    const Path copy = dir.path() / "copy";
+    OpenOptions options = small_segments();
+    std::uint64_t given_up = 0;
+    std::vector<std::string> older;
+    std::map<std::string, std::uint64_t> truth;
+};
+
+TEST_CASE("an older copy of the catalog from before sweeps: right answers and exact counts") {
+    SweptVictim victim;
+    REQUIRE(victim.older.size() > 10);
+    int rebuilt = 0;
+    for (std::size_t i = 0; i < victim.older.size(); ++i) {
+        INFO("copy ", i, " of ", victim.older.size());
+        fs::remove_all(victim.copy);
+        fs::copy(victim.pristine, victim.copy, fs::copy_options::recursive);
+        write_file(victim.copy / "catalog" / "data.mdb", victim.older[i]);
+        const auto store = must_open(victim.copy, victim.options);
+        CHECK(SweptVictim::heads(*store) == victim.truth);
+        CHECK(store->stats()->streams() == victim.truth.size());
+        rebuilt += store->stats()->catalog_rebuilt;
+        wait_until_sealed(*store);
+        CHECK(store->stats()->streams() == victim.truth.size());
+        SweepOptions later;
+        later.now_ms = victim.clock.now_ms() + 60'000;
+        const auto report = store->sweep(later);
+        REQUIRE(report);
+        CHECK(report->removed.total() + report->retained.total() == victim.truth.size());
+        CHECK(SweptVictim::heads(*store).size() == report->retained.total());
+    }
+    CHECK(rebuilt > 5);
+}
+
+TEST_CASE("a catalog from before a segment was sealed that a sweep has dropped since") {
+    SweptVictim victim;
+    fs::remove_all(victim.pristine);
+    const auto store = must_open(victim.pristine, victim.options);
+    const auto put = [&](const std::string& kind, int count) {
+        for (int i = 0; i < count; ++i) {
+            Append item{0, completed_record(kind + std::to_string(i), std::string(700, 'r'))};
+            const auto head = store->head({"test", item.record.key});
+            item.expected_sequence = *head ? (*head)->sequence : 0;
+            REQUIRE(store->append({&item, 1})[0]);
+        }
+        wait_until_sealed(*store);
+    };
+    put("again", 30);  // in segment 1, with others that stay its streams' heads
+    for (int i = 0; store->stats()->segments_sealed == 0; ++i) {
+        put("lasting" + std::to_string(i) + "-", 1);
+    }
+    const std::string older = read_file(victim.pristine / "catalog" / "data.mdb");
+    for (int i = 0; i < 4; ++i) {
+        put("again", 30);
+    }
+    REQUIRE(store->sweep()->segments_compacted == 1);
+    REQUIRE_FALSE(fs::exists(segment_path(victim.pristine, 2)));
+    victim.truth = SweptVictim::heads(*store);
+    REQUIRE(store->close());
+    write_file(victim.pristine / "catalog" / "data.mdb", older);
+    const auto again = must_open(victim.pristine, victim.options);
+    CHECK(SweptVictim::heads(*again) == victim.truth);
+    CHECK(again->stats()->streams() == victim.truth.size());
 }
 
 TEST_CASE("a catalog that is newer than the log is refused or made anew") {

@@ -213,6 +213,7 @@ class Explorer {
             wrong(fmt::format("{}: {}", where, verdict.wrong));
             return false;
         }
+        check_files(life, where);
         explored_.in_part += verdict.present > moment.mark.durable ? 1U : 0U;
         const bool rebuilt = life.log_store().stats()->catalog_rebuilt;
         explored_.rebuilt += rebuilt ? 1U : 0U;
@@ -239,6 +240,15 @@ class Explorer {
             *later = std::move(life.moments);
         }
         return rebuilt;
+    }
+
+    // No file of a segment that a sweep has given up is left.
+    void check_files(Life& life, const std::string& where) {
+        const auto names = life.env().list(life.env().root() / "store" / "log");
+        const auto stats = life.log_store().stats();
+        if (names && stats && names->size() != stats->segments_sealed + stats->segments_unsealed) {
+            wrong(fmt::format("{}: there are {} files in the log", where, names->size()));
+        }
     }
 
     [[nodiscard]] static bool has_interrupted(Life& life) {

@@ -90,6 +90,43 @@ TEST_CASE("reopening after a failed flush writes the doubtful bytes again before
     CHECK_FALSE(LogStore::open(env, path, {}));
 }
 
+TEST_CASE("a disk that is full can be swept: the store gives up its reserve for that") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    HookedEnv env;
+    std::int64_t now_ms = 1'700'000'000'000;
+    OpenOptions options = small_segments();
+    options.clock = [&] { return now_ms; };
+    const auto store = must_open(path, options, env);
+    env.hook = [&](std::string_view action, const Path&) {
+        const bool needs_room = action == "reserve" || action == "create";
+        return needs_room && std::filesystem::exists(path / kReserveName) ? ENOSPC : 0;
+    };
+    std::filesystem::rename(path / kReserveName, path / "kept");
+    int appended = 0;
+    for (Result<std::uint64_t> result = 0; result; ++appended) {
+        if (appended == 200) {
+            std::filesystem::rename(path / "kept", path / kReserveName);
+        }
+        Append item{0, completed_record("key-" + std::to_string(appended), std::string(900, 'r'))};
+        item.record.timestamp_ms = now_ms;
+        item.record.expires_at_ms = now_ms + 5'000;
+        result = store->append({&item, 1})[0];
+        REQUIRE((result || result.error().code == Code::out_of_space));
+        REQUIRE(appended < 10'000);
+    }
+    wait_until_sealed(*store);
+    now_ms += 10'000;
+    const auto report = store->sweep();
+    REQUIRE_MESSAGE(report, (report ? "" : report.error().message));
+    CHECK(report->removed.completed == static_cast<std::uint64_t>(appended) - 1);
+    CHECK(report->segments_dropped > 0);
+    env.hook = [](std::string_view, const Path&) { return 0; };
+    must_append(*store, "key-1");
+    REQUIRE(store->close());
+    CHECK(verify(path)->problems.empty());
+}
+
 TEST_CASE("a full disk refuses appends, loses nothing, and the store goes on when there is room") {
     const TempDir dir;
     const auto path = dir.path() / "store";

@@ -105,6 +105,138 @@ TEST_CASE("whatever was acknowledged before a kill -9 is there afterwards") {
     CHECK(verify(path)->problems.empty());
 }
 
+// Time passes by a second an iteration.
+constexpr std::int64_t kStepMs = 1'000;
+constexpr int kBriefSteps = 6;  // a brief key is gone by then: its ttl and the grace
+
+std::int64_t time_of(int i) {
+    return 1'700'000'000'000 + i * kStepMs;
+}
+
+OpenOptions sweeping_options(const std::shared_ptr<int>& now) {
+    OpenOptions options = small_segments();
+    options.lock_timeout = std::chrono::seconds(5);
+    options.clock = [now] { return time_of(*now); };
+    return options;
+}
+
+std::string name_of(const char* kind, int i, int j) {
+    return kind + std::to_string(i) + "." + std::to_string(j);
+}
+
+// Remembers some keys for good and more for a short time, and sweeps now and then. Tells `i` once
+// the keys of iteration i are acknowledged, and -i once a sweep at that time has been reported.
+int sweep_and_tell(const std::filesystem::path& path, int from, int pipe_fd) {
+    const auto now = std::make_shared<int>(from);
+    auto store = open(path, sweeping_options(now));
+    if (!store) {
+        return 1;
+    }
+    Cache cache(**store, {.ns = "test", .ttl = std::chrono::hours{100'000}});
+    const std::string text(900, 'r');
+    for (int i = from;; *now = ++i) {
+        std::vector<std::string> keys;
+        std::vector<RememberRequest> requests;
+        for (int j = 0; j < 10; ++j) {
+            keys.push_back(name_of(j < 3 ? "kept-" : "brief-", i, j));
+        }
+        for (std::size_t j = 0; j < keys.size(); ++j) {
+            requests.push_back({keys[j], text, {}});
+            if (j >= 3) {
+                requests[j].options.ttl = std::chrono::milliseconds((kBriefSteps - 2) * kStepMs);
+            }
+        }
+        for (const auto& result : cache.remember_many(requests)) {
+            if (!result || !std::holds_alternative<New>(*result)) {
+                return 2;
+            }
+        }
+        if (write(pipe_fd, &i, sizeof i) != sizeof i) {
+            return 3;
+        }
+        if (i % 8 == 0) {
+            const int swept = -i;
+            if (!(*store)->sweep() || write(pipe_fd, &swept, sizeof swept) != sizeof swept) {
+                return 4;
+            }
+        }
+    }
+}
+
+// How many of the keys are not as they should be after the last reported sweep.
+int count_wrong(StreamStore& store, const std::set<int>& acknowledged, int swept) {
+    int wrong = 0;
+    for (const int i : acknowledged) {
+        for (int j = 0; j < 10; ++j) {
+            const auto head = store.head({"test", name_of(j < 3 ? "kept-" : "brief-", i, j)});
+            const bool unexpired = i + 2 >= *acknowledged.rbegin();
+            if (j < 3 || unexpired) {
+                wrong += !head || !*head;
+            } else if (i + kBriefSteps < swept) {
+                wrong += !head || *head;
+            }
+        }
+    }
+    return wrong;
+}
+
+std::uint64_t count_heads(StreamStore& store) {
+    std::uint64_t count = 0;
+    ScanOptions options;
+    do {
+        const auto page = store.scan(options);
+        REQUIRE(page);
+        count += page->heads.size();
+        options.cursor = page->cursor;
+    } while (!options.cursor.empty());
+    return count;
+}
+
+TEST_CASE("kill -9 while it sweeps: what was acknowledged is there, what was swept is not") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    std::set<int> acknowledged;
+    int swept = 0;
+    std::minstd_rand random(43);
+    const char* rounds_given = std::getenv("DEDUP_KILL_ROUNDS");
+    const int rounds = rounds_given != nullptr ? std::atoi(rounds_given) : 25;
+    std::uint64_t segments_given_up = 0;
+    for (int round = 1; round <= rounds; ++round) {
+        int fds[2];
+        REQUIRE(pipe(fds) == 0);
+        const pid_t writer = in_child([&] {
+            close(fds[0]);
+            return sweep_and_tell(path, round * 100'000, fds[1]);
+        });
+        close(fds[1]);
+        usleep(static_cast<useconds_t>(5'000 + random() % 80'000));
+        REQUIRE(kill(writer, SIGKILL) == 0);
+        REQUIRE(exit_code(writer) == 128 + SIGKILL);
+        for (int i = 0; read(fds[0], &i, sizeof i) == sizeof i;) {
+            if (i > 0) {
+                acknowledged.insert(i);
+            }
+            swept = std::max(swept, -i);
+        }
+        close(fds[0]);
+        if (acknowledged.empty()) {
+            continue;
+        }
+        const auto now = std::make_shared<int>(*acknowledged.rbegin());
+        const auto store = must_open(path, sweeping_options(now));
+        CHECK(count_wrong(*store, acknowledged, swept) == 0);
+        CHECK(store->stats()->streams() == count_heads(*store));
+        const auto history = store->sweep_history();
+        REQUIRE(history);
+        for (const SweepReport& report : *history) {
+            segments_given_up += report.segments_dropped + report.segments_compacted;
+        }
+    }
+    CHECK(swept != 0);
+    CHECK(segments_given_up > 0);
+    CHECK(verify(path)->problems.empty());
+}
+
 TEST_CASE("a second writer is told which process holds the store, and gets it when that ends") {
     const TempDir dir;
     const auto path = dir.path() / "store";

@@ -239,8 +239,8 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, bool writable,
     return std::unique_ptr<Catalog>(new Catalog(std::move(*lmdb), value.meta));
 }
 
-Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
-                                      const SnapshotPtr& previous) const {
+Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotPtr& previous,
+                                      const std::shared_ptr<const Segment>& added) const {
     auto txn = LmdbTxn::begin(env_, false);
     if (!txn) {
         return std::unexpected(txn.error());
@@ -274,6 +274,9 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log,
             return std::unexpected(census.error());
         }
         std::shared_ptr<const Segment> segment = known ? known->segment : nullptr;
+        if (!segment && added && added->id() == row.id) {
+            segment = added;
+        }
         if (!segment) {
             auto opened = Segment::open(env, log, row.id, row.bytes);
             if (!opened) {

@@ -117,11 +117,12 @@ class Catalog {
     [[nodiscard]] const CatalogMeta& meta() const { return meta_; }
 
     // The catalog as it is now. Segment files and checked blocks are taken over from `previous`
-    // where it has them, and opened in directory `log` of `env` otherwise.
+    // where it has them, and opened in directory `log` of `env` otherwise; `added` is one of them.
     // Errors: corruption, io, unavailable (another process has resized the map: let go of all
     // snapshots and call adopt_size).
-    [[nodiscard]] Result<SnapshotPtr> snapshot(Env& env, const Path& log,
-                                               const SnapshotPtr& previous) const;
+    [[nodiscard]] Result<SnapshotPtr> snapshot(
+        Env& env, const Path& log, const SnapshotPtr& previous,
+        const std::shared_ptr<const Segment>& added = nullptr) const;
 
     // Whether `snapshot` is out of date.
     [[nodiscard]] bool changed_since(const CatalogSnapshot& snapshot) const {

@@ -174,7 +174,8 @@ class LogStore final : public StreamStore {
     [[nodiscard]] std::uint64_t choose_segment_bytes(std::uint64_t log_bytes) const;
     Result<void> start_segment();
     Result<Census> census_to_seal(const Unsealed& oldest);
-    Result<void> write_catalog(const std::function<Result<void>()>& write);
+    Result<void> write_catalog(const std::function<Result<void>()>& write,
+                               const std::shared_ptr<const Segment>& added = nullptr);
     Result<void> wait_for_room();
     void seal_in_background();
     Result<void> seal(const Unsealed& oldest);

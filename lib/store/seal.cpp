@@ -157,7 +157,10 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
 }
 
 // Writes to the catalog, whose map grows when it is full, and shows readers what has changed.
-Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write) {
+// Nothing may fail between the two: what is in memory would count streams of a segment that the
+// catalog has, too. So a segment that is added has been opened before.
+Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
+                                     const std::shared_ptr<const Segment>& added) {
     const std::lock_guard one_at_a_time(catalog_mutex_);
     auto written = write();
     while (!written && written.error().code == Code::unavailable) {
@@ -174,9 +177,9 @@ Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write)
     if (!before) {
         return std::unexpected(before.error());
     }
-    auto sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed);
+    auto sealed = catalog_->snapshot(env_, log_path_, (*before)->sealed, added);
     if (!sealed) {
-        return std::unexpected(sealed.error());
+        return std::unexpected(fail(sealed.error()));
     }
     const std::lock_guard lock(view_mutex_);
     set_view(without_sealed(std::move(*sealed)));
@@ -190,8 +193,12 @@ Result<void> LogStore::seal(const Unsealed& oldest) {
     if (!census) {
         return std::unexpected(census.error());
     }
+    const auto segment = Segment::open(env_, log_path_, oldest.row.id, oldest.row.bytes);
+    if (!segment) {
+        return std::unexpected(segment.error());
+    }
     return write_catalog(
-        [&] { return catalog_->add(oldest.row, entries, *census, oldest.superseded); });
+        [&] { return catalog_->add(oldest.row, entries, *census, oldest.superseded); }, *segment);
 }
 
 // The view with a newer snapshot, and without the segments that this one has.

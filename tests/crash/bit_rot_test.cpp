@@ -5,11 +5,11 @@
 // answer, and opening for writing must not destroy what a repair could still use.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "log/frame_reader.hpp"
+#include "support/environment.hpp"
 #include "support/fault_disk.hpp"
 #include "support/fault_env.hpp"
 #include "support/log_helpers.hpp"
@@ -125,8 +125,7 @@ int wrong_answers(StreamStore& store) {
 
 // DEDUP_ROT_STEP=1 leaves no byte out, where every byte would take minutes.
 std::size_t step() {
-    const char* text = std::getenv("DEDUP_ROT_STEP");
-    return text == nullptr ? 97 : std::strtoull(text, nullptr, 10);
+    return number_from_environment("DEDUP_ROT_STEP", 97);
 }
 
 TEST_CASE("every byte of every sealed segment: whoever reads the record is told where") {

@@ -13,6 +13,7 @@
 
 #include "crash/explore.hpp"
 #include "crash/workload.hpp"
+#include "support/environment.hpp"
 
 namespace dedup::test {
 namespace {
@@ -204,15 +205,17 @@ TEST_CASE("every call fails in turn: clear errors, nothing acknowledged lost, do
     std::uint64_t background_calls = 0;
     std::uint64_t trials = 0;
     std::uint64_t before_close = 0;
-    std::uint64_t seed = 0;
+    std::uint64_t seed = number_from_environment("DEDUP_CRASH_SEED", 1) - 1;
+    const std::uint64_t last_seed = seed + 1000;
     while (calls == 0) {
         const TempDir dir(fast_directory());
         calls = Trial(kWays[0], dir.path(), ++seed).count_calls(background_calls);
-        REQUIRE(seed < 1000);
+        REQUIRE(seed < last_seed);
     }
+    const std::uint64_t step = number_from_environment("DEDUP_FAULT_STEP", 1);
     for (const Way& way : kWays) {
-        for (std::uint64_t call = 1; call <= calls + background_calls; ++call) {
-            INFO(way.name, ", call ", call);
+        for (std::uint64_t call = 1; call <= calls + background_calls; call += step) {
+            INFO("seed ", seed, ", ", way.name, ", call ", call);
             const TempDir dir(fast_directory());
             Trial trial(way, dir.path(), seed);
             const Failure failure{call <= calls ? call : call - calls, way.os_error, way.fault,

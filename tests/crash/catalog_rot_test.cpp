@@ -11,13 +11,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "support/environment.hpp"
 #include "support/log_helpers.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
@@ -201,9 +201,9 @@ std::vector<std::size_t> bits_to_flip(const std::string& catalog, std::size_t st
 
 TEST_CASE("a flipped bit in the catalog: the right answer or a clear error, never a crash") {
     const Victim victim;
-    const char* text = std::getenv("DEDUP_ROT_STEP");
-    const std::size_t step = text == nullptr ? 13 : std::strtoull(text, nullptr, 10);
+    const std::size_t step = number_from_environment("DEDUP_ROT_STEP", 13);
     const auto bits = bits_to_flip(victim.catalog, step);
+    REQUIRE(bits.size() > 6000 / step);
     const SharedOutcomes outcomes(bits.size() * 2);
     in_children(outcomes.get(), [&](std::size_t i) {
         std::string damaged = victim.catalog;
@@ -219,7 +219,6 @@ TEST_CASE("a flipped bit in the catalog: the right answer or a clear error, neve
              bits[i / 2] / 8 / kPageBytes, " + ", bits[i / 2] / 8 % kPageBytes, ": ", outcome);
         CHECK((outcome == right || outcome == refused));
     }
-    CHECK(bits.size() > 500);
     CHECK(told > bits.size() / 4);
     MESSAGE(bits.size() << " bits, " << told << " openings refused");
 }

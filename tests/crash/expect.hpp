@@ -22,6 +22,9 @@ inline void expect_all_right(const Plan& plan) {
     CHECK(explored.wrong == "");
     if (std::getenv("DEDUP_CRASH_ONLY") == nullptr) {
         CHECK(explored.states >= plan.states_min);
+    }
+    // Fewer may be those of a single life, in which not everything happens.
+    if (explored.states >= 2000) {
         CHECK(explored.in_part > explored.states / 50);
         CHECK(explored.rebuilt > 0);
         CHECK(explored.sealed > 0);

@@ -9,6 +9,7 @@
 
 #include "crash/workload.hpp"
 #include "dedup/cache.hpp"
+#include "support/environment.hpp"
 
 namespace dedup::test {
 namespace {
@@ -289,11 +290,6 @@ class Explorer {
     OpenOptions options_;
     std::set<std::size_t> seen_;
 };
-
-std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
-    const char* text = std::getenv(name);
-    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 }  // namespace
 

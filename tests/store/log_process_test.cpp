@@ -12,6 +12,7 @@
 #include <string>
 
 #include "dedup/cache.hpp"
+#include "support/environment.hpp"
 #include "support/log_helpers.hpp"
 #include "support/temp_dir.hpp"
 
@@ -69,8 +70,7 @@ TEST_CASE("whatever was acknowledged before a kill -9 is there afterwards") {
     const auto path = dir.path() / "store";
     std::set<int> acknowledged;
     std::minstd_rand random(42);
-    const char* rounds_given = std::getenv("DEDUP_KILL_ROUNDS");
-    const int rounds = rounds_given != nullptr ? std::atoi(rounds_given) : 25;
+    const auto rounds = static_cast<int>(number_from_environment("DEDUP_KILL_ROUNDS", 25));
     for (int round = 0; round < rounds; ++round) {
         int fds[2];
         REQUIRE(pipe(fds) == 0);
@@ -198,8 +198,7 @@ TEST_CASE("kill -9 while it sweeps: what was acknowledged is there, what was swe
     std::set<int> acknowledged;
     int swept = 0;
     std::minstd_rand random(43);
-    const char* rounds_given = std::getenv("DEDUP_KILL_ROUNDS");
-    const int rounds = rounds_given != nullptr ? std::atoi(rounds_given) : 25;
+    const auto rounds = static_cast<int>(number_from_environment("DEDUP_KILL_ROUNDS", 25));
     std::uint64_t segments_given_up = 0;
     for (int round = 1; round <= rounds; ++round) {
         int fds[2];

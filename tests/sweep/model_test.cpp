@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <random>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "dedup/cache.hpp"
+#include "support/environment.hpp"
 #include "support/stores.hpp"
 #include "support/sweep_text.hpp"
 #include "sweep/model.hpp"
@@ -431,17 +431,14 @@ class History {
     std::uint64_t filled_ = 0;
 };
 
-unsigned from_environment(const char* name, unsigned otherwise) {
-    const char* const text = std::getenv(name);
-    return text == nullptr ? otherwise : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
-}
-
 TEST_CASE("sweep model: random histories give what a plain map gives") {
     // Guards against a report, or a stream, that is wrong only after a certain history.
     on_each_factory([](const StoreFactory& factory) {
-        const unsigned only = from_environment("DEDUP_SWEEP_SEED", 0);
-        const unsigned seeds = from_environment("DEDUP_SWEEP_SEEDS", factory.durable ? 100 : 400);
-        for (unsigned seed = only != 0 ? only : 1; seed <= (only != 0 ? only : seeds); ++seed) {
+        const std::uint64_t only = number_from_environment("DEDUP_SWEEP_SEED", 0);
+        const std::uint64_t seeds =
+            number_from_environment("DEDUP_SWEEP_SEEDS", factory.durable ? 100 : 400);
+        for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : seeds);
+             ++seed) {
             CAPTURE(seed);
             History history(factory, seed);
             for (int step = 0; step < kSteps; ++step) {

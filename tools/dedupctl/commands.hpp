@@ -16,6 +16,8 @@ void add_inspect(CLI::App& app, Context& context);
 void add_ls(CLI::App& app, Context& context);
 void add_sweep(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);
+void add_export(CLI::App& app, Context& context);
+void add_import(CLI::App& app, Context& context);
 void add_watch(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 void add_repair(CLI::App& app, Context& context);

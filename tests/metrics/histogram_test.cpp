@@ -3,8 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
+#include <thread>
+#include <vector>
 
 #include "dedup/metrics.hpp"
+#include "metrics/counter.hpp"
 
 using namespace dedup;
 
@@ -35,6 +38,26 @@ TEST_CASE("a quantile is the upper bound of the bucket with that rank") {
     CHECK(histogram.quantile(0.511) == 511);  // the last one of its bucket
     CHECK(histogram.quantile(0.512) == 1023);
     CHECK(histogram.quantile(1) == 1023);
+}
+
+TEST_CASE("threads that count the same thing lose nothing") {
+    constexpr std::uint64_t kThreads = 4;
+    constexpr std::uint64_t kValues = 200'000;
+    CountedHistogram counted;
+    {
+        std::vector<std::jthread> threads;
+        for (std::uint64_t thread = 0; thread < kThreads; ++thread) {
+            threads.emplace_back([&] {
+                for (std::uint64_t value = 0; value < kValues; ++value) {
+                    counted.add(value % 2);
+                }
+            });
+        }
+    }
+    const Histogram histogram = counted.snapshot();
+    CHECK(histogram.buckets[0] == kThreads * kValues / 2);
+    CHECK(histogram.buckets[1] == kThreads * kValues / 2);
+    CHECK(histogram.sum == kThreads * kValues / 2);
 }
 
 TEST_CASE("numbers add up field by field") {

@@ -90,8 +90,7 @@ struct TailNumbers {
         std::shared_ptr<Unsealed> unsealed;
         Tally streams;
         std::size_t entries = 0;
-        std::uint64_t records = 0;
-        std::uint64_t bytes = 0;
+        SegmentRow row;
     };
     std::uint64_t sequence = 0;
     std::vector<Part> parts;    // newest first
@@ -207,7 +206,8 @@ class LogStore final : public StreamStore {
     Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
     Result<void> run_sweep(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
     [[nodiscard]] bool has_counted_all() const;
-    Result<void> advance(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
+    Result<StateCounts> advance(const SweepOptions& options, std::uint64_t evict,
+                                SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
     Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, std::uint64_t evict) const;
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,

@@ -106,7 +106,10 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
     // A count that has failed is finished first, in a report of its own.
     SweepReport earlier;
     earlier.now_ms = report.now_ms;
-    auto advanced = has_counted_all() ? Result<void>() : advance(options, 0, earlier);
+    Result<StateCounts> advanced;
+    if (!has_counted_all()) {
+        advanced = advance(options, 0, earlier);
+    }
     const std::uint64_t reports_before = sweep_state_.reports;
     if (advanced) {
         advanced = advance(options, evict, report);
@@ -120,14 +123,14 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
         room_.notify_all();
     }
     if (!advanced) {
-        return advanced;
+        return std::unexpected(advanced.error());
     }
     const auto bytes_now = [&]() -> std::uint64_t {
         const auto view = this->view();
         return view ? log_bytes(**view) : 0;
     };
     report.bytes_before = bytes_now();
-    if (auto reclaimed = Reclaim(*this, options, report).run(); !reclaimed) {
+    if (auto reclaimed = Reclaim(*this, options, report).run(*advanced); !reclaimed) {
         return reclaimed;
     }
     report.bytes_after = bytes_now();
@@ -152,10 +155,12 @@ bool LogStore::has_counted_all() const {
     return !view_ || sweep_state_.counted == view_->horizon;
 }
 
-// Removes what has expired, and counts it. While that is counted, no segment is sealed.
-Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
-                               SweepReport& report) {
+// Removes what has expired, and counts it. While that is counted, no segment is sealed. Gives the
+// live streams of the newest segment.
+Result<StateCounts> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
+                                      SweepReport& report) {
     SweepState state = sweep_state_;
+    StateCounts newest_live;
     std::map<std::uint64_t, Counted> counted;
     {
         auto now = tail_now();
@@ -173,7 +178,7 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
                 now->view.reset();
                 auto set = with_reserve([&] { return set_horizon(*to, *now, report); });
                 if (!set) {
-                    return set;
+                    return std::unexpected(set.error());
                 }
             }
         }
@@ -183,9 +188,10 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
             false,      report};
         count.unanswered.claims_max = options.unanswered_max;
         if (auto done = this->count(count); !done) {
-            return done;
+            return std::unexpected(done.error());
         }
         counted = std::move(count.counted);
+        newest_live = count.newest_live;
         state.counted = to;
         const std::lock_guard lock(view_mutex_);
         state.steps = view_->unsealed.front()->manifest.steps;
@@ -203,7 +209,7 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
                 [&] { return catalog_->count(counted, state, removes ? &begun : nullptr); });
         });
         if (!written) {
-            return written;
+            return std::unexpected(written.error());
         }
     }
     sweep_state_ = state;
@@ -216,7 +222,7 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
         counting_ = false;
     }
     sealer_wakes_.notify_one();
-    return {};
+    return newest_live;
 }
 
 // Takes out of the catalog what is out of the log, and removes the files.

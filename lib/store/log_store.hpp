@@ -215,6 +215,7 @@ class LogStore final : public StreamStore {
     Result<void> set_horizon(Horizon to, Now& now, SweepReport& report);
     Result<void> finish_counting();
     Result<void> drop_given_up();
+    void rest_beside_appends(std::uint64_t pause_us);
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;
     Result<bool> make_room(std::uint64_t needed, std::uint64_t evict);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <map>
-#include <thread>
 
 #include "log/frame_reader.hpp"
 
@@ -14,8 +13,6 @@ namespace {
 // Moved together, while appends wait: as much as a small group of them.
 constexpr std::size_t kMovedAtOnce = 64;
 constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
-// Beside appends, moving rests so many times as long as it has made them wait.
-constexpr std::uint64_t kRestShare = 3;
 // Segments are compacted while more than this part of the log is garbage. With the catalog, and
 // with what is appended between sweeps, a store stays below twice its live records.
 constexpr std::uint64_t kGarbageShare = 3;
@@ -411,14 +408,7 @@ Result<void> LogStore::Reclaim::move(const Segment& from, std::vector<Moving>& m
     });
     report_.longest_pause_us = std::max(report_.longest_pause_us, pause_us);
     moving.clear();
-    bool others_append = false;
-    {
-        const std::lock_guard lock(store_.queue_mutex_);
-        others_append = store_.committing_ || store_.next_group_ != nullptr;
-    }
-    if (others_append) {
-        std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
-    }
+    store_.rest_beside_appends(pause_us);
     return moved;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <queue>
+#include <thread>
 
 #include "store/reclaim.hpp"
 
@@ -18,6 +19,8 @@ std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
                                           .count());
 }
 
+// Beside appends, a sweep rests so many times as long as it has made them wait.
+constexpr std::uint64_t kRestShare = 3;
 // At least so many streams are evicted at a time: this part of keys_max.
 constexpr std::uint64_t kEvictShare = 64;
 // And with bytes_max, this part of the streams: a few would give back no segment.
@@ -246,11 +249,25 @@ Result<void> LogStore::drop_given_up() {
     sweep_state_ = state;
     Result<void> done;
     for (const std::uint64_t id : std::exchange(given_up_, {})) {
+        const auto start = std::chrono::steady_clock::now();
         if (auto removed = env_.remove(log_path_ / segment_file_name(id)); !removed && done) {
             done = removed;
         }
+        // Flushes wait for the file system to give a large file's blocks back.
+        rest_beside_appends(microseconds_since(start));
     }
     return done;
+}
+
+// After something that has made appends wait for so long, lets them go on if there are any.
+void LogStore::rest_beside_appends(std::uint64_t pause_us) {
+    {
+        const std::lock_guard lock(queue_mutex_);
+        if (closed_ || (!committing_ && next_group_ == nullptr)) {
+            return;
+        }
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
 }
 
 std::uint64_t LogStore::log_bytes(const View& view) const {

@@ -201,6 +201,24 @@ bool same_fence(const Claim* claim, const Record& head) {
 
 }  // namespace
 
+std::string_view name(Change change) {
+    switch (change) {
+        case Change::claimed:
+            return "claimed";
+        case Change::taken_over:
+            return "taken_over";
+        case Change::completed:
+            return "completed";
+        case Change::remembered:
+            return "remembered";
+        case Change::released:
+            return "released";
+        case Change::renewed:
+            return "renewed";
+    }
+    return "unknown";
+}
+
 Result<void> check_options(const CacheOptions& options) {
     if (Result<void> checked = check_namespace(options.ns); !checked) {
         return checked;
@@ -219,6 +237,7 @@ Decision<ClaimOutcome> ClaimOp::decide(Seen seen) const {
     if (auto refused = refuse<ClaimOutcome>(seen, options)) {
         return *std::move(refused);
     }
+    const Change change = seen.in_flight() ? Change::taken_over : Change::claimed;
     Record record = new_claim(cache, key, options, seen);
     const milliseconds ttl = options.ttl.value_or(cache.ttl);
     if (!options.expires_at_ms && ttl != kForever) {
@@ -232,7 +251,7 @@ Decision<ClaimOutcome> ClaimOp::decide(Seen seen) const {
                 .key = record.key,
                 .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
                 .attempt = record.attempt};
-    return {Claimed{std::move(claim)}, Append{seen.sequence(), std::move(record)}};
+    return {Claimed{std::move(claim)}, Append{seen.sequence(), std::move(record)}, change};
 }
 
 void ClaimOp::landed(Result<ClaimOutcome>& answer, std::uint64_t sequence) {
@@ -258,7 +277,7 @@ Decision<RememberOutcome> RememberOp::decide(Seen seen) const {
     }
     Record record = new_claim(cache, key, options, seen);
     record.receipt = receipt;
-    return {New{}, Append{seen.sequence(), std::move(record)}};
+    return {New{}, Append{seen.sequence(), std::move(record)}, Change::remembered};
 }
 
 void RememberOp::landed(Result<RememberOutcome>& answer, std::uint64_t sequence) {
@@ -314,7 +333,7 @@ Decision<void> CompleteOp::decide(Seen seen) const {
     if (options.metadata) {
         record.metadata = *options.metadata;
     }
-    return {{}, Append{sequence, std::move(record)}};
+    return {{}, Append{sequence, std::move(record)}, Change::completed};
 }
 
 Result<void> ReleaseOp::check() const {
@@ -344,7 +363,7 @@ Decision<bool> ReleaseOp::decide(Seen seen) const {
     record.fingerprint.clear();
     record.metadata.clear();
     record.conflict = {};
-    return {true, Append{sequence, std::move(record)}};
+    return {true, Append{sequence, std::move(record)}, Change::released};
 }
 
 Result<void> RenewOp::check() const {
@@ -365,7 +384,7 @@ Decision<Claim> RenewOp::decide(Seen seen) const {
     Claim renewed = *claim;
     renewed.deadline_ms = record.lease_until_ms;
     renewed.attempt = record.attempt;
-    return {std::move(renewed), Append{sequence, std::move(record)}};
+    return {std::move(renewed), Append{sequence, std::move(record)}, Change::renewed};
 }
 
 Result<void> LookupOp::check() const {

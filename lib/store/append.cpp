@@ -184,10 +184,19 @@ Error LogStore::fail(const Error& cause) {
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
     std::uint64_t refused = 0;
     auto results = append_once(batch, mode, refused);
+    make_room_and_append(batch, mode, refused, results);
+    counters_.count_failed(results);
+    return results;
+}
+
+// Appends again what found no room, for as long as a sweep gives some.
+void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode,
+                                    std::uint64_t refused,
+                                    std::vector<Result<std::uint64_t>>& results) {
     while (refused != 0 && options_.capacity.evict_oldest) {
         const auto made = make_room(mode == Batch::atomic ? refused : 1, refused);
         if (!made || !*made) {
-            return results;
+            return;
         }
         std::vector<std::size_t> again;
         std::vector<Append> rest;
@@ -202,7 +211,6 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
             results[again[i]] = std::move(retried[i]);
         }
     }
-    return results;
 }
 
 // `refused` becomes the number of new streams for which there is no room; see Capacity.
@@ -571,9 +579,9 @@ void LogStore::Commit::finish() {
         drop_staged(reserved.error());
         return;
     }
-    auto done = writer.write();
+    auto done = store_.write_buffered(writer);
     if (done && store_.options_.durability == Durability::sync) {
-        done = writer.sync_written();
+        done = store_.sync_written();
     }
     if (!done) {
         drop_staged(store_.fail(done.error()));
@@ -592,6 +600,7 @@ void LogStore::Commit::finish() {
         store_.applied_sequence_ = staged_.back().applied.entry.sequence;
     }
     store_.streams_ += new_streams_;
+    store_.counters_.count_group(staged_.size());
     store_.saw_time(store_.written_time_ms_);
     first_sequence_ = store_.next_sequence_;
     clear();
@@ -608,7 +617,7 @@ Result<void> LogStore::write_now(FrameKind kind, std::string_view body, std::uin
         writer_->discard();
         return reserved;
     }
-    auto done = writer_->write();
+    auto done = write_buffered(*writer_);
     if (done) {
         done = flush_written();
     }
@@ -690,7 +699,26 @@ Result<void> LogStore::reserve_sequences() {
 
 Result<void> LogStore::flush_written() {
     const std::lock_guard lock(flush_mutex_);
-    return writer_->sync_written();
+    return sync_written();
+}
+
+// What a flush is counted by; see SegmentWriter::sync_written for who may call it.
+Result<void> LogStore::sync_written() {
+    if (writer_->synced()) {
+        return writer_->sync_written();
+    }
+    const auto start = std::chrono::steady_clock::now();
+    auto done = writer_->sync_written();
+    counters_.flushes.add(1);
+    counters_.flush_ns.add(nanoseconds_since(start));
+    return done;
+}
+
+Result<void> LogStore::write_buffered(SegmentWriter& writer) {
+    const std::uint64_t bytes = writer.buffered();
+    auto done = writer.write();
+    counters_.bytes_written.add(done ? bytes : 0);
+    return done;
 }
 
 Result<void> LogStore::flush() {
@@ -715,7 +743,7 @@ void LogStore::flush_in_background() {
         if (failed_) {
             continue;
         }
-        if (auto flushed = writer_->sync_written(); !flushed) {
+        if (auto flushed = sync_written(); !flushed) {
             (void)fail(flushed.error());
         }
     }

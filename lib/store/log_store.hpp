@@ -42,6 +42,7 @@
 #include "log/segment_writer.hpp"
 #include "record/codec.hpp"
 #include "store/reader_gates.hpp"
+#include "store/store_counters.hpp"
 #include "store/unsealed.hpp"
 
 namespace dedup {
@@ -126,6 +127,7 @@ class LogStore final : public StreamStore {
     Result<SweepReport> sweep(const SweepOptions& options) override;
     Result<std::vector<SweepReport>> sweep_history() override;
     Result<StoreStats> stats() override;
+    StoreMetrics metrics() const override { return counters_.snapshot(); }
     Result<void> flush() override;
     Result<void> close() override;
 
@@ -187,12 +189,16 @@ class LogStore final : public StreamStore {
     // append.cpp
     std::vector<Result<std::uint64_t>> append_once(std::span<const Append> batch, Batch mode,
                                                    std::uint64_t& refused);
+    void make_room_and_append(std::span<const Append> batch, Batch mode, std::uint64_t refused,
+                              std::vector<Result<std::uint64_t>>& results);
     Result<void> ready_to_write() const;
     Error fail(const Error& cause);
     void run_leader(Group& group);
     Result<void> lead(const std::function<Result<void>()>& work);
     void flush_in_background();
     Result<void> flush_written();
+    Result<void> sync_written();
+    Result<void> write_buffered(SegmentWriter& writer);
     Result<void> reserve_sequences();
     Result<void> write_mark(std::uint64_t sequence);
     Result<void> write_manifest(Manifest manifest);
@@ -286,6 +292,7 @@ class LogStore final : public StreamStore {
     const LogStoreInternals internals_;
     Locator locator_;
     StoreId store_id_{};
+    StoreCounters counters_;
     std::unique_ptr<Lock> lock_;
     std::shared_ptr<Catalog> catalog_;  // changed under view_mutex_ once the store is open
 

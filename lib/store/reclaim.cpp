@@ -476,7 +476,7 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
         writer.discard();
         return reserved;
     }
-    if (auto written = writer.write(); !written) {
+    if (auto written = store_.write_buffered(writer); !written) {
         return std::unexpected(store_.fail(written.error()));
     }
     store_.records_since_mark_ = true;

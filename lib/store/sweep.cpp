@@ -63,9 +63,13 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, std::uin
     }
     auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, evict, report);
     if (!done) {
+        counters_.sweeps_failed.add(options.dry_run ? 0 : 1);
         return std::unexpected(done.error());
     }
     report.duration_us = microseconds_since(start);
+    if (!options.dry_run) {
+        counters_.count_sweep(report);
+    }
     return report;
 }
 

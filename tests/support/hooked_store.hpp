@@ -75,6 +75,7 @@ class HookedStore final : public StreamStore {
     }
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
     Result<StoreStats> stats() override { return inner_.stats(); }
+    [[nodiscard]] StoreMetrics metrics() const override { return inner_.metrics(); }
     Result<void> flush() override { return inner_.flush(); }
     Result<void> close() override { return inner_.close(); }
 

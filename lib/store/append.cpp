@@ -24,9 +24,6 @@ constexpr std::uint64_t kRecordOverheadBytes = 512;
 // machine may lose records whose sequences callers hold; recovery goes on above the mark.
 constexpr std::uint64_t kReservedSequences = 1024 * 1024;
 
-// One below the highest number, so that "the next sequence" always exists.
-constexpr std::uint64_t kSequenceMax = UINT64_MAX - 1;
-
 Error conflict(std::uint64_t head, std::uint64_t expected) {
     return {Code::sequence_conflict,
             fmt::format("the head of the stream is at sequence {}, not {}", head, expected), 0,

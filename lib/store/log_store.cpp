@@ -310,6 +310,7 @@ Result<bool> LogStore::is_head(const View& view, const Located& at) const {
         return std::unexpected(newest.error());
     }
     return *newest && (*newest)->segment->id() == at.segment->id() &&
+           (*newest)->entry.offset == at.entry.offset &&
            (*newest)->entry.sequence == at.entry.sequence;
 }
 

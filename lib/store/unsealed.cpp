@@ -168,6 +168,10 @@ Result<void> Replay::take_frame(const Frame& frame) {
         return std::unexpected(unsealed_.segment->corruption(
             frame.offset, "the segment does not begin with a manifest"));
     }
+    if (frame.header.sequence > kSequenceMax - frame.header.records) {
+        return std::unexpected(unsealed_.segment->corruption(
+            frame.offset, fmt::format("sequence {} is too high", frame.header.sequence)));
+    }
     switch (frame.header.kind) {
         case FrameKind::mark:
             return take_mark(frame);

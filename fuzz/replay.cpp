@@ -1,8 +1,6 @@
 // Feeds files to a fuzz target, so that any compiler can replay a corpus as an ordinary test.
 //
 //     replay_TARGET FILE-OR-DIRECTORY...
-#include <cstddef>
-#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -11,7 +9,13 @@
 #include <stdexcept>
 #include <string>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+#include "input.hpp"
+
+// Called by the mutators of targets, and those by libFuzzer alone.
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* /*data*/, std::size_t size,
+                                        std::size_t /*size_max*/) {
+    return size;
+}
 
 namespace {
 

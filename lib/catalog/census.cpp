@@ -17,6 +17,9 @@ Tally take_tally(ValueReader& reader) {
     Tally tally;
     for (std::uint64_t left = reader.number(); left > 0 && reader.good(); --left) {
         std::string ns = reader.text();
+        if (!tally.empty() && ns <= tally.rbegin()->first) {
+            reader.refuse();
+        }
         tally.emplace(std::move(ns), reader.counts());
     }
     return tally;

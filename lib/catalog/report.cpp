@@ -53,6 +53,9 @@ Result<SweepReport> decode_report(std::string_view bytes) {
     SweepReport report;
     report.now_ms = reader.signed_number();
     const std::uint64_t flags = reader.number();
+    if (flags > 3) {
+        reader.refuse();
+    }
     report.finished = (flags & 1U) != 0;
     report.interrupted = (flags & 2U) != 0;
     report.removed = reader.counts();

@@ -79,6 +79,9 @@ class ValueReader {
         return counts;
     }
 
+    // What has been read cannot be.
+    void refuse() { good_ = false; }
+
     [[nodiscard]] bool good() const { return good_; }
     // Whether all was intact and there is nothing left.
     [[nodiscard]] bool finished() const { return good_ && rest_.empty(); }

@@ -25,6 +25,9 @@ bool take_varint(std::string_view& in, std::uint64_t& value) {
     for (unsigned shift = 0; shift < 64 && !in.empty(); shift += 7) {
         const auto byte = static_cast<unsigned char>(in.front());
         in.remove_prefix(1);
+        if (shift == 63 && byte > 1) {
+            return false;
+        }
         value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
         if (byte < 0x80) {
             return byte != 0 || shift == 0;

@@ -29,6 +29,9 @@ inline constexpr std::size_t kFrameHeaderBytes = 32;
 inline constexpr std::size_t kFrameBodyBytesMax = 96 * 1024 * 1024;
 static_assert(kReceiptBytesMax + kMetadataBytesMax + 64 * kLabelBytesMax < kFrameBodyBytesMax);
 
+// One below the highest number, so that "the next sequence" always exists.
+inline constexpr std::uint64_t kSequenceMax = UINT64_MAX - 1;
+
 enum class FrameKind : std::uint8_t {
     records = 1,   // one record, or the records of an atomic batch
     mark = 2,      // no record: the highest sequence that may have been assigned, and the time seen

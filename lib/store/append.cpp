@@ -24,9 +24,6 @@ constexpr std::uint64_t kRecordOverheadBytes = 512;
 // machine may lose records whose sequences callers hold; recovery goes on above the mark.
 constexpr std::uint64_t kReservedSequences = 1024 * 1024;
 
-// One below the highest number, so that "the next sequence" always exists.
-constexpr std::uint64_t kSequenceMax = UINT64_MAX - 1;
-
 Error conflict(std::uint64_t head, std::uint64_t expected) {
     return {Code::sequence_conflict,
             fmt::format("the head of the stream is at sequence {}, not {}", head, expected), 0,
@@ -135,7 +132,7 @@ class LogStore::Commit {
     Result<void> prepare();
     Result<Link> check(const Append& item, const StreamId& id, Result<std::uint64_t>& result);
     void stage(Request& request, std::size_t i, std::uint64_t sequence, const Link& link,
-               std::uint32_t offset);
+               std::uint32_t offset, std::uint64_t bytes);
     void drop_staged(const Error& error);
     void clear();
 
@@ -436,7 +433,7 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
 }
 
 void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequence,
-                             const Link& link, std::uint32_t offset) {
+                             const Link& link, std::uint32_t offset, std::uint64_t bytes) {
     const Record& record = request.batch[i].record;
     const IndexEntry entry{request.ids[i], sequence, offset,
                            pack(record.state(), record.expires_at_ms)};
@@ -446,8 +443,9 @@ void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequ
     request.results[i] = sequence;
     store_.records_since_mark_ = true;
     new_streams_ += begins_stream(link);
-    staged_.push_back({&request.results[i],
-                       {entry, link, record.ns, record.timestamp_ms, record.expires_at_ms, false}});
+    staged_.push_back(
+        {&request.results[i],
+         {entry, link, record.ns, record.timestamp_ms, record.expires_at_ms, bytes, false}});
 }
 
 void LogStore::Commit::add_each(Request& request, std::size_t i) {
@@ -476,7 +474,7 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
     begin_frame(writer.buffer());
     add_record(writer.buffer(), writer.segment()->id(), item.record, sequence, *link, true);
     writer.finish(start, FrameKind::records, 1, sequence);
-    stage(request, i, sequence, *link, offset);
+    stage(request, i, sequence, *link, offset, writer.end() - offset);
 }
 
 void LogStore::Commit::add_atomic(Request& request) {
@@ -542,8 +540,9 @@ void LogStore::Commit::add_atomic(Request& request) {
     writer.finish(start, FrameKind::records, static_cast<std::uint16_t>(request.batch.size()),
                   first);
     store_.next_sequence_ += request.batch.size();
+    const std::uint64_t bytes_each = (writer.end() - offset) / request.batch.size();
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
-        stage(request, i, first + i, links[i], offset);
+        stage(request, i, first + i, links[i], offset, bytes_each);
     }
 }
 

@@ -310,6 +310,7 @@ Result<bool> LogStore::is_head(const View& view, const Located& at) const {
         return std::unexpected(newest.error());
     }
     return *newest && (*newest)->segment->id() == at.segment->id() &&
+           (*newest)->entry.offset == at.entry.offset &&
            (*newest)->entry.sequence == at.entry.sequence;
 }
 
@@ -443,7 +444,7 @@ Result<StoreStats> LogStore::stats() {
     std::uint64_t next_sequence = 1;
     std::int64_t time_high_ms = 0;
     const auto add = [&](const SegmentRow& row) {
-        stats.records += row.records;
+        stats.records += row.records();
         stats.log_bytes += row.bytes;
         next_sequence = std::max(next_sequence, row.next_sequence);
         time_high_ms = std::max(time_high_ms, row.time_high_ms);

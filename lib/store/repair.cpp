@@ -230,7 +230,9 @@ Result<void> Salvage::copy_to(LogStore& target) {
     if (auto appended = append_pending(); !appended) {
         return appended;
     }
-    next_sequence_ += kSequencesSkipped;
+    next_sequence_ =
+        std::max(next_sequence_,
+                 std::min(next_sequence_, kSequenceMax - kSequencesSkipped) + kSequencesSkipped);
     auto marked = target.lead([&]() -> Result<void> {
         target.next_sequence_ = std::max(target.next_sequence_, next_sequence_);
         return target.write_mark(target.next_sequence_ - 1);

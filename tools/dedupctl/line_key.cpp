@@ -109,7 +109,7 @@ std::unique_ptr<LineKey> regex_key(const std::string& pattern) {
     auto key = std::make_unique<RegexMatch>(pattern, options);
     if (!key->regex().ok()) {
         throw usage_failure(
-            fmt::format("--regex: '{}': {}", escape(pattern), key->regex().error()));
+            fmt::format("--regex: '{}': {}", escape(pattern), escape(key->regex().error())));
     }
     return key;
 }

@@ -91,8 +91,7 @@ milliseconds parse_ttl(std::string_view text) {
 
 std::string format_duration(milliseconds duration) {
     constexpr std::int64_t kMsMax = std::numeric_limits<std::int64_t>::max() / 2;
-    std::int64_t left =
-        std::min(kMsMax, duration.count() < 0 ? -(duration.count() + 1) + 1 : duration.count());
+    std::int64_t left = std::abs(std::clamp(duration.count(), -kMsMax, kMsMax));
     // Rounded to the smaller of the two units that are shown, or a lease of 30s that was granted a
     // moment ago would end "in 29s".
     const std::int64_t step = left >= 86'400'000  ? 3'600'000
@@ -121,11 +120,16 @@ std::string format_time(std::int64_t time_ms) {
 }
 
 std::string format_age(std::int64_t time_ms, std::int64_t now_ms) {
-    if (std::abs(time_ms - now_ms) < 1000) {
+    std::int64_t passed = 0;
+    if (__builtin_sub_overflow(now_ms, time_ms, &passed)) {  // a time that only damage can give
+        passed = now_ms < 0 ? std::numeric_limits<std::int64_t>::min()
+                            : std::numeric_limits<std::int64_t>::max();
+    }
+    if (passed > -1000 && passed < 1000) {
         return "now";
     }
-    const std::string distance = format_duration(milliseconds{now_ms - time_ms});
-    return time_ms < now_ms ? distance + " ago" : "in " + distance;
+    const std::string distance = format_duration(milliseconds{passed});
+    return passed > 0 ? distance + " ago" : "in " + distance;
 }
 
 std::string format_time_and_age(std::int64_t time_ms, std::int64_t now_ms) {

@@ -55,7 +55,7 @@ struct SegmentRow {
     [[nodiscard]] std::uint64_t records() const { return versions.total(); }
     // About what the records of so many streams take of its bytes: records of one state are taken
     // to be of one size.
-    [[nodiscard]] std::uint64_t bytes_of(const StateCounts& streams) const;
+    [[nodiscard]] std::uint64_t bytes_of(const StateCounts& counts) const;
 
     bool operator==(const SegmentRow&) const = default;
 };

@@ -5,6 +5,7 @@
 
 #include "cache/counters.hpp"
 #include "cache/decide.hpp"
+#include "cache/recorder.hpp"
 #include "cache/settle.hpp"
 #include "cache/waiters.hpp"
 

@@ -30,6 +30,8 @@ struct Recorder {
         observer({*change, record});
     }
 
+    void lost_race() { ++counts.races_lost; }
+
     // An operation of the call has its final answer; `change` if that needed an append.
     template <class Answer>
     void answered(const Result<Answer>& answer, std::optional<Change> change = {}) {

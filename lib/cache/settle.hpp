@@ -4,13 +4,21 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "cache/recorder.hpp"
+#include "cache/decide.hpp"
 
 namespace dedup {
+
+// For operations that nobody counts or observes.
+struct RecordNothing {
+    static void landed(const Append&, std::uint64_t, std::optional<Change>) {}
+    static void answered(const auto&, std::optional<Change> = {}) {}
+    static void lost_race() {}
+};
 
 // Carries out `ops`, at most kBatchItemsMax of them, and returns their answers in order.
 //
@@ -19,7 +27,7 @@ namespace dedup {
 // stream since the head was read, be it another caller or an equal key earlier in the span. A lost
 // race is settled by reading again, so a round is repeated for the losers and for nobody else.
 // Every loss means that another append has won, so the rounds come to an end.
-template <class Op>
+template <class Op, class Recorder>
 void settle_batch(StreamStore& store, std::span<const Op> ops,
                   std::vector<Result<typename Op::Answer>>& answers, Recorder& recorder) {
     const std::size_t first = answers.size();
@@ -85,7 +93,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 recorder.answered(answer, change);
                 recorder.landed(batch[j], *landed[j], change);
             } else if (landed[j].error().code == Code::sequence_conflict) {
-                ++recorder.counts.races_lost;
+                recorder.lost_race();
                 open.push_back(op);
             } else {
                 answer = std::unexpected(std::move(landed[j]).error());
@@ -96,7 +104,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
 }
 
 // As settle_batch, for any number of operations.
-template <class Op>
+template <class Op, class Recorder>
 [[nodiscard]] std::vector<Result<typename Op::Answer>> settle_span(StreamStore& store,
                                                                    std::span<const Op> ops,
                                                                    Recorder& recorder) {
@@ -108,6 +116,13 @@ template <class Op>
         ops = ops.subspan(count);
     }
     return answers;
+}
+
+template <class Op>
+[[nodiscard]] std::vector<Result<typename Op::Answer>> settle_span(StreamStore& store,
+                                                                   std::span<const Op> ops) {
+    RecordNothing nothing;
+    return settle_span(store, ops, nothing);
 }
 
 }  // namespace dedup

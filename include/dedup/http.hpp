@@ -37,9 +37,8 @@ inline constexpr std::size_t kHeadersMax = 1000;
 // The inverse, for clients. Errors: invalid_argument (what is not printable ASCII).
 [[nodiscard]] DEDUP_API Result<std::string> format_key(std::string_view key);
 
-// Tells requests apart that were sent with one key: 128 bits of XXH3 over those of method, target
-// and body. For mistakes, not for enemies: whoever crafts two requests with one
-// fingerprint gets his own earlier response to the second.
+// Tells requests apart that were sent with one key: request_fingerprint of method, target and body
+// (see reservations.hpp). Is stored with claims, so it never changes.
 [[nodiscard]] DEDUP_API std::string fingerprint(std::string_view method, std::string_view target,
                                                 std::string_view body);
 

@@ -1,10 +1,11 @@
 #include "dedup/http.hpp"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
+
+#include "dedup/reservations.hpp"
 
 namespace dedup::http {
 namespace {
@@ -219,13 +220,8 @@ Result<std::string> format_key(std::string_view key) {
 }
 
 std::string fingerprint(std::string_view method, std::string_view target, std::string_view body) {
-    // A hash of hashes, so that it matters where one part ends.
-    std::array<XXH128_canonical_t, 3> parts;
-    XXH128_canonicalFromHash(&parts[0], XXH3_128bits(method.data(), method.size()));
-    XXH128_canonicalFromHash(&parts[1], XXH3_128bits(target.data(), target.size()));
-    XXH128_canonicalFromHash(&parts[2], XXH3_128bits(body.data(), body.size()));
-    const XXH128_hash_t hash = XXH3_128bits(parts.data(), sizeof(parts));
-    return fmt::format("http1:{:016x}{:016x}", hash.high64, hash.low64);
+    const std::array parts{method, target, body};
+    return request_fingerprint(parts);
 }
 
 Response problem(int status, std::string_view title, std::string_view detail) {

@@ -1,6 +1,6 @@
 """The examples do what they say, and the README shows code that compiles.
 
-Usage: examples_test.py CLAIM_PROGRAM SOURCE_ROOT
+Usage: examples_test.py PROGRAM_DIR SOURCE_ROOT
 """
 
 import math
@@ -12,19 +12,31 @@ import tempfile
 import textwrap
 import unittest
 
-CLAIM, SOURCE_ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
+PROGRAMS, SOURCE_ROOT = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+CLAIM = PROGRAMS / "example_claim"
 
 
 def claim(store, invoice):
     return subprocess.run([CLAIM, store, invoice], capture_output=True, text=True, timeout=60)
 
 
-class ClaimExample(unittest.TestCase):
+class Example(unittest.TestCase):
     def setUp(self):
         directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
         self.addCleanup(directory.cleanup)
         self.store = directory.name + "/store"
 
+    def run_example(self, name, *arguments, **options):
+        """What the example prints; it has to end well and complain of nothing."""
+        run = subprocess.run(
+            [PROGRAMS / ("example_" + name), self.store, *arguments],
+            capture_output=True, text=True, timeout=60, **options
+        )
+        self.assertEqual((run.stderr, run.returncode), ("", 0), run.stdout)
+        return run.stdout
+
+
+class ClaimExample(Example):
     def test_first_run_works_and_second_replays(self):
         first = claim(self.store, "invoice-17")
         self.assertEqual(first.stderr, "")
@@ -65,6 +77,47 @@ class ClaimExample(unittest.TestCase):
         run = claim(not_a_store, "invoice-20")
         self.assertEqual(run.returncode, 1)
         self.assertIn(not_a_store, run.stderr)
+
+
+class ConsumeExample(Example):
+    def test_each_message_is_handled_once_across_runs(self):
+        messages = "".join(f'{{"id": {n % 1000}, "body": "x"}}\n' for n in range(1500))
+        first = self.run_example("consume", input=messages).splitlines()
+        self.assertEqual(sum(": handled, " in line for line in first), 1000)
+        self.assertEqual(sum(": handled before, " in line for line in first), 500)
+        second = self.run_example("consume", input=messages).splitlines()
+        self.assertEqual(sum(": handled before, " in line for line in second), 1500)
+
+    def test_failed_and_nameless_messages(self):
+        for _ in range(2):
+            run = subprocess.run(
+                [PROGRAMS / "example_consume", self.store],
+                input='{"id": "a", "fail": 1}\n{"name": "b"}\n',
+                capture_output=True, text=True, timeout=60,
+            )
+            self.assertEqual(run.returncode, 1)
+            self.assertEqual(run.stdout, "a: failed, it asked for that\n")
+            self.assertIn("event id", run.stderr)
+
+
+class Pages(unittest.TestCase):
+    """Whatever a page for newcomers from elsewhere names as ours exists."""
+
+    def test_links_lead_somewhere(self):
+        pages = sorted((SOURCE_ROOT / "docs").glob("coming-from-*.md"))
+        self.assertTrue(pages)
+        for page in pages:
+            for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+                self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
+
+    def test_calls_are_those_of_the_headers(self):
+        headers = "".join(
+            path.read_text() for path in (SOURCE_ROOT / "include/dedup").glob("*.hpp")
+        )
+        for page in sorted((SOURCE_ROOT / "docs").glob("coming-from-*.md")):
+            # The last part of `Guard::process_batch` and the like.
+            for name in re.findall(r"`(?:[A-Z]\w*|dedup)::(\w+)", page.read_text()):
+                self.assertRegex(headers, rf"\b{name}\b", page.name)
 
 
 class Readme(unittest.TestCase):

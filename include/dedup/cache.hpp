@@ -152,6 +152,8 @@ class DEDUP_API Cache {
     // Errors: stale_claim if somebody else holds the key now, and those of append.
     [[nodiscard]] Result<bool> release(const Claim& claim);
 
+    [[nodiscard]] std::vector<Result<bool>> release_many(std::span<const Claim> claims);
+
     // Releases whatever claim is current.
     [[nodiscard]] Result<bool> release(std::string_view key);
 
@@ -160,6 +162,8 @@ class DEDUP_API Cache {
     // has taken the claim over.
     // Errors: stale_claim, invalid_argument, and those of append.
     [[nodiscard]] Result<Claim> renew(const Claim& claim, std::chrono::milliseconds lease);
+    [[nodiscard]] std::vector<Result<Claim>> renew_many(std::span<const Claim> claims,
+                                                        std::chrono::milliseconds lease);
 
     // Claims and completes in one append, for work that is done by recording it.
     [[nodiscard]] Result<RememberOutcome> remember(std::string_view key, std::string_view receipt,

@@ -77,12 +77,30 @@ Result<bool> Cache::release(const Claim& claim) {
     return settle_one(ReleaseOp{options_, claim.key, &claim});
 }
 
+std::vector<Result<bool>> Cache::release_many(std::span<const Claim> claims) {
+    std::vector<ReleaseOp> ops;
+    ops.reserve(claims.size());
+    for (const Claim& claim : claims) {
+        ops.push_back({options_, claim.key, &claim});
+    }
+    return settle(std::span<const ReleaseOp>(ops));
+}
+
 Result<bool> Cache::release(std::string_view key) {
     return settle_one(ReleaseOp{options_, key, nullptr});
 }
 
 Result<Claim> Cache::renew(const Claim& claim, milliseconds lease) {
     return settle_one(RenewOp{options_, claim.key, &claim, lease});
+}
+
+std::vector<Result<Claim>> Cache::renew_many(std::span<const Claim> claims, milliseconds lease) {
+    std::vector<RenewOp> ops;
+    ops.reserve(claims.size());
+    for (const Claim& claim : claims) {
+        ops.push_back({options_, claim.key, &claim, lease});
+    }
+    return settle(std::span<const RenewOp>(ops));
 }
 
 Result<RememberOutcome> Cache::remember(std::string_view key, std::string_view receipt,

@@ -35,22 +35,6 @@ std::int64_t not_before_lease(std::int64_t expires_at_ms, std::int64_t lease_unt
 
 // Errors.
 
-// A key as a message shows it: quoted, printable, and not too long.
-std::string quoted(std::string_view key) {
-    constexpr std::size_t kShownMax = 64;
-    std::string text = "\"";
-    for (const char c : key.substr(0, kShownMax)) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte > 0x7e || c == '"' || c == '\\') {
-            text += fmt::format("\\x{:02x}", byte);
-        } else {
-            text += c;
-        }
-    }
-    text += key.size() > kShownMax ? "\"..." : "\"";
-    return text;
-}
-
 Error error(Code code, std::string message) {
     return {.code = code, .message = std::move(message)};
 }

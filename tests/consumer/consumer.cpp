@@ -1,6 +1,8 @@
 // A program outside this project: it knows the installed headers and library, and nothing else.
 
 #include <dedup/cache.hpp>
+#include <dedup/event_id.hpp>
+#include <dedup/guard.hpp>
 #include <dedup/log_store.hpp>
 #include <dedup/memory_store.hpp>
 
@@ -32,6 +34,24 @@ std::string use(dedup::StreamStore& store) {
     return done != nullptr && done->receipt == "paid" ? "" : "the receipt did not come back";
 }
 
+// Processes an event once.
+std::string use_guard(dedup::StreamStore& store) {
+    const auto guard = dedup::Guard::start(store);
+    if (!guard) {
+        return guard.error().message;
+    }
+    const std::string event = dedup::event_id_from_content("order 1");
+    const auto work = [](const dedup::Attempt&) -> std::expected<std::string, dedup::Failure> {
+        return "charged";
+    };
+    const auto first = (*guard)->process_if_new(event, work);
+    const auto second = (*guard)->process_if_new(event, work);
+    return first && second && std::holds_alternative<dedup::Success>(*first) &&
+                   std::holds_alternative<dedup::AlreadyProcessed>(*second)
+               ? ""
+               : "an event was not processed once";
+}
+
 // The codec works on the caller's own objects, so both sides must agree on their layout.
 std::string use_codec() {
     dedup::Record record;
@@ -61,7 +81,7 @@ int main(int argc, char** argv) {
         return 1;
     }
     for (const std::string& problem :
-         {use(**store), use(*dedup::make_memory_store()), use_codec()}) {
+         {use(**store), use(*dedup::make_memory_store()), use_guard(**store), use_codec()}) {
         if (!problem.empty()) {
             std::cerr << problem << '\n';
             return 1;

@@ -100,6 +100,20 @@ class ConsumeExample(Example):
             self.assertIn("event id", run.stderr)
 
 
+class PipelineExample(Example):
+    def test_goes_on_where_it_stopped_and_knows_repetitions(self):
+        events = ['{"idempotency_key": "a"}', "{}", '{"idempotency_key": "a"}']
+        first = self.run_example("pipeline", input="\n".join(events))
+        self.assertEqual(
+            first,
+            "orders-1: charged\norders-2: charged\norders-3: repeats orders-1\n"
+            "1 keys, 3 receipts, 1 offsets\n",
+        )
+        events += ['{"idempotency_key": "b"}']
+        second = self.run_example("pipeline", input="\n".join(events))
+        self.assertEqual(second, "orders-4: charged\n2 keys, 4 receipts, 1 offsets\n")
+
+
 class Pages(unittest.TestCase):
     """Whatever a page for newcomers from elsewhere names as ours exists."""
 

@@ -114,6 +114,23 @@ class PipelineExample(Example):
         self.assertEqual(second, "orders-4: charged\n2 keys, 4 receipts, 1 offsets\n")
 
 
+class ReserveExample(Example):
+    def test_repetitions_conflicts_and_other_tenants(self):
+        first = self.run_example("reserve", "acme", "key-1", "3 chairs")
+        self.assertRegex(first, r"^charged: invoice-\d+\n$")
+        again = self.run_example("reserve", "acme", "key-1", "3 chairs")
+        self.assertEqual(again, first.replace("charged:", "charged before:"))
+        for count in (1, 2):
+            other = subprocess.run(
+                [PROGRAMS / "example_reserve", self.store, "acme", "key-1", "3", "chairs"],
+                capture_output=True, text=True, timeout=60,
+            )
+            self.assertEqual(other.returncode, 9)
+            self.assertIn(f"so far: {count}\n", other.stdout)
+        elsewhere = self.run_example("reserve", "acme2", "key-1", "3", "chairs")
+        self.assertRegex(elsewhere, r"^charged: ")
+
+
 class Pages(unittest.TestCase):
     """Whatever a page for newcomers from elsewhere names as ours exists."""
 

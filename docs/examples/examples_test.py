@@ -131,6 +131,33 @@ class ReserveExample(Example):
         self.assertRegex(elsewhere, r"^charged: ")
 
 
+class StreamCacheExample(Example):
+    def test_calls_and_their_answers(self):
+        calls = [
+            ("lookup a", "absent"),
+            ("claim_or_get a e-1", "claimed, attempt 1"),
+            ("claim_or_get a e-2", "in flight for e-1"),
+            ("release_claim a", "released"),
+            ("release_claim a", "nothing to release"),
+            ("claim_or_get a e-3", "claimed, attempt 2"),
+            ("complete_receipt a paid", "completed"),
+            ("complete_receipt a paid", "completed"),
+            ("complete_receipt a other", "receipt_mismatch"),
+            ("claim_or_get a e-4", "completed by e-3: paid"),
+            ("complete_receipt b paid", "not_claimed"),
+            # Two keys with one hash are two keys.
+            ("key_hash 5mc4mmqtgfpga", "default:42adfe0e11646182"),
+            ("key_hash obvhalzhbrwfn", "default:42adfe0e11646182"),
+            ("claim_or_get 5mc4mmqtgfpga e-5", "claimed, attempt 1"),
+            ("lookup obvhalzhbrwfn", "absent"),
+            ("sweep", "2 scanned, 0 expired, 2 retained"),
+        ]
+        printed = self.run_example(
+            "stream_cache", input="".join(call + "\n" for call, _ in calls)
+        )
+        self.assertEqual(printed.splitlines(), [answer for _, answer in calls])
+
+
 class Pages(unittest.TestCase):
     """Whatever a page for newcomers from elsewhere names as ours exists."""
 

@@ -139,6 +139,33 @@ TEST_CASE("many: a bad item fails alone, and an empty span is fine") {
     });
 }
 
+TEST_CASE("many: renewals and releases, each with its fence, in one append") {
+    on_each_store([](TestStore& store) {
+        HookedStore counted(*store);
+        Cache cache(counted);
+        const Claim stale = must_claim(cache, "stale", with_lease(1s));
+        store.clock.advance(1'001);
+        must_claim(cache, "stale", with_lease(10s));
+        const std::vector<Claim> claims = {must_claim(cache, "a", with_lease(1s)), stale,
+                                           must_claim(cache, "b")};
+        counted.appends = 0;
+        const auto renewed = cache.renew_many(claims, 5s);
+        CHECK(must(renewed[0]).deadline_ms == store.clock.now_ms() + 5'000);
+        check_error(renewed[1], Code::stale_claim);
+        CHECK(must(renewed[2]).deadline_ms == store.clock.now_ms() + 5'000);
+        CHECK(counted.appends == 1);
+
+        const auto released = cache.release_many(claims);
+        CHECK(must(released[0]));
+        check_error(released[1], Code::stale_claim);
+        CHECK(must(released[2]));
+        CHECK(counted.appends == 2);
+        CHECK_FALSE(must(cache.release_many(claims)[0]));
+        CHECK(cache.renew_many({}, 1s).empty());
+        CHECK(cache.release_many({}).empty());
+    });
+}
+
 TEST_CASE("many: a span larger than a batch may be is split") {
     // Guards against a large file that the store refuses at once.
     const auto store = make_memory_store();

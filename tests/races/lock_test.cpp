@@ -166,7 +166,7 @@ class Fight {
         while (std::chrono::steady_clock::now() < end) {
             for (const auto& contender : contest_->contenders) {
                 if (contender.wrong) {
-                    FAIL_CHECK(contender.what.data());
+                    FAIL_CHECK(std::string(contender.what.data()));
                     return false;
                 }
             }

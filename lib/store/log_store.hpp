@@ -169,8 +169,8 @@ class LogStore final : public StreamStore {
     Result<void> try_open_for_reading();
     Result<void> follow_catalog(SnapshotPtr& sealed);
     Result<void> take_up(Unsealed& newest);
-    Result<std::uint64_t> next_segment(std::uint64_t previous_id, bool dropped);
-    Result<bool> follow_segments(std::shared_ptr<View>& next, bool dropped);
+    Result<std::uint64_t> next_segment(std::uint64_t previous_id);
+    Result<bool> follow_segments(std::shared_ptr<View>& next);
     Result<bool> try_follow();
 
     // seal.cpp

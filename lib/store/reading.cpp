@@ -10,19 +10,32 @@
 namespace dedup {
 namespace {
 
-// How often a reader starts anew because the writer changed what it was reading.
-constexpr int kSnapshotTries = 10;
+// How often a reader starts anew because the writer changed what it was reading, and because of an
+// error that need not come of that.
+constexpr int kSnapshotTries = 100;
+constexpr int kErrorTries = 10;
+
+Error too_fast(const Path& path) {
+    return {Code::unavailable,
+            fmt::format("the writer of store {} is too fast to follow; try again", path.string())};
+}
+
+bool overtaken(const Error& error) {
+    return error.os_error == ENOENT || error.code == Code::unavailable;
+}
 
 }  // namespace
 
 Result<void> LogStore::open_for_reading() {
     // The writer may seal, and a sweep remove, segments between the steps; then all is read again.
     Result<void> opened;
-    for (int tries = 0; tries < kSnapshotTries; ++tries) {
+    int errors = 0;
+    for (int tries = 0; tries < kSnapshotTries && errors < kErrorTries; ++tries) {
         opened = try_open_for_reading();
         if (opened || opened.error().code == Code::invalid_argument) {
             break;
         }
+        errors += overtaken(opened.error()) ? 0 : 1;
         catalog_.reset();
         next_sequence_ = 1;
     }
@@ -88,6 +101,16 @@ Result<void> LogStore::try_open_for_reading() {
     if (!snapshot) {
         return needs_writer(snapshot.error());
     }
+    // What has been moved since the newest segment was read is found by following it; but not if
+    // it has itself been sealed, or sealed and dropped, with others behind it.
+    const auto& sealed = (*snapshot)->segments();
+    const auto type = env_.type(log_path_ / segment_file_name((*newest)->row.id));
+    if (!type) {
+        return std::unexpected(type.error());
+    }
+    if (*type != PathType::file || (!sealed.empty() && sealed.back().row.id >= (*newest)->row.id)) {
+        return std::unexpected(too_fast(path_));
+    }
     // The writer may not have flushed this yet, and only what is durable may be seen.
     if (auto synced = (*newest)->segment->file().sync(); !synced) {
         return synced;
@@ -111,9 +134,7 @@ Result<void> LogStore::follow() {
             return followed ? Result<void>() : std::unexpected(followed.error());
         }
     }
-    return std::unexpected(Error{
-        Code::unavailable,
-        fmt::format("the writer of store {} is too fast to follow; try again", path_.string())});
+    return std::unexpected(too_fast(path_));
 }
 
 // False: the writer has sealed meanwhile what was being read.
@@ -126,7 +147,7 @@ Result<bool> LogStore::try_follow() {
     }
     std::shared_ptr<View> next;
     while (true) {
-        const auto more = follow_segments(next, sealed != nullptr);
+        const auto more = follow_segments(next);
         if (!more) {
             return std::unexpected(more.error());
         }
@@ -205,9 +226,8 @@ Result<void> LogStore::take_up(Unsealed& newest) {
     return {};
 }
 
-// The id of the segment that follows; 0 if there is none yet. `dropped`: a sweep may have dropped
-// some in between.
-Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id, bool dropped) {
+// The id of the segment that follows; 0 if there is none yet.
+Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id) {
     const auto type = env_.type(log_path_ / segment_file_name(previous_id + 1));
     if (!type) {
         return std::unexpected(type.error());
@@ -215,7 +235,9 @@ Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id, bool dro
     if (*type == PathType::file) {
         return previous_id + 1;
     }
-    if (!dropped) {
+    // A sweep may have dropped some in between, even just now. Then it has first changed the
+    // catalog.
+    if (view_->sealed && !catalog_->changed_since(*view_->sealed)) {
         return 0;
     }
     const auto ids = list_segments();
@@ -228,7 +250,7 @@ Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id, bool dro
 
 // Replays what the writer has added to the newest segment, or takes up the next one, into `next`.
 // False: there is nothing more.
-Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next, bool dropped) {
+Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next) {
     // Under the lock despite the I/O: other readers of this store would have to wait anyway.
     const std::lock_guard lock(view_mutex_);
     Unsealed& newest = *(next ? next : view_)->unsealed.front();
@@ -237,7 +259,7 @@ Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next, bool dropped
         return std::unexpected(taken_up.error());
     }
     applied_sequence_ = std::max(applied_sequence_, newest.last_sequence);
-    const auto next_id = next_segment(newest.row.id, dropped);
+    const auto next_id = next_segment(newest.row.id);
     if (!next_id) {
         return std::unexpected(next_id.error());
     }
@@ -246,8 +268,8 @@ Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next, bool dropped
     }
     auto segment = Segment::open(env_, log_path_, *next_id);
     if (!segment) {
-        // It may have been dropped just now; the catalog will say so.
-        return segment.error().os_error == ENOENT ? Result<bool>(false)
+        // It may have been dropped just now. What was moved from it is in a later one.
+        return segment.error().os_error == ENOENT ? Result<bool>(true)
                                                   : std::unexpected(segment.error());
     }
     // The writer may have finished this segment while it was being read. Now nothing is added.

@@ -84,7 +84,7 @@ class RealLife {
         : root_(root), options_(options), recorder_(root, disk) {}
 
     ~RealLife() {
-        recorder_.before_change = [] {};
+        recorder_.alone([&] { recorder_.before_change = [] {}; });
         store_.reset();
     }
 
@@ -106,14 +106,14 @@ class RealLife {
             judged_by_ = std::move(ledger);
             grows_ = !mark.has_value();
             mark_ = mark.value_or(judged_by_->mark());
+            recorder_.before_change = [this] {
+                // Appends are this thread's. What others do meanwhile may be judged by less.
+                if (grows_ && std::this_thread::get_id() == owner_) {
+                    mark_ = judged_by_->mark();
+                }
+                moments.push_back({recorder_.disk(), judged_by_, mark_, recorder_.last_call()});
+            };
         });
-        recorder_.before_change = [this] {
-            // Appends are this thread's. What others do meanwhile may be judged by less.
-            if (grows_ && std::this_thread::get_id() == owner_) {
-                mark_ = judged_by_->mark();
-            }
-            moments.push_back({recorder_.disk(), judged_by_, mark_, recorder_.last_call()});
-        };
     }
 
     void keep(Ledger& ledger) {

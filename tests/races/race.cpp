@@ -31,12 +31,12 @@ constexpr auto kOrder = std::memory_order_seq_cst;
 void dawdle() {
     static std::atomic<unsigned> threads = 0;
     thread_local std::minstd_rand random(++threads);
-    const auto choice = random() % 200;
+    const auto choice = random() % 60;
     if (choice == 0) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    } else if (choice < 25) {
+    } else if (choice < 8) {
         std::this_thread::sleep_for(std::chrono::microseconds(random() % 60));
-    } else if (choice < 50) {
+    } else if (choice < 16) {
         std::this_thread::yield();
     }
 }

@@ -1,9 +1,6 @@
 // Several processes: one that is killed while it writes, and two that want the same store.
 
 #include <doctest/doctest.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -12,29 +9,13 @@
 #include <string>
 
 #include "dedup/cache.hpp"
+#include "support/child_process.hpp"
 #include "support/environment.hpp"
 #include "support/log_helpers.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
 namespace {
-
-// Runs `work` in a child process that ends with its return value.
-template <class Work>
-pid_t in_child(Work work) {
-    const pid_t pid = fork();
-    REQUIRE(pid >= 0);
-    if (pid == 0) {
-        _exit(work());
-    }
-    return pid;
-}
-
-int exit_code(pid_t pid) {
-    int status = 0;
-    REQUIRE(waitpid(pid, &status, 0) == pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
 
 // Claims and completes keys, and tells each through the pipe once it is acknowledged.
 int write_and_tell(const std::filesystem::path& path, int from, int pipe_fd) {

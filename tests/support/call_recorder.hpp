@@ -37,7 +37,8 @@ class CallRecorder {
     CallRecorder& operator=(const CallRecorder&) = delete;
 
     // Run before each call that changes something, and while a synchronous write is on its way.
-    // No other call is made meanwhile, and it must not make one itself.
+    // No other call is made meanwhile, and it must not make one itself. To be changed within
+    // alone() if other threads may be making calls.
     std::function<void()> before_change = [] {};
     // For use in before_change, or in a call of alone().
     [[nodiscard]] const DiskState& disk() const { return disk_.state(); }

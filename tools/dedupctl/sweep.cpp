@@ -76,11 +76,12 @@ class Stop {
 // years would have everything expire at once.
 class ClockWatch {
   public:
-    // The time. Throws if the clock has gained too much since accept(). To be asked before the
-    // store is opened, which would remember the time.
-    [[nodiscard]] std::int64_t check() const {
+    // The time. Throws if the clock has gained too much since the last time that this gave. To be
+    // asked before the store is opened, which would remember the time.
+    [[nodiscard]] std::int64_t now_ms() {
         const milliseconds now = clock();
-        const milliseconds jump = now - clock_ - (passed() - passed_);
+        const milliseconds now_passed = passed();
+        const milliseconds jump = now - clock_ - (now_passed - passed_);
         if (jump > kJumpMax) {
             throw Failure{.exit_code = kExitError,
                           .code = std::string(dedup::name(dedup::Code::unavailable)),
@@ -89,12 +90,9 @@ class ClockWatch {
                               "expire at once; if the time is right, start this command again",
                               format_duration(jump))};
         }
+        clock_ = now;
+        passed_ = now_passed;
         return now.count();
-    }
-
-    void accept() {
-        clock_ = clock();
-        passed_ = passed();
     }
 
   private:
@@ -187,10 +185,9 @@ int run_every(milliseconds pause, const dedup::SweepOptions& options, Context& c
         std::optional<dedup::SweepReport> report;
         try {
             // As of the time that was checked, whatever the clock is set to meanwhile.
-            const std::int64_t now_ms = watch.check();
+            const std::int64_t now_ms = watch.now_ms();
             report = open_and_sweep(
                 options, context, [now_ms] { return now_ms; }, stop);
-            watch.accept();
         } catch (const Failure& failure) {
             if (first) {
                 throw;

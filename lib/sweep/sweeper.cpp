@@ -145,8 +145,13 @@ class SweeperThread final : public Sweeper {
         if (now_ms) {
             options.now_ms = now_ms;
         }
-        Result<SweepReport> outcome = store_.sweep(options);
+        // Before it begins, so that a jump while it runs is not accepted unseen; and after one as
+        // of a time of its own, which the store then has seen.
         clock_.accept();
+        Result<SweepReport> outcome = store_.sweep(options);
+        if (options.now_ms) {
+            clock_.accept();
+        }
         return outcome;
     }
 

@@ -318,6 +318,25 @@ TEST_CASE("sweeper: a clock that jumps far ahead pauses it, until somebody accep
     CHECK(bench.outcomes.next(succeeded).has_value());  // on from here
 }
 
+TEST_CASE("sweeper: a clock that jumps while it sweeps pauses it, too") {
+    // Guards against a jump that is taken for accepted because a sweep was under way.
+    Bench bench;
+    bench.claim("k", 30 * kHourMs);
+    bool jumped = false;
+    SweepOptions options;
+    options.progress = [&](std::uint64_t, std::uint64_t) {
+        if (!std::exchange(jumped, true)) {
+            bench.clock.advance(10 * 365 * 24 * kHourMs);
+        }
+    };
+    const auto sweeper = bench.start(milliseconds(1), options);
+    REQUIRE(bench.outcomes.next().has_value());
+    const auto paused = bench.outcomes.next();
+    REQUIRE(!paused.has_value());
+    CHECK(paused.error().code == Code::unavailable);
+    CHECK(bench.streams() == 1);
+}
+
 TEST_CASE("sweeper: paused, it goes on when the time has really come") {
     // Guards against a pause that nothing ends but a person.
     Bench bench;

@@ -30,9 +30,10 @@ std::unique_ptr<dedup::StreamStore> Context::open_writer() const {
     return take(try_open_writer(lock_timeout));
 }
 
-dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(milliseconds timeout,
-                                                                            bool create) const {
+dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
+    milliseconds timeout, bool create, const dedup::Clock& clock) const {
     dedup::OpenOptions options;
+    options.clock = clock;
     options.create = create;
     options.lock_timeout = timeout;
     return dedup::open(store_path, options);

@@ -2,9 +2,11 @@
 //
 // The store is open only while a sweep runs: between those of --every, others may write.
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -29,13 +31,54 @@ struct Options {
     std::string every;
 };
 
+// Tells time that has passed from a clock that was set, as dedup::Sweeper does: a date mistyped by
+// years would have everything expire at once.
+class ClockWatch {
+  public:
+    // The time. Throws if the clock has gained too much since the last time that this gave. To be
+    // asked before the store is opened, which would remember the time.
+    [[nodiscard]] std::int64_t now_ms() {
+        const milliseconds now = clock();
+        const milliseconds now_passed = passed();
+        const milliseconds jump = now - clock_ - (now_passed - passed_);
+        if (jump > kJumpMax) {
+            throw Failure{.exit_code = kExitError,
+                          .code = std::string(dedup::name(dedup::Code::unavailable)),
+                          .message = fmt::format(
+                              "the clock jumped forward by {}: not sweeping, as everything might "
+                              "expire at once; if the time is right, start this command again",
+                              format_duration(jump))};
+        }
+        clock_ = now;
+        passed_ = now_passed;
+        return now.count();
+    }
+
+  private:
+    static constexpr milliseconds kJumpMax = std::chrono::hours{24};  // as SweeperOptions
+
+    static milliseconds clock() { return milliseconds{dedup::system_now_ms()}; }
+
+    // Goes on while the machine is suspended, as the clock does.
+    static milliseconds passed() {
+        timespec now{};
+        ::clock_gettime(CLOCK_BOOTTIME, &now);
+        return std::chrono::floor<milliseconds>(std::chrono::seconds{now.tv_sec} +
+                                                std::chrono::nanoseconds{now.tv_nsec});
+    }
+
+    milliseconds clock_ = clock();
+    milliseconds passed_ = passed();
+};
+
 // Null if a signal came while another process held the store.
-std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, StopSignal& stop) {
+std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, const dedup::Clock& clock,
+                                                StopSignal& stop) {
     const SteadyTime end = std::chrono::steady_clock::now() + context.lock_timeout;
     while (true) {
         const auto left = std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
         const milliseconds slice = std::clamp(left, milliseconds{0}, kLockSlice);
-        auto store = context.try_open_writer(slice, false);
+        auto store = context.try_open_writer(slice, false, clock);
         if (store || store.error().code != dedup::Code::busy || left <= kLockSlice) {
             return take(std::move(store));
         }
@@ -58,8 +101,9 @@ dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options,
 
 // Nothing if a signal came before there was anything to report.
 std::optional<dedup::SweepReport> open_and_sweep(const dedup::SweepOptions& options,
-                                                 const Context& context, StopSignal& stop) {
-    const auto store = options.dry_run ? context.open_reader() : open_writer(context, stop);
+                                                 const Context& context, const dedup::Clock& clock,
+                                                 StopSignal& stop) {
+    const auto store = options.dry_run ? context.open_reader() : open_writer(context, clock, stop);
     if (!store) {
         return std::nullopt;
     }
@@ -70,7 +114,7 @@ std::optional<dedup::SweepReport> open_and_sweep(const dedup::SweepOptions& opti
 
 int run_once(const dedup::SweepOptions& options, Context& context) {
     StopSignal stop;
-    if (const auto report = open_and_sweep(options, context, stop)) {
+    if (const auto report = open_and_sweep(options, context, dedup::system_now_ms, stop)) {
         if (context.json) {
             context.out.json(sweep_json(*report));
         } else {
@@ -94,11 +138,15 @@ void print_row(Context& context, const dedup::SweepReport& report, bool with_tit
 // what prevents a later one may have passed by the next.
 int run_every(milliseconds pause, const dedup::SweepOptions& options, Context& context) {
     StopSignal stop;
+    ClockWatch watch;
     bool first = true;
     do {
         std::optional<dedup::SweepReport> report;
         try {
-            report = open_and_sweep(options, context, stop);
+            // As of the time that was checked, whatever the clock is set to meanwhile.
+            const std::int64_t now_ms = watch.now_ms();
+            report = open_and_sweep(
+                options, context, [now_ms] { return now_ms; }, stop);
         } catch (const Failure& failure) {
             if (first) {
                 throw;

@@ -293,16 +293,25 @@ Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
     Horizon next = view.horizon;
     next.expired_before_ms = std::max(next.expired_before_ms, now_ms - grace().count());
     bool expires = false;
+    std::uint64_t newest = 0;  // record in a segment that may hold something expired
     for (const SealedSegment& sealed : view.sealed->segments()) {
-        expires = expires || (sealed.row.expires_min_ms < next.expired_before_ms &&
-                              sealed.row.live().total() != 0);
+        if (sealed.row.expires_min_ms < next.expired_before_ms && sealed.row.live().total() != 0) {
+            expires = true;
+            newest = std::max(newest, sealed.row.next_sequence - 1);
+        }
     }
     {
         const std::lock_guard lock(view_mutex_);
         for (const auto& unsealed : view.unsealed) {
-            expires = expires || unsealed->row.expires_min_ms < next.expired_before_ms;
+            if (unsealed->row.expires_min_ms < next.expired_before_ms) {
+                expires = true;
+                newest = std::max(newest, unsealed->last_sequence);
+            }
         }
+        newest = std::min(newest, applied_sequence_);
     }
+    // At the time of the last sweep there is work only for what has been appended since.
+    next.sequence = std::max(next.sequence, newest);
     if (evict != 0) {
         const auto evicted_before = oldest_completed(view, next, evict);
         if (!evicted_before) {

@@ -278,6 +278,20 @@ TEST_CASE("sweep: a clock that is set back neither keeps nor resurrects anything
     });
 }
 
+TEST_CASE("sweep: what has come since the last one, and had expired already, goes as well") {
+    // Guards against a sweep that takes an equal time for nothing to do. A claim that was decided
+    // long ago and appended only now has expired when it comes.
+    on_each_store([](TestStore& store) {
+        store.clock.set(10'000);
+        for (const std::string key : {"before", "since"}) {
+            must_append(*store, 0, expiring(in_flight(key), 5'000));
+            CHECK(must_sweep(*store).removed.total() == 1);
+            CHECK(!head_of(*store, key));
+        }
+        CHECK(must_sweep(*store).removed.total() == 0);
+    });
+}
+
 TEST_CASE("sweep: as of a time that the caller gives, which the store then has seen") {
     // Guards against a sweep ahead of the clock whose work the clock would undo.
     on_each_store([](TestStore& store) {

@@ -28,7 +28,7 @@ struct OffsetOp {
     const OffsetCommit& commit;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<CommitOutcome> decide(Seen seen) const;
+    [[nodiscard]] Decision<CommitOutcome> decide(const Seen& seen) const;
 };
 
 // Carries out `ops` and `offset` in one atomic append, or nothing of it: if `refusal`, which gets

@@ -66,7 +66,7 @@ Result<void> OffsetOp::check() const {
     return check_position_name(ns, key);
 }
 
-Decision<CommitOutcome> OffsetOp::decide(Seen seen) const {
+Decision<CommitOutcome> OffsetOp::decide(const Seen& seen) const {
     auto current = position_of(seen.head);
     if (!current) {
         return {std::unexpected(std::move(current).error()), {}};

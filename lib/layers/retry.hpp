@@ -61,6 +61,7 @@ auto call_until_available(std::vector<Request> requests, Backoff backoff, const 
             return results;
         }
         std::vector<Request> again;
+        again.reserve(open.size());
         for (const std::size_t i : open) {
             again.push_back(requests[i]);
         }

@@ -1,6 +1,6 @@
 """The examples do what they say, and the README shows code that compiles.
 
-Usage: examples_test.py CLAIM_PROGRAM SOURCE_ROOT
+Usage: examples_test.py PROGRAM_DIR SOURCE_ROOT
 """
 
 import math
@@ -12,19 +12,31 @@ import tempfile
 import textwrap
 import unittest
 
-CLAIM, SOURCE_ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
+PROGRAMS, SOURCE_ROOT = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+CLAIM = PROGRAMS / "example_claim"
 
 
 def claim(store, invoice):
     return subprocess.run([CLAIM, store, invoice], capture_output=True, text=True, timeout=60)
 
 
-class ClaimExample(unittest.TestCase):
+class Example(unittest.TestCase):
     def setUp(self):
         directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
         self.addCleanup(directory.cleanup)
         self.store = directory.name + "/store"
 
+    def run_example(self, name, *arguments, **options):
+        """What the example prints; it has to end well and complain of nothing."""
+        run = subprocess.run(
+            [PROGRAMS / ("example_" + name), self.store, *arguments],
+            capture_output=True, text=True, timeout=60, **options
+        )
+        self.assertEqual((run.stderr, run.returncode), ("", 0), run.stdout)
+        return run.stdout
+
+
+class ClaimExample(Example):
     def test_first_run_works_and_second_replays(self):
         first = claim(self.store, "invoice-17")
         self.assertEqual(first.stderr, "")
@@ -65,6 +77,105 @@ class ClaimExample(unittest.TestCase):
         run = claim(not_a_store, "invoice-20")
         self.assertEqual(run.returncode, 1)
         self.assertIn(not_a_store, run.stderr)
+
+
+class ConsumeExample(Example):
+    def test_each_message_is_handled_once_across_runs(self):
+        messages = "".join(f'{{"id": {n % 1000}, "body": "x"}}\n' for n in range(1500))
+        first = self.run_example("consume", input=messages).splitlines()
+        self.assertEqual(sum(": handled, " in line for line in first), 1000)
+        self.assertEqual(sum(": handled before, " in line for line in first), 500)
+        second = self.run_example("consume", input=messages).splitlines()
+        self.assertEqual(sum(": handled before, " in line for line in second), 1500)
+
+    def test_failed_and_nameless_messages(self):
+        for _ in range(2):
+            run = subprocess.run(
+                [PROGRAMS / "example_consume", self.store],
+                input='{"id": "a", "fail": 1}\n{"name": "b"}\n',
+                capture_output=True, text=True, timeout=60,
+            )
+            self.assertEqual(run.returncode, 1)
+            self.assertEqual(run.stdout, "a: failed, it asked for that\n")
+            self.assertIn("event id", run.stderr)
+
+
+class PipelineExample(Example):
+    def test_goes_on_where_it_stopped_and_knows_repetitions(self):
+        events = ['{"idempotency_key": "a"}', "{}", '{"idempotency_key": "a"}']
+        first = self.run_example("pipeline", input="\n".join(events))
+        self.assertEqual(
+            first,
+            "orders-1: charged\norders-2: charged\norders-3: repeats orders-1\n"
+            "1 keys, 3 receipts, 1 offsets\n",
+        )
+        events += ['{"idempotency_key": "b"}']
+        second = self.run_example("pipeline", input="\n".join(events))
+        self.assertEqual(second, "orders-4: charged\n2 keys, 4 receipts, 1 offsets\n")
+
+
+class ReserveExample(Example):
+    def test_repetitions_conflicts_and_other_tenants(self):
+        first = self.run_example("reserve", "acme", "key-1", "3 chairs")
+        self.assertRegex(first, r"^charged: invoice-\d+\n$")
+        again = self.run_example("reserve", "acme", "key-1", "3 chairs")
+        self.assertEqual(again, first.replace("charged:", "charged before:"))
+        for count in (1, 2):
+            other = subprocess.run(
+                [PROGRAMS / "example_reserve", self.store, "acme", "key-1", "3", "chairs"],
+                capture_output=True, text=True, timeout=60,
+            )
+            self.assertEqual(other.returncode, 9)
+            self.assertIn(f"so far: {count}\n", other.stdout)
+        elsewhere = self.run_example("reserve", "acme2", "key-1", "3", "chairs")
+        self.assertRegex(elsewhere, r"^charged: ")
+
+
+class StreamCacheExample(Example):
+    def test_calls_and_their_answers(self):
+        calls = [
+            ("lookup a", "absent"),
+            ("claim_or_get a e-1", "claimed, attempt 1"),
+            ("claim_or_get a e-2", "in flight for e-1"),
+            ("release_claim a", "released"),
+            ("release_claim a", "nothing to release"),
+            ("claim_or_get a e-3", "claimed, attempt 2"),
+            ("complete_receipt a paid", "completed"),
+            ("complete_receipt a paid", "completed"),
+            ("complete_receipt a other", "receipt_mismatch"),
+            ("claim_or_get a e-4", "completed by e-3: paid"),
+            ("complete_receipt b paid", "not_claimed"),
+            # Two keys with one hash are two keys.
+            ("key_hash 5mc4mmqtgfpga", "default:42adfe0e11646182"),
+            ("key_hash obvhalzhbrwfn", "default:42adfe0e11646182"),
+            ("claim_or_get 5mc4mmqtgfpga e-5", "claimed, attempt 1"),
+            ("lookup obvhalzhbrwfn", "absent"),
+            ("sweep", "2 scanned, 0 expired, 2 retained"),
+        ]
+        printed = self.run_example(
+            "stream_cache", input="".join(call + "\n" for call, _ in calls)
+        )
+        self.assertEqual(printed.splitlines(), [answer for _, answer in calls])
+
+
+class Pages(unittest.TestCase):
+    """Whatever a page for newcomers from elsewhere names as ours exists."""
+
+    def test_links_lead_somewhere(self):
+        pages = sorted((SOURCE_ROOT / "docs").glob("coming-from-*.md"))
+        self.assertTrue(pages)
+        for page in pages:
+            for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+                self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
+
+    def test_calls_are_those_of_the_headers(self):
+        headers = "".join(
+            path.read_text() for path in (SOURCE_ROOT / "include/dedup").glob("*.hpp")
+        )
+        for page in sorted((SOURCE_ROOT / "docs").glob("coming-from-*.md")):
+            # The last part of `Guard::process_batch` and the like.
+            for name in re.findall(r"`(?:[A-Z]\w*|dedup)::(\w+)", page.read_text()):
+                self.assertRegex(headers, rf"\b{name}\b", page.name)
 
 
 class Readme(unittest.TestCase):

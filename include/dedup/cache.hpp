@@ -5,12 +5,13 @@
 //                                    renew -->|  |--claim after the lease ran out (takeover)
 //
 // A Cache decides from a stream's head and appends with that head as the expected sequence; it has
-// no state of its own beyond its options. All functions may be called from any thread, and on one
-// key from several processes' worth of callers: exactly one of them wins.
+// no state of its own beyond its options and what it counts. All functions may be called from any
+// thread, and on one key from several processes' worth of callers: exactly one of them wins.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,6 +20,7 @@
 #include <variant>
 #include <vector>
 
+#include "dedup/metrics.hpp"
 #include "dedup/store.hpp"
 
 namespace dedup {
@@ -26,9 +28,37 @@ namespace dedup {
 // A time to live of kForever: the key never expires.
 inline constexpr std::chrono::milliseconds kForever = std::chrono::milliseconds::max();
 
+// How a call has changed its key. What expires is changed by nobody: it is in a sweep's report.
+enum class Change : std::uint8_t {
+    claimed = 1,     // nobody held the key
+    taken_over = 2,  // claimed from a holder whose lease had run out
+    completed = 3,
+    remembered = 4,  // claimed and completed in one append
+    released = 5,
+    renewed = 6,  // the lease runs longer, under the same fence
+};
+
+// "claimed", "taken_over" and so on, as written above; "unknown" for any other value.
+[[nodiscard]] DEDUP_API std::string_view name(Change change);
+
+struct Transition {
+    Change change;
+    const Record& record;  // as it was appended, with its sequences; for the call only
+};
+
+// Gets every change that a cache has made: when it is durable as the store's options say, before
+// the call that made it returns, on that call's thread; those of a span in the span's order. Calls
+// from several threads come side by side, and changes of one key by several threads in any order;
+// their sequences say which was first. If the process dies meanwhile a change may be durable and
+// not observed: the log is the truth, this is for logs, traces and tests.
+// Must not throw. Holds up its own call only. No lock is held, so it may use the store and the
+// cache; what it changes through the cache is observed in turn.
+using TransitionObserver = std::function<void(const Transition&)>;
+
 struct CacheOptions {
     std::string ns = "default";
     std::chrono::milliseconds ttl = std::chrono::hours{24};  // at least 1 ms, or kForever
+    TransitionObserver observer = {};
 };
 
 // What a successful claim gives. Copyable; its holder may complete, renew or release the claim
@@ -152,6 +182,8 @@ class DEDUP_API Cache {
     // Errors: stale_claim if somebody else holds the key now, and those of append.
     [[nodiscard]] Result<bool> release(const Claim& claim);
 
+    [[nodiscard]] std::vector<Result<bool>> release_many(std::span<const Claim> claims);
+
     // Releases whatever claim is current.
     [[nodiscard]] Result<bool> release(std::string_view key);
 
@@ -160,6 +192,8 @@ class DEDUP_API Cache {
     // has taken the claim over.
     // Errors: stale_claim, invalid_argument, and those of append.
     [[nodiscard]] Result<Claim> renew(const Claim& claim, std::chrono::milliseconds lease);
+    [[nodiscard]] std::vector<Result<Claim>> renew_many(std::span<const Claim> claims,
+                                                        std::chrono::milliseconds lease);
 
     // Claims and completes in one append, for work that is done by recording it.
     [[nodiscard]] Result<RememberOutcome> remember(std::string_view key, std::string_view receipt,
@@ -178,17 +212,23 @@ class DEDUP_API Cache {
     [[nodiscard]] Result<LookupOutcome> wait(std::string_view key,
                                              std::chrono::milliseconds timeout);
 
+    // What this cache has done since it was made.
+    [[nodiscard]] CacheMetrics metrics() const;
+
   private:
-    class Waiters;  // callers of wait
+    class Waiters;   // callers of wait
+    class Counters;  // behind metrics()
 
     template <class Op>
     std::vector<Result<typename Op::Answer>> settle(std::span<const Op> ops);
     template <class Op>
     Result<typename Op::Answer> settle_one(const Op& op);
+    Result<LookupOutcome> look_up(std::string_view key);
 
     StreamStore& store_;
     CacheOptions options_;
     std::unique_ptr<Waiters> waiters_;
+    std::unique_ptr<Counters> counters_;
 };
 
 }  // namespace dedup

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dedup/error.hpp"
+#include "dedup/metrics.hpp"
 #include "dedup/record.hpp"
 #include "dedup/sweep.hpp"
 
@@ -158,6 +159,10 @@ class DEDUP_API StreamStore {
     [[nodiscard]] virtual Result<std::vector<SweepReport>> sweep_history() = 0;
 
     [[nodiscard]] virtual Result<StoreStats> stats() = 0;
+
+    // What this object has done since it was opened; also after close(). Cheap: reads no disk.
+    // (All zeros from a store that does not count.)
+    [[nodiscard]] virtual StoreMetrics metrics() const { return {}; }
 
     // Makes every append that was acknowledged before this call durable. With Durability::sync
     // they already are.

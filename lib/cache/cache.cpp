@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cache/counters.hpp"
 #include "cache/decide.hpp"
 #include "cache/settle.hpp"
 #include "cache/waiters.hpp"
@@ -11,6 +12,7 @@ namespace dedup {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::steady_clock;
 
 // How often a waiting caller looks for decisions made through another cache or in another process.
 constexpr milliseconds kPollMin{1};
@@ -19,17 +21,33 @@ constexpr milliseconds kPollMax{50};
 }  // namespace
 
 Cache::Cache(StreamStore& store, CacheOptions options)
-    : store_(store), options_(std::move(options)), waiters_(std::make_unique<Waiters>()) {}
+    : store_(store),
+      options_(std::move(options)),
+      waiters_(std::make_unique<Waiters>()),
+      counters_(std::make_unique<Counters>()) {}
 
 Cache::~Cache() = default;
 
 template <class Op>
 std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) {
+    using Answer = typename Op::Answer;
+    constexpr bool kLooks = std::is_same_v<Op, LookupOp>;
+    constexpr bool kClaims = std::is_same_v<Op, ClaimOp> || std::is_same_v<Op, RememberOp>;
     if (Result<void> checked = check_options(options_); !checked) {
-        return std::vector<Result<typename Op::Answer>>(
-            ops.size(), std::unexpected(std::move(checked).error()));
+        counters_->add({.errors = ops.size()});
+        return std::vector<Result<Answer>>(ops.size(), std::unexpected(std::move(checked).error()));
     }
-    auto answers = settle_span(store_, ops);
+    Recorder recorder{options_.observer};
+    const bool timed = !kLooks || Counters::times_lookup();
+    const auto start = timed ? steady_clock::now() : steady_clock::time_point();
+    auto answers = settle_span(store_, ops, recorder);
+    counters_->add(recorder.counts);
+    if (timed && (kLooks || recorder.appended)) {
+        CountedHistogram& times = kLooks    ? counters_->lookup_ns
+                                  : kClaims ? counters_->claim_ns
+                                            : counters_->complete_ns;
+        times.add(nanoseconds_since(start));
+    }
     if constexpr (Op::kDecides) {
         waiters_->wake(ops, answers);
     }
@@ -77,12 +95,30 @@ Result<bool> Cache::release(const Claim& claim) {
     return settle_one(ReleaseOp{options_, claim.key, &claim});
 }
 
+std::vector<Result<bool>> Cache::release_many(std::span<const Claim> claims) {
+    std::vector<ReleaseOp> ops;
+    ops.reserve(claims.size());
+    for (const Claim& claim : claims) {
+        ops.push_back({options_, claim.key, &claim});
+    }
+    return settle(std::span<const ReleaseOp>(ops));
+}
+
 Result<bool> Cache::release(std::string_view key) {
     return settle_one(ReleaseOp{options_, key, nullptr});
 }
 
 Result<Claim> Cache::renew(const Claim& claim, milliseconds lease) {
     return settle_one(RenewOp{options_, claim.key, &claim, lease});
+}
+
+std::vector<Result<Claim>> Cache::renew_many(std::span<const Claim> claims, milliseconds lease) {
+    std::vector<RenewOp> ops;
+    ops.reserve(claims.size());
+    for (const Claim& claim : claims) {
+        ops.push_back({options_, claim.key, &claim, lease});
+    }
+    return settle(std::span<const RenewOp>(ops));
 }
 
 Result<RememberOutcome> Cache::remember(std::string_view key, std::string_view receipt,
@@ -102,18 +138,34 @@ std::vector<Result<RememberOutcome>> Cache::remember_many(
 
 // What a settled round comes to, without the vectors that a span needs.
 Result<LookupOutcome> Cache::lookup(std::string_view key) {
+    if (!Counters::times_lookup()) {
+        return look_up(key);
+    }
+    const auto start = steady_clock::now();
+    auto outcome = look_up(key);
+    counters_->lookup_ns.add(nanoseconds_since(start));
+    return outcome;
+}
+
+Result<LookupOutcome> Cache::look_up(std::string_view key) {
+    const auto failed = [&](Error&& error) {
+        counters_->add({.errors = 1});
+        return std::unexpected(std::move(error));
+    };
     const LookupOp op{options_, key};
     if (Result<void> checked = check_options(options_); !checked) {
-        return std::unexpected(std::move(checked).error());
+        return failed(std::move(checked).error());
     }
     if (Result<void> checked = op.check(); !checked) {
-        return std::unexpected(std::move(checked).error());
+        return failed(std::move(checked).error());
     }
     auto head = store_.head({options_.ns, key});
     if (!head) {
-        return std::unexpected(std::move(head).error());
+        return failed(std::move(head).error());
     }
-    return LookupOp::answer({*std::move(head), store_.now_ms(), store_.grace()});
+    auto outcome = LookupOp::answer({*std::move(head), store_.now_ms(), store_.grace()});
+    counters_->add_lookup(outcome);
+    return outcome;
 }
 
 std::vector<Result<LookupOutcome>> Cache::lookup_many(std::span<const std::string_view> keys) {
@@ -126,7 +178,6 @@ std::vector<Result<LookupOutcome>> Cache::lookup_many(std::span<const std::strin
 }
 
 Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
-    using std::chrono::steady_clock;
     const auto start = steady_clock::now();
     timeout = std::max(timeout, milliseconds{0});
     Waiters::Place place(*waiters_, key);  // before the first look, so that no decision is missed
@@ -143,6 +194,14 @@ Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
         }
         place.sleep(std::min(poll, timeout - waited));
     }
+}
+
+CacheMetrics Cache::metrics() const {
+    return {.ns = options_.ns,
+            .counts = counters_->sum(),
+            .claim_ns = counters_->claim_ns.snapshot(),
+            .complete_ns = counters_->complete_ns.snapshot(),
+            .lookup_ns = counters_->lookup_ns.snapshot()};
 }
 
 }  // namespace dedup

@@ -35,22 +35,6 @@ std::int64_t not_before_lease(std::int64_t expires_at_ms, std::int64_t lease_unt
 
 // Errors.
 
-// A key as a message shows it: quoted, printable, and not too long.
-std::string quoted(std::string_view key) {
-    constexpr std::size_t kShownMax = 64;
-    std::string text = "\"";
-    for (const char c : key.substr(0, kShownMax)) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte > 0x7e || c == '"' || c == '\\') {
-            text += fmt::format("\\x{:02x}", byte);
-        } else {
-            text += c;
-        }
-    }
-    text += key.size() > kShownMax ? "\"..." : "\"";
-    return text;
-}
-
 Error error(Code code, std::string message) {
     return {.code = code, .message = std::move(message)};
 }
@@ -217,6 +201,24 @@ bool same_fence(const Claim* claim, const Record& head) {
 
 }  // namespace
 
+std::string_view name(Change change) {
+    switch (change) {
+        case Change::claimed:
+            return "claimed";
+        case Change::taken_over:
+            return "taken_over";
+        case Change::completed:
+            return "completed";
+        case Change::remembered:
+            return "remembered";
+        case Change::released:
+            return "released";
+        case Change::renewed:
+            return "renewed";
+    }
+    return "unknown";
+}
+
 Result<void> check_options(const CacheOptions& options) {
     if (Result<void> checked = check_namespace(options.ns); !checked) {
         return checked;
@@ -235,6 +237,7 @@ Decision<ClaimOutcome> ClaimOp::decide(Seen seen) const {
     if (auto refused = refuse<ClaimOutcome>(seen, options)) {
         return *std::move(refused);
     }
+    const Change change = seen.in_flight() ? Change::taken_over : Change::claimed;
     Record record = new_claim(cache, key, options, seen);
     const milliseconds ttl = options.ttl.value_or(cache.ttl);
     if (!options.expires_at_ms && ttl != kForever) {
@@ -248,7 +251,7 @@ Decision<ClaimOutcome> ClaimOp::decide(Seen seen) const {
                 .key = record.key,
                 .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
                 .attempt = record.attempt};
-    return {Claimed{std::move(claim)}, Append{seen.sequence(), std::move(record)}};
+    return {Claimed{std::move(claim)}, Append{seen.sequence(), std::move(record)}, change};
 }
 
 void ClaimOp::landed(Result<ClaimOutcome>& answer, std::uint64_t sequence) {
@@ -274,7 +277,7 @@ Decision<RememberOutcome> RememberOp::decide(Seen seen) const {
     }
     Record record = new_claim(cache, key, options, seen);
     record.receipt = receipt;
-    return {New{}, Append{seen.sequence(), std::move(record)}};
+    return {New{}, Append{seen.sequence(), std::move(record)}, Change::remembered};
 }
 
 void RememberOp::landed(Result<RememberOutcome>& answer, std::uint64_t sequence) {
@@ -330,7 +333,7 @@ Decision<void> CompleteOp::decide(Seen seen) const {
     if (options.metadata) {
         record.metadata = *options.metadata;
     }
-    return {{}, Append{sequence, std::move(record)}};
+    return {{}, Append{sequence, std::move(record)}, Change::completed};
 }
 
 Result<void> ReleaseOp::check() const {
@@ -360,7 +363,7 @@ Decision<bool> ReleaseOp::decide(Seen seen) const {
     record.fingerprint.clear();
     record.metadata.clear();
     record.conflict = {};
-    return {true, Append{sequence, std::move(record)}};
+    return {true, Append{sequence, std::move(record)}, Change::released};
 }
 
 Result<void> RenewOp::check() const {
@@ -381,7 +384,7 @@ Decision<Claim> RenewOp::decide(Seen seen) const {
     Claim renewed = *claim;
     renewed.deadline_ms = record.lease_until_ms;
     renewed.attempt = record.attempt;
-    return {std::move(renewed), Append{sequence, std::move(record)}};
+    return {std::move(renewed), Append{sequence, std::move(record)}, Change::renewed};
 }
 
 Result<void> LookupOp::check() const {

@@ -42,6 +42,7 @@ template <class T>
 struct Decision {
     Result<T> answer;  // with an append: the answer once that has landed
     std::optional<Append> append;
+    std::optional<Change> change = {};  // what the append comes to, for people who watch
 };
 
 // Each operation refers to its request and to the cache's options, which must outlive it. landed()

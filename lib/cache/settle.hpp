@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "cache/decide.hpp"
+#include "cache/recorder.hpp"
 
 namespace dedup {
 
@@ -21,7 +21,7 @@ namespace dedup {
 // Every loss means that another append has won, so the rounds come to an end.
 template <class Op>
 void settle_batch(StreamStore& store, std::span<const Op> ops,
-                  std::vector<Result<typename Op::Answer>>& answers) {
+                  std::vector<Result<typename Op::Answer>>& answers, Recorder& recorder) {
     const std::size_t first = answers.size();
     std::vector<std::size_t> open;  // what is not settled yet
     open.reserve(ops.size());
@@ -31,12 +31,17 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
             open.push_back(i);
         } else {
             answers.emplace_back(std::unexpect, std::move(checked).error());
+            recorder.answered(answers.back());
         }
     }
 
     std::vector<StreamKey> streams;
     std::vector<Append> batch;
-    std::vector<std::size_t> appending;  // the operation that each item of `batch` is for
+    struct Appending {
+        std::size_t op;
+        std::optional<Change> change;
+    };
+    std::vector<Appending> appending;  // what each item of `batch` is for
     while (!open.empty()) {
         streams.clear();
         for (const std::size_t i : open) {
@@ -52,6 +57,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
             auto& answer = answers[first + open[j]];
             if (!heads[j]) {
                 answer = std::unexpected(std::move(heads[j]).error());
+                recorder.answered(answer);
                 continue;
             }
             auto decision = ops[open[j]].decide({*std::move(heads[j]), now_ms, store.grace()});
@@ -61,7 +67,9 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                     batch.reserve(open.size() - j);
                 }
                 batch.push_back(*std::move(decision.append));
-                appending.push_back(open[j]);
+                appending.push_back({open[j], decision.change});
+            } else {
+                recorder.answered(answer);
             }
         }
         open.clear();
@@ -70,13 +78,18 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
         }
         auto landed = store.append(batch, Batch::each);
         for (std::size_t j = 0; j < landed.size(); ++j) {
-            auto& answer = answers[first + appending[j]];
+            const auto [op, change] = appending[j];
+            auto& answer = answers[first + op];
             if (landed[j]) {
                 Op::landed(answer, *landed[j]);
+                recorder.answered(answer, change);
+                recorder.landed(batch[j], *landed[j], change);
             } else if (landed[j].error().code == Code::sequence_conflict) {
-                open.push_back(appending[j]);
+                ++recorder.counts.races_lost;
+                open.push_back(op);
             } else {
                 answer = std::unexpected(std::move(landed[j]).error());
+                recorder.answered(answer);
             }
         }
     }
@@ -85,12 +98,13 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
 // As settle_batch, for any number of operations.
 template <class Op>
 [[nodiscard]] std::vector<Result<typename Op::Answer>> settle_span(StreamStore& store,
-                                                                   std::span<const Op> ops) {
+                                                                   std::span<const Op> ops,
+                                                                   Recorder& recorder) {
     std::vector<Result<typename Op::Answer>> answers;
     answers.reserve(ops.size());
     while (!ops.empty()) {
         const std::size_t count = std::min(ops.size(), kBatchItemsMax);
-        settle_batch(store, ops.first(count), answers);
+        settle_batch(store, ops.first(count), answers, recorder);
         ops = ops.subspan(count);
     }
     return answers;

@@ -102,8 +102,8 @@ Result<std::vector<SegmentRow>> read_rows(const LmdbTxn& txn) {
         }
         SegmentRow row;
         if (!read_checked({static_cast<const char*>(value.mv_data), value.mv_size}, row) ||
-            name != segment_key(kRowKey, row.id) || row.entries > row.records ||
-            row.records > row.bytes) {
+            name != segment_key(kRowKey, row.id) || row.entries > row.records() ||
+            row.records() > row.bytes) {
             return std::unexpected(
                 damaged(txn.env().path(),
                         fmt::format("the row after {} segments is not intact", rows.size())));
@@ -178,6 +178,16 @@ Result<void> change_counts(LmdbTxn& txn, std::uint64_t id,
 }
 
 }  // namespace
+
+std::uint64_t SegmentRow::bytes_of(const StateCounts& streams) const {
+    std::uint64_t sum = 0;
+    for (const State state : {State::in_flight, State::completed, State::released}) {
+        if (versions[state] != 0) {
+            sum += version_bytes[state] / versions[state] * streams[state];
+        }
+    }
+    return std::min(sum, bytes);
+}
 
 Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
                                                  const CatalogMeta& meta, std::uint64_t map_bytes) {

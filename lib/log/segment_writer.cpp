@@ -9,6 +9,7 @@ namespace {
 // Room is reserved in growing steps: small stores stay small, and large ones reserve rarely.
 constexpr std::uint64_t kReserveBytesMin = 64 * 1024;
 constexpr std::uint64_t kReserveBytesMax = 16 * 1024 * 1024;
+constexpr std::uint64_t kReserveShare = 4;  // of the segment so far
 constexpr std::uint64_t kRewriteBlockBytes = 1024 * 1024;
 
 Result<void> rewrite(File& file, std::uint64_t from, std::uint64_t end) {
@@ -129,7 +130,8 @@ Result<void> SegmentWriter::reserve() {
     if (!can_reserve_ || end() <= reserved_) {
         return {};
     }
-    const std::uint64_t ahead = std::clamp(end(), kReserveBytesMin, kReserveBytesMax);
+    const std::uint64_t ahead =
+        std::clamp(end() / kReserveShare, kReserveBytesMin, kReserveBytesMax);
     // Where there is no room for a whole step, there may still be room for this write.
     for (const std::uint64_t bytes : {end() + ahead, end()}) {
         const auto done = file_->reserve(bytes);

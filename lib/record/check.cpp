@@ -222,6 +222,21 @@ std::optional<std::string> find_conflict_problem(std::uint64_t count,
     return std::nullopt;
 }
 
+std::string quoted(std::string_view bytes) {
+    constexpr std::size_t kShownMax = 64;
+    std::string text = "\"";
+    for (const char c : bytes.substr(0, kShownMax)) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte > 0x7e || c == '"' || c == '\\') {
+            text += fmt::format("\\x{:02x}", byte);
+        } else {
+            text += c;
+        }
+    }
+    text += bytes.size() > kShownMax ? "\"..." : "\"";
+    return text;
+}
+
 Result<void> check_namespace(std::string_view ns) {
     if (const auto problem = namespace_problem(ns)) {
         return refuse(*problem);

@@ -132,7 +132,7 @@ class LogStore::Commit {
     Result<void> prepare();
     Result<Link> check(const Append& item, const StreamId& id, Result<std::uint64_t>& result);
     void stage(Request& request, std::size_t i, std::uint64_t sequence, const Link& link,
-               std::uint32_t offset);
+               std::uint32_t offset, std::uint64_t bytes);
     void drop_staged(const Error& error);
     void clear();
 
@@ -181,10 +181,19 @@ Error LogStore::fail(const Error& cause) {
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
     std::uint64_t refused = 0;
     auto results = append_once(batch, mode, refused);
+    make_room_and_append(batch, mode, refused, results);
+    counters_.count_failed(results);
+    return results;
+}
+
+// Appends again what found no room, for as long as a sweep gives some.
+void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode,
+                                    std::uint64_t refused,
+                                    std::vector<Result<std::uint64_t>>& results) {
     while (refused != 0 && options_.capacity.evict_oldest) {
         const auto made = make_room(mode == Batch::atomic ? refused : 1, refused);
         if (!made || !*made) {
-            return results;
+            return;
         }
         std::vector<std::size_t> again;
         std::vector<Append> rest;
@@ -199,7 +208,6 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
             results[again[i]] = std::move(retried[i]);
         }
     }
-    return results;
 }
 
 // `refused` becomes the number of new streams for which there is no room; see Capacity.
@@ -425,7 +433,7 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
 }
 
 void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequence,
-                             const Link& link, std::uint32_t offset) {
+                             const Link& link, std::uint32_t offset, std::uint64_t bytes) {
     const Record& record = request.batch[i].record;
     const IndexEntry entry{request.ids[i], sequence, offset,
                            pack(record.state(), record.expires_at_ms)};
@@ -435,8 +443,9 @@ void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequ
     request.results[i] = sequence;
     store_.records_since_mark_ = true;
     new_streams_ += begins_stream(link);
-    staged_.push_back({&request.results[i],
-                       {entry, link, record.ns, record.timestamp_ms, record.expires_at_ms, false}});
+    staged_.push_back(
+        {&request.results[i],
+         {entry, link, record.ns, record.timestamp_ms, record.expires_at_ms, bytes, false}});
 }
 
 void LogStore::Commit::add_each(Request& request, std::size_t i) {
@@ -465,7 +474,7 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
     begin_frame(writer.buffer());
     add_record(writer.buffer(), writer.segment()->id(), item.record, sequence, *link, true);
     writer.finish(start, FrameKind::records, 1, sequence);
-    stage(request, i, sequence, *link, offset);
+    stage(request, i, sequence, *link, offset, writer.end() - offset);
 }
 
 void LogStore::Commit::add_atomic(Request& request) {
@@ -531,8 +540,9 @@ void LogStore::Commit::add_atomic(Request& request) {
     writer.finish(start, FrameKind::records, static_cast<std::uint16_t>(request.batch.size()),
                   first);
     store_.next_sequence_ += request.batch.size();
+    const std::uint64_t bytes_each = (writer.end() - offset) / request.batch.size();
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
-        stage(request, i, first + i, links[i], offset);
+        stage(request, i, first + i, links[i], offset, bytes_each);
     }
 }
 
@@ -566,9 +576,9 @@ void LogStore::Commit::finish() {
         drop_staged(reserved.error());
         return;
     }
-    auto done = writer.write();
+    auto done = store_.write_buffered(writer);
     if (done && store_.options_.durability == Durability::sync) {
-        done = writer.sync_written();
+        done = store_.sync_written();
     }
     if (!done) {
         drop_staged(store_.fail(done.error()));
@@ -587,6 +597,7 @@ void LogStore::Commit::finish() {
         store_.applied_sequence_ = staged_.back().applied.entry.sequence;
     }
     store_.streams_ += new_streams_;
+    store_.counters_.count_group(staged_.size());
     store_.saw_time(store_.written_time_ms_);
     first_sequence_ = store_.next_sequence_;
     clear();
@@ -603,7 +614,7 @@ Result<void> LogStore::write_now(FrameKind kind, std::string_view body, std::uin
         writer_->discard();
         return reserved;
     }
-    auto done = writer_->write();
+    auto done = write_buffered(*writer_);
     if (done) {
         done = flush_written();
     }
@@ -685,7 +696,26 @@ Result<void> LogStore::reserve_sequences() {
 
 Result<void> LogStore::flush_written() {
     const std::lock_guard lock(flush_mutex_);
-    return writer_->sync_written();
+    return sync_written();
+}
+
+// What a flush is counted by; see SegmentWriter::sync_written for who may call it.
+Result<void> LogStore::sync_written() {
+    if (writer_->synced()) {
+        return writer_->sync_written();
+    }
+    const auto start = std::chrono::steady_clock::now();
+    auto done = writer_->sync_written();
+    counters_.flushes.add(1);
+    counters_.flush_ns.add(nanoseconds_since(start));
+    return done;
+}
+
+Result<void> LogStore::write_buffered(SegmentWriter& writer) {
+    const std::uint64_t bytes = writer.buffered();
+    auto done = writer.write();
+    counters_.bytes_written.add(done ? bytes : 0);
+    return done;
 }
 
 Result<void> LogStore::flush() {
@@ -710,7 +740,7 @@ void LogStore::flush_in_background() {
         if (failed_) {
             continue;
         }
-        if (auto flushed = writer_->sync_written(); !flushed) {
+        if (auto flushed = sync_written(); !flushed) {
             (void)fail(flushed.error());
         }
     }

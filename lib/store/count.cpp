@@ -37,8 +37,7 @@ TailNumbers LogStore::tail_numbers(const View& view) const {
     TailNumbers tail;
     tail.sequence = applied_sequence_;
     for (const auto& unsealed : view.unsealed) {
-        tail.parts.push_back({unsealed, unsealed->streams, unsealed->delta.size(),
-                              unsealed->row.records, unsealed->row.bytes});
+        tail.parts.push_back({unsealed, unsealed->streams, unsealed->delta.size(), unsealed->row});
         for (const auto& [id, tally] : unsealed->superseded) {
             add(tail.superseded[id], tally);
         }
@@ -422,6 +421,7 @@ Result<void> LogStore::count_tail(Count& count) const {
             return std::unexpected(live.error());
         }
         add(count.retained, *live);
+        count.newest_live = part == 0 ? total(*live) : count.newest_live;
         if (now) {
             continue;
         }

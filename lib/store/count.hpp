@@ -34,6 +34,7 @@ struct LogStore::Count {
     std::map<std::uint64_t, Counted> counted = {};
     Tally removed = {};
     Tally retained = {};
+    StateCounts newest_live = {};  // of the streams retained, those in the newest segment
 
     Result<void> remove(const Located& at);
 };

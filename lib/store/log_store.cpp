@@ -444,7 +444,7 @@ Result<StoreStats> LogStore::stats() {
     std::uint64_t next_sequence = 1;
     std::int64_t time_high_ms = 0;
     const auto add = [&](const SegmentRow& row) {
-        stats.records += row.records;
+        stats.records += row.records();
         stats.log_bytes += row.bytes;
         next_sequence = std::max(next_sequence, row.next_sequence);
         time_high_ms = std::max(time_high_ms, row.time_high_ms);

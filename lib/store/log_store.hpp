@@ -42,6 +42,7 @@
 #include "log/segment_writer.hpp"
 #include "record/codec.hpp"
 #include "store/reader_gates.hpp"
+#include "store/store_counters.hpp"
 #include "store/unsealed.hpp"
 
 namespace dedup {
@@ -58,9 +59,11 @@ struct LogStoreInternals {
 // A file that only takes up room, to be removed when a sweep needs some.
 inline constexpr const char* kReserveName = "reserve";
 inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;
-// How many segments may wait to be sealed before appends wait for the sealer. A log with more of
-// them is sealed piece by piece before it opens, so that memory stays bounded.
-inline constexpr std::size_t kUnsealedMax = 4;
+// How many segments may be unsealed before appends wait for the sealer: about so many bytes, which
+// takes longer to fill than a sweep, during which nothing is sealed, takes to count.
+inline constexpr std::uint64_t kUnsealedBytes = 1024 * 1024 * 1024;
+inline constexpr std::size_t kUnsealedMin = 4;
+inline constexpr std::size_t kUnsealedMax = 16;
 
 // What lookups see at one moment. Immutable, but for the newest delta.
 struct View {
@@ -90,8 +93,7 @@ struct TailNumbers {
         std::shared_ptr<Unsealed> unsealed;
         Tally streams;
         std::size_t entries = 0;
-        std::uint64_t records = 0;
-        std::uint64_t bytes = 0;
+        SegmentRow row;
     };
     std::uint64_t sequence = 0;
     std::vector<Part> parts;    // newest first
@@ -125,6 +127,7 @@ class LogStore final : public StreamStore {
     Result<SweepReport> sweep(const SweepOptions& options) override;
     Result<std::vector<SweepReport>> sweep_history() override;
     Result<StoreStats> stats() override;
+    StoreMetrics metrics() const override { return counters_.snapshot(); }
     Result<void> flush() override;
     Result<void> close() override;
 
@@ -176,6 +179,7 @@ class LogStore final : public StreamStore {
     Result<Census> census_to_seal(const Unsealed& oldest);
     Result<void> write_catalog(const std::function<Result<void>()>& write,
                                const std::shared_ptr<const Segment>& added = nullptr);
+    [[nodiscard]] std::size_t unsealed_max() const;
     Result<void> wait_for_room();
     void seal_in_background();
     Result<void> seal(const Unsealed& oldest);
@@ -185,12 +189,16 @@ class LogStore final : public StreamStore {
     // append.cpp
     std::vector<Result<std::uint64_t>> append_once(std::span<const Append> batch, Batch mode,
                                                    std::uint64_t& refused);
+    void make_room_and_append(std::span<const Append> batch, Batch mode, std::uint64_t refused,
+                              std::vector<Result<std::uint64_t>>& results);
     Result<void> ready_to_write() const;
     Error fail(const Error& cause);
     void run_leader(Group& group);
     Result<void> lead(const std::function<Result<void>()>& work);
     void flush_in_background();
     Result<void> flush_written();
+    Result<void> sync_written();
+    Result<void> write_buffered(SegmentWriter& writer);
     Result<void> reserve_sequences();
     Result<void> write_mark(std::uint64_t sequence);
     Result<void> write_manifest(Manifest manifest);
@@ -207,7 +215,8 @@ class LogStore final : public StreamStore {
     Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
     Result<void> run_sweep(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
     [[nodiscard]] bool has_counted_all() const;
-    Result<void> advance(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
+    Result<StateCounts> advance(const SweepOptions& options, std::uint64_t evict,
+                                SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
     Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, std::uint64_t evict) const;
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
@@ -215,6 +224,7 @@ class LogStore final : public StreamStore {
     Result<void> set_horizon(Horizon to, Now& now, SweepReport& report);
     Result<void> finish_counting();
     Result<void> drop_given_up();
+    void rest_beside_appends(std::uint64_t pause_us);
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;
     Result<bool> make_room(std::uint64_t needed, std::uint64_t evict);
@@ -282,6 +292,7 @@ class LogStore final : public StreamStore {
     const LogStoreInternals internals_;
     Locator locator_;
     StoreId store_id_{};
+    StoreCounters counters_;
     std::unique_ptr<Lock> lock_;
     std::shared_ptr<Catalog> catalog_;  // changed under view_mutex_ once the store is open
 

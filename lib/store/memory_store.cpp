@@ -16,6 +16,7 @@
 #include "store/check_stream.hpp"
 #include "store/memory_streams.hpp"
 #include "store/memory_sweep.hpp"
+#include "store/store_counters.hpp"
 
 namespace dedup {
 namespace {
@@ -38,11 +39,13 @@ class MemoryStore final : public StreamStore {
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
         const std::lock_guard lock(mutex_);
-        if (Result<void> usable = check_batch(batch, mode); !usable) {
-            return std::vector<Result<std::uint64_t>>(batch.size(),
-                                                      std::unexpected(usable.error()));
+        auto results = append_locked(batch, mode);
+        counters_.count_failed(results);
+        if (const auto done =
+                std::ranges::count_if(results, [](auto& r) { return r.has_value(); })) {
+            counters_.count_group(static_cast<std::uint64_t>(done));
         }
-        return mode == Batch::each ? append_each(batch) : append_atomic(batch);
+        return results;
     }
 
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
@@ -158,6 +161,8 @@ class MemoryStore final : public StreamStore {
         return stats;
     }
 
+    StoreMetrics metrics() const override { return counters_.snapshot(); }
+
     Result<void> flush() override {
         const std::lock_guard lock(mutex_);
         return closed_ ? Result<void>(closed()) : Result<void>();
@@ -186,6 +191,14 @@ class MemoryStore final : public StreamStore {
                                        stream_name(item.record.ns, item.record.key), head,
                                        item.expected_sequence),
                 .head_sequence = head};
+    }
+
+    std::vector<Result<std::uint64_t>> append_locked(std::span<const Append> batch, Batch mode) {
+        if (Result<void> usable = check_batch(batch, mode); !usable) {
+            return std::vector<Result<std::uint64_t>>(batch.size(),
+                                                      std::unexpected(usable.error()));
+        }
+        return mode == Batch::each ? append_each(batch) : append_atomic(batch);
     }
 
     // What is wrong with the batch as a whole.
@@ -356,6 +369,7 @@ class MemoryStore final : public StreamStore {
             std::chrono::duration_cast<std::chrono::microseconds>(took).count());
         report.longest_pause_us = report.duration_us;  // the lock is held for all of it
         if (!dry_run) {
+            counters_.count_sweep(report);
             remember(report);
         }
         return report;
@@ -372,6 +386,7 @@ class MemoryStore final : public StreamStore {
 
     const Capacity capacity_;
     mutable std::mutex mutex_;
+    StoreCounters counters_;
     MemoryStreams streams_;
     std::string store_id_ = random_store_id();
     std::uint64_t last_sequence_ = 0;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <map>
-#include <thread>
 
 #include "log/frame_reader.hpp"
 
@@ -14,17 +13,30 @@ namespace {
 // Moved together, while appends wait: as much as a small group of them.
 constexpr std::size_t kMovedAtOnce = 64;
 constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
-// Beside appends, moving rests so many times as long as it has made them wait.
-constexpr std::uint64_t kRestShare = 3;
-// A tail of less garbage than this, or than this part of a segment, is left alone.
-constexpr std::uint64_t kTailBytesMin = 1024 * 1024;
-constexpr std::uint64_t kTailShare = 4;
-// What will have expired altogether within this part of its age is not worth moving.
-constexpr std::int64_t kSoonShare = 4;
+// Segments are compacted while more than this part of the log is garbage. With the catalog, and
+// with what is appended between sweeps, a store stays below twice its live records.
+constexpr std::uint64_t kGarbageShare = 3;
+// A newest segment of fewer bytes than this, or than these parts of a segment and of the log, is
+// not ended for its garbage.
+constexpr std::uint64_t kEndedBytesMin = 1024 * 1024;
+constexpr std::uint64_t kEndedSegmentShare = 4;
+constexpr std::uint64_t kEndedLogShare = 32;
 
-// Whether less than half of the records are live.
-bool mostly_garbage(std::uint64_t live, std::uint64_t records) {
-    return live * 2 < records;
+// Of the log or a part of it.
+struct Space {
+    std::uint64_t bytes = 0;
+    std::uint64_t live = 0;  // of them, those of live records
+
+    Space& operator+=(const Space& more) {
+        bytes += more.bytes;
+        live += more.live;
+        return *this;
+    }
+    [[nodiscard]] bool is_wasted() const { return (bytes - live) * kGarbageShare > bytes; }
+};
+
+Space space(const SegmentRow& row, const StateCounts& live) {
+    return {row.bytes, row.bytes_of(live)};
 }
 
 std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
@@ -52,17 +64,14 @@ void LogStore::Reclaim::show_progress(std::uint64_t bytes_more) const {
     }
 }
 
-bool LogStore::Reclaim::worth_compacting(const SealedSegment& sealed, std::uint64_t live) const {
-    const std::int64_t age_ms = report_.now_ms - sealed.segment->header().time_high_ms;
-    return mostly_garbage(live, sealed.row.records) &&
-           sealed.row.expires_max_ms - report_.now_ms > age_ms / kSoonShare;
-}
-
-// The segments to drop, oldest first. `counted` is what the catalog does not know yet.
+// The segments to drop: those without live streams, oldest first; and then those to compact, the
+// worst first. `counted` is what the catalog does not know yet.
 std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     const View& view, const TailNumbers& tail, const Horizon& horizon,
     const std::map<std::uint64_t, Counted>& counted) const {
     std::vector<Candidate> found;
+    std::vector<Candidate> others;
+    Space log;
     bool older_may_show = false;  // an older segment that stays has something that is not removed
     for (const SealedSegment& sealed : view.sealed->segments()) {
         StateCounts live = sealed.row.live();
@@ -73,11 +82,24 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
             live -= total(at->second.removed);
         }
         const bool empty = live.total() == 0;
-        if (empty || worth_compacting(sealed, live.total())) {
-            found.push_back({sealed.row, !empty || older_may_show, live.total()});
-        }
+        (empty ? found : others).push_back({sealed.row, !empty || older_may_show, live});
+        log += empty ? Space() : space(sealed.row, live);
         older_may_show = older_may_show || ((!empty || older_may_show) &&
                                             sealed.row.expires_max_ms >= horizon.expired_before_ms);
+    }
+    for (const auto& part : tail.parts) {
+        log += {part.row.bytes, part.row.bytes};  // what of it is garbage is not dropped now
+    }
+    std::ranges::stable_sort(others, [](const Candidate& a, const Candidate& b) {
+        return space(a.row, a.live).live * b.row.bytes < space(b.row, b.live).live * a.row.bytes;
+    });
+    for (const Candidate& worst : others) {
+        if (!log.is_wasted()) {
+            break;
+        }
+        const Space here = space(worst.row, worst.live);
+        log.bytes -= here.bytes - here.live;
+        found.push_back(worst);
     }
     return found;
 }
@@ -86,16 +108,15 @@ Result<void> LogStore::Reclaim::plan(const Count& count) {
     for (const Candidate& candidate : candidates(count.view, count.tail, count.to, count.counted)) {
         const SegmentRow& row = candidate.row;
         ++(candidate.compact ? report_.segments_compacted : report_.segments_dropped);
-        report_.records_dropped += row.records - candidate.live;
-        report_.records_moved += candidate.live;
-        report_.bytes_after -=
-            row.bytes - row.bytes / std::max(row.records, std::uint64_t{1}) * candidate.live;
+        report_.records_dropped += row.records() - candidate.live.total();
+        report_.records_moved += candidate.live.total();
+        report_.bytes_after -= row.bytes - row.bytes_of(candidate.live);
     }
     return {};
 }
 
-Result<void> LogStore::Reclaim::run() {
-    if (auto sealed = seal_tail(); !sealed) {
+Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
+    if (auto sealed = seal_tail(newest_live); !sealed) {
         return sealed;
     }
     std::vector<Candidate> found;
@@ -154,28 +175,36 @@ Result<void> LogStore::Reclaim::drop_empty(std::span<const Candidate> candidates
     return drop(empty);
 }
 
-// The id of the newest segment if it is large and mostly garbage, else 0.
-Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage() {
+// The id of the newest segment if too much of the log is garbage, and of this segment, too; else 0.
+Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage(const StateCounts& newest_live) {
     const auto now = store_.tail_now();
     if (!now) {
         return std::unexpected(now.error());
     }
-    const auto& newest = now->tail.parts.front();
-    if (newest.bytes < std::min(kTailBytesMin, store_.segment_bytes_ / kTailShare)) {
-        return 0;
+    const SegmentRow& row = now->tail.parts.front().row;
+    const Space newest = space(row, newest_live);
+    Space log = newest;
+    for (const auto& part : std::span(now->tail.parts).subspan(1)) {
+        log += {part.row.bytes, part.row.bytes};
     }
-    const auto live = store_.live_in_tail(*now->view, now->tail, 0, now->view->horizon, {});
-    if (!live) {
-        return std::unexpected(live.error());
+    for (const SealedSegment& sealed : now->view->sealed->segments()) {
+        StateCounts live = sealed.row.live();
+        if (const auto at = now->tail.superseded.find(sealed.row.id);
+            at != now->tail.superseded.end()) {
+            live -= total(at->second);
+        }
+        log += live.total() == 0 ? Space() : space(sealed.row, live);
     }
-    return mostly_garbage(total(*live).total(), newest.records) ? newest.unsealed->segment->id()
-                                                                : 0;
+    const std::uint64_t bytes_min =
+        std::max(std::min(kEndedBytesMin, store_.segment_bytes_ / kEndedSegmentShare),
+                 log.bytes / kEndedLogShare);
+    return newest.bytes >= bytes_min && newest.is_wasted() && log.is_wasted() ? row.id : 0;
 }
 
-// Starts a new segment if the newest is mostly garbage, and waits until all others are sealed: only
-// sealed segments can be dropped.
-Result<void> LogStore::Reclaim::seal_tail() {
-    const auto id = newest_if_garbage();
+// Starts a new segment if the newest is garbage, and waits until all others are sealed: only sealed
+// segments can be dropped.
+Result<void> LogStore::Reclaim::seal_tail(const StateCounts& newest_live) {
+    const auto id = newest_if_garbage(newest_live);
     if (!id) {
         return std::unexpected(id.error());
     }
@@ -228,7 +257,7 @@ Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
         return done;
     }
     for (const Candidate& candidate : candidates) {
-        report_.records_dropped += candidate.row.records;
+        report_.records_dropped += candidate.row.records();
     }
     store_.given_up_ = std::move(ids);
     return store_.drop_given_up();
@@ -379,14 +408,7 @@ Result<void> LogStore::Reclaim::move(const Segment& from, std::vector<Moving>& m
     });
     report_.longest_pause_us = std::max(report_.longest_pause_us, pause_us);
     moving.clear();
-    bool others_append = false;
-    {
-        const std::lock_guard lock(store_.queue_mutex_);
-        others_append = store_.committing_ || store_.next_group_ != nullptr;
-    }
-    if (others_append) {
-        std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
-    }
+    store_.rest_beside_appends(pause_us);
     return moved;
 }
 
@@ -444,6 +466,7 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
              decoded->ns,
              decoded->timestamp_ms,
              decoded->expires_at_ms,
+             writer.end() - offset,
              true});
     }
     if (applied.empty()) {
@@ -453,7 +476,7 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
         writer.discard();
         return reserved;
     }
-    if (auto written = writer.write(); !written) {
+    if (auto written = store_.write_buffered(writer); !written) {
         return std::unexpected(store_.fail(written.error()));
     }
     store_.records_since_mark_ = true;

@@ -13,9 +13,9 @@
 
 namespace dedup {
 
-// One sweep's work on the files. A segment without live streams is dropped. One that is mostly
-// garbage is compacted: its live heads are appended again at the tail with their sequences, and
-// then it is dropped too.
+// One sweep's work on the files. Segments without live streams are dropped. While too much of the
+// log is garbage, the segment with the greatest share of it is compacted: its live heads are
+// appended again at the tail with their sequences, and then it is dropped too.
 class LogStore::Reclaim {
   public:
     Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report);
@@ -23,14 +23,15 @@ class LogStore::Reclaim {
     // Says in the report what run() would do once `count` was true.
     Result<void> plan(const Count& count);
     // Stops early at a limit, or when the disk has no room to move records to.
-    Result<void> run();
+    // `newest_live`: the live streams of the newest segment.
+    Result<void> run(const StateCounts& newest_live);
 
   private:
     // (No snapshot: that would keep the files, and the catalog's pages, from being given back.)
     struct Candidate {
         SegmentRow row;
         bool compact = false;  // something may have to be moved
-        std::uint64_t live = 0;
+        StateCounts live;
     };
     struct Moving {
         StreamId id;
@@ -46,10 +47,9 @@ class LogStore::Reclaim {
     [[nodiscard]] std::vector<Candidate> candidates(
         const View& view, const TailNumbers& tail, const Horizon& horizon,
         const std::map<std::uint64_t, Counted>& counted) const;
-    [[nodiscard]] bool worth_compacting(const SealedSegment& sealed, std::uint64_t live) const;
     Result<void> drop_empty(std::span<const Candidate> candidates);
-    Result<std::uint64_t> newest_if_garbage();
-    Result<void> seal_tail();
+    Result<std::uint64_t> newest_if_garbage(const StateCounts& newest_live);
+    Result<void> seal_tail(const StateCounts& newest_live);
     Result<void> drop(std::span<const Candidate> candidates);
     Result<bool> compact(const Candidate& candidate);
     Result<bool> move_all(const Candidate& candidate);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <queue>
+#include <thread>
 
 #include "store/reclaim.hpp"
 
@@ -18,6 +19,8 @@ std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
                                           .count());
 }
 
+// Beside appends, a sweep rests so many times as long as it has made them wait.
+constexpr std::uint64_t kRestShare = 3;
 // At least so many streams are evicted at a time: this part of keys_max.
 constexpr std::uint64_t kEvictShare = 64;
 // And with bytes_max, this part of the streams: a few would give back no segment.
@@ -60,9 +63,13 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, std::uin
     }
     auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, evict, report);
     if (!done) {
+        counters_.sweeps_failed.add(options.dry_run ? 0 : 1);
         return std::unexpected(done.error());
     }
     report.duration_us = microseconds_since(start);
+    if (!options.dry_run) {
+        counters_.count_sweep(report);
+    }
     return report;
 }
 
@@ -106,7 +113,10 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
     // A count that has failed is finished first, in a report of its own.
     SweepReport earlier;
     earlier.now_ms = report.now_ms;
-    auto advanced = has_counted_all() ? Result<void>() : advance(options, 0, earlier);
+    Result<StateCounts> advanced;
+    if (!has_counted_all()) {
+        advanced = advance(options, 0, earlier);
+    }
     const std::uint64_t reports_before = sweep_state_.reports;
     if (advanced) {
         advanced = advance(options, evict, report);
@@ -120,14 +130,14 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
         room_.notify_all();
     }
     if (!advanced) {
-        return advanced;
+        return std::unexpected(advanced.error());
     }
     const auto bytes_now = [&]() -> std::uint64_t {
         const auto view = this->view();
         return view ? log_bytes(**view) : 0;
     };
     report.bytes_before = bytes_now();
-    if (auto reclaimed = Reclaim(*this, options, report).run(); !reclaimed) {
+    if (auto reclaimed = Reclaim(*this, options, report).run(*advanced); !reclaimed) {
         return reclaimed;
     }
     report.bytes_after = bytes_now();
@@ -152,10 +162,12 @@ bool LogStore::has_counted_all() const {
     return !view_ || sweep_state_.counted == view_->horizon;
 }
 
-// Removes what has expired, and counts it. While that is counted, no segment is sealed.
-Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
-                               SweepReport& report) {
+// Removes what has expired, and counts it. While that is counted, no segment is sealed. Gives the
+// live streams of the newest segment.
+Result<StateCounts> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
+                                      SweepReport& report) {
     SweepState state = sweep_state_;
+    StateCounts newest_live;
     std::map<std::uint64_t, Counted> counted;
     {
         auto now = tail_now();
@@ -173,7 +185,7 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
                 now->view.reset();
                 auto set = with_reserve([&] { return set_horizon(*to, *now, report); });
                 if (!set) {
-                    return set;
+                    return std::unexpected(set.error());
                 }
             }
         }
@@ -183,9 +195,10 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
             false,      report};
         count.unanswered.claims_max = options.unanswered_max;
         if (auto done = this->count(count); !done) {
-            return done;
+            return std::unexpected(done.error());
         }
         counted = std::move(count.counted);
+        newest_live = count.newest_live;
         state.counted = to;
         const std::lock_guard lock(view_mutex_);
         state.steps = view_->unsealed.front()->manifest.steps;
@@ -203,7 +216,7 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
                 [&] { return catalog_->count(counted, state, removes ? &begun : nullptr); });
         });
         if (!written) {
-            return written;
+            return std::unexpected(written.error());
         }
     }
     sweep_state_ = state;
@@ -216,7 +229,7 @@ Result<void> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
         counting_ = false;
     }
     sealer_wakes_.notify_one();
-    return {};
+    return newest_live;
 }
 
 // Takes out of the catalog what is out of the log, and removes the files.
@@ -240,11 +253,25 @@ Result<void> LogStore::drop_given_up() {
     sweep_state_ = state;
     Result<void> done;
     for (const std::uint64_t id : std::exchange(given_up_, {})) {
+        const auto start = std::chrono::steady_clock::now();
         if (auto removed = env_.remove(log_path_ / segment_file_name(id)); !removed && done) {
             done = removed;
         }
+        // Flushes wait for the file system to give a large file's blocks back.
+        rest_beside_appends(microseconds_since(start));
     }
     return done;
+}
+
+// After something that has made appends wait for so long, lets them go on if there are any.
+void LogStore::rest_beside_appends(std::uint64_t pause_us) {
+    {
+        const std::lock_guard lock(queue_mutex_);
+        if (closed_ || (!committing_ && next_group_ == nullptr)) {
+            return;
+        }
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
 }
 
 std::uint64_t LogStore::log_bytes(const View& view) const {
@@ -351,7 +378,7 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             {
                 // Appends may wait for the sealer, which waits for the count.
                 const std::lock_guard lock(view_mutex_);
-                horizon_waits_ = sealing_ || view_->unsealed.size() >= kUnsealedMax;
+                horizon_waits_ = sealing_ || view_->unsealed.size() >= unsealed_max();
                 if (horizon_waits_) {
                     return {};
                 }
@@ -378,7 +405,7 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
         std::unique_lock lock(view_mutex_);
         room_.wait(lock, [&] {
             return set || !done || closed_ || !background_error_.empty() ||
-                   (!sealing_ && view_->unsealed.size() < kUnsealedMax);
+                   (!sealing_ && view_->unsealed.size() < unsealed_max());
         });
         if (!set && done && !background_error_.empty()) {
             done = std::unexpected(

@@ -23,7 +23,8 @@ void Unsealed::apply(const Applied& applied) {
         ++counts_of(superseded[link.segment], applied.ns)[link.state];
     }
     ++streams_of_ns[entry.state()];
-    ++row.records;
+    ++row.versions[entry.state()];
+    row.version_bytes[entry.state()] += applied.bytes;
     if (!applied.moved) {
         last_sequence = entry.sequence;
     }
@@ -130,6 +131,7 @@ Result<void> Replay::take_records(const Frame& frame) {
         applied.ns = unsealed_.intern(view->ns);
         applied.timestamp_ms = view->timestamp_ms;
         applied.expires_at_ms = view->expires_at_ms;
+        applied.bytes = frame.bytes() / frame.header.records;
         applied.moved = moved;
         unsealed_.delta.prefetch(applied.entry.id);
     }

@@ -33,6 +33,7 @@ struct Applied {
     std::string_view ns;  // lives for the call of apply() only
     std::int64_t timestamp_ms = 0;
     std::int64_t expires_at_ms = 0;
+    std::uint64_t bytes = 0;  // its part of the frame
     bool moved = false;
 };
 

@@ -94,7 +94,8 @@ void Verifier::check_records(const Segment& segment, const Frame& frame,
         }
         last_sequence_ = std::max(last_sequence_, record.sequence);
         ++report.records;
-        ++counted.records;
+        ++counted.versions[decoded->state()];
+        counted.version_bytes[decoded->state()] += frame.bytes() / frame.header.records;
         if (record.link.segment != segment.id()) {
             ++counted.entries;
         }
@@ -198,7 +199,12 @@ void Verifier::compare(const SegmentRow& counted, const SegmentRow& row, const P
         }
     };
     differs("bytes", counted.bytes, row.bytes);
-    differs("records", counted.records, row.records);
+    for (const State state : {State::in_flight, State::completed, State::released}) {
+        differs(fmt::format("records {}", name(state)), counted.versions[state],
+                row.versions[state]);
+        differs(fmt::format("bytes of records {}", name(state)), counted.version_bytes[state],
+                row.version_bytes[state]);
+    }
     differs("streams with a record", counted.entries, row.entries);
     differs("as the next sequence", counted.next_sequence, row.next_sequence);
     for (const State state : {State::in_flight, State::completed, State::released}) {

@@ -1,8 +1,7 @@
 // Random histories of every operation, compared step by step with a plain map.
 //
-// The model is written from the protocol's description, not from its implementation: it knows no
-// records, sequences of its own, batches or races. Of a new claim it is told the fence, and checks
-// that no earlier claim had it.
+// The model is that of support/claim_model.hpp for each key. Of a new claim it is told the fence,
+// and checks that no earlier claim had it.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -14,238 +13,61 @@
 #include <vector>
 
 #include "cache/helpers.hpp"
+#include "support/claim_model.hpp"
 
 namespace dedup::test {
 namespace {
 
 constexpr std::int64_t kCacheTtlMs = 8'000;
-constexpr std::int64_t kGraceMs = 1'000;
-
-// Outcomes as text, so that one comparison covers all of their fields.
-std::string show(const Claimed& o) {
-    return "claimed " + o.claim.ns + " " + o.claim.key + " fence " +
-           std::to_string(o.claim.claim_sequence) + " deadline " +
-           std::to_string(o.claim.deadline_ms) + " attempt " + std::to_string(o.claim.attempt);
-}
-std::string show(const Completed& o) {
-    return "completed " + o.receipt + " at " + std::to_string(o.completed_at_ms) + " fence " +
-           std::to_string(o.claim_sequence);
-}
-std::string show(const InFlight& o) {
-    return "in flight " + o.owner + " since " + std::to_string(o.since_ms) + " lease " +
-           std::to_string(o.lease_until_ms) + " expires " + std::to_string(o.expires_at_ms) +
-           " fence " + std::to_string(o.claim_sequence) + " attempt " + std::to_string(o.attempt);
-}
-std::string show(const Mismatch& o) {
-    return "mismatch " + o.fingerprint + " " + std::string(name(o.state)) + " since " +
-           std::to_string(o.since_ms) + " conflicts " + std::to_string(o.conflicts);
-}
-std::string show(const New& o) {
-    return "new fence " + std::to_string(o.claim_sequence);
-}
-std::string show(const Absent&) {
-    return "absent";
-}
-std::string show(bool released) {
-    return released ? "released" : "nothing to release";
-}
-std::string show(const Claim& claim) {
-    return show(Claimed{claim});
-}
-
-template <class... T>
-std::string show(const std::variant<T...>& outcome) {
-    return std::visit([](const auto& o) { return show(o); }, outcome);
-}
-template <class T>
-std::string show(const Result<T>& result) {
-    if (!result) {
-        return std::string(name(result.error().code));
-    }
-    if constexpr (std::is_void_v<T>) {
-        return "ok";
-    } else {
-        return show(*result);
-    }
-}
-
-// The fence in an outcome that says it made one, else 0.
-std::uint64_t new_fence(const Result<ClaimOutcome>& result) {
-    const auto* made = result ? std::get_if<Claimed>(&*result) : nullptr;
-    return made == nullptr ? 0 : made->claim.claim_sequence;
-}
-std::uint64_t new_fence(const Result<RememberOutcome>& result) {
-    const auto* made = result ? std::get_if<New>(&*result) : nullptr;
-    return made == nullptr ? 0 : made->claim_sequence;
-}
 
 class Model {
   public:
     std::int64_t now_ms = 0;
 
     std::string claim(const std::string& key, const ClaimOptions& options, std::uint64_t fence) {
-        if (auto duplicate = refuse(key, options); !duplicate.empty()) {
-            return duplicate;
-        }
-        Entry& entry = begin(key, options, fence);
-        if (!options.expires_at_ms && options.ttl != kForever) {
-            entry.ttl_ms = options.ttl.value_or(milliseconds{kCacheTtlMs}).count();
-        }
-        if (options.lease) {
-            lend(entry, *options.lease);
-        }
-        return show(handle(key, entry));
+        return checked(key, fence,
+                       [&](KeyModel& model) { return model.claim(now_ms, options, fence); });
     }
-
     std::string remember(const std::string& key, const std::string& receipt,
                          const ClaimOptions& options, std::uint64_t fence) {
-        if (auto duplicate = refuse(key, options); !duplicate.empty()) {
-            return duplicate;
-        }
-        Entry& entry = begin(key, options, fence);
-        entry.state = State::completed;
-        entry.receipt = receipt;
-        return show(New{fence});
+        return checked(key, fence, [&](KeyModel& model) {
+            return model.remember(now_ms, receipt, options, fence);
+        });
     }
-
     std::string complete(const std::string& key, const Claim* claim, const std::string& receipt) {
-        Entry* const entry = alive(key);
-        if (entry == nullptr || (claim != nullptr && claim->claim_sequence != entry->fence)) {
-            return claim != nullptr ? "stale_claim" : "not_claimed";
-        }
-        if (entry->state == State::completed) {
-            return entry->receipt == receipt ? "ok" : "receipt_mismatch";
-        }
-        entry->state = State::completed;
-        entry->receipt = receipt;
-        entry->since_ms = now_ms;
-        if (entry->ttl_ms != 0) {
-            entry->expires_at_ms = now_ms + entry->ttl_ms;
-        }
-        return "ok";
+        return of(key).complete(now_ms, fence_of(claim), receipt);
     }
-
     std::string release(const std::string& key, const Claim* claim) {
-        Entry* const entry = alive(key);
-        if (entry == nullptr || entry->state == State::completed) {
-            return show(false);
-        }
-        if (claim != nullptr && claim->claim_sequence != entry->fence) {
-            return "stale_claim";
-        }
-        entry->state = State::released;
-        entry->expires_at_ms = now_ms + (entry->ttl_ms != 0 ? entry->ttl_ms : kCacheTtlMs);
-        return show(true);
+        return of(key).release(now_ms, fence_of(claim));
     }
-
     std::string renew(const Claim& claim, milliseconds lease) {
-        Entry* const entry = alive(claim.key);
-        if (entry == nullptr || entry->state == State::completed ||
-            entry->fence != claim.claim_sequence) {
-            return "stale_claim";
-        }
-        lend(*entry, lease);
-        return show(handle(claim.key, *entry));
+        return of(claim.key).renew(now_ms, claim.claim_sequence, lease);
     }
-
-    std::string lookup(const std::string& key) {
-        const Entry* const entry = alive(key);
-        return entry == nullptr ? show(Absent{}) : describe(*entry);
-    }
+    std::string lookup(const std::string& key) { return of(key).lookup(now_ms); }
 
   private:
-    struct Entry {
-        State state = State::in_flight;
-        std::uint64_t fence = 0;
-        std::int64_t since_ms = 0;
-        std::int64_t expires_at_ms = 0;
-        std::int64_t lease_until_ms = 0;
-        std::int64_t ttl_ms = 0;
-        std::uint32_t attempt = 1;
-        std::uint64_t conflicts = 0;
-        std::string owner;
-        std::string fingerprint;
-        std::string receipt;
-    };
-
-    // The key's entry if it is not forgotten, released ones included.
-    Entry* remembered(const std::string& key) {
-        const auto at = entries_.find(key);
-        if (at == entries_.end() ||
-            (at->second.expires_at_ms != 0 && now_ms > at->second.expires_at_ms + kGraceMs)) {
-            return nullptr;
-        }
-        return &at->second;
+    static std::uint64_t fence_of(const Claim* claim) {
+        return claim == nullptr ? 0 : claim->claim_sequence;
     }
 
-    Entry* alive(const std::string& key) {
-        Entry* const entry = remembered(key);
-        return entry != nullptr && entry->state != State::released ? entry : nullptr;
+    KeyModel& of(const std::string& key) {
+        return keys_.try_emplace(key, "default", key, kCacheTtlMs).first->second;
     }
 
-    std::string refuse(const std::string& key, const ClaimOptions& options) {
-        Entry* const entry = alive(key);
-        if (entry == nullptr) {
-            return {};
+    // A new fence is higher than all before it, and no other key has had it.
+    template <class Run>
+    std::string checked(const std::string& key, std::uint64_t fence, Run run) {
+        KeyModel& model = of(key);
+        const std::uint64_t before = model.fence();
+        std::string outcome = run(model);
+        if (model.fence() != before) {
+            CHECK(fence > before);
+            CHECK(fences_.insert(fence).second);
         }
-        if (!options.fingerprint.empty() && !entry->fingerprint.empty() &&
-            options.fingerprint != entry->fingerprint) {
-            ++entry->conflicts;
-            return show(
-                Mismatch{entry->fingerprint, entry->state, entry->since_ms, entry->conflicts});
-        }
-        const bool ran_out = entry->state == State::in_flight && entry->lease_until_ms != 0 &&
-                             now_ms > entry->lease_until_ms;
-        return ran_out ? std::string() : describe(*entry);
+        return outcome;
     }
 
-    Entry& begin(const std::string& key, const ClaimOptions& options, std::uint64_t fence) {
-        CHECK(fences_.insert(fence).second);
-        Entry entry;
-        if (const Entry* const old = remembered(key)) {
-            entry.attempt = old->attempt + 1;
-        }
-        entry.fence = fence;
-        entry.since_ms = now_ms;
-        entry.owner = options.owner;
-        entry.fingerprint = options.fingerprint;
-        if (options.expires_at_ms) {
-            entry.expires_at_ms = *options.expires_at_ms;
-        } else if (options.ttl != kForever) {
-            entry.expires_at_ms = now_ms + options.ttl.value_or(milliseconds{kCacheTtlMs}).count();
-        }
-        Entry& stored = entries_[key];
-        CHECK(fence > stored.fence);
-        return stored = entry;
-    }
-
-    void lend(Entry& entry, milliseconds lease) const {
-        entry.lease_until_ms = now_ms + lease.count();
-        if (entry.expires_at_ms != 0) {
-            entry.expires_at_ms = std::max(entry.expires_at_ms, entry.lease_until_ms);
-        }
-    }
-
-    static Claim handle(const std::string& key, const Entry& entry) {
-        const auto deadline =
-            entry.lease_until_ms != 0 ? entry.lease_until_ms : entry.expires_at_ms;
-        return {"default", key, entry.fence, deadline, entry.attempt};
-    }
-
-    static std::string describe(const Entry& entry) {
-        if (entry.state == State::completed) {
-            return show(Completed{entry.receipt, entry.since_ms, entry.fence, {}, {}});
-        }
-        return show(InFlight{entry.owner,
-                             entry.since_ms,
-                             entry.lease_until_ms,
-                             entry.expires_at_ms,
-                             entry.fence,
-                             entry.attempt,
-                             {}});
-    }
-
-    std::map<std::string, Entry> entries_;
+    std::map<std::string, KeyModel> keys_;
     std::set<std::uint64_t> fences_;
 };
 

@@ -37,7 +37,7 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
         SegmentRow row;
         row.id = id;
         row.bytes = 1000;
-        row.records = 2;
+        row.versions = {1, 1, 0};
         row.entries = 2;
         const std::vector<IndexEntry> entries = {{{5}, 1, 80, 1}, {{9}, 2, 100, 0}};
         Census census;

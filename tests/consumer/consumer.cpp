@@ -1,8 +1,12 @@
 // A program outside this project: it knows the installed headers and library, and nothing else.
 
 #include <dedup/cache.hpp>
+#include <dedup/event_id.hpp>
+#include <dedup/guard.hpp>
 #include <dedup/log_store.hpp>
 #include <dedup/memory_store.hpp>
+#include <dedup/registry.hpp>
+#include <dedup/reservations.hpp>
 
 #include <iostream>
 #include <string>
@@ -30,6 +34,43 @@ std::string use(dedup::StreamStore& store) {
     }
     const auto* done = std::get_if<dedup::Completed>(&*replayed);
     return done != nullptr && done->receipt == "paid" ? "" : "the receipt did not come back";
+}
+
+// Processes an event once.
+std::string use_guard(dedup::StreamStore& store) {
+    const auto guard = dedup::Guard::start(store);
+    if (!guard) {
+        return guard.error().message;
+    }
+    const std::string event = dedup::event_id_from_content("order 1");
+    const auto work = [](const dedup::Attempt&) -> std::expected<std::string, dedup::Failure> {
+        return "charged";
+    };
+    const auto first = (*guard)->process_if_new(event, work);
+    const auto second = (*guard)->process_if_new(event, work);
+    return first && second && std::holds_alternative<dedup::Success>(*first) &&
+                   std::holds_alternative<dedup::AlreadyProcessed>(*second)
+               ? ""
+               : "an event was not processed once";
+}
+
+// Finishes an event with its offset, and reserves a tenant's operation.
+std::string use_others(dedup::StreamStore& store) {
+    dedup::Registry registry(store);
+    const auto finished =
+        registry.finish({.pipeline = "p", .stream = "s", .offset = 7, .event_id = "e"});
+    const auto position = registry.offsets().find("p", "s");
+    if (!finished || !position || !*position || (*position)->offset != 7) {
+        return "an offset did not come back";
+    }
+    dedup::Reservations reservations(store);
+    const auto reserved = reservations.reserve(
+        {.scope = {.organisation = "o", .workspace = "w", .deployment = {}, .operation = "op"},
+         .key = "k",
+         .fingerprint = dedup::request_fingerprint({})});
+    return reserved && std::holds_alternative<dedup::Reservations::Reserved>(*reserved)
+               ? ""
+               : "an operation was not reserved";
 }
 
 // The codec works on the caller's own objects, so both sides must agree on their layout.
@@ -60,8 +101,8 @@ int main(int argc, char** argv) {
         std::cerr << store.error().message << '\n';
         return 1;
     }
-    for (const std::string& problem :
-         {use(**store), use(*dedup::make_memory_store()), use_codec()}) {
+    for (const std::string& problem : {use(**store), use(*dedup::make_memory_store()),
+                                       use_guard(**store), use_others(**store), use_codec()}) {
         if (!problem.empty()) {
             std::cerr << problem << '\n';
             return 1;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <utility>
 
+#include "crash/aftermath.hpp"
 #include "crash/workload.hpp"
 #include "dedup/cache.hpp"
 #include "support/environment.hpp"
@@ -30,46 +31,6 @@ std::optional<Only> only_from_environment() {
     only.moment = std::strtoull(text, &end, 10);
     only.wreck = *end == '.' ? std::strtoull(end + 1, nullptr, 10) : 0;
     return only;
-}
-
-// Uses a store after a recovery. What is in flight is still its claimer's, and no sequence that
-// somebody knows comes again.
-std::string use(Life& life, const Ledger& ledger) {
-    Cache cache(life.store());
-    const std::uint64_t told = ledger.sequence_told;
-    for (const std::string key : {"after-1", "after-2"}) {
-        const auto outcome = cache.claim(key);
-        if (!outcome) {
-            return "claim after recovery: " + outcome.error().message;
-        }
-        const auto* claimed = std::get_if<Claimed>(&*outcome);
-        if (claimed != nullptr && claimed->claim.claim_sequence <= told) {
-            return fmt::format("sequence {} was assigned again, {} had been told",
-                               claimed->claim.claim_sequence, told);
-        }
-        if (claimed != nullptr && key == "after-1") {
-            if (const auto done = cache.complete(claimed->claim, "done"); !done) {
-                return "complete after recovery: " + done.error().message;
-            }
-        }
-    }
-    const auto in_flight = std::ranges::find_if(ledger.entries, [&](const LedgerEntry& entry) {
-        const auto head = life.store().head({entry.record.ns, entry.record.key});
-        return head && *head && (*head)->state() == State::in_flight && (*head)->ns == "default" &&
-               !expired((*head)->expires_at_ms, life.store().now_ms());
-    });
-    if (in_flight != ledger.entries.end()) {
-        const Record head = **life.store().head({in_flight->record.ns, in_flight->record.key});
-        Claim stale{head.ns, head.key, head.claim_sequence + 1'000'000'000, 0, 1};
-        if (cache.complete(stale, "stolen")) {
-            return "a claim that never was has completed " + head.key;
-        }
-        const Claim claim{head.ns, head.key, head.claim_sequence, 0, 1};
-        if (const auto done = cache.complete(claim, "late"); !done) {
-            return "complete a claim from before the crash: " + done.error().message;
-        }
-    }
-    return "";
 }
 
 class Explorer {
@@ -226,7 +187,7 @@ class Explorer {
         if (later != nullptr) {
             life.record(ledger);
         }
-        if (const auto misused = use(life, *ledger); !misused.empty()) {
+        if (const auto misused = use(life.store(), *ledger); !misused.empty()) {
             wrong(fmt::format("{}: {}", where, misused));
         }
         life.settle();

@@ -10,7 +10,7 @@ namespace {
 
 TEST_CASE("power loss during recovery and after it") {
     Plan plan;
-    plan.seed = 2000;
+    plan.seed = 2100;
     plan.steps = 110;
     plan.wrecks_per_moment = 2;
     plan.recoveries_cut = 6;

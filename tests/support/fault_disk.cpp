@@ -378,6 +378,30 @@ void FaultDisk::sync(int node) {
     synced.pending_entries.clear();
 }
 
+void FaultDisk::sync_last(int file) {
+    Node& node = at(file);
+    const Change last = std::move(node.pending.back());
+    node.pending.pop_back();
+    std::string image = *node.durable;
+    const std::uint64_t end = last.offset + last.bytes->size();
+    image.resize(std::max<std::uint64_t>(image.size(), end));
+    apply(last, image, 0, image.size());
+    node.durable = std::make_shared<const std::string>(std::move(image));
+    // What else is pending must not bring older bytes back, nor a shorter file.
+    for (Change& change : node.pending) {
+        change.size = std::max(change.size, end);
+        if (change.bytes && change.offset < end &&
+            last.offset < change.offset + change.bytes->size()) {
+            std::string bytes = *change.bytes;
+            const std::uint64_t from = std::max(last.offset, change.offset);
+            const std::uint64_t to = std::min(end, change.offset + bytes.size());
+            bytes.replace(from - change.offset, to - from, *last.bytes, from - last.offset,
+                          to - from);
+            change.bytes = std::make_shared<const std::string>(std::move(bytes));
+        }
+    }
+}
+
 void FaultDisk::fail_sync(int node, Random& random) {
     Node& failed = at(node);
     if (failed.pending.empty()) {

@@ -114,6 +114,8 @@ class FaultDisk {
     void write(int file, std::uint64_t offset, std::string_view bytes);
     void resize(int file, std::uint64_t bytes);
     void sync(int node);
+    // Makes the newest write to a file durable, and no other.
+    void sync_last(int file);
     // A flush that fails: some of what was pending is on the disk, and the rest never will be.
     void fail_sync(int node, Random& random);
     // The system forgets pages that are clean: reads see what is on the disk.

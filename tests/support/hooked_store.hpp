@@ -27,6 +27,7 @@ class HookedStore final : public StreamStore {
 
     std::size_t appends = 0;  // calls
     std::size_t items = 0;    // in all calls
+    std::size_t walks = 0;    // histories and scans: what grows with the store
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
         ++appends;
@@ -57,9 +58,13 @@ class HookedStore final : public StreamStore {
     }
 
     Result<std::vector<Version>> history(StreamKey stream) override {
+        ++walks;
         return inner_.history(stream);
     }
-    Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
+    Result<ScanPage> scan(const ScanOptions& options) override {
+        ++walks;
+        return inner_.scan(options);
+    }
     Result<SweepReport> sweep(const SweepOptions& options) override {
         if (before_sweep) {
             if (Result<void> may = before_sweep(options); !may) {
@@ -70,6 +75,7 @@ class HookedStore final : public StreamStore {
     }
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
     Result<StoreStats> stats() override { return inner_.stats(); }
+    [[nodiscard]] StoreMetrics metrics() const override { return inner_.metrics(); }
     Result<void> flush() override { return inner_.flush(); }
     Result<void> close() override { return inner_.close(); }
 

@@ -1,14 +1,11 @@
 #include "bench_measure.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <malloc.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
 #include <fstream>
 #include <limits>
 #include <mutex>
@@ -17,8 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "disk_limit.hpp"
 #include "failure.hpp"
-#include "file_descriptor.hpp"
 
 namespace dedupctl {
 namespace {
@@ -27,15 +24,6 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 
 constexpr std::size_t kLoadGroup = 16'384;
 constexpr std::size_t kDiskWriteBytes = 128;  // about what one claim adds to the log
-constexpr off_t kDiskFileBytes = 64 * 1024 * 1024;
-
-// SplitMix64, by Sebastiano Vigna (public domain): a bijection that looks random.
-std::uint64_t mix(std::uint64_t x) {
-    x += 0x9e3779b97f4a7c15;
-    x = (x ^ (x >> 30U)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27U)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31U);
-}
 
 std::uint64_t random_seed() {
     std::random_device device;
@@ -102,28 +90,6 @@ void expect_claimed(const dedup::Result<dedup::ClaimOutcome>& result) {
 
 }  // namespace
 
-void BenchKeys::write(std::uint64_t index, char* out) const {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    const std::uint64_t high = mix(seed_ + 2 * index);
-    const std::uint64_t low = mix(seed_ + 2 * index + 1);
-    unsigned nibble = 0;
-    for (std::size_t i = 0; i < kKeyBytes; ++i) {
-        if (i == 8 || i == 13 || i == 18 || i == 23) {
-            out[i] = '-';
-            continue;
-        }
-        const std::uint64_t half = nibble < 16 ? high : low;
-        out[i] = kDigits[half >> (60U - 4U * (nibble % 16U)) & 15U];
-        ++nibble;
-    }
-}
-
-std::string BenchKeys::at(std::uint64_t index) const {
-    std::string key(kKeyBytes, '\0');
-    write(index, key.data());
-    return key;
-}
-
 Bench::Bench(std::string directory, dedup::Cache& cache, CheckStop check_stop)
     : directory_(std::move(directory)),
       cache_(cache),
@@ -153,30 +119,15 @@ void Bench::load(std::uint64_t keys) {
 }
 
 double Bench::disk_flushes(std::chrono::milliseconds time) {
-    const std::string path = fmt::format("{}/flushes-{}", directory_, disk_files_++);
-    const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (file.get() < 0) {
-        throw system_failure("cannot create " + path, errno);
-    }
-    if (::fallocate(file.get(), 0, 0, kDiskFileBytes) != 0 || ::fsync(file.get()) != 0) {
-        throw system_failure("cannot allocate " + path, errno);
-    }
-    const std::string bytes(kDiskWriteBytes, 'x');
+    DiskLimit disk(fmt::format("{}/flushes-{}", directory_, disk_files_++));
     std::uint64_t done = 0;
     const SteadyTime started = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() - started < time) {
-        const off_t offset = static_cast<off_t>(done * kDiskWriteBytes) % kDiskFileBytes;
-        if (::pwrite(file.get(), bytes.data(), bytes.size(), offset) !=
-                static_cast<ssize_t>(bytes.size()) ||
-            ::fdatasync(file.get()) != 0) {
-            throw system_failure("cannot write " + path, errno);
-        }
+        disk.append(kDiskWriteBytes);
         ++done;
         check_stop_();
     }
-    const double per_second = rate(done, started);
-    ::unlink(path.c_str());
-    return per_second;
+    return rate(done, started);
 }
 
 double Bench::claims(std::size_t group, std::chrono::milliseconds time) {

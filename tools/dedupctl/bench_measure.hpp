@@ -5,28 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <string_view>
 
+#include "bench_keys.hpp"
 #include "dedup/cache.hpp"
 
 namespace dedupctl {
 
 // Throws to end a measurement early; called between any two groups.
 using CheckStop = std::function<void()>;
-
-// Keys that look like random UUIDs: number `index` of an endless sequence, without a table of
-// them. Different seeds give different sequences.
-class BenchKeys {
-  public:
-    explicit BenchKeys(std::uint64_t seed) : seed_(seed) {}
-
-    static constexpr std::size_t kKeyBytes = 36;
-    void write(std::uint64_t index, char* out) const;
-    [[nodiscard]] std::string at(std::uint64_t index) const;
-
-  private:
-    std::uint64_t seed_;
-};
 
 class Bench {
   public:
@@ -39,7 +25,7 @@ class Bench {
     // Each runs for about `time` and gives operations a second.
 
     // What the disk alone can do: a record's worth of bytes written and flushed, one after the
-    // other, into a file whose blocks are allocated beforehand.
+    // other (see disk_limit.hpp).
     [[nodiscard]] double disk_flushes(std::chrono::milliseconds time);
     // Claims of new keys, `group` of them a call.
     [[nodiscard]] double claims(std::size_t group, std::chrono::milliseconds time);

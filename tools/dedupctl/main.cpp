@@ -47,6 +47,9 @@ void add_commands(CLI::App& app, Context& context) {
     add_ls(app, context);
     add_sweep(app, context);
     add_stats(app, context);
+    add_watch(app, context);
+    add_export(app, context);
+    add_import(app, context);
     add_verify(app, context);
     add_repair(app, context);
     add_hash(app, context);

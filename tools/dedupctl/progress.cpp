@@ -20,6 +20,15 @@ Progress::Progress(std::string label, std::uint64_t total)
     : label_(std::move(label)), total_(total), on_terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 void Progress::update(std::uint64_t bytes_done, const std::string& detail) {
+    draw(bytes_done, human_bytes, detail);
+}
+
+void Progress::update_count(std::uint64_t done) {
+    draw(done, group_digits, "");
+}
+
+void Progress::draw(std::uint64_t done, std::string (*text)(std::uint64_t),
+                    const std::string& detail) {
     if (!on_terminal_) {
         return;
     }
@@ -32,14 +41,13 @@ void Progress::update(std::uint64_t bytes_done, const std::string& detail) {
     std::string line = "\r" + label_ + " ";
     if (total_ != 0) {
         // What is read may grow while it is read.
-        const double share =
-            std::min(1.0, static_cast<double>(bytes_done) / static_cast<double>(total_));
+        const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
         const auto full = static_cast<std::size_t>(share * static_cast<double>(kBarColumns));
         line += fmt::format("[{}{}] {:3.0f}%  {} of {}", std::string(full, '#'),
-                            std::string(kBarColumns - full, '-'), share * 100,
-                            human_bytes(bytes_done), human_bytes(total_));
+                            std::string(kBarColumns - full, '-'), share * 100, text(done),
+                            text(total_));
     } else {
-        line += human_bytes(bytes_done);
+        line += text(done);
     }
     if (!detail.empty()) {
         line += "  " + detail;

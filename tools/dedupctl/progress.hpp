@@ -18,6 +18,8 @@ class Progress {
     // Cheap enough to be called for every batch: draws ten times a second at most. `detail` goes
     // behind the bar.
     void update(std::uint64_t bytes_done, const std::string& detail = "");
+    // The same for what is counted in pieces, not bytes.
+    void update_count(std::uint64_t done);
     void set_total(std::uint64_t total) { total_ = total; }
 
     // Wipes the bar, so that other text can follow.
@@ -26,6 +28,8 @@ class Progress {
     [[nodiscard]] bool shown() const { return on_terminal_; }
 
   private:
+    void draw(std::uint64_t done, std::string (*text)(std::uint64_t), const std::string& detail);
+
     std::string label_;
     std::uint64_t total_;
     bool on_terminal_;

@@ -132,12 +132,33 @@ void print_table(Context& context, const dedup::StoreStats& stats, const NextSwe
     table.print(context.out, false);
 }
 
-int run_stats(Context& context) {
+// What a process that writes to the store has counted is not seen from outside; it serves that
+// itself, with dedup::prometheus_text.
+void print_prometheus(Context& context, const dedup::StoreStats& stats, const NextSweep& next) {
+    context.out.write(dedup::prometheus_text(stats));
+    if (next) {
+        context.out.write(fmt::format(
+            "# HELP dedup_store_next_sweep_streams Streams that a sweep would remove now.\n"
+            "# TYPE dedup_store_next_sweep_streams gauge\n"
+            "dedup_store_next_sweep_streams {}\n"
+            "# HELP dedup_store_next_sweep_bytes Bytes that a sweep would give back now.\n"
+            "# TYPE dedup_store_next_sweep_bytes gauge\n"
+            "dedup_store_next_sweep_bytes {}\n",
+            next->removed.total(), next->bytes_reclaimed()));
+    }
+}
+
+int run_stats(const std::string& format, Context& context) {
     context.check_globals();
+    if (context.json && format != "text") {
+        throw usage_failure("--format: 'prometheus' and --json exclude each other");
+    }
     const auto store = context.open_reader();
     const dedup::StoreStats stats = take(store->stats());
     const NextSweep next = next_sweep(*store);
-    if (context.json) {
+    if (format == "prometheus") {
+        print_prometheus(context, stats, next);
+    } else if (context.json) {
         print_json(context, stats, next);
     } else {
         print_table(context, stats, next, dedup::system_now_ms());
@@ -151,7 +172,12 @@ void add_stats(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("stats",
                                            "Show how much the store holds, of all "
                                            "namespaces");
-    command->callback([&context] { context.exit_code = run_stats(context); });
+    const auto format = std::make_shared<std::string>("text");
+    command->add_option("--format", *format, "How: 'text', or 'prometheus' for its text format")
+        ->check(CLI::IsMember({"text", "prometheus"}))
+        ->type_name("FORMAT")
+        ->capture_default_str();
+    command->callback([format, &context] { context.exit_code = run_stats(*format, context); });
 }
 
 }  // namespace dedupctl

@@ -3,19 +3,17 @@
 // The store is open only while a sweep runs: between those of --every, others may write.
 
 #include <fmt/format.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <stop_token>
 
 #include "commands.hpp"
 #include "progress.hpp"
-#include "signal_pipe.hpp"
+#include "stop_signal.hpp"
 #include "sweep_text.hpp"
 
 namespace dedupctl {
@@ -31,45 +29,6 @@ struct Options {
     bool history = false;
     std::string max_time;
     std::string every;
-};
-
-// SIGINT and SIGTERM end the sweep that runs at its next step; a second one ends it at once.
-class Stop {
-  public:
-    // Whether a signal has come. Cheap enough to be asked at each step.
-    bool requested() {
-        if (const auto signal = pipe_.take(); signal && !signal_) {
-            signal_ = signal->number;
-            source_.request_stop();
-        }
-        return signal_.has_value();
-    }
-
-    // Waits for `pause`; true if a signal came meanwhile.
-    bool requested_within(milliseconds pause) {
-        const SteadyTime end = std::chrono::steady_clock::now() + pause;
-        while (!requested()) {
-            const auto left =
-                std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
-            if (left <= milliseconds{0}) {
-                return false;
-            }
-            const auto wait_ms = std::min<std::int64_t>(left.count(), kPollMsMax);
-            pollfd event{.fd = pipe_.fd(), .events = POLLIN, .revents = 0};
-            ::poll(&event, 1, static_cast<int>(wait_ms));
-        }
-        return true;
-    }
-
-    [[nodiscard]] std::stop_token token() const { return source_.get_token(); }
-    [[nodiscard]] std::optional<int> signal() const { return signal_; }
-
-  private:
-    static constexpr std::int64_t kPollMsMax = std::numeric_limits<int>::max();
-
-    SignalPipe pipe_{{SIGINT, SIGTERM}, SecondSignal::exits};
-    std::stop_source source_;
-    std::optional<int> signal_;
 };
 
 // Tells time that has passed from a clock that was set, as dedup::Sweeper does: a date mistyped by
@@ -114,7 +73,7 @@ class ClockWatch {
 
 // Null if a signal came while another process held the store.
 std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, const dedup::Clock& clock,
-                                                Stop& stop) {
+                                                StopSignal& stop) {
     const SteadyTime end = std::chrono::steady_clock::now() + context.lock_timeout;
     while (true) {
         const auto left = std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
@@ -129,7 +88,7 @@ std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, const de
     }
 }
 
-dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options, Stop& stop) {
+dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options, StopSignal& stop) {
     Progress progress("sweep", 0);
     options.progress = [&](std::uint64_t done, std::uint64_t total) {
         static_cast<void>(stop.requested());
@@ -143,7 +102,7 @@ dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options,
 // Nothing if a signal came before there was anything to report.
 std::optional<dedup::SweepReport> open_and_sweep(const dedup::SweepOptions& options,
                                                  const Context& context, const dedup::Clock& clock,
-                                                 Stop& stop) {
+                                                 StopSignal& stop) {
     const auto store = options.dry_run ? context.open_reader() : open_writer(context, clock, stop);
     if (!store) {
         return std::nullopt;
@@ -154,7 +113,7 @@ std::optional<dedup::SweepReport> open_and_sweep(const dedup::SweepOptions& opti
 }
 
 int run_once(const dedup::SweepOptions& options, Context& context) {
-    Stop stop;
+    StopSignal stop;
     if (const auto report = open_and_sweep(options, context, dedup::system_now_ms, stop)) {
         if (context.json) {
             context.out.json(sweep_json(*report));
@@ -178,7 +137,7 @@ void print_row(Context& context, const dedup::SweepReport& report, bool with_tit
 // What prevents the first sweep ends the command, as it is likely to be a mistake of the caller's;
 // what prevents a later one may have passed by the next.
 int run_every(milliseconds pause, const dedup::SweepOptions& options, Context& context) {
-    Stop stop;
+    StopSignal stop;
     ClockWatch watch;
     bool first = true;
     do {

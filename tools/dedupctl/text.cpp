@@ -136,6 +136,42 @@ std::string base64(std::string_view bytes) {
     return out;
 }
 
+std::optional<std::string> from_base64(std::string_view text) {
+    constexpr std::string_view kDigits =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::array<std::int8_t, 256> values{};
+    values.fill(-1);
+    for (std::size_t i = 0; i < kDigits.size(); ++i) {
+        values[static_cast<unsigned char>(kDigits[i])] = static_cast<std::int8_t>(i);
+    }
+    const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+    std::string bytes;
+    bytes.reserve(text.size() / 4 * 3);
+    std::uint32_t group = 0;
+    for (std::size_t i = 0; i + padding < text.size(); ++i) {
+        const std::int8_t value = values[static_cast<unsigned char>(text[i])];
+        if (value < 0) {
+            return std::nullopt;
+        }
+        group = group << 6U | static_cast<std::uint32_t>(value);
+        if (i % 4 == 3) {
+            bytes += {static_cast<char>(group >> 16U), static_cast<char>(group >> 8U),
+                      static_cast<char>(group)};
+        }
+    }
+    if (padding != 0) {
+        group <<= 6U * padding;
+        bytes += static_cast<char>(group >> 16U);
+        if (padding == 1) {
+            bytes += static_cast<char>(group >> 8U);
+        }
+    }
+    const bool whole = text.size() % 4 == 0;
+    // Bits that say nothing must be zero, or two texts would stand for the same bytes.
+    const std::uint32_t unused = padding == 0 ? 0 : group & (padding == 1 ? 0xffU : 0xffffU);
+    return whole && unused == 0 ? std::optional(std::move(bytes)) : std::nullopt;
+}
+
 std::string group_digits(std::uint64_t number) {
     const std::string digits = std::to_string(number);
     std::string grouped;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,6 +23,9 @@ namespace dedupctl {
 
 // RFC 4648, with padding.
 [[nodiscard]] std::string base64(std::string_view bytes);
+
+// The inverse; strict: nullopt for anything that base64() does not give.
+[[nodiscard]] std::optional<std::string> from_base64(std::string_view text);
 
 // "5,000,000".
 [[nodiscard]] std::string group_digits(std::uint64_t number);

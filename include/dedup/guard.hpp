@@ -1,0 +1,140 @@
+// Runs a function once per event, however often the event is delivered.
+//
+// A Guard claims the event, runs the function, and completes the claim with what the function gave.
+// Everybody else who has the same event gets that result, now or after waiting. A heartbeat keeps
+// the lease of what is running alive; the events of a consumer that died are free again when their
+// lease has run out. A function that failed leaves its event free at once.
+//
+// What no guard can do: if a consumer dies after the function's effect and before the completion,
+// the function runs again. Where that matters, pass Attempt::fence or the event's id on to whatever
+// the function changes.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "dedup/cache.hpp"
+
+namespace dedup {
+
+// Why a function did not do its work.
+struct Failure {
+    std::string message;
+    bool transient = false;  // worth another try soon; see Retry
+};
+
+// What a function is told of its event.
+struct Attempt {
+    std::string_view event_id;
+    std::size_t index = 0;      // of the event in its batch
+    std::uint32_t number = 1;   // of claims of the event so far, this one included
+    std::uint32_t retries = 0;  // within this claim
+    std::uint64_t fence = 0;    // higher than that of any attempt before it, and not used again
+};
+
+// The work. Gives bytes that whoever gets the event later is told, at most kReceiptBytesMax. An
+// exception counts as a failure and goes on to the caller.
+using Work = std::function<std::expected<std::string, Failure>(const Attempt&)>;
+
+struct Success {
+    std::string result;
+};
+
+struct AlreadyProcessed {
+    std::string result;  // of whoever processed it
+    std::int64_t processed_at_ms = 0;
+    std::string metadata;  // that mark_processed was given
+};
+
+struct Failed {
+    Failure failure;
+    std::uint32_t retries = 0;
+};
+
+// InFlight: another consumer has the event, and did not finish within GuardOptions::wait.
+using ProcessOutcome = std::variant<Success, AlreadyProcessed, InFlight, Failed>;
+
+// How transient failures are tried again: those of functions, and Code::unavailable of the store.
+// Each pause is random, up to a bound that doubles ("full jitter"; Brooker, Exponential Backoff And
+// Jitter, AWS Architecture Blog, 2015).
+struct Retry {
+    std::chrono::milliseconds pause_min{50};  // the first bound; at least 1 ms
+    std::chrono::milliseconds pause_max{5'000};
+    // From the start of the call, in the store's time: no pause ends after it. 0: no retries.
+    std::chrono::milliseconds deadline{30'000};
+    std::function<void(std::chrono::milliseconds)> sleep = {};  // empty: sleeps
+};
+
+struct GuardOptions {
+    std::string ns = "events";
+    std::string owner = {};  // shown to those who find the event in flight
+    std::chrono::milliseconds retention = std::chrono::hours{24 * 7};  // of results
+    // After so long the events of a consumer that died are free. Renewed every third of it; at
+    // least 3 ms.
+    std::chrono::milliseconds lease{30'000};
+    // How long to wait for the result of another consumer that has the event. If it fails, one of
+    // those that wait takes over.
+    std::chrono::milliseconds wait{0};
+    Retry retry = {};
+};
+
+// All functions may be called from any thread.
+class DEDUP_API Guard {
+  public:
+    // Starts the heartbeat's thread. `store` must outlive the guard.
+    // Errors: invalid_argument (an option out of range), io (no thread).
+    [[nodiscard]] static Result<std::unique_ptr<Guard>> start(StreamStore& store,
+                                                              GuardOptions options = {});
+    ~Guard();
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+
+    // Runs `work` on the calling thread unless the event has been processed or is in flight.
+    // Errors: invalid_argument (the message begins with "event id" if that is what is wrong);
+    // stale_claim (the function ran, but for so long without a heartbeat that another consumer has
+    // the event); those of StreamStore::append. If the result could not be stored, the event stays
+    // claimed until its lease runs out.
+    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id,
+                                                        const Work& work);
+
+    // As process_if_new for each event, in order, but with one flush for all claims and one for all
+    // completions. Of equal ids in one batch the first runs. Nothing is stored before the last
+    // function has run, so a crash repeats the whole batch. The retries' deadline is that of the
+    // whole batch.
+    [[nodiscard]] std::vector<Result<ProcessOutcome>> process_batch(
+        std::span<const std::string_view> event_ids, const Work& work);
+
+    // Whether somebody has processed the event. False while it is in flight.
+    [[nodiscard]] Result<bool> is_processed(std::string_view event_id);
+
+    // Says that the event needs no processing, whoever has it in flight. True if it was not known
+    // to be processed before; otherwise nothing changes.
+    [[nodiscard]] Result<bool> mark_processed(std::string_view event_id,
+                                              std::string_view metadata = {});
+
+    // Sweeps the store, and gives the number of events that this removed from the guard's
+    // namespace. Other sweeps, such as a Sweeper's, make it needless. Errors: those of sweep.
+    [[nodiscard]] Result<std::uint64_t> cleanup_old_events();
+
+  private:
+    class Heartbeat;
+    class Run;
+
+    Guard(StreamStore& store, GuardOptions options);
+
+    StreamStore& store_;
+    GuardOptions options_;
+    Cache cache_;
+    std::unique_ptr<Heartbeat> heartbeat_;
+};
+
+}  // namespace dedup

@@ -1,0 +1,108 @@
+// The Idempotency-Key header of HTTP, on a cache: what a server answers to a request that it may
+// have seen before. Knows no HTTP library; docs/examples/http_server.cpp shows it with one.
+//
+// Source: draft-ietf-httpapi-idempotency-key-header; the header's syntax is RFC 8941, sections 3.3
+// and 3.3.3; problem documents are RFC 9457.
+//
+//     no key, or a bad one   400      the key with another request   422
+//     in flight              409, Retry-After until the lease ends
+//     completed              the stored response
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "dedup/cache.hpp"
+
+namespace dedup::http {
+
+inline constexpr std::string_view kKeyHeader = "Idempotency-Key";
+// In a response that was stored earlier, with the value "true".
+inline constexpr std::string_view kReplayedHeader = "Idempotency-Replayed";
+inline constexpr std::size_t kHeadersMax = 1000;
+
+// The key in the header's value: a string in double quotes, in which \" and \\ stand for a quote
+// and a backslash, of 1 to kKeyBytesMax printable ASCII characters. Parameters behind it are
+// allowed and ignored. Errors: invalid_argument, whose message is fit for the client.
+[[nodiscard]] DEDUP_API Result<std::string> parse_key(std::string_view header);
+
+// The inverse, for clients. Errors: invalid_argument (what is not printable ASCII).
+[[nodiscard]] DEDUP_API Result<std::string> format_key(std::string_view key);
+
+// Tells requests apart that were sent with one key: 128 bits of XXH3 over those of method, target
+// and body. For mistakes, not for enemies: whoever crafts two requests with one
+// fingerprint gets his own earlier response to the second.
+[[nodiscard]] DEDUP_API std::string fingerprint(std::string_view method, std::string_view target,
+                                                std::string_view body);
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+struct Response {
+    int status = 200;  // 100 to 599
+    Headers headers = {};
+    std::string body = {};
+
+    bool operator==(const Response&) const = default;
+};
+
+// The headers that are worth keeping with a response: not those of one connection (RFC 9110,
+// section 7.6.1), not Content-Length and Date, which the replay gets anew, and not Set-Cookie,
+// which may only ever go to the one who asked first. Names are compared as HTTP does.
+[[nodiscard]] DEDUP_API Headers kept_headers(const Headers& headers);
+
+// A response as a receipt. The encoding has a version; docs/format.md has its bytes. Errors:
+// invalid_argument (a status out of range, a header name that is no token, a header value with a
+// line end or NUL in it, more than kHeadersMax headers, or more than kReceiptBytesMax in all).
+[[nodiscard]] DEDUP_API Result<std::string> encode_response(const Response& response);
+
+// The inverse; strict. Errors: corruption (no encoded response; says what is wrong),
+// unsupported_version.
+[[nodiscard]] DEDUP_API Result<Response> decode_response(std::string_view receipt);
+
+// A problem document: `title` for every such problem, `detail` for this one.
+[[nodiscard]] DEDUP_API Response problem(int status, std::string_view title,
+                                         std::string_view detail);
+
+// What to answer to a request whose claim came to `outcome`: the claim to work under, or the
+// response to send instead. An error becomes 503 if another try may help, else 500; what it says
+// is for the server's log and not in the response.
+[[nodiscard]] DEDUP_API std::variant<Claim, Response> answer(const Result<ClaimOutcome>& outcome,
+                                                             std::int64_t now_ms);
+
+struct Request {
+    std::string method = {};
+    std::string target = {};                     // path and query, as they were sent
+    std::optional<std::string> key_header = {};  // the value of Idempotency-Key, if there is one
+    std::string body = {};
+};
+
+struct ServeOptions {
+    std::string owner = {};  // of the claims; such as host and process
+    // For how long nobody else may do the work. Should outlast it: whoever takes longer may find
+    // that somebody else has done it too, and cannot store his response.
+    std::chrono::milliseconds lease = std::chrono::seconds{30};
+    // Whether a response is final. A response that is not is sent and not stored, and the key
+    // released, so that the client can try again. Empty: all below 500 but 408, 425 and 429.
+    std::function<bool(const Response&)> is_final = {};
+    // Gets errors of the store, which the client is not told. Must not throw.
+    std::function<void(const Error&)> on_error = {};
+};
+
+// Handles a request whose key decides whether it is handled at all: claims, calls `handle`, stores
+// the response (its kept headers) and gives it; or gives what stands above. If `handle` throws, the
+// key is released and the exception passed on. If its response cannot be stored because somebody
+// has taken the claim over, the client gets 409 and will get the other one's response.
+// Any thread; blocks as long as `handle` and the store do.
+[[nodiscard]] DEDUP_API Response serve(StreamStore& store, Cache& cache, const Request& request,
+                                       const std::function<Response(const Claim&)>& handle,
+                                       const ServeOptions& options = {});
+
+}  // namespace dedup::http

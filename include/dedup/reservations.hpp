@@ -1,0 +1,136 @@
+// Reservations of tenants: an operation that a request asks for is reserved, carried out once, and
+// its outcome is given to every repetition of the request; another request under the same key is a
+// conflict, and counted.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "dedup/cache.hpp"
+#include "dedup/scope.hpp"
+
+namespace dedup {
+
+// A name for what a request asks for: 64 hex digits, the SHA-256 of its parts, each with its
+// length, so that no two lists of parts have one name ({"ab", "c"} is not {"a", "bc"}).
+[[nodiscard]] DEDUP_API std::string request_fingerprint(std::span<const std::string_view> parts);
+
+// A thing that an operation made or changed, such as {"invoice", "in-17"}.
+struct Reference {
+    std::string kind;
+    std::string id;
+
+    bool operator==(const Reference&) const = default;
+};
+
+// What became of an operation; kReceiptBytesMax in all.
+struct Outcome {
+    std::string kind;          // such as "charged" or "declined"
+    std::int64_t time_ms = 0;  // when it took place; 0: not said
+    Reference primary;
+    std::optional<Reference> secondary = {};
+    std::string details = {};  // a JSON text, kept byte by byte; or empty
+
+    bool operator==(const Outcome&) const = default;
+};
+
+struct ReservationRequest {
+    Scope scope;
+    std::string_view key;     // the tenant's own
+    std::string fingerprint;  // 1 to kLabelBytesMax bytes; see request_fingerprint
+    std::string owner = {};
+    // As in ClaimOptions.
+    std::optional<std::chrono::milliseconds> lease = {};
+    std::optional<std::chrono::milliseconds> ttl = {};
+    std::optional<std::int64_t> expires_at_ms = {};
+};
+
+// A reservation that is its holder's to complete, release or renew. Says nothing of its scope.
+struct Reservation {
+    std::string key;
+    std::uint64_t fence = 0;
+    std::int64_t deadline_ms = 0;  // as in Claim
+    std::uint32_t attempt = 1;
+};
+
+// What is known of a key.
+struct KnownReservation {
+    State state = State::in_flight;
+    std::string owner;
+    std::string fingerprint;
+    std::optional<Outcome> outcome;   // if completed
+    std::int64_t first_seen_ms = 0;   // of the key, while it is not forgotten
+    std::int64_t last_seen_ms = 0;    // see ReservationsOptions
+    std::int64_t since_ms = 0;        // in this state
+    std::int64_t expires_at_ms = 0;   // 0: never
+    std::int64_t lease_until_ms = 0;  // 0: no lease
+    std::uint32_t attempt = 1;
+    // Requests with other fingerprints: how many, and the first kConflictFingerprintsMax distinct
+    // ones.
+    Conflict conflicts;
+};
+
+struct ReservationsOptions {
+    std::string ns = "reservations";
+    std::chrono::milliseconds ttl = std::chrono::hours{24};
+    // A repetition is noted as last seen if the last note is at least so old; all else is noted
+    // always. 0: each repetition costs an append.
+    std::chrono::milliseconds last_seen_step{60'000};
+};
+
+// Has no state of its own; all functions may be called from any thread. Each call names the scope
+// that it acts in: take that from whoever was authenticated, never from the request.
+//
+// All of them give unsupported_version if the record was written by a newer version, which then
+// stays as it is, and corruption if it is no reservation.
+class DEDUP_API Reservations {
+  public:
+    struct Reserved {
+        Reservation reservation;
+    };
+    // The request was seen before; this is what was known of it then.
+    struct Duplicate {
+        KnownReservation known;
+    };
+    // The key is known with another fingerprint. This request was counted, and changed nothing
+    // else.
+    struct Conflict {
+        KnownReservation known;
+    };
+    using ReserveOutcome = std::variant<Reserved, Duplicate, Conflict>;
+
+    // `store` must outlive this. Bad options show as invalid_argument at the first call.
+    explicit Reservations(StreamStore& store, const ReservationsOptions& options = {});
+
+    // Errors: invalid_argument, and those of StreamStore::append.
+    [[nodiscard]] Result<ReserveOutcome> reserve(const ReservationRequest& request);
+
+    // Completing again with an equal outcome is a no-op.
+    // Errors: stale_claim, receipt_mismatch, invalid_argument, those of append.
+    [[nodiscard]] Result<void> complete(const Scope& scope, const Reservation& reservation,
+                                        const Outcome& outcome);
+
+    // As Cache::release and Cache::renew.
+    [[nodiscard]] Result<bool> release(const Scope& scope, const Reservation& reservation);
+    [[nodiscard]] Result<Reservation> renew(const Scope& scope, const Reservation& reservation,
+                                            std::chrono::milliseconds lease);
+
+    // nullopt: not reserved, released, or expired. Appends nothing.
+    [[nodiscard]] Result<std::optional<KnownReservation>> find(const Scope& scope,
+                                                               std::string_view key);
+
+  private:
+    template <class Op>
+    Result<typename Op::Answer> settle(const Op& op);
+
+    StreamStore& store_;
+    CacheOptions cache_options_;
+    std::chrono::milliseconds last_seen_step_;
+};
+
+}  // namespace dedup

@@ -1,0 +1,288 @@
+#include "dedup/http.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+
+namespace dedup::http {
+namespace {
+
+Error invalid(std::string message) {
+    return {.code = Code::invalid_argument, .message = std::move(message)};
+}
+
+bool is_printable(char c) {
+    return c >= 0x20 && c <= 0x7e;
+}
+
+// What may stand behind the string: parameters, ";name" or ";name=value", in which nothing has to
+// be understood. A value may be a string again.
+bool are_parameters(std::string_view text) {
+    bool quoted = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (!is_printable(text[i])) {
+            return false;
+        }
+        if (quoted && text[i] == '\\') {
+            ++i;
+        } else if (text[i] == '"') {
+            quoted = !quoted;
+        } else if (!quoted && text[i] == ',') {
+            return false;  // a list, that is several keys
+        }
+    }
+    return !quoted && (text.empty() || (text.front() == ';' && text.size() > 1));
+}
+
+std::string_view trim(std::string_view text) {
+    const auto blank = [](char c) { return c == ' ' || c == '\t'; };
+    while (!text.empty() && blank(text.front())) {
+        text.remove_prefix(1);
+    }
+    while (!text.empty() && blank(text.back())) {
+        text.remove_suffix(1);
+    }
+    return text;
+}
+
+std::string quoted_json(std::string_view text) {
+    std::string json = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') {
+            json += '\\';
+        }
+        json += is_printable(c) ? std::string(1, c) : "?";
+    }
+    return json + '"';
+}
+
+Response with_retry(Response response, std::int64_t seconds) {
+    response.headers.emplace_back("Retry-After", std::to_string(seconds));
+    return response;
+}
+
+// Whether it is worth trying again: not where the request, or the stored response, is at fault.
+bool may_pass(Code code) {
+    return code != Code::invalid_argument && code != Code::corruption &&
+           code != Code::unsupported_version;
+}
+
+Response failed(const Error& error) {
+    if (may_pass(error.code)) {
+        return with_retry(problem(503, "The request cannot be handled now",
+                                  "Nothing is known to have been done; send it again with the "
+                                  "same Idempotency-Key."),
+                          1);
+    }
+    return problem(500, "The request cannot be handled", "The server's log says why.");
+}
+
+Response in_flight(const InFlight& claim, std::int64_t now_ms) {
+    constexpr std::int64_t kSecondMs = 1000;
+    const std::int64_t until_ms =
+        claim.lease_until_ms != 0 ? claim.lease_until_ms : now_ms + kSecondMs;
+    const std::int64_t left_ms = std::max<std::int64_t>(until_ms - now_ms, 1);
+    return with_retry(problem(409, "A request with this Idempotency-Key is being handled",
+                              "Send it again later to get its response."),
+                      (left_ms - 1) / kSecondMs + 1);
+}
+
+bool is_final_by_default(const Response& response) {
+    return response.status < 500 && response.status != 408 && response.status != 425 &&
+           response.status != 429;
+}
+
+// One request on its way through serve().
+class Serving {
+  public:
+    Serving(Cache& cache, const ServeOptions& options) : cache_(cache), options_(options) {}
+
+    Response handle(const Claim& claim, const std::function<Response(const Claim&)>& handle) {
+        Response response;
+        try {
+            response = handle(claim);
+        } catch (...) {
+            release(claim);
+            throw;
+        }
+        const bool final =
+            options_.is_final ? options_.is_final(response) : is_final_by_default(response);
+        if (!final) {
+            release(claim);
+            return response;
+        }
+        Response stored = response;
+        stored.headers = kept_headers(response.headers);
+        const auto receipt = encode_response(stored);
+        if (!receipt) {
+            tell(receipt.error());
+            release(claim);
+            return failed(receipt.error());
+        }
+        if (const auto done = cache_.complete(claim, *receipt); !done) {
+            return not_stored(done.error());
+        }
+        return response;
+    }
+
+    void tell(const Error& error) const {
+        if (options_.on_error) {
+            options_.on_error(error);
+        }
+    }
+
+    // A receipt that something else has stored under the key, and that is no response.
+    void tell_of_receipt(const Result<ClaimOutcome>& outcome) const {
+        const auto* completed = outcome ? std::get_if<Completed>(&*outcome) : nullptr;
+        if (completed == nullptr || !options_.on_error) {
+            return;
+        }
+        if (const auto response = decode_response(completed->receipt); !response) {
+            tell(response.error());
+        }
+    }
+
+  private:
+    void release(const Claim& claim) const {
+        if (const auto released = cache_.release(claim); !released) {
+            tell(released.error());
+        }
+    }
+
+    Response not_stored(const Error& error) const {
+        tell(error);
+        if (error.code == Code::stale_claim) {
+            return with_retry(problem(409, "The request took longer than its lease",
+                                      "Another one with this Idempotency-Key has replaced it; "
+                                      "send it again to get that one's response."),
+                              1);
+        }
+        return failed(error);
+    }
+
+    Cache& cache_;
+    const ServeOptions& options_;
+};
+
+}  // namespace
+
+Result<std::string> parse_key(std::string_view header) {
+    std::string_view rest = trim(header);
+    if (!rest.starts_with('"')) {
+        return std::unexpected(invalid("Idempotency-Key is not a string in double quotes"));
+    }
+    rest.remove_prefix(1);
+    std::string key;
+    while (!rest.empty() && rest.front() != '"') {
+        if (rest.front() == '\\') {
+            rest.remove_prefix(1);
+            if (rest.empty() || (rest.front() != '"' && rest.front() != '\\')) {
+                return std::unexpected(
+                    invalid("Idempotency-Key has a backslash before neither \" nor \\"));
+            }
+        }
+        if (!is_printable(rest.front())) {
+            return std::unexpected(invalid("Idempotency-Key has a character that is not ASCII"));
+        }
+        key += rest.front();
+        rest.remove_prefix(1);
+    }
+    if (rest.empty()) {
+        return std::unexpected(invalid("Idempotency-Key has no closing quote"));
+    }
+    rest.remove_prefix(1);
+    if (!are_parameters(rest)) {
+        return std::unexpected(invalid("Idempotency-Key has something behind its string"));
+    }
+    if (key.empty() || key.size() > kKeyBytesMax) {
+        return std::unexpected(invalid(fmt::format(
+            "Idempotency-Key has {} characters; 1 to {} are allowed", key.size(), kKeyBytesMax)));
+    }
+    return key;
+}
+
+Result<std::string> format_key(std::string_view key) {
+    if (key.empty() || key.size() > kKeyBytesMax || !std::ranges::all_of(key, is_printable)) {
+        return std::unexpected(invalid(
+            fmt::format("the key is not 1 to {} printable ASCII characters", kKeyBytesMax)));
+    }
+    std::string header = "\"";
+    for (const char c : key) {
+        if (c == '"' || c == '\\') {
+            header += '\\';
+        }
+        header += c;
+    }
+    return header + '"';
+}
+
+std::string fingerprint(std::string_view method, std::string_view target, std::string_view body) {
+    // A hash of hashes, so that it matters where one part ends.
+    std::array<XXH128_canonical_t, 3> parts;
+    XXH128_canonicalFromHash(&parts[0], XXH3_128bits(method.data(), method.size()));
+    XXH128_canonicalFromHash(&parts[1], XXH3_128bits(target.data(), target.size()));
+    XXH128_canonicalFromHash(&parts[2], XXH3_128bits(body.data(), body.size()));
+    const XXH128_hash_t hash = XXH3_128bits(parts.data(), sizeof(parts));
+    return fmt::format("http1:{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+Response problem(int status, std::string_view title, std::string_view detail) {
+    return {.status = status,
+            .headers = {{"Content-Type", "application/problem+json"}},
+            .body = fmt::format("{{\"type\":\"about:blank\",\"title\":{},\"status\":{},"
+                                "\"detail\":{}}}",
+                                quoted_json(title), status, quoted_json(detail))};
+}
+
+std::variant<Claim, Response> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms) {
+    if (!outcome) {
+        return failed(outcome.error());
+    }
+    if (const auto* claimed = std::get_if<Claimed>(&*outcome)) {
+        return claimed->claim;
+    }
+    if (const auto* claim = std::get_if<InFlight>(&*outcome)) {
+        return in_flight(*claim, now_ms);
+    }
+    if (const auto* completed = std::get_if<Completed>(&*outcome)) {
+        auto response = decode_response(completed->receipt);
+        if (!response) {
+            return failed(response.error());
+        }
+        response->headers.emplace_back(kReplayedHeader, "true");
+        return *std::move(response);
+    }
+    return problem(422, "The Idempotency-Key was used for another request",
+                   "A key belongs to one request; use a new one for another.");
+}
+
+Response serve(StreamStore& store, Cache& cache, const Request& request,
+               const std::function<Response(const Claim&)>& handle, const ServeOptions& options) {
+    if (!request.key_header) {
+        return problem(400, "Idempotency-Key is missing",
+                       "This operation needs an Idempotency-Key header.");
+    }
+    const auto key = parse_key(*request.key_header);
+    if (!key) {
+        return problem(400, "Idempotency-Key is malformed", key.error().message);
+    }
+    ClaimOptions claim_options;
+    claim_options.owner = options.owner;
+    claim_options.fingerprint = fingerprint(request.method, request.target, request.body);
+    claim_options.lease = options.lease;
+    const auto outcome = cache.claim(*key, claim_options);
+    Serving serving(cache, options);
+    if (!outcome) {
+        serving.tell(outcome.error());
+    }
+    auto decided = answer(outcome, store.now_ms());
+    if (auto* response = std::get_if<Response>(&decided)) {
+        serving.tell_of_receipt(outcome);
+        return std::move(*response);
+    }
+    return serving.handle(std::get<Claim>(decided), handle);
+}
+
+}  // namespace dedup::http

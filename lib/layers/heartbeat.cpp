@@ -1,0 +1,66 @@
+#include "layers/heartbeat.hpp"
+
+namespace dedup {
+
+Guard::Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
+    : cache_(cache), lease_(lease), thread_([this] { run(); }) {}
+
+Guard::Heartbeat::~Heartbeat() {
+    {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+}
+
+void Guard::Heartbeat::add(std::span<const Claim> claims) {
+    bool was_idle = false;
+    {
+        const std::lock_guard lock(mutex_);
+        was_idle = by_fence_.empty();
+        for (const Claim& claim : claims) {
+            by_fence_.emplace(claim.claim_sequence, Entry{claim});
+        }
+    }
+    if (was_idle) {
+        changed_.notify_one();
+    }
+}
+
+void Guard::Heartbeat::remove(std::span<const Claim> claims) {
+    const std::lock_guard lock(mutex_);
+    for (const Claim& claim : claims) {
+        by_fence_.erase(claim.claim_sequence);
+    }
+}
+
+// Precondition: mutex_ is held.
+std::vector<Claim> Guard::Heartbeat::due_claims() {
+    std::vector<Claim> claims;
+    for (auto& [fence, entry] : by_fence_) {
+        if (entry.due) {
+            claims.push_back(entry.claim);
+        }
+        entry.due = true;
+    }
+    return claims;
+}
+
+void Guard::Heartbeat::run() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+        changed_.wait(lock, [this] { return stop_ || !by_fence_.empty(); });
+        if (changed_.wait_for(lock, lease_ / 3, [this] { return stop_; })) {
+            return;
+        }
+        const std::vector<Claim> claims = due_claims();
+        if (!claims.empty()) {
+            lock.unlock();
+            (void)cache_.renew_many(claims, lease_);
+            lock.lock();
+        }
+    }
+}
+
+}  // namespace dedup

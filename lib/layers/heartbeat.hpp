@@ -1,0 +1,50 @@
+// Keeps the leases of claims alive whose work is running.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "dedup/guard.hpp"
+
+namespace dedup {
+
+// Owns a thread that renews every claim which it finds at two beats in a row, a third of a lease
+// apart; so a claim is renewed when between one and two thirds of its lease have gone, and work
+// that is done sooner costs nothing. A renewal that fails is tried again at the next beat: if the
+// claim is lost, its completion will say so.
+class Guard::Heartbeat {
+  public:
+    // Throws std::system_error if there is no thread to be had.
+    Heartbeat(Cache& cache, std::chrono::milliseconds lease);
+    ~Heartbeat();
+    Heartbeat(const Heartbeat&) = delete;
+    Heartbeat& operator=(const Heartbeat&) = delete;
+
+    void add(std::span<const Claim> claims);
+    void remove(std::span<const Claim> claims);
+
+  private:
+    struct Entry {
+        Claim claim;
+        bool due = false;  // it was there at the last beat
+    };
+
+    void run();
+    std::vector<Claim> due_claims();
+
+    Cache& cache_;
+    const std::chrono::milliseconds lease_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::map<std::uint64_t, Entry> by_fence_;
+    bool stop_ = false;
+    std::thread thread_;
+};
+
+}  // namespace dedup

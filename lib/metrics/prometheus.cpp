@@ -1,0 +1,239 @@
+// Source of the format: "Exposition formats" of Prometheus' documentation, text format 0.0.4; of
+// the names: "Metric and label naming" there.
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+#include <iterator>
+#include <map>
+#include <string_view>
+
+#include "dedup/metrics.hpp"
+#include "dedup/store.hpp"
+
+namespace dedup {
+namespace {
+
+constexpr double kPerSecondMs = 1e3;
+constexpr double kPerSecondUs = 1e6;
+constexpr double kPerSecondNs = 1e9;
+
+class Page {
+  public:
+    // Begins a metric; its samples follow.
+    void metric(std::string_view name, std::string_view type, std::string_view help) {
+        name_ = name;
+        append("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+    }
+
+    // `labels` as they are written between the braces, or none.
+    void sample(std::uint64_t value, std::string_view labels = {}) { line("", labels, value); }
+    void sample(double value, std::string_view labels = {}) { line("", labels, value); }
+
+    // Each value of `histogram` was multiplied by `scale` when it was counted.
+    void samples(const Histogram& histogram, double scale, std::string_view labels = {}) {
+        const std::string before = labels.empty() ? "" : fmt::format("{},", labels);
+        std::uint64_t seen = 0;
+        for (std::size_t i = 0; i + 1 < Histogram::kBuckets; ++i) {
+            seen += histogram.buckets[i];
+            const double end = static_cast<double>(Histogram::bucket_max(i)) / scale;
+            line("_bucket", fmt::format("{}le=\"{}\"", before, end), seen);
+        }
+        seen += histogram.buckets.back();
+        line("_bucket", fmt::format("{}le=\"+Inf\"", before), seen);
+        line("_sum", labels, static_cast<double>(histogram.sum) / scale);
+        line("_count", labels, seen);
+    }
+
+    void counter(std::string_view name, std::string_view help, std::uint64_t value) {
+        metric(name, "counter", help);
+        sample(value);
+    }
+    void gauge(std::string_view name, std::string_view help, std::uint64_t value) {
+        metric(name, "gauge", help);
+        sample(value);
+    }
+    void histogram(std::string_view name, std::string_view help, const Histogram& histogram,
+                   double scale) {
+        metric(name, "histogram", help);
+        samples(histogram, scale);
+    }
+
+    [[nodiscard]] std::string take() { return std::move(text_); }
+
+  private:
+    template <class... Args>
+    void append(fmt::format_string<Args...> format, Args&&... args) {
+        fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
+    }
+
+    template <class Value>
+    void line(std::string_view suffix, std::string_view labels, Value value) {
+        const std::string_view open = labels.empty() ? "" : "{";
+        const std::string_view close = labels.empty() ? "" : "}";
+        append("{}{}{}{}{} {}\n", name_, suffix, open, labels, close, value);
+    }
+
+    std::string text_;
+    std::string_view name_;
+};
+
+std::string label(std::string_view name, std::string_view value) {
+    std::string text = fmt::format("{}=\"", name);
+    for (const char c : value) {
+        text += c == '\n' ? "\\n" : c == '"' ? "\\\"" : c == '\\' ? "\\\\" : std::string(1, c);
+    }
+    return text + '"';
+}
+
+double seconds(std::int64_t time_ms) {
+    return static_cast<double>(time_ms) / kPerSecondMs;
+}
+
+void add_space(Page& page, const StoreStats& stats) {
+    page.metric("dedup_store_segments", "gauge", "Files of the log, by whether they are sealed.");
+    page.sample(stats.segments_sealed, "state=\"sealed\"");
+    page.sample(stats.segments_unsealed, "state=\"unsealed\"");
+    page.gauge("dedup_store_log_bytes", "Size of the log.", stats.log_bytes);
+    page.gauge("dedup_store_catalog_bytes", "Size of the catalog, as far as it is in use.",
+               stats.catalog_bytes);
+    page.gauge("dedup_store_tail_bytes", "The part of the log that the next opening replays.",
+               stats.tail_bytes);
+    page.gauge("dedup_store_memory_bytes", "Held by the store's own tables in this process.",
+               stats.memory_bytes);
+    page.gauge("dedup_store_torn_bytes", "Of an unfinished write, dropped by the last opening.",
+               stats.torn_bytes_dropped);
+    page.gauge("dedup_store_catalog_rebuilt", "1 if the last opening made the catalog anew.",
+               stats.catalog_rebuilt ? 1 : 0);
+}
+
+void add_sweeps(Page& page, const StoreStats& stats) {
+    page.counter("dedup_store_evicted_streams_total",
+                 "Completed streams that were removed for want of room, since the store was made.",
+                 stats.evicted);
+    page.metric("dedup_store_last_sweep_timestamp_seconds", "gauge",
+                "The time of the last sweep; 0 if there was none.");
+    page.sample(seconds(stats.last_sweep_ms));
+    page.gauge("dedup_store_sweep_failed", "1 if the last sweep failed.",
+               stats.sweep_error.empty() ? 0 : 1);
+    page.gauge("dedup_store_background_failed", "1 if sealing in the background failed.",
+               stats.background_error.empty() ? 0 : 1);
+}
+
+// A counter of caches with the values of one label: which call, or how it ended.
+struct Outcome {
+    std::string_view value;
+    std::uint64_t CacheCounts::*number;
+};
+
+using ByNamespace = std::map<std::string, CacheMetrics>;
+
+void add_counts(Page& page, const ByNamespace& caches, std::string_view name, std::string_view help,
+                std::initializer_list<Outcome> outcomes) {
+    page.metric(name, "counter", help);
+    for (const auto& [ns, metrics] : caches) {
+        for (const auto& [value, number] : outcomes) {
+            const std::string outcome =
+                value.empty() ? "" : fmt::format(",{}", label("outcome", value));
+            page.sample(metrics.counts.*number, label("namespace", ns) + outcome);
+        }
+    }
+}
+
+void add_times(Page& page, const ByNamespace& caches, std::string_view name, std::string_view help,
+               Histogram CacheMetrics::*histogram) {
+    page.metric(name, "histogram", help);
+    for (const auto& [ns, metrics] : caches) {
+        page.samples(metrics.*histogram, kPerSecondNs, label("namespace", ns));
+    }
+}
+
+}  // namespace
+
+std::string prometheus_text(const StoreStats& stats) {
+    Page page;
+    page.metric("dedup_store_info", "gauge", "Which store this is; always 1.");
+    page.sample(std::uint64_t{1}, label("store_id", stats.store_id));
+    page.metric("dedup_store_streams", "gauge",
+                "Streams by the state of their newest record, expired ones included.");
+    page.sample(stats.in_flight, "state=\"in_flight\"");
+    page.sample(stats.completed, "state=\"completed\"");
+    page.sample(stats.released, "state=\"released\"");
+    page.gauge("dedup_store_records", "Records in the log, superseded ones included.",
+               stats.records);
+    page.counter("dedup_store_sequences_total", "The highest sequence that may be assigned.",
+                 stats.last_sequence);
+    page.metric("dedup_store_last_activity_timestamp_seconds", "gauge",
+                "The highest time that the store has seen.");
+    page.sample(seconds(stats.time_high_ms));
+    add_space(page, stats);
+    add_sweeps(page, stats);
+    return page.take();
+}
+
+std::string prometheus_text(const StoreMetrics& metrics) {
+    Page page;
+    page.counter("dedup_appended_records_total", "Records appended by callers.", metrics.appended);
+    page.counter("dedup_append_conflicts_total",
+                 "Appends whose expected sequence was not the head.", metrics.conflicts);
+    page.counter("dedup_append_errors_total", "Appends that failed otherwise.", metrics.refused);
+    page.counter("dedup_written_bytes_total", "Bytes written to the log.", metrics.bytes_written);
+    page.counter("dedup_sweeps_total", "Sweeps, without dry runs.", metrics.sweeps);
+    page.counter("dedup_sweep_errors_total", "Sweeps that failed.", metrics.sweeps_failed);
+    page.counter("dedup_swept_streams_total", "Streams removed by sweeps.",
+                 metrics.streams_removed);
+    page.histogram("dedup_group_records", "Records written and flushed together.",
+                   metrics.group_records, 1);
+    page.histogram("dedup_flush_duration_seconds", "How long the log's flushes took.",
+                   metrics.flush_ns, kPerSecondNs);
+    page.histogram("dedup_sweep_duration_seconds", "How long sweeps took.", metrics.sweep_us,
+                   kPerSecondUs);
+    return page.take();
+}
+
+std::string prometheus_text(std::span<const CacheMetrics> caches) {
+    ByNamespace by_namespace;
+    for (const CacheMetrics& more : caches) {
+        CacheMetrics& sum = by_namespace[more.ns];
+        sum.counts += more.counts;
+        sum.claim_ns += more.claim_ns;
+        sum.complete_ns += more.complete_ns;
+        sum.lookup_ns += more.lookup_ns;
+    }
+    Page page;
+    add_counts(page, by_namespace, "dedup_claims_total", "Claims, by what they came to.",
+               {{"claimed", &CacheCounts::claimed},
+                {"taken_over", &CacheCounts::taken_over},
+                {"remembered", &CacheCounts::remembered},
+                {"duplicate", &CacheCounts::duplicates},
+                {"in_flight", &CacheCounts::in_flight},
+                {"mismatch", &CacheCounts::mismatches}});
+    add_counts(
+        page, by_namespace, "dedup_completions_total", "Completions of claims.",
+        {{"completed", &CacheCounts::completed}, {"repeated", &CacheCounts::completed_again}});
+    add_counts(page, by_namespace, "dedup_releases_total", "Releases of claims.",
+               {{"released", &CacheCounts::released}, {"nothing", &CacheCounts::released_nothing}});
+    add_counts(page, by_namespace, "dedup_renewals_total", "Leases that were renewed.",
+               {{"", &CacheCounts::renewed}});
+    add_counts(page, by_namespace, "dedup_lookups_total", "Lookups, by what they found.",
+               {{"absent", &CacheCounts::lookups_absent},
+                {"completed", &CacheCounts::lookups_completed},
+                {"in_flight", &CacheCounts::lookups_in_flight}});
+    add_counts(page, by_namespace, "dedup_races_lost_total",
+               "Appends that lost a race and were decided anew.", {{"", &CacheCounts::races_lost}});
+    add_counts(page, by_namespace, "dedup_stale_claims_total",
+               "Calls with a claim that somebody else had replaced, or that had ended.",
+               {{"", &CacheCounts::stale}});
+    add_counts(page, by_namespace, "dedup_errors_total", "Calls that failed otherwise.",
+               {{"", &CacheCounts::errors}});
+    add_times(page, by_namespace, "dedup_claim_duration_seconds",
+              "How long calls that claimed something took.", &CacheMetrics::claim_ns);
+    add_times(page, by_namespace, "dedup_complete_duration_seconds",
+              "How long calls that completed, released or renewed something took.",
+              &CacheMetrics::complete_ns);
+    add_times(page, by_namespace, "dedup_lookup_duration_seconds",
+              "How long one in 64 lookups took.", &CacheMetrics::lookup_ns);
+    return page.take();
+}
+
+}  // namespace dedup

@@ -1,0 +1,361 @@
+// Power that fails within LMDB's own writes.
+//
+// The other tests of power loss take LMDB's commits for atomic and durable. Here a store runs on
+// real files, and what is noted are the calls that reach the system: those of the log and those of
+// the catalog's pages, meta pages and names. Before each of them the power is cut, several times
+// over, with any part of what was not flushed left: any subset of the writes to each file, torn at
+// sectors, and names that vanish. Every such wreck has to open, to have all that was acknowledged,
+// nothing that was swept and no half of anything else, and to be usable.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include "crash/aftermath.hpp"
+#include "crash/ledger.hpp"
+#include "crash/workload.hpp"
+#include "store/log_store.hpp"
+#include "support/call_recorder.hpp"
+#include "support/environment.hpp"
+#include "support/manual_clock.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kSteps = 100;
+constexpr const char* kDataFile = "store/catalog/data.mdb";
+
+// A moment before a call, or within a synchronous write.
+struct Moment {
+    DiskState disk;
+    std::shared_ptr<const Ledger> ledger;
+    Ledger::Mark mark;
+    std::string after;  // the call before it
+
+    // Whether something of LMDB's is on its way to the disk.
+    [[nodiscard]] bool in_catalog() const {
+        const int data = disk.find(kDataFile);
+        const int directory = disk.find("store/catalog");
+        return after.find("catalog") != std::string::npos ||
+               (data >= 0 && !disk.nodes[static_cast<std::size_t>(data)].pending.empty()) ||
+               (directory >= 0 &&
+                !disk.nodes[static_cast<std::size_t>(directory)].pending_entries.empty());
+    }
+};
+
+struct Explored {
+    std::uint64_t states = 0;
+    std::uint64_t moments = 0;
+    std::uint64_t in_catalog = 0;   // states with something of LMDB's on its way
+    std::uint64_t in_part = 0;      // that kept some of what was not acknowledged
+    std::uint64_t rebuilt = 0;      // whose catalog was made anew
+    std::uint64_t again = 0;        // cut again while they recovered
+    std::uint64_t interrupted = 0;  // cut within a sweep which took hold
+    std::uint64_t synchronous_writes = 0;
+    std::uint64_t swept = 0;  // streams, by the workloads
+    std::string wrong;
+};
+
+// Puts what a disk holds into the empty directory `root`.
+void lay_out(const DiskState& disk, int node, const Path& path) {
+    for (const auto& [name, child] : disk.nodes[static_cast<std::size_t>(node)].entries) {
+        const Node& entry = disk.nodes[static_cast<std::size_t>(child)];
+        if (entry.directory) {
+            fs::create_directory(path / name);
+            lay_out(disk, child, path / name);
+        } else {
+            std::ofstream file(path / name, std::ios::binary);
+            file << *entry.durable;
+        }
+    }
+}
+
+// A store on real files, with a note of the calls it makes.
+class RealLife {
+  public:
+    // In the existing directory `root`, which holds what `disk` does.
+    RealLife(const Path& root, const OpenOptions& options, const DiskState& disk)
+        : root_(root), options_(options), recorder_(root, disk) {}
+
+    ~RealLife() {
+        recorder_.before_change = [] {};
+        store_.reset();
+    }
+
+    [[nodiscard]] Result<void> open() {
+        LogStoreInternals internals;
+        internals.catalog_map_bytes = std::uint64_t{64} << 20;
+        auto store = LogStore::open(posix_env(), root_ / "store", options_, internals);
+        if (!store) {
+            return std::unexpected(store.error());
+        }
+        store_ = std::move(*store);
+        return {};
+    }
+
+    // From now on each change is preceded by a moment, judged by `ledger` up to `mark`, or, without
+    // a mark, as far as it had come at this thread's last call.
+    void record(std::shared_ptr<Ledger> ledger, std::optional<Ledger::Mark> mark) {
+        recorder_.alone([&] {
+            judged_by_ = std::move(ledger);
+            grows_ = !mark.has_value();
+            mark_ = mark.value_or(judged_by_->mark());
+        });
+        recorder_.before_change = [this] {
+            // Appends are this thread's. What others do meanwhile may be judged by less.
+            if (grows_ && std::this_thread::get_id() == owner_) {
+                mark_ = judged_by_->mark();
+            }
+            moments.push_back({recorder_.disk(), judged_by_, mark_, recorder_.last_call()});
+        };
+    }
+
+    void keep(Ledger& ledger) {
+        ledger_store_ = std::make_unique<LedgerStore>(*store_, ledger, true);
+    }
+
+    // Waits until what is full has been sealed; what has been acknowledged must last from now on.
+    void settle() {
+        recorder_.alone([&] {
+            if (grows_) {
+                mark_ = judged_by_->mark();
+            }
+        });
+        for (auto stats = store_->stats();
+             stats && stats->background_error.empty() && stats->segments_unsealed > 1;
+             stats = store_->stats()) {
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+        }
+    }
+
+    [[nodiscard]] LogStore& log_store() { return *store_; }
+    [[nodiscard]] LedgerStore& store() { return *ledger_store_; }
+    [[nodiscard]] CallRecorder& recorder() { return recorder_; }
+
+    std::vector<Moment> moments;
+
+  private:
+    const Path root_;
+    const OpenOptions options_;
+    const std::thread::id owner_ = std::this_thread::get_id();
+    CallRecorder recorder_;
+    std::unique_ptr<LogStore> store_;
+    std::unique_ptr<LedgerStore> ledger_store_;
+    // Guarded by the recorder:
+    std::shared_ptr<Ledger> judged_by_;
+    Ledger::Mark mark_;
+    bool grows_ = false;
+};
+
+class RealExplorer {
+  public:
+    RealExplorer(std::uint64_t seed, Explored& explored) : seed_(seed), explored_(explored) {
+        options_.segment_bytes = kSegmentBytesMin;
+        options_.clock = clock_.clock();
+    }
+
+    void run(std::uint64_t states_max) {
+        std::vector<Moment> moments;
+        live(moments);
+        explored_.moments += moments.size();
+        Random random(seed_);
+        for (Moment& moment : moments) {
+            // The log's own writes are tried at greater length elsewhere.
+            const int wrecks = moment.in_catalog() ? kSurvivals : 1;
+            for (int i = 0; i < wrecks; ++i) {
+                if (!explored_.wrong.empty() || explored_.states >= states_max) {
+                    return;
+                }
+                const auto survival = wrecks == 1 ? Survival::any_order : static_cast<Survival>(i);
+                crash(moment, survival, random);
+            }
+            moment = {};
+        }
+    }
+
+  private:
+    void wrong(const std::string& what) {
+        if (explored_.wrong.empty()) {
+            explored_.wrong = fmt::format("seed {}: {}", seed_, what);
+        }
+    }
+
+    void live(std::vector<Moment>& moments) {
+        const TempDir dir(fast_directory());
+        RealLife life(dir.path(), options_, {});
+        const auto ledger = std::make_shared<Ledger>();
+        life.record(ledger, Ledger::Mark{});
+        if (const auto opened = life.open(); !opened) {
+            wrong("open: " + opened.error().message);
+            return;
+        }
+        life.keep(*ledger);
+        life.record(ledger, std::nullopt);
+        Workload workload(life.store(), clock_, seed_);
+        for (int i = 0; i < kSteps; ++i) {
+            workload.step();
+            life.settle();
+        }
+        for (const SweepReport& report : life.store().reports) {
+            explored_.swept += report.removed.total();
+        }
+        if (!life.store().wrong.empty()) {
+            wrong("without any crash: " + life.store().wrong);
+        }
+        if (const auto closed = life.log_store().close(); !closed) {
+            wrong("close: " + closed.error().message);
+        }
+        if (const Path file = life.recorder().differing(); !file.empty()) {
+            wrong("not all calls that change " + file.string() + " have been recorded");
+        }
+        explored_.synchronous_writes += life.recorder().synchronous_writes();
+        moments = std::move(life.moments);
+    }
+
+    // Cuts the power at `moment`, unless that gives a state that has been explored already. Then,
+    // at times, once more while that recovers.
+    void crash(const Moment& moment, Survival survival, Random& random) {
+        const DiskState wreck = lose_power(moment.disk, survival, random);
+        const std::size_t state =
+            fingerprint(wreck) ^ (moment.mark.durable << 40) ^ (moment.mark.begun << 20);
+        if (!seen_.insert(state).second) {
+            return;
+        }
+        explored_.in_catalog += moment.in_catalog() ? 1U : 0U;
+        const std::string where = fmt::format(
+            "cut after \"{}\", {} of what was not flushed "
+            "survived",
+            moment.after, name(survival));
+        std::vector<Moment> later;
+        const bool recovers_again = below(random, 8) == 0;
+        const bool rebuilt =
+            recover(wreck, moment, where, random, recovers_again ? &later : nullptr);
+        std::erase_if(later, [](const Moment& next) { return !next.in_catalog(); });
+        if (later.empty() || !explored_.wrong.empty()) {
+            return;
+        }
+        Moment& next = later[below(random, later.size())];
+        if (rebuilt) {
+            auto ledger = std::make_shared<Ledger>(*next.ledger);
+            ledger->reports_lost = true;
+            next.ledger = std::move(ledger);
+        }
+        const auto how = static_cast<Survival>(below(random, kSurvivals));
+        const std::string then =
+            fmt::format("{}; then cut after \"{}\", {} survived", where, next.after, name(how));
+        ++explored_.again;
+        recover(lose_power(next.disk, how, random), next, then, random, nullptr);
+    }
+
+    // Opens what is left, compares, goes on. True if the catalog was made anew.
+    bool recover(const DiskState& wreck, const Moment& moment, const std::string& where,
+                 Random& random, std::vector<Moment>* later) {
+        ++explored_.states;
+        const TempDir dir(fast_directory());
+        lay_out(wreck, 0, dir.path());
+        RealLife life(dir.path(), options_, wreck);
+        if (later != nullptr) {
+            life.record(std::make_shared<Ledger>(*moment.ledger), moment.mark);
+        }
+        if (const auto opened = life.open(); !opened) {
+            wrong(fmt::format("{}: open: {}", where, opened.error().message));
+            return false;
+        }
+        life.settle();
+        const Verdict verdict = compare(life.log_store(), *moment.ledger, moment.mark);
+        if (!verdict.wrong.empty()) {
+            wrong(fmt::format("{}: {}", where, verdict.wrong));
+            return false;
+        }
+        const auto stats = life.log_store().stats();
+        const auto history = life.log_store().sweep_history();
+        // Until something has been acknowledged, opening may not have come to its end.
+        if (stats->catalog_rebuilt && moment.mark.durable != 0) {
+            wrong(where + ": the catalog is lost");
+        }
+        explored_.in_part += verdict.present > moment.mark.durable ? 1U : 0U;
+        explored_.rebuilt += stats->catalog_rebuilt ? 1U : 0U;
+        explored_.interrupted +=
+            history && !history->empty() && history->front().interrupted ? 1U : 0U;
+        const auto ledger =
+            std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict.present));
+        ledger->reports_lost = ledger->reports_lost || stats->catalog_rebuilt;
+        life.keep(*ledger);
+        if (later != nullptr) {
+            life.record(ledger, std::nullopt);
+        }
+        go_on(life, *ledger, where, random);
+        if (later != nullptr) {
+            *later = std::move(life.moments);
+        }
+        return stats->catalog_rebuilt;
+    }
+
+    // The store is used, at times swept, and checked again.
+    void go_on(RealLife& life, const Ledger& ledger, const std::string& where, Random& random) {
+        if (const auto misused = use(life.store(), ledger); !misused.empty()) {
+            wrong(fmt::format("{}: {}", where, misused));
+        }
+        life.settle();
+        if (below(random, 4) == 0) {
+            SweepOptions sweep;
+            sweep.now_ms = clock_.now_ms() + static_cast<std::int64_t>(below(random, 40'000));
+            const auto swept = life.store().sweep(sweep);
+            life.settle();
+            const Verdict verdict = compare(life.log_store(), ledger, ledger.mark());
+            if (!swept || !life.store().wrong.empty() || !verdict.wrong.empty()) {
+                wrong(fmt::format("{}, and a sweep: {} {} {}", where,
+                                  swept ? "" : swept.error().message, life.store().wrong,
+                                  verdict.wrong));
+            }
+        }
+        if (below(random, 4) == 0) {
+            const auto report = life.log_store().verify({});
+            if (!report || !report->problems.empty()) {
+                wrong(fmt::format("{}: verify: {}", where,
+                                  report ? report->problems.front() : report.error().message));
+            }
+        }
+    }
+
+    const std::uint64_t seed_;
+    Explored& explored_;
+    ManualClock clock_{1'700'000'000'000};
+    OpenOptions options_;
+    std::set<std::size_t> seen_;
+};
+
+TEST_CASE("power loss within LMDB's writes: what was acknowledged stays, what was swept does not") {
+    const auto states = number_from_environment("DEDUP_CRASH_STATES", 6'000);
+    Explored explored;
+    for (auto seed = number_from_environment("DEDUP_CRASH_SEED", 1);
+         explored.wrong.empty() && explored.states < states; ++seed) {
+        RealExplorer(seed, explored).run(states);
+    }
+    MESSAGE(explored.states << " crash states at " << explored.moments << " calls; "
+                            << explored.in_catalog << " with writes of LMDB's on their way, "
+                            << explored.again << " cut again while they recovered, "
+                            << explored.in_part << " kept unacknowledged appends, "
+                            << explored.rebuilt << " had their catalog rebuilt, "
+                            << explored.interrupted << " were cut within a sweep");
+    CHECK(explored.wrong == "");
+    // Or LMDB writes otherwise than this test believes.
+    CHECK(explored.synchronous_writes > 0);
+    if (states >= 2000) {
+        CHECK(explored.in_catalog > states / 4);
+        CHECK(explored.in_part > 0);
+        CHECK(explored.rebuilt > 0);
+        CHECK(explored.again > 0);
+        CHECK(explored.interrupted > 0);
+        CHECK(explored.swept > 0);
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -1,0 +1,191 @@
+// What a client gets, for everything that a claim can come to.
+
+#include <doctest/doctest.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "cache/helpers.hpp"
+#include "dedup/http.hpp"
+#include "support/hooked_store.hpp"
+#include "support/stores.hpp"
+
+using namespace dedup;
+using namespace dedup::test;
+using http::Request;
+using http::Response;
+
+namespace {
+
+std::optional<std::string> header(const Response& response, std::string_view name) {
+    for (const auto& [found, value] : response.headers) {
+        if (found == name) {
+            return value;
+        }
+    }
+    return std::nullopt;
+}
+
+// A server on a store in memory, and what its handler does.
+struct Server {
+    TestStore store = store_factories().front().make();
+    HookedStore hooked{*store};
+    Cache cache{hooked};
+    http::ServeOptions options;
+    std::vector<Error> errors;
+    int handled = 0;
+    std::function<Response(const Claim&)> handler = [](const Claim&) {
+        return Response{.status = 201, .headers = {{"X-A", "b"}, {"Set-Cookie", "c"}}, .body = "d"};
+    };
+
+    Server() {
+        options.on_error = [this](const Error& error) { errors.push_back(error); };
+    }
+
+    Response post(const std::string& key, const std::string& body = "body") {
+        const Request request{
+            .method = "POST", .target = "/", .key_header = '"' + key + '"', .body = body};
+        return http::serve(
+            hooked, cache, request,
+            [this](const Claim& claim) {
+                ++handled;
+                return handler(claim);
+            },
+            options);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("the first request is handled, the second one gets what was kept") {
+    Server server;
+    const Response first = server.post("k");
+    CHECK(first.status == 201);
+    CHECK_MESSAGE(header(first, "Set-Cookie") == "c", "who asked first gets everything");
+    CHECK(!header(first, http::kReplayedHeader));
+    const Response second = server.post("k");
+    CHECK(second == Response{.status = 201,
+                             .headers = {{"X-A", "b"}, {"Idempotency-Replayed", "true"}},
+                             .body = "d"});
+    CHECK(server.handled == 1);
+    CHECK(server.errors.empty());
+}
+
+TEST_CASE("without a good key nothing is claimed") {
+    Server server;
+    const auto handle = [](const Claim&) -> Response { throw std::logic_error("handled"); };
+    const Response missing =
+        http::serve(*server.store, server.cache,
+                    {.method = "POST", .target = "/", .key_header = {}, .body = ""}, handle);
+    CHECK(missing.status == 400);
+    CHECK(header(missing, "Content-Type") == "application/problem+json");
+    const Response bad =
+        http::serve(*server.store, server.cache,
+                    {.method = "POST", .target = "/", .key_header = "bare", .body = ""}, handle);
+    CHECK(bad.status == 400);
+    CHECK(bad.body.find("double quotes") != std::string::npos);
+    CHECK(server.cache.metrics().counts == CacheCounts{});
+}
+
+TEST_CASE("while it is handled others get 409 until the lease is over") {
+    Server server;
+    server.options.lease = 2500ms;
+    Response during;
+    server.handler = [&](const Claim&) {
+        server.store.clock.advance(400);
+        during = server.post("k");
+        return Response{};
+    };
+    CHECK(server.post("k").status == 200);
+    CHECK(during.status == 409);
+    CHECK_MESSAGE(header(during, "Retry-After") == "3", "2.1 s are left");
+    CHECK(server.handled == 1);
+}
+
+TEST_CASE("Retry-After is whole seconds, and never 0") {
+    const auto retry_after = [](std::int64_t lease_until_ms) {
+        InFlight claim;
+        claim.lease_until_ms = lease_until_ms;
+        const auto answer = http::answer(claim, 10'000);
+        return header(std::get<Response>(answer), "Retry-After");
+    };
+    CHECK(retry_after(11'000) == "1");
+    CHECK(retry_after(11'001) == "2");
+    CHECK(retry_after(10'000) == "1");
+    CHECK(retry_after(9'000) == "1");
+    CHECK_MESSAGE(retry_after(0) == "1", "no lease: nobody knows");
+}
+
+TEST_CASE("another request with the key gets 422 and is not handled") {
+    Server server;
+    server.post("k", "one");
+    const Response other = server.post("k", "two");
+    CHECK(other.status == 422);
+    CHECK(header(other, "Content-Type") == "application/problem+json");
+    CHECK(server.handled == 1);
+}
+
+TEST_CASE("a response that is not final, or cannot be stored, releases the key") {
+    for (const int status : {500, 503, 408, 425, 429}) {
+        Server server;
+        server.handler = [&](const Claim&) { return Response{.status = status}; };
+        CHECK(server.post("k").status == status);
+        server.handler = [](const Claim& claim) {
+            CHECK(claim.attempt == 2);
+            return Response{.status = 404};
+        };
+        CHECK(server.post("k").status == 404);
+        CHECK_MESSAGE(server.post("k").status == 404, "an answer like any other");
+        CHECK(server.handled == 2);
+    }
+    Server server;
+    server.options.is_final = [](const Response& response) { return response.status == 500; };
+    server.handler = [](const Claim&) { return Response{.status = 500}; };
+    server.post("k");
+    CHECK(header(server.post("k"), http::kReplayedHeader) == "true");
+    server.options.is_final = nullptr;
+    server.handler = [](const Claim&) { return Response{.status = 7}; };
+    CHECK(server.post("bad").status == 500);
+    CHECK(server.errors.back().code == Code::invalid_argument);
+    CHECK(std::holds_alternative<Absent>(must(server.cache.lookup("bad"))));
+}
+
+TEST_CASE("an exception releases the key and is passed on") {
+    Server server;
+    server.handler = [](const Claim&) -> Response { throw std::runtime_error("mine"); };
+    CHECK_THROWS_WITH(server.post("k"), "mine");
+    CHECK(std::holds_alternative<Absent>(must(server.cache.lookup("k"))));
+}
+
+TEST_CASE("who takes longer than his lease and is overtaken gets 409") {
+    Server server;
+    server.options.lease = 1s;
+    server.handler = [&](const Claim& claim) {
+        if (claim.attempt == 1) {
+            server.store.clock.advance(1500);
+            CHECK(server.post("k").body == "second");
+            return Response{.body = "first"};
+        }
+        return Response{.body = "second"};
+    };
+    CHECK(server.post("k").status == 409);
+    CHECK(server.errors.back().code == Code::stale_claim);
+    CHECK(server.post("k").body == "second");
+}
+
+TEST_CASE("errors of the store are told to the server and not to the client") {
+    Server server;
+    server.hooked.fail_append = [](const Append&) { return std::optional(Code::io); };
+    const Response failed = server.post("k");
+    CHECK(failed.status == 503);
+    CHECK(header(failed, "Retry-After"));
+    CHECK(failed.body.find("injected") == std::string::npos);
+    CHECK(server.errors.back().message == "injected");
+    CHECK(server.handled == 0);
+
+    server.hooked.fail_append = nullptr;
+    as<New>(server.cache.remember("no response", "bytes"));
+    CHECK(server.post("no response").status == 500);
+    CHECK(server.errors.back().code == Code::corruption);
+}

@@ -1,0 +1,248 @@
+// The claim protocol of a single key, as a few plain fields.
+//
+// Written from the protocol's description, not from its implementation: it knows no records, no
+// sequences of its own, no batches and no races. Of a new claim it is told the fence.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <compare>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "dedup/cache.hpp"
+
+namespace dedup::test {
+
+// Outcomes as text, so that one comparison covers all of their fields.
+inline std::string show(const Claimed& o) {
+    return "claimed " + o.claim.ns + " " + o.claim.key + " fence " +
+           std::to_string(o.claim.claim_sequence) + " deadline " +
+           std::to_string(o.claim.deadline_ms) + " attempt " + std::to_string(o.claim.attempt);
+}
+inline std::string show(const Completed& o) {
+    return "completed " + o.receipt + " at " + std::to_string(o.completed_at_ms) + " fence " +
+           std::to_string(o.claim_sequence);
+}
+inline std::string show(const InFlight& o) {
+    return "in flight " + o.owner + " since " + std::to_string(o.since_ms) + " lease " +
+           std::to_string(o.lease_until_ms) + " expires " + std::to_string(o.expires_at_ms) +
+           " fence " + std::to_string(o.claim_sequence) + " attempt " + std::to_string(o.attempt);
+}
+inline std::string show(const Mismatch& o) {
+    return "mismatch " + o.fingerprint + " " + std::string(name(o.state)) + " since " +
+           std::to_string(o.since_ms) + " conflicts " + std::to_string(o.conflicts);
+}
+inline std::string show(const New& o) {
+    return "new fence " + std::to_string(o.claim_sequence);
+}
+inline std::string show(const Absent&) {
+    return "absent";
+}
+inline std::string show(bool released) {
+    return released ? "released" : "nothing to release";
+}
+inline std::string show(const Claim& claim) {
+    return show(Claimed{claim});
+}
+
+template <class... T>
+std::string show(const std::variant<T...>& outcome) {
+    return std::visit([](const auto& o) { return show(o); }, outcome);
+}
+template <class T>
+std::string show(const Result<T>& result) {
+    if (!result) {
+        return std::string(name(result.error().code));
+    }
+    if constexpr (std::is_void_v<T>) {
+        return "ok";
+    } else {
+        return show(*result);
+    }
+}
+
+// The fence in an outcome that says it made one, else 0.
+inline std::uint64_t new_fence(const Result<ClaimOutcome>& result) {
+    const auto* made = result ? std::get_if<Claimed>(&*result) : nullptr;
+    return made == nullptr ? 0 : made->claim.claim_sequence;
+}
+inline std::uint64_t new_fence(const Result<RememberOutcome>& result) {
+    const auto* made = result ? std::get_if<New>(&*result) : nullptr;
+    return made == nullptr ? 0 : made->claim_sequence;
+}
+
+// What is known of a key. Each operation gives its outcome as text, and is told the time that it
+// sees.
+class KeyModel {
+  public:
+    KeyModel(std::string ns, std::string key, std::int64_t cache_ttl_ms)
+        : ns_(std::move(ns)), key_(std::move(key)), cache_ttl_ms_(cache_ttl_ms) {}
+
+    auto operator<=>(const KeyModel&) const = default;
+
+    // The fence of the newest claim, whatever became of it; 0 before the first.
+    [[nodiscard]] std::uint64_t fence() const { return fence_; }
+
+    std::string claim(std::int64_t now_ms, const ClaimOptions& options, std::uint64_t fence) {
+        if (auto duplicate = refuse(now_ms, options); !duplicate.empty()) {
+            return duplicate;
+        }
+        begin(now_ms, options, fence);
+        if (!options.expires_at_ms && options.ttl != kForever) {
+            ttl_ms_ = options.ttl.value_or(std::chrono::milliseconds{cache_ttl_ms_}).count();
+        }
+        if (options.lease) {
+            lend(now_ms, *options.lease);
+        }
+        return show(handle());
+    }
+
+    std::string remember(std::int64_t now_ms, const std::string& receipt,
+                         const ClaimOptions& options, std::uint64_t fence) {
+        if (auto duplicate = refuse(now_ms, options); !duplicate.empty()) {
+            return duplicate;
+        }
+        begin(now_ms, options, fence);
+        state_ = State::completed;
+        receipt_ = receipt;
+        return show(New{fence});
+    }
+
+    // `fence`: of the caller's claim; 0 for callers that have none.
+    std::string complete(std::int64_t now_ms, std::uint64_t fence, const std::string& receipt) {
+        if (!alive(now_ms) || (fence != 0 && fence != fence_)) {
+            return fence != 0 ? "stale_claim" : "not_claimed";
+        }
+        if (state_ == State::completed) {
+            return receipt_ == receipt ? "ok" : "receipt_mismatch";
+        }
+        state_ = State::completed;
+        receipt_ = receipt;
+        since_ms_ = now_ms;
+        if (ttl_ms_ != 0) {
+            expires_at_ms_ = now_ms + ttl_ms_;
+        }
+        return "ok";
+    }
+
+    std::string release(std::int64_t now_ms, std::uint64_t fence) {
+        if (!alive(now_ms) || state_ == State::completed) {
+            return show(false);
+        }
+        if (fence != 0 && fence != fence_) {
+            return "stale_claim";
+        }
+        state_ = State::released;
+        expires_at_ms_ = now_ms + (ttl_ms_ != 0 ? ttl_ms_ : cache_ttl_ms_);
+        return show(true);
+    }
+
+    std::string renew(std::int64_t now_ms, std::uint64_t fence, std::chrono::milliseconds lease) {
+        if (!alive(now_ms) || state_ == State::completed || fence_ != fence) {
+            return "stale_claim";
+        }
+        lend(now_ms, lease);
+        return show(handle());
+    }
+
+    [[nodiscard]] std::string lookup(std::int64_t now_ms) const {
+        return alive(now_ms) ? describe() : show(Absent{});
+    }
+
+    // Forgets what has expired; gives the state that it was in, or nothing.
+    std::string sweep(std::int64_t now_ms) {
+        if (!known_ || remembered(now_ms)) {
+            return "";
+        }
+        known_ = false;
+        return std::string(name(state_));
+    }
+
+  private:
+    // Whether it is known and has not expired, be it released.
+    [[nodiscard]] bool remembered(std::int64_t now_ms) const {
+        return known_ && (expires_at_ms_ == 0 || now_ms <= expires_at_ms_ + kGraceMs);
+    }
+
+    [[nodiscard]] bool alive(std::int64_t now_ms) const {
+        return remembered(now_ms) && state_ != State::released;
+    }
+
+    std::string refuse(std::int64_t now_ms, const ClaimOptions& options) {
+        if (!alive(now_ms)) {
+            return {};
+        }
+        if (!options.fingerprint.empty() && !fingerprint_.empty() &&
+            options.fingerprint != fingerprint_) {
+            ++conflicts_;
+            return show(Mismatch{fingerprint_, state_, since_ms_, conflicts_});
+        }
+        const bool ran_out =
+            state_ == State::in_flight && lease_until_ms_ != 0 && now_ms > lease_until_ms_;
+        return ran_out ? std::string() : describe();
+    }
+
+    void begin(std::int64_t now_ms, const ClaimOptions& options, std::uint64_t fence) {
+        attempt_ = remembered(now_ms) ? attempt_ + 1 : 1;
+        known_ = true;
+        state_ = State::in_flight;
+        fence_ = fence;
+        since_ms_ = now_ms;
+        lease_until_ms_ = 0;
+        ttl_ms_ = 0;
+        conflicts_ = 0;
+        owner_ = options.owner;
+        fingerprint_ = options.fingerprint;
+        receipt_.clear();
+        expires_at_ms_ = 0;
+        if (options.expires_at_ms) {
+            expires_at_ms_ = *options.expires_at_ms;
+        } else if (options.ttl != kForever) {
+            expires_at_ms_ =
+                now_ms + options.ttl.value_or(std::chrono::milliseconds{cache_ttl_ms_}).count();
+        }
+    }
+
+    void lend(std::int64_t now_ms, std::chrono::milliseconds lease) {
+        lease_until_ms_ = now_ms + lease.count();
+        if (expires_at_ms_ != 0) {
+            expires_at_ms_ = std::max(expires_at_ms_, lease_until_ms_);
+        }
+    }
+
+    [[nodiscard]] Claim handle() const {
+        return {ns_, key_, fence_, lease_until_ms_ != 0 ? lease_until_ms_ : expires_at_ms_,
+                attempt_};
+    }
+
+    [[nodiscard]] std::string describe() const {
+        if (state_ == State::completed) {
+            return show(Completed{receipt_, since_ms_, fence_, {}, {}});
+        }
+        return show(
+            InFlight{owner_, since_ms_, lease_until_ms_, expires_at_ms_, fence_, attempt_, {}});
+    }
+
+    static constexpr std::int64_t kGraceMs = 1'000;
+
+    std::string ns_;
+    std::string key_;
+    std::int64_t cache_ttl_ms_;
+    bool known_ = false;
+    State state_ = State::in_flight;
+    std::uint64_t fence_ = 0;
+    std::int64_t since_ms_ = 0;
+    std::int64_t expires_at_ms_ = 0;
+    std::int64_t lease_until_ms_ = 0;
+    std::int64_t ttl_ms_ = 0;
+    std::uint32_t attempt_ = 1;
+    std::uint64_t conflicts_ = 0;
+    std::string owner_;
+    std::string fingerprint_;
+    std::string receipt_;
+};
+
+}  // namespace dedup::test

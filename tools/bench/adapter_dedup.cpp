@@ -1,0 +1,112 @@
+// This store, with its defaults: Durability::sync, segments as large as it likes.
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "adapter.hpp"
+#include "dedup/cache.hpp"
+#include "dedup/log_store.hpp"
+
+namespace bench {
+namespace {
+
+using dedupctl::library_failure;
+using dedupctl::take;
+
+class DedupSession final : public Session {
+  public:
+    explicit DedupSession(dedup::Cache& cache) : cache_(cache) {}
+
+    std::size_t claim(Keys keys) override {
+        completions_.clear();
+        if (keys.size() == 1) {
+            keep(cache_.claim(keys.front()));
+            return completions_.size();
+        }
+        requests_.resize(keys.size());
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            requests_[i].key = keys[i];
+        }
+        for (auto& outcome : cache_.claim_many(requests_)) {
+            keep(std::move(outcome));
+        }
+        return completions_.size();
+    }
+
+    void complete_claimed(std::string_view receipt) override {
+        for (dedup::Completion& completion : completions_) {
+            completion.receipt = receipt;
+        }
+        for (const auto& done : cache_.complete_many(completions_)) {
+            take(done);
+        }
+    }
+
+    bool lookup(std::string_view key, std::string& receipt) override {
+        auto found = take(cache_.lookup(key));
+        auto* completed = std::get_if<dedup::Completed>(&found);
+        if (completed == nullptr) {
+            return false;
+        }
+        receipt = std::move(completed->receipt);
+        return true;
+    }
+
+  private:
+    void keep(dedup::Result<dedup::ClaimOutcome> result) {
+        dedup::ClaimOutcome outcome = take(std::move(result));
+        if (auto* claimed = std::get_if<dedup::Claimed>(&outcome)) {
+            completions_.push_back(
+                {.claim = std::move(claimed->claim), .receipt = {}, .options = {}});
+        }
+    }
+
+    dedup::Cache& cache_;
+    std::vector<dedup::ClaimRequest> requests_;
+    std::vector<dedup::Completion> completions_;
+};
+
+class DedupAdapter final : public Adapter {
+  public:
+    explicit DedupAdapter(const std::string& directory)
+        : store_(take(dedup::open(directory + "/store"))), cache_(*store_) {}
+
+    std::unique_ptr<Session> session() override { return std::make_unique<DedupSession>(cache_); }
+
+    void load(Keys keys, std::string_view receipt, std::int64_t ttl_ms) override {
+        std::vector<dedup::RememberRequest> requests(keys.size());
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            requests[i].key = keys[i];
+            requests[i].receipt = receipt;
+            requests[i].options.ttl = std::chrono::milliseconds(ttl_ms);
+        }
+        for (auto& outcome : cache_.remember_many(requests)) {
+            if (!std::holds_alternative<dedup::New>(take(std::move(outcome)))) {
+                throw failure("a key that was to be loaded is known");
+            }
+        }
+    }
+
+    std::uint64_t sweep(std::int64_t ahead_ms) override {
+        dedup::SweepOptions options;
+        options.now_ms = store_->now_ms() + ahead_ms;
+        const dedup::SweepReport report = take(store_->sweep(options));
+        if (!report.finished) {
+            throw failure("the sweep did not finish");
+        }
+        return report.removed.total();
+    }
+
+  private:
+    std::unique_ptr<dedup::StreamStore> store_;
+    dedup::Cache cache_;
+};
+
+}  // namespace
+
+std::unique_ptr<Adapter> open_dedup(const std::string& directory) {
+    return std::make_unique<DedupAdapter>(directory);
+}
+
+}  // namespace bench

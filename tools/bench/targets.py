@@ -1,0 +1,150 @@
+"""What this store is meant to reach, and whether it does. Nothing is rounded in its favour."""
+
+import statistics
+
+from results import NAMES, ON_DISK
+
+M = 1_000_000
+
+
+class Target:
+    """One line of the table."""
+
+    def __init__(self, what, target, measured, met, at):
+        self.what = what
+        self.target = target
+        self.measured = measured
+        self.met = met
+        self.at = at
+
+
+def at_least(what, ratios, least, at):
+    """That the median of the ratios is at least so much."""
+    ratios, best = ratios
+    if not ratios:
+        return []
+    median = statistics.median(ratios)
+    beside = f" (beside {NAMES[best]})" if "the best" in what else ""
+    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    return [Target(what, f"≥ {least:g}", f"{median:.2f}{beside}; by round {each}", median >= least,
+                   at)]
+
+
+def keys_at(workload):
+    return f"{workload.data['settings']['keys']:,} keys"
+
+
+def claims(w1):
+    lines = []
+    at = keys_at(w1)
+    lines += at_least("W1, 1 a group: share of the disk's limit", w1.ratios(["limit"], group=1),
+                      0.92, at)
+    lines += at_least("W1, 1 a group: times the best peer",
+                      w1.ratios([*ON_DISK, "redis"], group=1), 1, at)
+    for group, least in ((64, 3), (256, 4), (1024, 4)):
+        lines += at_least(f"W1, {group:,} a group: times the best on-disk peer",
+                          w1.ratios(ON_DISK, group=group), least, at)
+        lines += at_least(f"W1, {group:,} a group: times Redis", w1.ratios(["redis"], group=group),
+                          1, at)
+    return lines
+
+
+def threads(w2):
+    return at_least("W2, 64 threads: times the best peer",
+                    w2.ratios([*ON_DISK, "redis"], threads=64), 2, keys_at(w2))
+
+
+def lookups(w4):
+    lines = []
+    at = keys_at(w4)
+    for drawn in ("uniform", "Zipf"):
+        rate = w4.median("dedup", threads=1, keys_drawn=drawn)
+        if rate:
+            lines.append(Target(f"W4, {drawn}: lookups a second, one thread", "≥ 1,000,000",
+                                f"{rate:,.0f}", rate >= M, at))
+        for peer in ("rocksdb", "sqlite"):
+            lines += at_least(f"W4, {drawn}: times {NAMES[peer]}, one thread",
+                              w4.ratios([peer], threads=1, keys_drawn=drawn), 1, at)
+        one = w4.figures("dedup", threads=1, keys_drawn=drawn)
+        two = w4.figures("dedup", threads=2, keys_drawn=drawn)
+        lines += at_least(f"W4, {drawn}: two threads to one",
+                          ([b / a for a, b in zip(one, two)], None), 1.8, at)
+    return lines
+
+
+def growth(w5):
+    lines = []
+    sizes = w5.data["settings"]["sizes"]
+    small, large = min(sizes), max(sizes)
+    for group in (64, 1024):
+        work = f"claims, {group} a group"
+        rates = [w5.median("dedup", keys=size, work=work) for size in (small, large)]
+        limits = [w5.median("limit", keys=size, work=work) for size in (small, large)]
+        if None in rates or None in limits:
+            continue
+        plain = rates[1] / rates[0]
+        share = plain / (limits[1] / limits[0])
+        lines.append(Target(
+            f"W5, {group:,} a group: claims with the most keys to claims with the fewest", "≥ 0.6",
+            f"{plain:.2f}; {share:.2f} as shares of the disk's limit at the time", share >= 0.6,
+            f"{small:,} and {large:,} keys"))
+    return lines
+
+
+def sweeps(w6):
+    lines = []
+    at = f"{w6.data['settings']['expired']:,} expired keys"
+    ours = w6.median("dedup", "seconds", work="sweep")
+    if ours:
+        lines.append(Target("W6: seconds for a sweep", "< 2", f"{ours:.2f}", ours < 2, at))
+    theirs = w6.median("postgres", "seconds", work="sweep")
+    if ours and theirs:
+        lines.append(Target("W6: times as fast as PostgreSQL's DELETE", "≥ 10",
+                            f"{theirs / ours:.1f}", theirs / ours >= 10, at))
+    fields = [w6.figures("dedup", "p99_us", work=f"claims {when}")
+              for when in ("before", "beside a sweep", "after")]
+    if all(fields):
+        ratios = [beside / statistics.mean((before, after))
+                  for before, beside, after in zip(*fields)]
+        median = statistics.median(ratios)
+        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        lines.append(Target("W6: p99 of 64 claims beside a sweep, to without", "≤ 2",
+                            f"{median:.2f}; by round {each}", median <= 2, at))
+    return lines
+
+
+def openings(w7):
+    lines = []
+    sizes = w7.data["settings"]["sizes"]
+    seconds = {size: w7.median("dedup", "seconds", keys=size) for size in sizes}
+    for size, took in seconds.items():
+        if took is not None:
+            lines.append(Target("W7: seconds to open after kill -9", "< 1", f"{took:.2f}", took < 1,
+                                f"{size:,} keys"))
+    small, large = seconds.get(min(sizes)), seconds.get(max(sizes))
+    if small and large and len(sizes) > 1:
+        lines.append(Target("W7: opening the largest, to the smallest", "≤ 1.5",
+                            f"{large / small:.2f}", large / small <= 1.5,
+                            f"{min(sizes):,} and {max(sizes):,} keys"))
+    return lines
+
+
+def sizes(w8):
+    lines = []
+    after = w8.row("dedup", what="the same after a sweep")
+    if after:
+        disk, memory = after["disk_bytes_per_key"], after["own_memory_bytes_per_key"]
+        at = f"{after['keys']:,} keys"
+        lines.append(Target("W8: bytes on disk for a completed key without receipt, compacted",
+                            "≤ 160", f"{disk:.1f}", disk <= 160, at))
+        lines.append(Target("W8: bytes of memory for such a key", "≤ 2", f"{memory:.2f}",
+                            memory <= 2, at))
+    return lines
+
+
+def judge(workloads):
+    """All targets that something was measured for."""
+    parts = {"W1": claims, "W2": threads, "W4": lookups, "W5": growth, "W6": sweeps,
+             "W7": openings, "W8": sizes}
+    return [line for name, part in parts.items() if name in workloads
+            for line in part(workloads[name])]

@@ -1,0 +1,297 @@
+"""The workloads. Each takes the settings and gives what goes into the JSON file.
+
+Within a round every peer does the same short piece of work right after the others, and the order
+turns from round to round: a disk whose speed drifts bends all of them alike.
+"""
+
+import time
+
+from peers import Fleet
+
+ALL = ("limit", "dedup", "lmdb", "rocksdb", "sqlite", "postgres", "redis")
+STORES = ALL[1:]
+GROUPS = (1, 16, 64, 256, 1024)
+THREADS = (8, 64, 256)
+RECEIPT_BYTES = 64
+HOUR_MS = 3600 * 1000
+YEARS_MS = 10 * 365 * 24 * HOUR_MS
+
+
+class Rows:
+    """Results by peer and variant, a list of rounds each."""
+
+    def __init__(self, say):
+        self.rows = {}
+        self.say = say
+
+    def add(self, peer, variant, answer):
+        key = (peer.name, tuple(sorted(variant.items())))
+        row = self.rows.setdefault(key, {"peer": peer.name, **variant, "rounds": []})
+        row["rounds"].append(figures(answer))
+        where = " ".join(f"{name} {value}" for name, value in variant.items())
+        self.say(f"  {peer.name:9} {where:28} {row['rounds'][-1]['per_second']:12,.0f} /s")
+
+    def result(self, fleet=None, **settings):
+        return {"settings": settings, "rows": list(self.rows.values()),
+                "failed": fleet.failed if fleet else {}}
+
+
+def figures(answer):
+    """A worker's answer as it is kept: rates, and costs for each operation."""
+    operations = max(answer["operations"], 1)
+    kept = {"per_second": operations / max(answer["seconds"], 1e-9)}
+    for name in ("operations", "seconds", "p50_us", "p99_us", "max_us"):
+        kept[name] = answer[name]
+    if "cpu_seconds" in answer:
+        kept["cpu_seconds_per_million"] = answer["cpu_seconds"] / operations * 1e6
+        kept["written_bytes_per_operation"] = answer["written_bytes"] / operations
+        kept["device_bytes_per_operation"] = answer["device_bytes"] / operations
+    return kept
+
+
+def rounds(fleet, settings, steps):
+    """Each step, a (command, parameters, variant, peers) that add() gets, for all peers in turn."""
+    rows = Rows(settings.say)
+    for number in range(settings.rounds):
+        settings.say(f" round {number + 1} of {settings.rounds}")
+        for command, parameters, variant, names in steps:
+            fleet.each(lambda peer, c=command, p=parameters, v=variant, n=names:
+                       rows.add(peer, v, peer.measure(c, **p)) if peer.name in n else None,
+                       shift=number)
+    return rows
+
+
+def load(fleet, settings, keys, ttl_ms=YEARS_MS, receipt=RECEIPT_BYTES, index=False):
+    """Brings every peer to `keys` loaded keys; who runs out of time is dropped."""
+
+    def work(peer):
+        if peer.name == "limit" and peer.loaded >= settings.limit_keys:
+            return
+        if peer.worker is None:
+            peer.start()
+        if index:
+            peer.command("index_expiry")
+        began = time.monotonic()
+        peer.command("load", until=keys, budget_ms=settings.load_seconds * 1000, receipt=receipt,
+                     ttl_ms=ttl_ms)
+        settings.say(f"  {peer.name:9} {peer.loaded:,} keys, {time.monotonic() - began:.1f} s")
+        if peer.loaded < keys and peer.name != "dedup":
+            slow.append(peer)
+
+    slow = []
+    settings.say(f" loading {keys:,} keys")
+    fleet.each(work)
+    for peer in slow:
+        fleet.drop(peer, f"did not load {keys:,} keys in {settings.load_seconds} s")
+
+
+def warm_up(fleet):
+    def work(peer):
+        peer.command("claims", group=64, ms=100)
+        peer.command("claims", group=1, ms=50)
+        peer.command("lookups", threads=1, zipf=0, ms=100)
+    fleet.each(work)
+
+
+def new_claims(fleet, settings):
+    """W1: durable claims of new keys, a number of them at a time."""
+    steps = [("claims", {"group": group, "ms": settings.ms}, {"group": group}, ALL)
+             for group in GROUPS]
+    return rounds(fleet, settings, steps).result(fleet, keys=settings.keys)
+
+
+def claims_by_threads(fleet, settings):
+    """W2: the same by threads that claim one key each and wait."""
+    steps = [("claims_by_threads", {"threads": threads, "ms": settings.ms}, {"threads": threads},
+              STORES) for threads in THREADS]
+    return rounds(fleet, settings, steps).result(fleet, keys=settings.keys)
+
+
+def cycles(fleet, settings):
+    """W3: claims, a tenth of them duplicates, and completions with a receipt."""
+    steps = [("cycles", {"group": 64, "ms": settings.ms}, {"group": 64}, ALL)]
+    return rounds(fleet, settings, steps).result(fleet, keys=settings.keys)
+
+
+def lookups(fleet, settings):
+    """W4: receipts of completed keys."""
+    steps = [("lookups", {"threads": threads, "zipf": zipf, "ms": settings.ms},
+              {"threads": threads, "keys_drawn": "Zipf" if zipf else "uniform"}, ALL)
+             for zipf in (0, 1) for threads in (1, 2)]
+    return rounds(fleet, settings, steps).result(fleet, keys=settings.keys)
+
+
+def growth(settings):
+    """W5: the same claims and lookups as the number of keys grows."""
+    rows = Rows(settings.say)
+    failed = {}
+    with Fleet(ALL, settings.worker, settings.scratch, settings.say) as fleet:
+        for size in settings.sizes:
+            if size > settings.peer_keys:
+                for peer in [peer for peer in fleet.peers if peer.name not in ("limit", "dedup")]:
+                    fleet.drop(peer, f"not taken beyond {settings.peer_keys:,} keys")
+            load(fleet, settings, size)
+            warm_up(fleet)
+            steps = [("claims", {"group": group, "ms": settings.ms},
+                      {"keys": size, "work": f"claims, {group} a group"}, ALL)
+                     for group in (64, 1024)]
+            steps.append(("lookups", {"threads": 1, "zipf": 0, "ms": settings.ms},
+                          {"keys": size, "work": "lookups"}, ALL))
+            rows.rows.update(rounds(fleet, settings, steps).rows)
+        failed = fleet.failed
+    return {**rows.result(sizes=settings.sizes), "failed": failed}
+
+
+def sweeps(settings):
+    """W6: removing what has expired, and what that does to claims meanwhile."""
+    rows = Rows(settings.say)
+    expired = settings.expired
+    with Fleet(("dedup", "postgres"), settings.worker, settings.scratch, settings.say) as fleet:
+        load(fleet, settings, settings.live, index=True)
+        for number in range(settings.rounds):
+            settings.say(f" round {number + 1} of {settings.rounds}")
+            # PostgreSQL takes minutes for one.
+            names = ("dedup", "postgres") if number == 0 else ("dedup",)
+
+            def sweep(peer, names=names):
+                if peer.name not in names:
+                    return
+                load_more(peer, expired, settings)
+                swept = peer.measure("sweep", ahead_ms=2 * HOUR_MS)
+                expect_removed(peer, swept, expired)
+                rows.add(peer, {"work": "sweep"}, swept)
+                if peer.name == "postgres":
+                    began = time.monotonic()
+                    peer.command("tidy")
+                    seconds = time.monotonic() - began
+                    rows.add(peer, {"work": "vacuum"},
+                             {"operations": expired, "seconds": seconds, "p50_us": 0, "p99_us": 0,
+                              "max_us": 0})
+            fleet.each(sweep)
+
+            def beside(peer):
+                if peer.name != "dedup":
+                    return
+                load_more(peer, expired, settings)
+                claims = {"group": 64, "ms": settings.ms}
+                rows.add(peer, {"work": "claims before"}, peer.measure("claims", **claims))
+                both = peer.measure("claims_beside_sweep", group=64, ahead_ms=2 * HOUR_MS)
+                expect_removed(peer, both["sweep"], expired)
+                rows.add(peer, {"work": "claims beside a sweep"}, both)
+                rows.add(peer, {"work": "sweep beside claims"}, both["sweep"])
+                rows.add(peer, {"work": "claims after"}, peer.measure("claims", **claims))
+            fleet.each(beside)
+        return rows.result(fleet, live=settings.live, expired=expired)
+
+
+def load_more(peer, keys, settings):
+    """What will have expired in two hours, on top of what is there."""
+    until = peer.loaded + keys
+    peer.command("load", until=until, budget_ms=10 * settings.load_seconds * 1000,
+                 receipt=RECEIPT_BYTES, ttl_ms=HOUR_MS)
+    peer.command("claims", group=64, ms=100)
+
+
+def expect_removed(peer, swept, expired):
+    if swept["operations"] != expired:
+        raise AssertionError(f"{peer.name} removed {swept['operations']:,} keys, not {expired:,}")
+
+
+def openings(settings):
+    """W7: from the start of the processes until a loaded key has been found, after kill -9."""
+    rows = Rows(settings.say)
+    failed = {}
+    for size in settings.open_sizes:
+        names = STORES if size <= settings.peer_keys else ("dedup",)
+        with Fleet(names, settings.worker, settings.scratch, settings.say) as fleet:
+            load(fleet, settings, size)
+            for number in range(settings.rounds):
+                def reopen(peer, size=size):
+                    # So that something lies behind the last flush of tables and pages.
+                    peer.command("claims", group=64, ms=settings.ms)
+                    peer.kill()
+                    seconds = peer.start()
+                    rows.add(peer, {"keys": size},
+                             {"operations": 1, "seconds": seconds, "p50_us": 0, "p99_us": 0,
+                              "max_us": 0})
+                settings.say(f" round {number + 1} of {settings.rounds}")
+                fleet.each(reopen, shift=number)
+            failed.update(fleet.failed)
+    return {**rows.result(sizes=settings.open_sizes), "failed": failed}
+
+
+def sizes(settings):
+    """W8: bytes on disk and of memory, a key."""
+    rows = []
+
+    def measured(peer, what, empty):
+        used = peer.usage()
+        row = {"peer": peer.name, "what": what, "keys": peer.loaded,
+               "disk_bytes_per_key": (peer.disk_bytes() - empty["disk"]) / peer.loaded,
+               "own_memory_bytes_per_key":
+                   max(0, used["own_memory_bytes"] - empty["own"]) / peer.loaded,
+               "mapped_memory_bytes_per_key":
+                   max(0, used["mapped_memory_bytes"] - empty["mapped"]) / peer.loaded}
+        rows.append(row)
+        settings.say(f"  {peer.name:9} {what:34} disk {row['disk_bytes_per_key']:7.1f}"
+                     f"  own memory {row['own_memory_bytes_per_key']:7.2f}"
+                     f"  mapped {row['mapped_memory_bytes_per_key']:7.1f}")
+
+    def started(peer):
+        peer.start()
+        used = peer.usage()
+        return {"disk": peer.disk_bytes(), "own": used["own_memory_bytes"],
+                "mapped": used["mapped_memory_bytes"]}
+
+    def reopen(peer):
+        peer.stop()
+        peer.start()
+
+    def loaded(peer):
+        empty = started(peer)
+        peer.command("load", until=settings.keys, budget_ms=settings.load_seconds * 1000,
+                     receipt=RECEIPT_BYTES, ttl_ms=YEARS_MS)
+        reopen(peer)
+        peer.command("lookups", threads=1, zipf=0, ms=settings.ms)
+        measured(peer, "completed, 64-byte receipt", empty)
+        peer.stop()
+
+    def claimed(peer):
+        empty = started(peer)
+        peer.command("load_claimed", until=settings.keys)
+        measured(peer, "claimed and completed, no receipt", empty)
+        # Nothing has expired: what this gives back is what the completions superseded.
+        peer.command("sweep", ahead_ms=0)
+        reopen(peer)
+        measured(peer, "the same after a sweep", empty)
+        peer.stop()
+
+    with Fleet(STORES, settings.worker, settings.scratch, settings.say) as fleet:
+        fleet.each(loaded)
+        failed = fleet.failed
+    with Fleet(("dedup",), settings.worker, settings.scratch, settings.say) as fleet:
+        fleet.each(claimed)
+        failed.update(fleet.failed)
+    return {"settings": {"keys": settings.keys}, "rows": rows, "failed": failed}
+
+
+# Those that share one set of loaded stores, and those that make their own.
+ON_LOADED = {"W1": new_claims, "W2": claims_by_threads, "W3": cycles, "W4": lookups}
+ON_THEIR_OWN = {"W5": growth, "W6": sweeps, "W7": openings, "W8": sizes}
+NAMES = (*ON_LOADED, *ON_THEIR_OWN)
+
+
+def run(names, settings, keep):
+    """Runs the workloads of these names; each result goes to keep(name, result) at once."""
+    together = [name for name in ON_LOADED if name in names]
+    if together:
+        with Fleet(ALL, settings.worker, settings.scratch, settings.say) as fleet:
+            load(fleet, settings, settings.keys)
+            warm_up(fleet)
+            for name in together:
+                settings.say(f"{name}: {ON_LOADED[name].__doc__.split(': ', 1)[1]}")
+                keep(name, ON_LOADED[name](fleet, settings))
+    for name, workload in ON_THEIR_OWN.items():
+        if name in names:
+            settings.say(f"{name}: {workload.__doc__.split(': ', 1)[1]}")
+            keep(name, workload(settings))

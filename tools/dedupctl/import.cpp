@@ -1,0 +1,209 @@
+// dedupctl import: takes records in from an export, or from another system.
+//
+// Running it again is safe at any time: what is there already is recognised, and nothing that is
+// there is replaced. So an import that was cut short is simply started anew.
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <memory>
+
+#include "commands.hpp"
+#include "file_descriptor.hpp"
+#include "importer.hpp"
+#include "progress.hpp"
+#include "stop_signal.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+constexpr std::uint64_t kBadShown = 100;
+
+struct Options {
+    std::string file = "-";
+    std::string from = "export";
+    std::string ttl = "never";
+    bool skip_bad = false;
+};
+
+std::uint64_t size_of(const FileDescriptor& file) {
+    struct stat status {};
+    const bool known = ::fstat(file.get(), &status) == 0 && S_ISREG(status.st_mode);
+    return known ? static_cast<std::uint64_t>(status.st_size) : 0;
+}
+
+std::string name_of(const Options& options) {
+    return options.file == "-" ? "standard input" : escape(options.file);
+}
+
+std::unique_ptr<ImportSource> make_source(const Options& options, const Context& context,
+                                          const FileDescriptor& file, StopSignal& stop) {
+    ImportInput input{.name = name_of(options), .fd = file.get(), .wait = [&] {
+                          return !stop.requested_before(file.get());
+                      }};
+    if (options.from == "export") {
+        return export_source(std::move(input));
+    }
+    ForeignDefaults defaults{.ns = context.ns, .ttl = parse_ttl(options.ttl)};
+    return options.from == "csv" ? events_source(std::move(input), std::move(defaults))
+                                 : reservations_source(std::move(input), std::move(defaults));
+}
+
+std::string counts_text(const ImportCounts& counts) {
+    std::string text = fmt::format("{} imported, {} there already",
+                                   count_of(counts.imported, "record"), group_digits(counts.equal));
+    const auto add = [&](std::uint64_t number, const char* what) {
+        text += number == 0 ? "" : fmt::format(", {} {}", group_digits(number), what);
+    };
+    add(counts.differ, "there with another record");
+    add(counts.expired, "expired");
+    add(counts.bad, "bad and left out");
+    return text;
+}
+
+void print_counts(Context& context, const ImportCounts& counts) {
+    if (!context.json) {
+        context.out.line(counts_text(counts));
+        return;
+    }
+    Json object;
+    object["read"] = counts.read();
+    object["imported"] = counts.imported;
+    object["equal"] = counts.equal;
+    object["differ"] = counts.differ;
+    object["expired"] = counts.expired;
+    object["bad"] = counts.bad;
+    context.out.json(object);
+}
+
+class Import {
+  public:
+    Import(const Options& options, dedup::StreamStore& store, ImportSource& source,
+           std::uint64_t bytes_total, StopSignal& stop)
+        : options_(options),
+          importer_(store),
+          source_(source),
+          progress_("import", bytes_total),
+          stop_(stop) {}
+
+    // What was taken in before a failure is in the store when the failure is told.
+    void run() {
+        try {
+            take_all();
+            importer_.flush();
+        } catch (Failure& failure) {
+            progress_.clear();
+            flush_before(failure);
+            throw;
+        }
+        progress_.clear();
+    }
+
+    [[nodiscard]] const ImportCounts& counts() const { return importer_.counts(); }
+
+  private:
+    void take_all() {
+        ImportItem item;
+        while (!stop_.requested() && source_.next(item)) {
+            const std::string place = item.place;
+            if (const std::string why = importer_.add(std::move(item)); !why.empty()) {
+                leave_out(place, why);
+            }
+            item = {};
+            progress_.update(source_.bytes_read(), progress_.shown() ? progress_detail() : "");
+        }
+        const std::string complaint = stop_.requested() ? "" : source_.complaint();
+        if (!complaint.empty()) {
+            throw Failure{.code = "invalid_argument", .message = complaint};
+        }
+    }
+
+    [[nodiscard]] std::string progress_detail() const {
+        return group_digits(importer_.counts().read()) + " records";
+    }
+
+    void leave_out(const std::string& place, const std::string& why) {
+        if (!options_.skip_bad) {
+            throw Failure{.code = "invalid_argument",
+                          .message = fmt::format("{}: {}: {}; --skip-bad leaves it out",
+                                                 name_of(options_), place, why)};
+        }
+        importer_.skip();
+        if (importer_.counts().bad <= kBadShown) {
+            progress_.clear();
+            note(fmt::format("{}: {}; left out", place, why));
+        } else if (importer_.counts().bad == kBadShown + 1) {
+            note("further bad records are counted, not listed");
+        }
+    }
+
+    void flush_before(Failure& failure) {
+        try {
+            importer_.flush();
+        } catch (const Failure&) {
+            // The first one is what is to be told.
+        }
+        if (counts().read() != 0) {
+            failure.message +=
+                "\n  before that: " + counts_text(counts()) + "; running the import again is safe";
+        }
+    }
+
+    const Options& options_;
+    Importer importer_;
+    ImportSource& source_;
+    Progress progress_;
+    StopSignal& stop_;
+};
+
+int run_import(const Options& options, bool ns_given, bool ttl_given, Context& context) {
+    context.check_globals();
+    if (options.from == "export" && (ns_given || ttl_given)) {
+        throw usage_failure(std::string(ns_given ? "--namespace" : "--ttl") +
+                            ": the lines of an export say that themselves");
+    }
+    StopSignal stop;
+    const FileDescriptor file = open_for_reading(options.file);
+    const auto source = make_source(options, context, file, stop);
+    const auto store = context.open_writer();
+    Import import(options, *store, *source, size_of(file), stop);
+    import.run();
+    take(store->close());
+    print_counts(context, import.counts());
+    if (stop.signal()) {
+        note("ended by a signal; running the import again goes on with the rest");
+        return kExitSignalBase + *stop.signal();
+    }
+    return import.counts().differ == 0 ? kExitOk : kExitError;
+}
+
+}  // namespace
+
+void add_import(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand(
+        "import", "Take in records that `dedupctl export` or another system has written");
+    const auto options = std::make_shared<Options>();
+    command->add_option("FILE", options->file, "File to read; standard input if none, or '-'");
+    command
+        ->add_option("--from", options->from,
+                     "What the file is: 'export', 'reservations' (JSON) or 'csv'")
+        ->check(CLI::IsMember({"export", "reservations", "csv"}))
+        ->type_name("FORMAT")
+        ->capture_default_str();
+    CLI::Option* ttl =
+        command
+            ->add_option("--ttl", options->ttl,
+                         "Of foreign records without an expiry, from their own time; or 'never'")
+            ->check(not_empty())
+            ->type_name("D")
+            ->capture_default_str();
+    command->add_flag("--skip-bad", options->skip_bad,
+                      "Leave out and report what cannot be imported, instead of stopping there");
+    const CLI::Option* ns = app.get_option("--namespace");
+    command->callback([options, ns, ttl, &context] {
+        context.exit_code = run_import(*options, ns->count() > 0, ttl->count() > 0, context);
+    });
+}
+
+}  // namespace dedupctl

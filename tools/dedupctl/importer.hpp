@@ -1,0 +1,53 @@
+// Puts records into a store that has other ones, and never replaces what was there.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dedup/store.hpp"
+#include "import_source.hpp"
+
+namespace dedupctl {
+
+struct ImportCounts {
+    std::uint64_t imported = 0;
+    std::uint64_t equal = 0;    // in the store already
+    std::uint64_t differ = 0;   // in the store with another record, which stays
+    std::uint64_t expired = 0;  // over already, as nobody would see them
+    std::uint64_t bad = 0;      // left out
+
+    [[nodiscard]] std::uint64_t read() const { return imported + equal + differ + expired + bad; }
+};
+
+class Importer {
+  public:
+    // `store` is open for writing by nobody else; it must outlive the importer.
+    explicit Importer(dedup::StreamStore& store);
+
+    // Takes a record in; it is in the store after the next flush() at the latest, which comes by
+    // itself when enough have been collected. Gives what is wrong with the record, if anything is.
+    [[nodiscard]] std::string add(ImportItem item);
+
+    // Throws a Failure if the store fails; what has been counted by then is durable.
+    void flush();
+
+    void skip() { ++counts_.bad; }
+    [[nodiscard]] const ImportCounts& counts() const { return counts_; }
+
+  private:
+    void forget();
+    void flush_open(std::vector<std::size_t>& open);
+    [[nodiscard]] bool settle(const ImportItem& item, const dedup::Record* head);
+    void report_difference(const ImportItem& item, const dedup::Record& head);
+
+    dedup::StreamStore& store_;
+    std::vector<ImportItem> items_;
+    std::size_t bytes_ = 0;  // of items_, roughly
+    std::uint64_t last_sequence_;
+    std::uint64_t part_ = 0;
+    std::uint64_t part_starts_after_;
+    ImportCounts counts_;
+};
+
+}  // namespace dedupctl

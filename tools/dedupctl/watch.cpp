@@ -1,0 +1,196 @@
+// dedupctl watch: what a store holds and does, looked at again and again beside its writer.
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "commands.hpp"
+#include "stop_signal.hpp"
+#include "table.hpp"
+#include "text.hpp"
+
+namespace dedupctl {
+namespace {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+struct Look {
+    SteadyTime at;
+    dedup::StoreStats stats;
+};
+
+// What happened in a second between two looks.
+struct Rates {
+    double appends = 0;
+    double bytes = 0;
+};
+
+// A sweep or a new sequence mark makes the log shorter or skips sequences; no rate is negative.
+double per_second(std::uint64_t before, std::uint64_t now, double seconds) {
+    return now <= before || seconds <= 0 ? 0 : static_cast<double>(now - before) / seconds;
+}
+
+std::optional<Rates> rates_between(const std::optional<Look>& before, const Look& now) {
+    if (!before) {
+        return std::nullopt;
+    }
+    const double seconds = std::chrono::duration<double>(now.at - before->at).count();
+    return Rates{
+        .appends = per_second(before->stats.last_sequence, now.stats.last_sequence, seconds),
+        .bytes = per_second(before->stats.log_bytes, now.stats.log_bytes, seconds)};
+}
+
+std::string appends_text(const std::optional<Rates>& rates) {
+    return rates ? group_digits(static_cast<std::uint64_t>(rates->appends)) + "/s" : "-";
+}
+
+std::string bytes_text(const std::optional<Rates>& rates) {
+    return rates ? human_bytes(static_cast<std::uint64_t>(rates->bytes)) + "/s" : "-";
+}
+
+std::string sweep_text(const dedup::StoreStats& stats, std::int64_t now_ms) {
+    return stats.last_sweep_ms == 0 ? "none" : format_age(stats.last_sweep_ms, now_ms);
+}
+
+// The errors that stats reports; a live view must not hide them.
+std::string trouble(const dedup::StoreStats& stats) {
+    std::string text = stats.sweep_error;
+    if (!stats.background_error.empty()) {
+        text += (text.empty() ? "" : "; ") + stats.background_error;
+    }
+    return escape(text);
+}
+
+std::vector<std::vector<Cell>> rows_of(const Context& context, const Look& look,
+                                       const std::optional<Rates>& rates, milliseconds every) {
+    const dedup::StoreStats& stats = look.stats;
+    const std::int64_t now_ms = dedup::system_now_ms();
+    std::vector<std::vector<Cell>> rows{
+        {{"store"}, {escape(context.store_path)}},
+        {{"at"},
+         {fmt::format("{}, every {}; Ctrl-C ends", format_time(now_ms), format_duration(every))}},
+        {{"keys"}, {group_digits(stats.streams()), Colour::bold}},
+        {{"  in flight"}, {group_digits(stats.in_flight), Colour::yellow}},
+        {{"  completed"}, {group_digits(stats.completed), Colour::green}},
+        {{"  released"}, {group_digits(stats.released)}},
+        {{"appends"}, {appends_text(rates), Colour::bold}},
+        {{"log grows by"}, {bytes_text(rates)}},
+        {{"last sequence"}, {group_digits(stats.last_sequence)}},
+        {{"last activity"},
+         {stats.time_high_ms == 0 ? "none" : format_age(stats.time_high_ms, now_ms)}},
+        {{"segments"},
+         {fmt::format("{} sealed, {} unsealed", stats.segments_sealed, stats.segments_unsealed)}},
+        {{"log"}, {human_bytes(stats.log_bytes)}},
+        {{"catalog"}, {human_bytes(stats.catalog_bytes)}},
+        {{"tail to replay"}, {human_bytes(stats.tail_bytes)}},
+        {{"last sweep"}, {sweep_text(stats, now_ms)}},
+        {{"evicted"}, {group_digits(stats.evicted)}}};
+    if (const std::string text = trouble(stats); !text.empty()) {
+        rows.push_back({{"error"}, {text, Colour::red}});
+    }
+    return rows;
+}
+
+class Watch {
+  public:
+    Watch(Context& context, milliseconds every)
+        : context_(context), every_(every), on_terminal_(::isatty(STDOUT_FILENO) == 1) {}
+
+    void show(const Look& look) {
+        const auto rates = rates_between(before_, look);
+        if (context_.json) {
+            print_json(look, rates);
+        } else if (on_terminal_) {
+            redraw(look, rates);
+        } else {
+            print_line(look, rates);
+        }
+        context_.out.flush();
+        before_ = look;
+    }
+
+  private:
+    void print_json(const Look& look, const std::optional<Rates>& rates) {
+        const dedup::StoreStats& stats = look.stats;
+        Json object;
+        object["at_ms"] = dedup::system_now_ms();
+        object["in_flight"] = stats.in_flight;
+        object["completed"] = stats.completed;
+        object["released"] = stats.released;
+        object["appends_per_second"] = rates ? Json(rates->appends) : Json();
+        object["log_bytes_per_second"] = rates ? Json(rates->bytes) : Json();
+        object["last_sequence"] = stats.last_sequence;
+        object["time_high_ms"] = stats.time_high_ms;
+        object["segments_sealed"] = stats.segments_sealed;
+        object["segments_unsealed"] = stats.segments_unsealed;
+        object["log_bytes"] = stats.log_bytes;
+        object["catalog_bytes"] = stats.catalog_bytes;
+        object["tail_bytes"] = stats.tail_bytes;
+        object["last_sweep_ms"] = time_or_null(stats.last_sweep_ms);
+        object["evicted"] = stats.evicted;
+        context_.out.json(object);
+    }
+
+    // Over the lines that were drawn before: up to their first one, and each wiped to its end.
+    void redraw(const Look& look, const std::optional<Rates>& rates) {
+        if (lines_drawn_ != 0) {
+            context_.out.write(fmt::format("\033[{}A", lines_drawn_));
+        }
+        const auto rows = rows_of(context_, look, rates, every_);
+        for (const auto& row : rows) {
+            context_.out.line(
+                fmt::format("{:16}{}\033[K", row[0].text, paint(row[1].text, row[1].colour)));
+        }
+        context_.out.write("\033[J");  // a line that is not there any more
+        lines_drawn_ = rows.size();
+    }
+
+    void print_line(const Look& look, const std::optional<Rates>& rates) {
+        const dedup::StoreStats& stats = look.stats;
+        const std::string text = trouble(stats);
+        context_.out.line(fmt::format(
+            "{}  in flight {}  completed {}  released {}  appends {}  segments {}+{}  log {}  "
+            "tail {}  last sweep {}{}",
+            format_time(dedup::system_now_ms()), group_digits(stats.in_flight),
+            group_digits(stats.completed), group_digits(stats.released), appends_text(rates),
+            stats.segments_sealed, stats.segments_unsealed, human_bytes(stats.log_bytes),
+            human_bytes(stats.tail_bytes), sweep_text(stats, dedup::system_now_ms()),
+            text.empty() ? "" : "  error: " + text));
+    }
+
+    Context& context_;
+    milliseconds every_;
+    bool on_terminal_;
+    std::size_t lines_drawn_ = 0;
+    std::optional<Look> before_;
+};
+
+int run_watch(const std::string& every_text, Context& context) {
+    context.check_globals();
+    const milliseconds every = parse_duration(every_text, "--every");
+    StopSignal stop;
+    const auto store = context.open_reader();
+    Watch watch(context, every);
+    do {
+        watch.show({std::chrono::steady_clock::now(), take(store->stats())});
+    } while (!stop.requested_within(every));
+    return kExitOk;
+}
+
+}  // namespace
+
+void add_watch(CLI::App& app, Context& context) {
+    CLI::App* command = app.add_subcommand(
+        "watch", "Show what the store holds and does, again and again, until Ctrl-C");
+    const auto every = std::make_shared<std::string>("1s");
+    command->add_option("--every", *every, "How long between two looks")
+        ->check(not_empty())
+        ->type_name("D")
+        ->capture_default_str();
+    command->callback([every, &context] { context.exit_code = run_watch(*every, context); });
+}
+
+}  // namespace dedupctl

@@ -4,7 +4,7 @@ import json
 import time
 
 import cli
-from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, OK
+from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, OK, USAGE
 
 NOW = int(time.time())
 
@@ -68,6 +68,10 @@ class Reservations(Foreign):
         self.assertEqual((result.json["imported"], result.json["expired"]), (1, 1))
         record = self.dedupctl("--json", "-n", "ns", "inspect", "k", expect=OK).json["records"][0]
         self.assertEqual(record["expires_at_ms"], (NOW - 60 + 3600) * 1000)
+
+    def test_a_wrong_ttl_makes_no_store(self):
+        self.dedupctl("import", "--from", "reservations", "--ttl", "soon", expect=USAGE)
+        self.dedupctl("lookup", "k", expect=ERROR)
 
     def test_what_cannot_be_read_imports_nothing(self):
         for text, code in (

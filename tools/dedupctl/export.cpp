@@ -100,7 +100,7 @@ std::optional<Done> write_all_heads(dedup::StreamStore& store, const std::string
     frame["exported_at_ms"] = store.now_ms();
     frame["last_sequence"] = stats.last_sequence;
     out.json(frame);
-    Progress progress("export", stats.streams());
+    Progress progress("export", ns.empty() ? stats.streams() : 0);
     Done done;
     dedup::ScanOptions options{.ns = ns};
     options.heads_max = kHeadsAtOnce;

@@ -37,7 +37,7 @@ std::string name_of(const Options& options) {
     return options.file == "-" ? "standard input" : escape(options.file);
 }
 
-std::unique_ptr<ImportSource> make_source(const Options& options, const Context& context,
+std::unique_ptr<ImportSource> make_source(const Options& options, ForeignDefaults defaults,
                                           const FileDescriptor& file, StopSignal& stop) {
     ImportInput input{.name = name_of(options), .fd = file.get(), .wait = [&] {
                           return !stop.requested_before(file.get());
@@ -45,7 +45,6 @@ std::unique_ptr<ImportSource> make_source(const Options& options, const Context&
     if (options.from == "export") {
         return export_source(std::move(input));
     }
-    ForeignDefaults defaults{.ns = context.ns, .ttl = parse_ttl(options.ttl)};
     return options.from == "csv" ? events_source(std::move(input), std::move(defaults))
                                  : reservations_source(std::move(input), std::move(defaults));
 }
@@ -163,10 +162,11 @@ int run_import(const Options& options, bool ns_given, bool ttl_given, Context& c
         throw usage_failure(std::string(ns_given ? "--namespace" : "--ttl") +
                             ": the lines of an export say that themselves");
     }
-    StopSignal stop;
+    ForeignDefaults defaults{.ns = context.ns, .ttl = parse_ttl(options.ttl)};
     const FileDescriptor file = open_for_reading(options.file);
-    const auto source = make_source(options, context, file, stop);
     const auto store = context.open_writer();
+    StopSignal stop;  // until here a signal ends the process, and nothing is lost
+    const auto source = make_source(options, std::move(defaults), file, stop);
     Import import(options, *store, *source, size_of(file), stop);
     import.run();
     take(store->close());

@@ -59,11 +59,9 @@ struct LogStoreInternals {
 // A file that only takes up room, to be removed when a sweep needs some.
 inline constexpr const char* kReserveName = "reserve";
 inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;
-// How many segments may be unsealed before appends wait for the sealer: about so many bytes, which
-// takes longer to fill than a sweep, during which nothing is sealed, takes to count.
-inline constexpr std::uint64_t kUnsealedBytes = 1024 * 1024 * 1024;
-inline constexpr std::size_t kUnsealedMin = 4;
-inline constexpr std::size_t kUnsealedMax = 16;
+// How many segments may wait to be sealed before appends wait for the sealer. A log with more of
+// them is sealed piece by piece before it opens, so that memory stays bounded.
+inline constexpr std::size_t kUnsealedMax = 4;
 
 // What lookups see at one moment. Immutable, but for the newest delta.
 struct View {
@@ -179,7 +177,6 @@ class LogStore final : public StreamStore {
     Result<Census> census_to_seal(const Unsealed& oldest);
     Result<void> write_catalog(const std::function<Result<void>()>& write,
                                const std::shared_ptr<const Segment>& added = nullptr);
-    [[nodiscard]] std::size_t unsealed_max() const;
     Result<void> wait_for_room();
     void seal_in_background();
     Result<void> seal(const Unsealed& oldest);

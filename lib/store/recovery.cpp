@@ -486,11 +486,8 @@ Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
 // Makes the view: replays the segments that the catalog does not know, and seals them if they are
 // many. Into a catalog that is rebuilt, all but the newest are sealed, so that they can be counted.
 Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<Unsealed>& newest) {
-    std::size_t unsealed_max = kUnsealedMin;
-    if (newest->manifest.steps != 0) {
-        // What a sweep has not counted yet must not be sealed.
-        unsealed_max = catalog_rebuilt_ ? 1 : kUnsealedMax;
-    }
+    const std::size_t unsealed_max =
+        catalog_rebuilt_ && newest->manifest.steps != 0 ? 1 : kUnsealedMax;
     auto view = std::make_shared<View>();
     const auto take_over = [&](const Unsealed& unsealed) {
         next_sequence_ = std::max(next_sequence_, unsealed.row.next_sequence);

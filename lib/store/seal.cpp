@@ -25,17 +25,13 @@ std::uint64_t LogStore::choose_segment_bytes(std::uint64_t log_bytes) const {
     return std::clamp(log_bytes / kSegmentShare, kSegmentBytesDefault, kSegmentBytesMax);
 }
 
-std::size_t LogStore::unsealed_max() const {
-    return std::clamp<std::size_t>(kUnsealedBytes / segment_bytes_, kUnsealedMin, kUnsealedMax);
-}
-
 // Waits while too many segments are unsealed.
 Result<void> LogStore::wait_for_room() {
     std::unique_lock lock(view_mutex_);
     room_.wait(lock, [&] {
-        return view_->unsealed.size() < unsealed_max() || !background_error_.empty() || closed_;
+        return view_->unsealed.size() < kUnsealedMax || !background_error_.empty() || closed_;
     });
-    if (view_->unsealed.size() < unsealed_max()) {
+    if (view_->unsealed.size() < kUnsealedMax) {
         return {};
     }
     if (closed_) {
@@ -108,7 +104,7 @@ void LogStore::seal_in_background() {
     std::unique_lock lock(view_mutex_);
     while (!sealer_stops_) {
         if (view_->unsealed.size() < 2 || counting_ ||
-            (horizon_waits_ && view_->unsealed.size() < unsealed_max())) {
+            (horizon_waits_ && view_->unsealed.size() < kUnsealedMax)) {
             sealer_wakes_.wait(lock);
             continue;
         }

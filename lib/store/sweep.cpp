@@ -387,7 +387,7 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             {
                 // Appends may wait for the sealer, which waits for the count.
                 const std::lock_guard lock(view_mutex_);
-                horizon_waits_ = sealing_ || view_->unsealed.size() >= unsealed_max();
+                horizon_waits_ = sealing_ || view_->unsealed.size() >= kUnsealedMax;
                 if (horizon_waits_) {
                     return {};
                 }
@@ -414,7 +414,7 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
         std::unique_lock lock(view_mutex_);
         room_.wait(lock, [&] {
             return set || !done || closed_ || !background_error_.empty() ||
-                   (!sealing_ && view_->unsealed.size() < unsealed_max());
+                   (!sealing_ && view_->unsealed.size() < kUnsealedMax);
         });
         if (!set && done && !background_error_.empty()) {
             done = std::unexpected(

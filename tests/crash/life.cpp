@@ -81,11 +81,12 @@ void Life::record_end() {
 
 void Life::settle() {
     env_.let_others_run();
-    for (auto stats = store_->stats();
-         stats && stats->background_error.empty() && stats->segments_unsealed > 1;
-         stats = store_->stats()) {
+    auto stats = store_->stats();
+    while (stats && stats->background_error.empty() && stats->segments_unsealed > 1) {
         std::this_thread::sleep_for(std::chrono::microseconds(20));
+        stats = store_->stats();
     }
+    env_.sealer_stays_away = stats && !stats->background_error.empty();
 }
 
 Result<void> Life::close() {

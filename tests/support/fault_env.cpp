@@ -198,11 +198,10 @@ void FaultEnv::wait_for_owner(std::unique_lock<std::mutex>& lock) {
     other_waits_ = false;
 }
 
-// The sealer commits to the catalog and then opens the segment. Once it has come to that, the
-// commit is done.
+// The sealer opens the segment and then commits to the catalog. Once it pauses, the commit is done.
 void FaultEnv::meet_sealer() {
     std::unique_lock lock(mutex_);
-    if (std::exchange(seal_expected_, false)) {
+    if (std::exchange(seal_expected_, false) && !sealer_stays_away) {
         moved_.wait_for(lock, kPatience, [&] { return other_waits_; });
         catalog_.look(true);
     }
@@ -217,7 +216,10 @@ void FaultEnv::let_others_run() {
 void FaultEnv::pause() {
     if (std::this_thread::get_id() == owner_) {
         before_owner_changes();
+        return;
     }
+    std::unique_lock lock(mutex_);
+    wait_for_owner(lock);
 }
 
 void FaultEnv::before_owner_changes() {
@@ -241,8 +243,11 @@ int FaultEnv::planned(const Failure& plan, std::uint64_t call) {
 int FaultEnv::enter(std::string_view action, const Path& path, bool changes) {
     if (std::this_thread::get_id() != owner_) {
         std::unique_lock lock(mutex_);
-        wait_for_owner(lock);
-        return planned(background_failure, ++background_calls_);
+        const int error = planned(background_failure, ++background_calls_);
+        if (error != 0) {
+            wait_for_owner(lock);
+        }
+        return error;
     }
     if (changes) {
         before_owner_changes();

@@ -98,12 +98,15 @@ class FaultEnv final : public Env {
     [[nodiscard]] std::uint64_t background_calls() const;
     // The calls that `failure` or `background_failure` made fail.
     [[nodiscard]] std::uint64_t failed_calls() const;
+    // No segment is being sealed, since sealing fails or what a sweep removed is not counted yet.
+    bool sealer_stays_away = false;
     // What the owner's last call was: "write store/log/...".
     [[nodiscard]] std::string last_call() const;
 
     // Lets other threads' calls through; run by the owner before it waits for them.
     void let_others_run();
-    // As a call that changes nothing and cannot fail. Another moment at which power may be lost.
+    // As a call that changes nothing and cannot fail. Another moment at which power may be lost,
+    // and where the sealer waits.
     void pause();
     [[nodiscard]] CatalogCopies catalog_copies() const { return catalog_.possible(); }
     void look_at_catalog() { catalog_.look(false); }

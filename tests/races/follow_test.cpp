@@ -361,7 +361,7 @@ class Reader {
 };
 
 TEST_CASE("readers follow a writer through seals and sweeps: no error, nothing back in time") {
-    const auto rounds = number_from_environment("DEDUP_FOLLOW_ROUNDS", 12'000);
+    const auto rounds = number_from_environment("DEDUP_FOLLOW_ROUNDS", 4'000);
     const TempDir dir(fast_directory());
     const auto path = dir.path() / "store";
     Shared<Progress> progress;

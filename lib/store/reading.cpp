@@ -13,7 +13,7 @@ namespace {
 // How often a reader starts anew because the writer changed what it was reading, and because of an
 // error that need not come of that.
 constexpr int kSnapshotTries = 100;
-constexpr int kErrorTries = 30;
+constexpr int kErrorTries = 15;
 
 Error too_fast(const Path& path) {
     return {Code::unavailable,

@@ -134,6 +134,8 @@ class Catalog {
     [[nodiscard]] bool changed_since(const CatalogSnapshot& snapshot) const {
         return env_->version() != snapshot.version();
     }
+    // Whether it has changed since open() or create().
+    [[nodiscard]] bool changed_since_open() const { return env_->version() != opened_version_; }
 
     // Each of the following is one durable transaction.
     // Errors: unavailable (the map is full: let go of all snapshots and call grow), out_of_space,
@@ -163,10 +165,11 @@ class Catalog {
 
   private:
     Catalog(std::shared_ptr<LmdbEnv> env, const CatalogMeta& meta)
-        : env_(std::move(env)), meta_(meta) {}
+        : env_(std::move(env)), meta_(meta), opened_version_(env_->version()) {}
 
     std::shared_ptr<LmdbEnv> env_;
     CatalogMeta meta_;
+    std::uint64_t opened_version_;
 };
 
 }  // namespace dedup

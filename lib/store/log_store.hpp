@@ -148,7 +148,7 @@ class LogStore final : public StreamStore {
     Result<void> create_files();
     Result<void> make_catalog(CatalogMeta meta);
     [[nodiscard]] Error missing_segment(std::uint64_t id) const;
-    Result<std::vector<std::uint64_t>> list_segments();
+    Result<std::vector<std::uint64_t>> list_segments() const;
     Result<void> open_catalog();
     [[nodiscard]] Error catalog_problem(std::string_view what) const;
     Result<std::shared_ptr<Unsealed>> replay_segment(std::uint64_t id, std::uint64_t bytes,
@@ -164,7 +164,8 @@ class LogStore final : public StreamStore {
 
     // reading.cpp
     Result<void> follow();
-    Result<void> try_open_for_reading();
+    Result<void> try_open_for_reading(std::vector<std::uint64_t>& ids);
+    bool writer_went_on(const std::vector<std::uint64_t>& ids) const;
     Result<void> follow_catalog(SnapshotPtr& sealed);
     Result<void> take_up(Unsealed& newest);
     Result<std::uint64_t> next_segment(std::uint64_t previous_id);

@@ -11,9 +11,9 @@ namespace dedup {
 namespace {
 
 // How often a reader starts anew because the writer changed what it was reading, and because of an
-// error that need not come of that.
+// error that shows no sign of that.
 constexpr int kSnapshotTries = 100;
-constexpr int kErrorTries = 15;
+constexpr int kErrorTries = 3;
 
 Error too_fast(const Path& path) {
     return {Code::unavailable,
@@ -31,11 +31,12 @@ Result<void> LogStore::open_for_reading() {
     Result<void> opened;
     int errors = 0;
     for (int tries = 0; tries < kSnapshotTries && errors < kErrorTries; ++tries) {
-        opened = try_open_for_reading();
+        std::vector<std::uint64_t> ids;
+        opened = try_open_for_reading(ids);
         if (opened || opened.error().code == Code::invalid_argument) {
             break;
         }
-        errors += overtaken(opened.error()) ? 0 : 1;
+        errors += overtaken(opened.error()) || writer_went_on(ids) ? 0 : 1;
         catalog_.reset();
         next_sequence_ = 1;
     }
@@ -61,16 +62,26 @@ Result<void> LogStore::open_for_reading() {
     return {};
 }
 
-Result<void> LogStore::try_open_for_reading() {
-    const auto ids = list_segments();
-    if (!ids) {
-        return std::unexpected(ids.error());
+// Whether the log that had the segments `ids`, or the catalog, has changed since it was opened.
+// While neither does, what is read of both is what a crash could have left, and must not be in
+// error.
+bool LogStore::writer_went_on(const std::vector<std::uint64_t>& ids) const {
+    const auto now = list_segments();
+    return (now && *now != ids) || (catalog_ && catalog_->changed_since_open());
+}
+
+// `ids` become those of the log's segments.
+Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
+    auto listed = list_segments();
+    if (!listed) {
+        return std::unexpected(listed.error());
     }
-    if (ids->empty()) {
+    ids = std::move(*listed);
+    if (ids.empty()) {
         return std::unexpected(
             Error{Code::invalid_argument, fmt::format("there is no store at {}", path_.string())});
     }
-    const auto segment = Segment::open(env_, log_path_, ids->back());
+    const auto segment = Segment::open(env_, log_path_, ids.back());
     if (!segment) {
         return std::unexpected(segment.error());
     }
@@ -85,11 +96,11 @@ Result<void> LogStore::try_open_for_reading() {
         return needs_writer(opened.error());
     }
     std::uint64_t flushed = 0;
-    auto newest = replay_segment(ids->back(), 0, flushed);
+    auto newest = replay_segment(ids.back(), 0, flushed);
     if (!newest) {
         return std::unexpected(newest.error());
     }
-    const auto complete = check_log(*ids, **newest);
+    const auto complete = check_log(ids, **newest);
     if (!complete && internals_.tolerate_damage && (*newest)->row.bytes == kSegmentHeaderBytes) {
         damage_ = complete.error().message;
     } else if (!complete) {

@@ -233,7 +233,7 @@ Error LogStore::missing_segment(std::uint64_t id) const {
 }
 
 // The ids of all segment files, ascending. A writer removes what a cut-short creation left.
-Result<std::vector<std::uint64_t>> LogStore::list_segments() {
+Result<std::vector<std::uint64_t>> LogStore::list_segments() const {
     const auto names = env_.list(log_path_);
     if (!names) {
         return std::unexpected(names.error());

@@ -62,6 +62,7 @@ class Settings:
         self.open_sizes = numbers(args.open_sizes, [M, 30 * M], [50_000, 200_000])
         self.expired = number(args.expired, 10 * M, 200_000)
         self.live = self.expired // 10
+        self.steady = numbers(None, [100_000, 600_000], [20_000])
         self.peer_keys = number(args.peer_keys, 10 * M, 200_000)
         self.load_seconds = number(args.load_seconds, 150, 60)
         self.limit_keys = 3 * M  # its records are in memory

@@ -209,6 +209,20 @@ def sizes_part(w8, pictures):
         table(["", "keys", "bytes on disk a key", "own memory", "mapped files in memory"], rows)])
 
 
+def steady_part(w9, _):
+    sizes = w9.data["settings"]["live"]
+    rows = []
+    for live in sizes:
+        steps = [row for row in w9.rows if row["live"] == live]
+        ratios = [row["disk_bytes"] / row["live_bytes"] for row in steps]
+        memory = [row["own_memory_bytes"] / 1e6 for row in steps]
+        rows.append([f"{live:,}", figure(statistics.median(ratios)), figure(max(ratios)),
+                     f"{min(memory):.0f} to {max(memory):.0f}",
+                     figure(sum(row["moved"] for row in steps) / (live * len(steps) / 10))])
+    return table(["live keys", "size to live records, median", "at most", "own memory, MB",
+                  "records moved for each that is claimed"], rows)
+
+
 def left_out(workload):
     lines = [f"- {NAMES[peer]}: {' '.join(why.split())[-200:]}"
              for peer, why in workload.data["failed"].items()]
@@ -250,7 +264,8 @@ def targets_part(workloads):
 
 
 PARTS = {"W1": claims_part, "W2": threads_part, "W3": cycles_part, "W4": lookups_part,
-         "W5": growth_part, "W6": sweeps_part, "W7": openings_part, "W8": sizes_part}
+         "W5": growth_part, "W6": sweeps_part, "W7": openings_part, "W8": sizes_part,
+         "W9": steady_part}
 
 
 def main():

@@ -142,9 +142,25 @@ def sizes(w8):
     return lines
 
 
+def steady(w9):
+    lines = []
+    for live in w9.data["settings"]["live"]:
+        rows = [row for row in w9.rows if row["live"] == live]
+        at = f"{live:,} live keys"
+        largest = max(row["disk_bytes"] / row["live_bytes"] for row in rows)
+        lines.append(Target("W9: size to that of the live records, at most", "≤ 2",
+                            f"{largest:.2f}", largest <= 2, at))
+        half = len(rows) // 2
+        first, last = (max(row["own_memory_bytes"] for row in part)
+                       for part in (rows[:half], rows[half:]))
+        lines.append(Target("W9: most memory in the second half, to the first", "≤ 1.1",
+                            f"{last / first:.2f}", last <= 1.1 * first, at))
+    return lines
+
+
 def judge(workloads):
     """All targets that something was measured for."""
     parts = {"W1": claims, "W2": threads, "W4": lookups, "W5": growth, "W6": sweeps,
-             "W7": openings, "W8": sizes}
+             "W7": openings, "W8": sizes, "W9": steady}
     return [line for name, part in parts.items() if name in workloads
             for line in part(workloads[name])]

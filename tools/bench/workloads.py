@@ -4,6 +4,9 @@ Within a round every peer does the same short piece of work right after the othe
 turns from round to round: a disk whose speed drifts bends all of them alike.
 """
 
+import json
+import os
+import subprocess
 import time
 
 from peers import Fleet
@@ -275,9 +278,29 @@ def sizes(settings):
     return {"settings": {"keys": settings.keys}, "rows": rows, "failed": failed}
 
 
+def steady(settings):
+    """W9: claims and expiry in balance: size and memory over ten times the time to live."""
+    rows = []
+    for live in settings.steady:
+        directory = os.path.join(settings.scratch, f"steady-{live}")
+        os.mkdir(directory)
+        program = os.path.join(os.path.dirname(settings.worker), "bench_steady")
+        done = subprocess.run([program, directory, str(live)], capture_output=True, text=True,
+                              check=False)
+        if done.returncode != 0:
+            raise AssertionError(done.stderr.strip())
+        steps = [json.loads(line) for line in done.stdout.splitlines()]
+        # From twice the time to live on it is full, and what comes is what goes.
+        rows += [{"peer": "dedup", "live": live, **step} for step in steps if step["ttls"] > 2]
+        ratios = [step["disk_bytes"] / step["live_bytes"] for step in steps if step["ttls"] > 2]
+        settings.say(f"  {live:,} live keys: at most {max(ratios):.2f} times their records")
+    return {"settings": {"live": settings.steady}, "rows": rows, "failed": {}}
+
+
 # Those that share one set of loaded stores, and those that make their own.
 ON_LOADED = {"W1": new_claims, "W2": claims_by_threads, "W3": cycles, "W4": lookups}
-ON_THEIR_OWN = {"W5": growth, "W6": sweeps, "W7": openings, "W8": sizes}
+ON_THEIR_OWN = {"W5": growth, "W6": sweeps, "W7": openings, "W8": sizes,
+                "W9": steady}
 NAMES = (*ON_LOADED, *ON_THEIR_OWN)
 
 

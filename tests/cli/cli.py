@@ -4,10 +4,16 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import unittest
+
+# Whoever runs the tests may ignore these, as nohup does; what we start must not inherit that.
+for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEDUPCTL = os.environ.get("DEDUPCTL", "dedupctl")
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "record/check.hpp"
+#include "record/invalid.hpp"
 
 namespace dedup {
 namespace {
@@ -37,10 +38,6 @@ std::int64_t not_before_lease(std::int64_t expires_at_ms, std::int64_t lease_unt
 
 Error error(Code code, std::string message) {
     return {.code = code, .message = std::move(message)};
-}
-
-std::unexpected<Error> invalid(std::string message) {
-    return std::unexpected(error(Code::invalid_argument, std::move(message)));
 }
 
 struct Limit {
@@ -85,7 +82,8 @@ Result<void> check_request(std::string_view key, const ClaimOptions& options) {
 Result<void> check_claim(const CacheOptions& cache, std::string_view key, const Claim* claim) {
     if (claim != nullptr && claim->ns != cache.ns) {
         return invalid(fmt::format("the claim on key {} is of namespace {}, the cache's is {}",
-                                   quoted(key), quoted(claim->ns), quoted(cache.ns)));
+                                   quoted_bytes(key), quoted_bytes(claim->ns),
+                                   quoted_bytes(cache.ns)));
     }
     return check_key(key);
 }
@@ -106,11 +104,11 @@ std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
                           seen.head->claim_sequence);
     } else {
         end = fmt::format("claim {} by {} replaced it; drop this attempt and wait for that one",
-                          seen.head->claim_sequence, quoted(seen.head->owner));
+                          seen.head->claim_sequence, quoted_bytes(seen.head->owner));
     }
-    return std::unexpected(
-        error(Code::stale_claim,
-              fmt::format("claim {} on key {}: {}", claim.claim_sequence, quoted(claim.key), end)));
+    return std::unexpected(error(
+        Code::stale_claim,
+        fmt::format("claim {} on key {}: {}", claim.claim_sequence, quoted_bytes(claim.key), end)));
 }
 
 // Answers.
@@ -303,9 +301,9 @@ Decision<void> CompleteOp::decide(Seen seen) const {
         if (claim != nullptr) {
             return {stale(*claim, seen), {}};
         }
-        return {std::unexpected(error(
-                    Code::not_claimed,
-                    fmt::format("key {} is not claimed; claim it, or remember it", quoted(key)))),
+        return {std::unexpected(error(Code::not_claimed,
+                                      fmt::format("key {} is not claimed; claim it, or remember it",
+                                                  quoted_bytes(key)))),
                 {}};
     }
     if (seen.completed()) {
@@ -316,7 +314,7 @@ Decision<void> CompleteOp::decide(Seen seen) const {
                     Code::receipt_mismatch,
                     fmt::format("key {} is completed with another receipt, of {} bytes; that one "
                                 "is final, look it up",
-                                quoted(key), seen.head->receipt->size()))),
+                                quoted_bytes(key), seen.head->receipt->size()))),
                 {}};
     }
     const std::uint64_t sequence = seen.sequence();

@@ -14,7 +14,7 @@ __extension__ using Uint128 = unsigned __int128;
 constexpr std::ptrdiff_t kLinesAround = 2;
 constexpr std::ptrdiff_t kCacheLineBytes = 64;
 
-std::uint64_t blocks_in(std::uint64_t entries) {
+std::uint64_t index_blocks(std::uint64_t entries) {
     return (entries + kFenceEntries - 1) / kFenceEntries;
 }
 
@@ -26,7 +26,7 @@ std::uint64_t share(std::uint64_t part, std::uint64_t whole, std::uint64_t of) {
 }  // namespace
 
 std::uint64_t index_bytes(std::uint64_t entries) {
-    return entries * sizeof(IndexEntry) + blocks_in(entries) * sizeof(std::uint64_t);
+    return entries * sizeof(IndexEntry) + index_blocks(entries) * sizeof(std::uint64_t);
 }
 
 void build_index(std::span<const IndexEntry> entries, char* index) {
@@ -35,13 +35,13 @@ void build_index(std::span<const IndexEntry> entries, char* index) {
     }
     std::memcpy(index, entries.data(), entries.size_bytes());
     char* fences = index + entries.size_bytes();
-    for (std::uint64_t block = 0; block < blocks_in(entries.size()); ++block) {
+    for (std::uint64_t block = 0; block < index_blocks(entries.size()); ++block) {
         store(fences + block * sizeof(std::uint64_t), entries[block * kFenceEntries].id.xxh);
     }
 }
 
 SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)
-    : blob_(std::move(blob)), entries_(entries), blocks_(blocks_in(entries)) {}
+    : blob_(std::move(blob)), entries_(entries), blocks_(index_blocks(entries)) {}
 
 std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     const std::uint64_t offset = i * sizeof(IndexEntry);

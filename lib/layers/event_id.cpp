@@ -9,13 +9,10 @@
 #include "dedup/record.hpp"
 #include "layers/sha256.hpp"
 #include "record/check.hpp"
+#include "record/invalid.hpp"
 
 namespace dedup {
 namespace {
-
-std::unexpected<Error> invalid(std::string message) {
-    return std::unexpected(Error{.code = Code::invalid_argument, .message = std::move(message)});
-}
 
 char lower(char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -43,14 +40,15 @@ Result<std::string> event_id_from_header(std::span<const Header> headers, std::s
         }
         if (found && *found != header.value) {
             return invalid(fmt::format("event id: header {} is there twice, as {} and {}",
-                                       quoted(name), quoted(*found), quoted(header.value)));
+                                       quoted_bytes(name), quoted_bytes(*found),
+                                       quoted_bytes(header.value)));
         }
         found = header.value;
     }
     if (!found) {
-        return invalid(fmt::format("event id: there is no header {}", quoted(name)));
+        return invalid(fmt::format("event id: there is no header {}", quoted_bytes(name)));
     }
-    return checked(std::string(*found), fmt::format("header {}", quoted(name)));
+    return checked(std::string(*found), fmt::format("header {}", quoted_bytes(name)));
 }
 
 Result<std::string> event_id_from_position(std::string_view topic, std::uint32_t partition,

@@ -10,6 +10,7 @@
 #include "cache/decide.hpp"
 #include "layers/heartbeat.hpp"
 #include "layers/retry.hpp"
+#include "record/invalid.hpp"
 
 namespace dedup {
 namespace {
@@ -18,10 +19,6 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kLeaseMin{3};  // a third of it is what the heartbeat sleeps
-
-std::unexpected<Error> invalid(std::string message) {
-    return std::unexpected(Error{.code = Code::invalid_argument, .message = std::move(message)});
-}
 
 Result<void> check_event_id(std::string_view event_id) {
     if (const Result<void> checked = check_key(event_id); !checked) {

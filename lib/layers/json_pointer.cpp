@@ -184,7 +184,7 @@ Result<JsonPointer> JsonPointer::parse(std::string_view pointer) {
         return std::unexpected(Error{
             .code = Code::invalid_argument,
             .message = fmt::format("{} is not a JSON pointer; write one such as /id or /user/name",
-                                   quoted(pointer))});
+                                   quoted_bytes(pointer))});
     }
 }
 

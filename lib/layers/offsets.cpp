@@ -51,7 +51,7 @@ Result<std::optional<Position>> position_of(const std::optional<Record>& head) {
             Error{.code = Code::corruption,
                   .message = fmt::format("the record of key {} in namespace {} is no offset; use "
                                          "another namespace if this one is used for something else",
-                                         quoted(head->key), quoted(head->ns))});
+                                         quoted_bytes(head->key), quoted_bytes(head->ns))});
     }
     return position;
 }

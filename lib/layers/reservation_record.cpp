@@ -56,7 +56,7 @@ std::unexpected<Error> corrupt(const Record& record, std::string_view part) {
         Error{.code = Code::corruption,
               .message = fmt::format("the {} of key {} in namespace {} is not a reservation's; use "
                                      "another namespace if this one is used for something else",
-                                     part, quoted(record.key), quoted(record.ns))});
+                                     part, quoted_bytes(record.key), quoted_bytes(record.ns))});
 }
 
 Result<void> check_version(Reader& reader, const Record& record, std::string_view part) {
@@ -65,12 +65,12 @@ Result<void> check_version(Reader& reader, const Record& record, std::string_vie
         return corrupt(record, part);
     }
     if (version > kVersion) {
-        return std::unexpected(
-            Error{.code = Code::unsupported_version,
-                  .message =
-                      fmt::format("the {} of key {} in namespace {} has version {}; this library "
-                                  "knows up to {}, use a newer one",
-                                  part, quoted(record.key), quoted(record.ns), version, kVersion)});
+        return std::unexpected(Error{
+            .code = Code::unsupported_version,
+            .message = fmt::format("the {} of key {} in namespace {} has version {}; this library "
+                                   "knows up to {}, use a newer one",
+                                   part, quoted_bytes(record.key), quoted_bytes(record.ns), version,
+                                   kVersion)});
     }
     return {};
 }

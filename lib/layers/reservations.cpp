@@ -11,15 +11,12 @@
 #include "layers/reservation_record.hpp"
 #include "layers/sha256.hpp"
 #include "record/check.hpp"
+#include "record/invalid.hpp"
 
 namespace dedup {
 namespace {
 
 using std::chrono::milliseconds;
-
-std::unexpected<Error> invalid(std::string message) {
-    return std::unexpected(Error{.code = Code::invalid_argument, .message = std::move(message)});
-}
 
 // When the stream's key was first and last seen, by a request that comes now. Errors: those of
 // decode_stamps, so that nothing is written over what a newer version wrote.

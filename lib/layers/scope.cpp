@@ -8,16 +8,13 @@
 #include "dedup/record.hpp"
 #include "layers/netstring.hpp"
 #include "record/check.hpp"
+#include "record/invalid.hpp"
 
 namespace dedup {
 namespace {
 
 // A netstring begins with a digit, so this is none.
 constexpr char kNoDeployment = '-';
-
-std::unexpected<Error> invalid(std::string message) {
-    return std::unexpected(Error{.code = Code::invalid_argument, .message = std::move(message)});
-}
 
 }  // namespace
 

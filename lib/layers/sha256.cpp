@@ -13,11 +13,11 @@ namespace {
 constexpr std::size_t kBlockBytes = 64;
 constexpr std::size_t kLengthBytes = 8;  // of the length in bits, at the end of the padding
 
-using State = std::array<std::uint32_t, 8>;
+using Words = std::array<std::uint32_t, 8>;
 
 // The first 32 bits of the fractional parts of the square roots of the first 8 primes (5.3.3),
 // and of the cube roots of the first 64 (4.2.2).
-constexpr State kStart = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+constexpr Words kStart = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 constexpr std::array<std::uint32_t, 64> kRound = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -30,7 +30,7 @@ constexpr std::array<std::uint32_t, 64> kRound = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 // One block into the state (6.2.2).
-void absorb(State& state, std::string_view block) {
+void absorb(Words& state, std::string_view block) {
     std::array<std::uint32_t, 64> w{};
     for (std::size_t i = 0; i < kBlockBytes; ++i) {
         w[i / 4] = w[i / 4] << 8 | static_cast<unsigned char>(block[i]);
@@ -56,7 +56,7 @@ void absorb(State& state, std::string_view block) {
         b = a;
         a = one + two;
     }
-    const State more = {a, b, c, d, e, f, g, h};
+    const Words more = {a, b, c, d, e, f, g, h};
     for (std::size_t i = 0; i < state.size(); ++i) {
         state[i] += more[i];
     }
@@ -65,7 +65,7 @@ void absorb(State& state, std::string_view block) {
 }  // namespace
 
 std::string sha256_hex(std::string_view bytes) {
-    State state = kStart;
+    Words state = kStart;
     const std::uint64_t bits = std::uint64_t{bytes.size()} * 8;
     while (bytes.size() >= kBlockBytes) {
         absorb(state, bytes.substr(0, kBlockBytes));

@@ -14,7 +14,7 @@ constexpr std::size_t kTimeHighAt = 32;      // i64
 constexpr std::size_t kSegmentsAt = 40;      // u64 id and u64 length of each
 constexpr std::size_t kSegmentBytes = 16;
 
-std::unexpected<Error> malformed(std::string_view what) {
+std::unexpected<Error> malformed_manifest(std::string_view what) {
     return std::unexpected(Error{Code::corruption, "malformed manifest: " + std::string(what)});
 }
 
@@ -40,7 +40,7 @@ Result<Manifest> decode_manifest(const Frame& frame) {
     const std::string_view bytes = frame.body;
     if (bytes.size() < kSegmentsAt || (bytes.size() - kSegmentsAt) % kSegmentBytes != 0 ||
         frame.header.records != 0) {
-        return malformed("its length is wrong, or it has records");
+        return malformed_manifest("its length is wrong, or it has records");
     }
     Manifest manifest;
     manifest.horizon.expired_before_ms = load<std::int64_t>(bytes.data() + kExpiredBeforeAt);
@@ -51,7 +51,7 @@ Result<Manifest> decode_manifest(const Frame& frame) {
     for (std::size_t at = kSegmentsAt; at < bytes.size(); at += kSegmentBytes) {
         const auto id = load<std::uint64_t>(bytes.data() + at);
         if (id <= (manifest.segments.empty() ? 0 : manifest.segments.back().id)) {
-            return malformed("its segments are out of order");
+            return malformed_manifest("its segments are out of order");
         }
         manifest.segments.push_back({id, load<std::uint64_t>(bytes.data() + at + sizeof id)});
     }

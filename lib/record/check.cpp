@@ -134,15 +134,15 @@ RecordView view_of(const Record& record) {
     return view;
 }
 
-std::optional<std::string> find_conflict_problem(const Conflict& conflict) {
+std::optional<std::string> find_problem(const Conflict& conflict) {
     if (conflict.fingerprints.size() > kConflictFingerprintsMax) {
         return fmt::format("has {} fingerprints; at most {} are allowed",
                            grouped(conflict.fingerprints.size()), kConflictFingerprintsMax);
     }
     std::array<std::string_view, kConflictFingerprintsMax> views;
     std::ranges::copy(conflict.fingerprints, views.begin());
-    return dedup::find_conflict_problem(conflict.count,
-                                        std::span(views).first(conflict.fingerprints.size()));
+    return find_conflict_problem(conflict.count,
+                                 std::span(views).first(conflict.fingerprints.size()));
 }
 
 [[gnu::cold]] std::unexpected<Error> refuse(const Problem& problem) {
@@ -222,7 +222,7 @@ std::optional<std::string> find_conflict_problem(std::uint64_t count,
     return std::nullopt;
 }
 
-std::string quoted(std::string_view bytes) {
+std::string quoted_bytes(std::string_view bytes) {
     constexpr std::size_t kShownMax = 64;
     std::string text = "\"";
     for (const char c : bytes.substr(0, kShownMax)) {
@@ -268,7 +268,7 @@ Result<void> check_record(const Record& record) {
                                    "the append",
                                    record.sequence)});
     }
-    if (auto what = find_conflict_problem(record.conflict)) {
+    if (auto what = find_problem(record.conflict)) {
         return refuse({Tag::conflict, *std::move(what)});
     }
     return check_unknown_fields(record.unknown_fields);

@@ -29,7 +29,7 @@ struct Problem {
 [[nodiscard]] std::string grouped(std::uint64_t number);
 
 // Bytes as a message shows them: in quotation marks, printable, and not too many.
-[[nodiscard]] std::string quoted(std::string_view bytes);
+[[nodiscard]] std::string quoted_bytes(std::string_view bytes);
 
 // A field as messages name it: its name, or "field 0x8a" for a tag that has none.
 [[nodiscard]] std::string display_name(std::uint8_t tag);

@@ -90,8 +90,10 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     for (const auto& part : tail.parts) {
         log += {part.row.bytes, part.row.bytes};  // what of it is garbage is not dropped now
     }
-    std::ranges::stable_sort(others, [](const Candidate& a, const Candidate& b) {
-        return space(a.row, a.live).live * b.row.bytes < space(b.row, b.live).live * a.row.bytes;
+    std::ranges::sort(others, [](const Candidate& a, const Candidate& b) {
+        const std::uint64_t share_of_a = space(a.row, a.live).live * b.row.bytes;
+        const std::uint64_t share_of_b = space(b.row, b.live).live * a.row.bytes;
+        return share_of_a != share_of_b ? share_of_a < share_of_b : a.row.id < b.row.id;
     });
     for (const Candidate& worst : others) {
         if (!log.is_wasted()) {

@@ -16,18 +16,18 @@
 namespace dedup::test {
 namespace {
 
-using Outcome = std::expected<std::string, Failure>;
+using Handled = std::expected<std::string, Failure>;
 
 std::unique_ptr<Guard> guard_on(StreamStore& store, GuardOptions options = {}) {
     return must(Guard::start(store, std::move(options)));
 }
 
 Work gives(std::string result) {
-    return [result = std::move(result)](const Attempt&) -> Outcome { return result; };
+    return [result = std::move(result)](const Attempt&) -> Handled { return result; };
 }
 
 Work fails(std::string message, bool transient = false) {
-    return [failure = Failure{std::move(message), transient}](const Attempt&) -> Outcome {
+    return [failure = Failure{std::move(message), transient}](const Attempt&) -> Handled {
         return std::unexpected(failure);
     };
 }
@@ -46,7 +46,7 @@ TEST_CASE("guard: the function runs once, later deliveries get its result") {
         const auto guard = guard_on(*store);
         CHECK_FALSE(must(guard->is_processed("e")));
         Attempt seen;
-        CHECK(as<Success>(guard->process_if_new("e", [&](const Attempt& attempt) -> Outcome {
+        CHECK(as<Success>(guard->process_if_new("e", [&](const Attempt& attempt) -> Handled {
                   seen = attempt;
                   CHECK_FALSE(must(guard->is_processed("e")));  // in flight is not processed
                   return "result";
@@ -87,7 +87,7 @@ TEST_CASE("guard: of ten consumers of one event one runs the function, nine get 
             for (int i = 0; i < 10; ++i) {
                 consumers.emplace_back([&, i] {
                     const auto outcome =
-                        guard->process_if_new(event, [&, i](const Attempt&) -> Outcome {
+                        guard->process_if_new(event, [&, i](const Attempt&) -> Handled {
                             ++runs;
                             return "by " + std::to_string(i);
                         });
@@ -115,7 +115,7 @@ TEST_CASE("guard: who does not wait is told who has the event") {
     on_each_store([](TestStore& store) {
         const auto one = guard_on(*store, {.owner = "one"});
         const auto two = guard_on(*store, {.owner = "two"});
-        as<Success>(one->process_if_new("e", [&](const Attempt&) -> Outcome {
+        as<Success>(one->process_if_new("e", [&](const Attempt&) -> Handled {
             CHECK(as<InFlight>(two->process_if_new("e", gives("x"))).owner == "one");
             return "r";
         }));
@@ -131,10 +131,10 @@ TEST_CASE("guard: a failed function leaves the event free, for those who wait fo
         std::thread waiting;
         std::uint32_t number = 0;
         Result<ProcessOutcome> waited;
-        as<Failed>(guard->process_if_new("e", [&](const Attempt& attempt) -> Outcome {
+        as<Failed>(guard->process_if_new("e", [&](const Attempt& attempt) -> Handled {
             CHECK(attempt.number == 2);
             waiting = std::thread([&] {
-                waited = guard->process_if_new("e", [&](const Attempt& later) -> Outcome {
+                waited = guard->process_if_new("e", [&](const Attempt& later) -> Handled {
                     number = later.number;
                     return "third time";
                 });
@@ -152,7 +152,7 @@ TEST_CASE("guard: an exception frees the event and reaches the caller") {
         const auto guard = guard_on(*store);
         const std::array<std::string_view, 3> events = {"a", "b", "c"};
         CHECK_THROWS_AS((void)guard->process_batch(events,
-                                                   [](const Attempt& attempt) -> Outcome {
+                                                   [](const Attempt& attempt) -> Handled {
                                                        if (attempt.event_id == "b") {
                                                            throw std::runtime_error("b");
                                                        }
@@ -170,7 +170,7 @@ TEST_CASE("guard: transient failures are tried again, with growing random pauses
         std::vector<milliseconds> pauses;
         const auto guard = guard_on(*store, {.retry = noted_retry(store.clock, pauses)});
         std::uint32_t runs = 0;
-        as<Success>(guard->process_if_new("e", [&](const Attempt& attempt) -> Outcome {
+        as<Success>(guard->process_if_new("e", [&](const Attempt& attempt) -> Handled {
             CHECK(attempt.retries == runs);
             if (++runs < 6) {
                 return std::unexpected(Failure{"busy", true});
@@ -216,7 +216,7 @@ TEST_CASE("guard: a store that is unavailable is tried again; other errors are n
                                               : std::nullopt;
         };
         int runs = 0;
-        as<Success>(guard->process_if_new("e", [&](const Attempt&) -> Outcome {
+        as<Success>(guard->process_if_new("e", [&](const Attempt&) -> Handled {
             ++runs;
             return "r";
         }));
@@ -235,7 +235,7 @@ TEST_CASE("guard: an event id that is none is an error of its own, and nothing r
         const std::string long_id(kKeyBytesMax + 1, 'x');
         const std::array<std::string_view, 3> events = {"", "good", long_id};
         int runs = 0;
-        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Outcome {
+        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Handled {
             ++runs;
             CHECK(attempt.index == 1);
             return "r";
@@ -266,7 +266,7 @@ TEST_CASE("guard: a dead consumer's events are free when the lease has run out")
         const auto guard = guard_on(*store);
         as<InFlight>(guard->process_if_new("e", gives("r")));
         store.clock.advance(30'001);
-        as<Success>(guard->process_if_new("e", [](const Attempt& attempt) -> Outcome {
+        as<Success>(guard->process_if_new("e", [](const Attempt& attempt) -> Handled {
             CHECK(attempt.number == 2);
             return "r";
         }));
@@ -282,7 +282,7 @@ TEST_CASE("guard: a heartbeat keeps long work's lease, of every event of a batch
         const auto lease_until = [&](std::string_view event) {
             return head_of(*store, event, "events").lease_until_ms;
         };
-        const auto outcomes = guard->process_batch(events, [&](const Attempt&) -> Outcome {
+        const auto outcomes = guard->process_batch(events, [&](const Attempt&) -> Handled {
             for (int i = 0; i < 3; ++i) {
                 // More than the lease has passed when this has come round.
                 store.clock.advance(200);
@@ -313,7 +313,7 @@ TEST_CASE("guard: a consumer that lost its lease is told so, and changes nothing
         const auto slow = guard_on(hooked, {.lease = 300ms});
         const auto fast = guard_on(*store);
         check_error(slow->process_if_new("e",
-                                         [&](const Attempt&) -> Outcome {
+                                         [&](const Attempt&) -> Handled {
                                              store.clock.advance(301);
                                              as<Success>(fast->process_if_new("e", gives("fast")));
                                              return "slow";
@@ -333,7 +333,7 @@ TEST_CASE("guard: a batch costs one append for the claims and one for the comple
         }
         const std::vector<std::string_view> events(names.begin(), names.end());
         std::vector<std::size_t> order;
-        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Outcome {
+        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Handled {
             CHECK(attempt.event_id == events[attempt.index]);
             order.push_back(attempt.index);
             return "r" + std::to_string(attempt.index);
@@ -356,7 +356,7 @@ TEST_CASE("guard: a batch's events succeed, fail and repeat each for itself") {
         as<Success>(guard->process_if_new("old", gives("before")));
         const std::array<std::string_view, 5> events = {"a", "old", "bad", "a", "bad"};
         int bad_runs = 0;
-        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Outcome {
+        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Handled {
             if (attempt.event_id == "bad") {
                 ++bad_runs;
                 return std::unexpected(Failure{"bad"});
@@ -384,7 +384,7 @@ TEST_CASE("guard: an event can be marked as processed, with metadata, even while
 
         // What is running is told that its result is not the one that stands.
         check_error(guard->process_if_new("f",
-                                          [&](const Attempt&) -> Outcome {
+                                          [&](const Attempt&) -> Handled {
                                               CHECK(must(guard->mark_processed("f", "by hand")));
                                               return "r";
                                           }),

@@ -12,12 +12,12 @@
 namespace dedup::test {
 namespace {
 
-constexpr int kKeys = 600;
+constexpr int kStreams = 600;
 
 struct Damaged {
     Damaged() {
         const auto store = must_open(path, small_segments());
-        for (int i = 0; i < kKeys; i += 2) {
+        for (int i = 0; i < kStreams; i += 2) {
             const std::string text(static_cast<std::size_t>(i), 'r');
             const std::vector<Append> pair = {
                 {0, completed_record("key-" + std::to_string(i), text)},
@@ -70,7 +70,7 @@ struct Damaged {
     [[nodiscard]] std::vector<int> missing() const {
         const auto store = must_open(target);
         std::vector<int> keys;
-        for (int i = 0; i < kKeys; ++i) {
+        for (int i = 0; i < kStreams; ++i) {
             const std::string receipt = receipt_of(*store, "key-" + std::to_string(i));
             if (receipt == "(absent)") {
                 keys.push_back(i);
@@ -99,8 +99,8 @@ TEST_CASE("repairing an intact store copies all of it, sequences included") {
     const RepairReport report = damaged.repaired();
     CHECK(report.losses.empty());
     CHECK(report.bytes_lost == 0);
-    CHECK(report.records == kKeys + 1);
-    CHECK(report.streams == kKeys + 1);
+    CHECK(report.records == kStreams + 1);
+    CHECK(report.streams == kStreams + 1);
     CHECK(report.segments == damaged.segments);
     const auto old_store = must_open(damaged.path, read_only());
     const auto new_store = must_open(damaged.target, read_only());
@@ -130,7 +130,7 @@ TEST_CASE("a damaged frame costs itself, is named, and an atomic batch goes as a
         CHECK(loss.offset < at);
         CHECK(loss.offset + loss.bytes > at);
         CHECK(loss.before_sequence - loss.after_sequence - 1 == lost.size());
-        CHECK(report.records == kKeys + 1 - lost.size());
+        CHECK(report.records == kStreams + 1 - lost.size());
         CHECK(damaged.missing() == lost);
     }
 }
@@ -146,7 +146,7 @@ TEST_CASE("a damaged header costs no record, not even the only one") {
             damaged.flip(segment, at);
         }
         CHECK(report.losses.size() == damaged.segments);
-        CHECK(report.records == kKeys + 1);
+        CHECK(report.records == kStreams + 1);
         CHECK(damaged.missing().empty());
     }
 }
@@ -160,7 +160,7 @@ TEST_CASE("a missing segment is named, and the others are there") {
     const auto missing = damaged.missing();
     CHECK(missing.size() == report.losses[0].before_sequence - report.losses[0].after_sequence - 1);
     CHECK_FALSE(missing.empty());
-    CHECK(missing.size() < kKeys / 2);
+    CHECK(missing.size() < kStreams / 2);
 }
 
 TEST_CASE("damage at the end of the log, and a log cut off anywhere") {

@@ -22,7 +22,8 @@ inline std::optional<unsigned> hex_digit(char character) {
 // The bytes that `text` writes down; nullopt if it is not such text.
 inline std::optional<std::string> from_hex(std::string_view text) {
     std::string bytes;
-    std::optional<unsigned> high;
+    unsigned high = 0;
+    bool half = false;  // a byte has been begun: with `high`
     bool comment = false;
     for (const char character : text) {
         if (character == '\n') {
@@ -31,7 +32,7 @@ inline std::optional<std::string> from_hex(std::string_view text) {
             comment = true;
         }
         if (comment || character == '\n' || character == ' ') {
-            if (high) {
+            if (half) {
                 return std::nullopt;
             }
             continue;
@@ -40,14 +41,14 @@ inline std::optional<std::string> from_hex(std::string_view text) {
         if (!digit) {
             return std::nullopt;
         }
-        if (high) {
-            bytes += static_cast<char>(*high * 16 + *digit);
-            high.reset();
+        if (half) {
+            bytes += static_cast<char>(high * 16 + *digit);
         } else {
-            high = digit;
+            high = *digit;
         }
+        half = !half;
     }
-    return high ? std::nullopt : std::optional(bytes);
+    return half ? std::nullopt : std::optional(bytes);
 }
 
 inline std::string to_hex(std::string_view bytes) {

@@ -37,7 +37,7 @@ std::string show_result(const Result<SweepReport>& report) {
 // A history of one store. Some have a capacity, with or without eviction.
 class History {
   public:
-    History(const StoreFactory& factory, unsigned seed)
+    History(const StoreFactory& factory, std::uint64_t seed)
         : random_(seed), capacity_(any_capacity()), store_(factory.make(capacity_)) {
         open_caches();
     }

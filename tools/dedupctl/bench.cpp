@@ -19,7 +19,7 @@
 namespace dedupctl {
 namespace {
 
-struct Options {
+struct BenchArguments {
     std::string keys = "3000000";
     std::string seconds = "3";
     std::string rounds = "3";
@@ -206,7 +206,7 @@ void print_table(Context& context, std::uint64_t keys, const std::vector<Row>& r
         stats.segments_sealed, human_bytes(stats.tail_bytes)));
 }
 
-int run_bench(const Options& options, Context& context) {
+int run_bench(const BenchArguments& options, Context& context) {
     context.check_globals();
     const std::uint64_t keys = parse_number(options.keys, "--keys", 1, 1'000'000'000);
     const milliseconds time{1000 * parse_number(options.seconds, "--seconds", 1, 3600)};
@@ -254,7 +254,7 @@ int run_bench(const Options& options, Context& context) {
 
 void add_bench(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("bench", "Measure a scratch store beside this one");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<BenchArguments>();
     command->add_option("--keys", options->keys, "How many keys to load first")
         ->type_name("N")
         ->capture_default_str();

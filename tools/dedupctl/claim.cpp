@@ -14,7 +14,7 @@ namespace {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-struct Options {
+struct ClaimArguments {
     std::string key;
     std::string owner;
     std::string lease;
@@ -23,7 +23,7 @@ struct Options {
     std::string wait;
 };
 
-dedup::ClaimOptions claim_options(const Options& options) {
+dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     dedup::ClaimOptions claim;
     claim.owner = options.owner;
     claim.fingerprint = options.fingerprint;
@@ -71,7 +71,7 @@ void watch(const Context& context, const std::string& key, SteadyTime until) {
     }
 }
 
-int run_claim(const Options& options, Context& context) {
+int run_claim(const ClaimArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const dedup::ClaimOptions claim = claim_options(options);
@@ -105,7 +105,7 @@ int run_claim(const Options& options, Context& context) {
 
 void add_claim(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("claim", "Take a key, or say who has it");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<ClaimArguments>();
     command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
     command->add_option("--owner", options->owner, "Who claims it; for people")->type_name("O");
     command->add_option("--lease", options->lease, "Others may take it over after this long")

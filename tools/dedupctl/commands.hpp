@@ -2,6 +2,8 @@
 // command itself runs when the arguments are parsed, and leaves its exit code in `context`.
 #pragma once
 
+#include <CLI/CLI.hpp>
+
 #include "context.hpp"
 
 namespace dedupctl {
@@ -25,5 +27,8 @@ void add_hash(CLI::App& app, Context& context);
 void add_filter(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
+
+// For options whose empty value means nothing: `--ttl "$TTL"` with an unset TTL is a mistake.
+[[nodiscard]] CLI::Validator not_empty();
 
 }  // namespace dedupctl

@@ -11,13 +11,13 @@
 namespace dedupctl {
 namespace {
 
-struct Options {
+struct CompleteArguments {
     std::string key;
     std::string claim;
     ReceiptOption receipt;
 };
 
-int run_complete(const Options& options, Context& context) {
+int run_complete(const CompleteArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::uint64_t fence =
@@ -51,7 +51,7 @@ int run_complete(const Options& options, Context& context) {
 
 void add_complete(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("complete", "Store a claimed key's receipt");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<CompleteArguments>();
     command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
     command->add_option("--claim", options->claim, "Only if this claim_sequence still holds it")
         ->check(not_empty())

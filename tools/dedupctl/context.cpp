@@ -47,11 +47,6 @@ Json Context::outcome(std::string_view name, std::string_view key) const {
     return object;
 }
 
-CLI::Validator not_empty() {
-    return CLI::Validator(
-        [](const std::string& value) { return value.empty() ? "is empty" : std::string(); }, "");
-}
-
 void note(std::string_view text) {
     static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", text)));
 }

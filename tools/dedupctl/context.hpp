@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -48,9 +47,6 @@ struct Context {
     // {"outcome": ..., "namespace": ..., "key": ..., "key_base64": ...}, to be added to.
     [[nodiscard]] Json outcome(std::string_view name, std::string_view key) const;
 };
-
-// For options whose empty value means nothing: `--ttl "$TTL"` with an unset TTL is a mistake.
-[[nodiscard]] CLI::Validator not_empty();
 
 // One line on standard error, for people: "dedupctl: <text>". Failing to write it is not an error.
 void note(std::string_view text);

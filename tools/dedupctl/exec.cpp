@@ -27,7 +27,7 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 // How long to wait in silence for another writer before saying what we wait for.
 constexpr milliseconds kSilentWait{2000};
 
-struct Options {
+struct ExecArguments {
     std::string key;
     std::string lease = "60s";
     std::string ttl;
@@ -63,7 +63,7 @@ std::string process_name() {
     return fmt::format("{}:{}", host.data(), ::getpid());
 }
 
-Job make_job(const Options& options, const Context& context) {
+Job make_job(const ExecArguments& options, const Context& context) {
     Job job;
     job.key = options.key;
     job.lease = parse_duration(options.lease, "--lease");
@@ -252,7 +252,7 @@ int run_claimed(Context& context, const Job& job, const dedup::Claim& claim, Sig
     return end.well() ? end_well(context, job, claim, end) : end_badly(context, job, claim, end);
 }
 
-int run_exec(const Options& options, Context& context) {
+int run_exec(const ExecArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const Job job = make_job(options, context);
@@ -276,7 +276,7 @@ int run_exec(const Options& options, Context& context) {
 
 void add_exec(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("exec", "Run a command once; then replay its output");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<ExecArguments>();
     command->add_option("--key", options->key, "What stands for this run of the command")
         ->type_name("KEY")
         ->required();

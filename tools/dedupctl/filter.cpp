@@ -27,7 +27,7 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 // Enough for a full batch of ordinary lines; more would only be copied to and fro.
 constexpr std::size_t kBufferedBytesEnough = 1024 * 1024;
 
-struct Options {
+struct FilterArguments {
     std::vector<std::string> files;
     std::string field;
     std::string delimiter;
@@ -38,7 +38,7 @@ struct Options {
     bool quiet = false;
 };
 
-std::unique_ptr<LineKey> make_line_key(const Options& options) {
+std::unique_ptr<LineKey> make_line_key(const FilterArguments& options) {
     if (options.by_json) {
         return json_key(options.json_pointer);
     }
@@ -220,7 +220,7 @@ void print_summary(const Context& context, const LineCounts& counts, SteadyTime 
     not_remembered(counts.in_flight, "whose key somebody holds a claim on");
 }
 
-int run_files(const Options& options, Context& context, Filter& filter,
+int run_files(const FilterArguments& options, Context& context, Filter& filter,
               const std::vector<FileDescriptor>& files) {
     const SteadyTime started = std::chrono::steady_clock::now();
     const auto end = [&] {
@@ -243,7 +243,7 @@ int run_files(const Options& options, Context& context, Filter& filter,
     return filter.signal() ? kExitSignalBase + *filter.signal() : kExitOk;
 }
 
-int run_filter(Options options, Context& context) {
+int run_filter(FilterArguments options, Context& context) {
     context.check_globals();
     const std::unique_ptr<LineKey> line_key = make_line_key(options);
     dedup::ClaimOptions claim;
@@ -272,7 +272,7 @@ int run_filter(Options options, Context& context) {
 void add_filter(CLI::App& app, Context& context) {
     CLI::App* command =
         app.add_subcommand("filter", "Print the lines whose key was never seen before");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<FilterArguments>();
     // The parser reads "[a]" as a list; ./[a] is the way to name such a file, as docs say.
     command->add_option("FILE", options->files, "Files to read; standard input if none, or '-'");
     CLI::Option* field =

@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::uint64_t kBadShown = 100;
 
-struct Options {
+struct ImportArguments {
     std::string file = "-";
     std::string from = "export";
     std::string ttl = "never";
@@ -33,11 +33,11 @@ std::uint64_t size_of(const FileDescriptor& file) {
     return known ? static_cast<std::uint64_t>(status.st_size) : 0;
 }
 
-std::string name_of(const Options& options) {
+std::string name_of(const ImportArguments& options) {
     return options.file == "-" ? "standard input" : escape(options.file);
 }
 
-std::unique_ptr<ImportSource> make_source(const Options& options, ForeignDefaults defaults,
+std::unique_ptr<ImportSource> make_source(const ImportArguments& options, ForeignDefaults defaults,
                                           const FileDescriptor& file, StopSignal& stop) {
     ImportInput input{.name = name_of(options), .fd = file.get(), .wait = [&] {
                           return !stop.requested_before(file.get());
@@ -78,7 +78,7 @@ void print_counts(Context& context, const ImportCounts& counts) {
 
 class Import {
   public:
-    Import(const Options& options, dedup::StreamStore& store, ImportSource& source,
+    Import(const ImportArguments& options, dedup::StreamStore& store, ImportSource& source,
            std::uint64_t bytes_total, StopSignal& stop)
         : options_(options),
           importer_(store),
@@ -149,14 +149,14 @@ class Import {
         }
     }
 
-    const Options& options_;
+    const ImportArguments& options_;
     Importer importer_;
     ImportSource& source_;
     Progress progress_;
     StopSignal& stop_;
 };
 
-int run_import(const Options& options, bool ns_given, bool ttl_given, Context& context) {
+int run_import(const ImportArguments& options, bool ns_given, bool ttl_given, Context& context) {
     context.check_globals();
     if (options.from == "export" && (ns_given || ttl_given)) {
         throw usage_failure(std::string(ns_given ? "--namespace" : "--ttl") +
@@ -183,7 +183,7 @@ int run_import(const Options& options, bool ns_given, bool ttl_given, Context& c
 void add_import(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand(
         "import", "Take in records that `dedupctl export` or another system has written");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<ImportArguments>();
     command->add_option("FILE", options->file, "File to read; standard input if none, or '-'");
     command
         ->add_option("--from", options->from,

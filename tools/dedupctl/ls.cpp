@@ -12,7 +12,7 @@
 namespace dedupctl {
 namespace {
 
-struct Options {
+struct LsArguments {
     std::string state;
     std::string older_than;
     std::string prefix;
@@ -59,7 +59,7 @@ void add_row(Table& table, const dedup::Record& record, const Moment& moment) {
          {escape(record.key)}});
 }
 
-int run_ls(const Options& options, Context& context) {
+int run_ls(const LsArguments& options, Context& context) {
     context.check_globals();
     Filter filter{.state = options.state};
     if (!options.older_than.empty()) {
@@ -101,7 +101,7 @@ int run_ls(const Options& options, Context& context) {
 
 void add_ls(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("ls", "List keys, one a line");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<LsArguments>();
     command->add_option("--state", options->state, "Only those in this state now")
         ->check(CLI::IsMember({"in-flight", "completed", "released", "expired"}))
         ->type_name("STATE");

@@ -132,6 +132,12 @@ int guarded_main(int argc, char** argv) {
 }
 
 }  // namespace
+
+CLI::Validator not_empty() {
+    return CLI::Validator(
+        [](const std::string& value) { return value.empty() ? "is empty" : std::string(); }, "");
+}
+
 }  // namespace dedupctl
 
 int main(int argc, char** argv) {

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "commands.hpp"
 #include "context.hpp"
 #include "dedup/record.hpp"
 #include "failure.hpp"

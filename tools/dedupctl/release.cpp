@@ -8,7 +8,7 @@
 namespace dedupctl {
 namespace {
 
-struct Options {
+struct ReleaseArguments {
     std::string key;
     std::string claim;
 };
@@ -20,7 +20,7 @@ std::string_view state_now(dedup::Cache& cache, const std::string& key) {
     return std::holds_alternative<dedup::Completed>(found) ? "completed" : "absent";
 }
 
-int run_release(const Options& options, Context& context) {
+int run_release(const ReleaseArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::uint64_t fence =
@@ -49,7 +49,7 @@ int run_release(const Options& options, Context& context) {
 
 void add_release(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("release", "Give a claim up; others may try again");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<ReleaseArguments>();
     command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
     command->add_option("--claim", options->claim, "Only if this claim_sequence still holds it")
         ->check(not_empty())

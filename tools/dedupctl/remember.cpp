@@ -11,7 +11,7 @@
 namespace dedupctl {
 namespace {
 
-struct Options {
+struct RememberArguments {
     std::string key;
     ReceiptOption receipt;
 };
@@ -27,7 +27,7 @@ int print_new(Context& context, const std::string& key, const dedup::New& fresh)
     return kExitOk;
 }
 
-int run_remember(const Options& options, Context& context) {
+int run_remember(const RememberArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::string receipt = options.receipt.read();
@@ -53,7 +53,7 @@ int run_remember(const Options& options, Context& context) {
 
 void add_remember(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("remember", "Claim and complete a key in one step");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<RememberArguments>();
     command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
     options->receipt.add_to(*command);
     command->callback([options, &context] { context.exit_code = run_remember(*options, context); });

@@ -10,13 +10,13 @@
 namespace dedupctl {
 namespace {
 
-struct Options {
+struct RenewArguments {
     std::string key;
     std::string claim;
     std::string lease;
 };
 
-int run_renew(const Options& options, Context& context) {
+int run_renew(const RenewArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
@@ -46,7 +46,7 @@ int run_renew(const Options& options, Context& context) {
 
 void add_renew(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand("renew", "Let a claim's lease run on from now");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<RenewArguments>();
     command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
     command->add_option("--claim", options->claim, "The claim_sequence that holds the key")
         ->check(not_empty())

@@ -24,7 +24,7 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 // How long one attempt to open waits for another writer: a signal is heard between attempts.
 constexpr milliseconds kLockSlice{100};
 
-struct Options {
+struct SweepArguments {
     bool dry_run = false;
     bool history = false;
     std::string max_time;
@@ -172,7 +172,7 @@ int run_history(Context& context) {
     return kExitOk;
 }
 
-int run_sweep(const Options& options, Context& context) {
+int run_sweep(const SweepArguments& options, Context& context) {
     context.check_globals();
     dedup::SweepOptions sweep_options;
     sweep_options.dry_run = options.dry_run;
@@ -193,7 +193,7 @@ int run_sweep(const Options& options, Context& context) {
 void add_sweep(CLI::App& app, Context& context) {
     CLI::App* command = app.add_subcommand(
         "sweep", "Remove what has expired, of all namespaces, and give back its space");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<SweepArguments>();
     CLI::Option* dry_run =
         command->add_flag("--dry-run", options->dry_run, "Say what would go, and change nothing");
     CLI::Option* max_time = command

@@ -223,6 +223,16 @@ def steady_part(w9, _):
                   "records moved for each that is claimed"], rows)
 
 
+def guard_part(w10, _):
+    rows = []
+    for work in w10.variants("work"):
+        cells = [w10.median("dedup", field, work=work)
+                 for field in ("per_second", "cpu_seconds_per_million", "disk_per_second")]
+        rows.append([work] + [figure(cell) for cell in cells])
+    return table(["", "events a second", "processor s a million",
+                  "the disk's flushes a second just before"], rows)
+
+
 def left_out(workload):
     lines = [f"- {NAMES[peer]}: {' '.join(why.split())[-200:]}"
              for peer, why in workload.data["failed"].items()]
@@ -233,7 +243,7 @@ def circumstances(workloads):
     """What was measured when, where and with what; workloads may be from different runs."""
     rows = []
     about = {}
-    for name, workload in sorted(workloads.items()):
+    for name, workload in sorted(workloads.items(), key=lambda item: int(item[0][1:])):
         data = workload.data
         host = data["machine"]
         peers = ", ".join(f"{NAMES[peer]} {version}" for peer, version in data["versions"].items()
@@ -265,7 +275,7 @@ def targets_part(workloads):
 
 PARTS = {"W1": claims_part, "W2": threads_part, "W3": cycles_part, "W4": lookups_part,
          "W5": growth_part, "W6": sweeps_part, "W7": openings_part, "W8": sizes_part,
-         "W9": steady_part}
+         "W9": steady_part, "W10": guard_part}
 
 
 def main():

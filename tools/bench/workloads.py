@@ -6,6 +6,7 @@ turns from round to round: a disk whose speed drifts bends all of them alike.
 
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -278,29 +279,49 @@ def sizes(settings):
     return {"settings": {"keys": settings.keys}, "rows": rows, "failed": failed}
 
 
+def lines_of(settings, program, name, argument):
+    """What a program beside the worker prints, with a new directory and its argument."""
+    directory = os.path.join(settings.scratch, name)
+    os.mkdir(directory)
+    path = os.path.join(os.path.dirname(settings.worker), program)
+    done = subprocess.run([path, directory, str(argument)], capture_output=True, text=True,
+                          check=False)
+    shutil.rmtree(directory)
+    if done.returncode != 0:
+        raise AssertionError(done.stderr.strip())
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def steady(settings):
     """W9: claims and expiry in balance: size and memory over ten times the time to live."""
     rows = []
     for live in settings.steady:
-        directory = os.path.join(settings.scratch, f"steady-{live}")
-        os.mkdir(directory)
-        program = os.path.join(os.path.dirname(settings.worker), "bench_steady")
-        done = subprocess.run([program, directory, str(live)], capture_output=True, text=True,
-                              check=False)
-        if done.returncode != 0:
-            raise AssertionError(done.stderr.strip())
-        steps = [json.loads(line) for line in done.stdout.splitlines()]
         # From twice the time to live on it is full, and what comes is what goes.
-        rows += [{"peer": "dedup", "live": live, **step} for step in steps if step["ttls"] > 2]
-        ratios = [step["disk_bytes"] / step["live_bytes"] for step in steps if step["ttls"] > 2]
-        settings.say(f"  {live:,} live keys: at most {max(ratios):.2f} times their records")
+        steps = [step for step in lines_of(settings, "bench_steady", f"steady-{live}", live)
+                 if step["ttls"] > 2]
+        rows += [{"peer": "dedup", "live": live, **step} for step in steps]
+        most = max(step["disk_bytes"] / step["live_bytes"] for step in steps)
+        settings.say(f"  {live:,} live keys: at most {most:.2f} times their records")
     return {"settings": {"live": settings.steady}, "rows": rows, "failed": {}}
+
+
+def guard(settings):
+    """W10: events that a Guard processes, beside the disk's flushes."""
+    rows = {}
+    for number in range(settings.rounds):
+        for line in lines_of(settings, "bench_guard", f"guard-{number}", settings.ms):
+            work = line["work"]
+            row = rows.setdefault(work, {"peer": "dedup", "work": work, "rounds": []})
+            row["rounds"].append({name: line[name] for name in
+                                  ("per_second", "cpu_seconds_per_million", "disk_per_second")})
+            settings.say(f"  {work:28} {line['per_second']:12,.0f} /s")
+    return {"settings": {}, "rows": list(rows.values()), "failed": {}}
 
 
 # Those that share one set of loaded stores, and those that make their own.
 ON_LOADED = {"W1": new_claims, "W2": claims_by_threads, "W3": cycles, "W4": lookups}
 ON_THEIR_OWN = {"W5": growth, "W6": sweeps, "W7": openings, "W8": sizes,
-                "W9": steady}
+                "W9": steady, "W10": guard}
 NAMES = (*ON_LOADED, *ON_THEIR_OWN)
 
 

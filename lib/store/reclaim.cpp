@@ -39,12 +39,6 @@ Space space(const SegmentRow& row, const StateCounts& live) {
     return {row.bytes, row.bytes_of(live)};
 }
 
-std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
-                                          std::chrono::steady_clock::now() - start)
-                                          .count());
-}
-
 }  // namespace
 
 LogStore::Reclaim::Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report)

@@ -13,6 +13,12 @@
 
 namespace dedup {
 
+[[nodiscard]] inline std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                          std::chrono::steady_clock::now() - start)
+                                          .count());
+}
+
 // One sweep's work on the files. Segments without live streams are dropped. While too much of the
 // log is garbage, the segment with the greatest share of it is compacted: its live heads are
 // appended again at the tail with their sequences, and then it is dropped too.

@@ -13,12 +13,6 @@
 namespace dedup {
 namespace {
 
-std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
-                                          std::chrono::steady_clock::now() - start)
-                                          .count());
-}
-
 // Beside appends, a sweep rests so many times as long as it has made them wait.
 constexpr std::uint64_t kRestShare = 3;
 // At least so many streams are evicted at a time: this part of keys_max.

@@ -60,6 +60,7 @@ class RottingStore {
         LogStoreInternals internals;
         internals.catalog_map_bytes = std::uint64_t{64} << 20;
         internals.tolerate_damage = tolerant;
+        internals.pause = [this] { env_.pause(); };
         return LogStore::open(env_, root() / "store", options, internals);
     }
     Result<std::unique_ptr<LogStore>> open_reading(bool tolerant = false) {

@@ -189,14 +189,24 @@ TEST_CASE("kill -9 while it sweeps: what was acknowledged is there, what was swe
             return sweep_and_tell(path, round * 100'000, fds[1]);
         });
         close(fds[1]);
-        usleep(static_cast<useconds_t>(5'000 + random() % 80'000));
-        REQUIRE(kill(writer, SIGKILL) == 0);
-        REQUIRE(exit_code(writer) == 128 + SIGKILL);
-        for (int i = 0; read(fds[0], &i, sizeof i) == sizeof i;) {
+        const auto hear = [&] {
+            int i = 0;
+            if (read(fds[0], &i, sizeof i) != sizeof i) {
+                return false;
+            }
             if (i > 0) {
                 acknowledged.insert(i);
             }
             swept = std::max(swept, -i);
+            return true;
+        };
+        // After so many words, however slow the machine is, and some time.
+        for (auto words = random() % 120; words > 0 && hear(); --words) {
+        }
+        usleep(static_cast<useconds_t>(random() % 20'000));
+        REQUIRE(kill(writer, SIGKILL) == 0);
+        REQUIRE(exit_code(writer) == 128 + SIGKILL);
+        while (hear()) {
         }
         close(fds[0]);
         if (acknowledged.empty()) {

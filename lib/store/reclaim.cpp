@@ -66,11 +66,14 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     std::vector<Candidate> found;
     std::vector<Candidate> others;
     Space log;
-    bool older_may_show = false;  // an older segment that stays has something that is not removed
+    // An older segment that stays has a record that is not removed, only superseded.
+    bool older_may_show = false;
     for (const SealedSegment& sealed : view.sealed->segments()) {
         StateCounts live = sealed.row.live();
+        StateCounts superseded = sealed.row.superseded;
         if (const auto at = tail.superseded.find(sealed.row.id); at != tail.superseded.end()) {
             live -= total(at->second);
+            superseded += total(at->second);
         }
         if (const auto at = counted.find(sealed.row.id); at != counted.end()) {
             live -= total(at->second.removed);
@@ -78,7 +81,7 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
         const bool empty = live.total() == 0;
         (empty ? found : others).push_back({sealed.row, !empty || older_may_show, live});
         log += empty ? Space() : space(sealed.row, live);
-        older_may_show = older_may_show || ((!empty || older_may_show) &&
+        older_may_show = older_may_show || (!empty && superseded.total() != 0 &&
                                             sealed.row.expires_max_ms >= horizon.expired_before_ms);
     }
     for (const auto& part : tail.parts) {
@@ -262,7 +265,7 @@ Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
 // False: a limit has been reached before the segment was empty.
 Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
     const std::uint64_t moved_before = report_.records_moved;
-    const auto moved = move_all(candidate);
+    const auto moved = candidate.live.total() == 0 ? move_shields(candidate) : move_all(candidate);
     if (!moved || !*moved) {
         return moved;
     }
@@ -273,16 +276,108 @@ Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
     return true;
 }
 
+const SealedSegment* LogStore::Reclaim::find(const View& view, const Candidate& candidate) {
+    const auto& segments = view.sealed->segments();
+    const auto found = std::ranges::find(segments, candidate.row.id,
+                                         [](const SealedSegment& s) { return s.row.id; });
+    return found == segments.end() ? nullptr : &*found;
+}
+
+// The frames of a segment without live streams in which something may hide an older record, in
+// order: those of streams that an older segment has, too. Both indexes are sorted, so that this
+// costs a small part of what reading the records would.
+Result<std::vector<std::uint32_t>> LogStore::Reclaim::places_of_shields(
+    const View& view, const SealedSegment& sealed) const {
+    std::vector<std::uint32_t> places;
+    for (const SealedSegment& older : view.sealed->segments()) {
+        if (older.row.id >= sealed.row.id) {
+            break;
+        }
+        if (older.row.expires_max_ms < view.horizon.expired_before_ms) {
+            continue;
+        }
+        std::uint64_t at = 0;
+        for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {
+            const auto entry = sealed.index.entry(i);
+            if (!entry) {
+                return std::unexpected(store_.damaged_in_catalog(sealed, "the index"));
+            }
+            for (; at < older.index.size(); ++at) {
+                const auto other = older.index.entry(at);
+                if (!other) {
+                    return std::unexpected(store_.damaged_in_catalog(older, "the index"));
+                }
+                if (!(other->id < entry->id)) {
+                    if (other->id == entry->id) {
+                        places.push_back(entry->offset);
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    std::ranges::sort(places);
+    const auto same = std::ranges::unique(places);
+    places.erase(same.begin(), same.end());
+    return places;
+}
+
+// False: a limit has been reached before all were moved.
+Result<bool> LogStore::Reclaim::move_shields(const Candidate& candidate) {
+    auto view = store_.view();
+    if (!view) {
+        return std::unexpected(view.error());
+    }
+    const SealedSegment* const sealed = find(**view, candidate);
+    if (sealed == nullptr) {
+        return true;
+    }
+    const std::shared_ptr<const Segment> segment = sealed->segment;
+    ++report_.segments_scanned;
+    const auto places = places_of_shields(**view, *sealed);
+    if (!places) {
+        return std::unexpected(places.error());
+    }
+    std::vector<Moving> moving;
+    FrameBuffer buffer;
+    for (const std::uint32_t place : *places) {
+        const auto frame = segment->read_frame(place, buffer);
+        if (!frame) {
+            return std::unexpected(frame.error());
+        }
+        if (auto picked = pick(**view, *segment, *frame, moving); !picked) {
+            return std::unexpected(picked.error());
+        }
+        if (moving.size() < kMovedAtOnce) {
+            continue;
+        }
+        view->reset();
+        if (auto moved = move(*segment, moving); !moved) {
+            return std::unexpected(moved.error());
+        }
+        if (at_limit()) {
+            return false;
+        }
+        view = store_.view();
+        if (!view) {
+            return std::unexpected(view.error());
+        }
+    }
+    view->reset();
+    if (auto moved = move(*segment, moving); !moved) {
+        return std::unexpected(moved.error());
+    }
+    return true;
+}
+
 Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
     // Let go before each move, which may have to wait for the sealer to resize the catalog.
     auto view = store_.view();
     if (!view) {
         return std::unexpected(view.error());
     }
-    const auto& segments = (*view)->sealed->segments();
-    const auto sealed = std::ranges::find(segments, candidate.row.id,
-                                          [](const SealedSegment& s) { return s.row.id; });
-    if (sealed == segments.end()) {
+    const SealedSegment* const sealed = find(**view, candidate);
+    if (sealed == nullptr) {
         return true;
     }
     const std::shared_ptr<const Segment> segment = sealed->segment;

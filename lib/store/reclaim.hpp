@@ -58,6 +58,10 @@ class LogStore::Reclaim {
     Result<void> seal_tail(const StateCounts& newest_live);
     Result<void> drop(std::span<const Candidate> candidates);
     Result<bool> compact(const Candidate& candidate);
+    [[nodiscard]] static const SealedSegment* find(const View& view, const Candidate& candidate);
+    [[nodiscard]] Result<std::vector<std::uint32_t>> places_of_shields(
+        const View& view, const SealedSegment& sealed) const;
+    Result<bool> move_shields(const Candidate& candidate);
     Result<bool> move_all(const Candidate& candidate);
     Result<void> pick(const View& view, const Segment& segment, const Frame& frame,
                       std::vector<Moving>& moving);

@@ -89,7 +89,8 @@ struct ServeOptions {
     // that somebody else has done it too, and cannot store his response.
     std::chrono::milliseconds lease = std::chrono::seconds{30};
     // Whether a response is final. A response that is not is sent and not stored, and the key
-    // released, so that the client can try again. Empty: all below 500 but 408, 425 and 429.
+    // released, so that the client can try again. Empty: all below 500 but 408, 425 and 429. Must
+    // not throw.
     std::function<bool(const Response&)> is_final = {};
     // Gets errors of the store, which the client is not told. Must not throw.
     std::function<void(const Error&)> on_error = {};
@@ -98,8 +99,14 @@ struct ServeOptions {
 // Handles a request whose key decides whether it is handled at all: claims, calls `handle`, stores
 // the response (its kept headers) and gives it; or gives what stands above. If `handle` throws, the
 // key is released and the exception passed on. If its response cannot be stored because somebody
-// has taken the claim over, the client gets 409 and will get the other one's response.
-// Any thread; blocks as long as `handle` and the store do.
+// has taken the claim over, the client gets 409 and will get the other one's response. If it is no
+// response that can be stored (its status is none, a header has a line break, it is longer than a
+// receipt), 500 is stored and given instead, and on_error told: the work has been done.
+//
+// All that use one `cache` share its keys: whoever sends another's key with the same request gets
+// the other's response. So give each of those who must not see each other's a cache with a
+// namespace of its own, named after whom the server has authenticated. Any thread; blocks as long
+// as `handle` and the store do.
 [[nodiscard]] DEDUP_API Response serve(StreamStore& store, Cache& cache, const Request& request,
                                        const std::function<Response(const Claim&)>& handle,
                                        const ServeOptions& options = {});

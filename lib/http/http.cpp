@@ -116,11 +116,16 @@ class Serving {
         }
         Response stored = response;
         stored.headers = kept_headers(response.headers);
-        const auto receipt = encode_response(stored);
+        auto receipt = encode_response(stored);
         if (!receipt) {
+            // The work is done. With the key released, a repetition would do it again.
             tell(receipt.error());
-            release(claim);
-            return failed(receipt.error());
+            response = problem(500, "The request was handled, but its response cannot be given",
+                               "The server's log says why.");
+            receipt = encode_response(response);
+        }
+        if (!receipt) {
+            return not_stored(receipt.error());
         }
         if (const auto done = cache_.complete(claim, *receipt); !done) {
             return not_stored(done.error());
@@ -160,7 +165,10 @@ class Serving {
                                       "send it again to get that one's response."),
                               1);
         }
-        return failed(error);
+        return with_retry(problem(503, "The request was handled, but its response is not stored",
+                                  "Send it again with the same Idempotency-Key: it is not handled "
+                                  "again while the first one's lease lasts."),
+                          1);
     }
 
     Cache& cache_;

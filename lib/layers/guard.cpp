@@ -18,6 +18,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
+constexpr milliseconds kDeadlineMax = std::chrono::years{100};
 constexpr milliseconds kLeaseMin{3};  // a third of it is what the heartbeat sleeps
 
 Result<void> check_event_id(std::string_view event_id) {
@@ -84,7 +85,8 @@ class Guard::Run {
           event_ids_(event_ids),
           work_(work),
           start_(steady_clock::now()),
-          deadline_ms_(guard.store_.now_ms() + guard.options_.retry.deadline.count()),
+          deadline_ms_(guard.store_.now_ms() +
+                       std::min(guard.options_.retry.deadline, kDeadlineMax).count()),
           outcomes_(event_ids.size()) {}
 
     std::vector<Result<ProcessOutcome>> run() {

@@ -1,6 +1,14 @@
 #include "layers/heartbeat.hpp"
 
+#include <algorithm>
+
 namespace dedup {
+namespace {
+
+// However long a lease is.
+constexpr std::chrono::milliseconds kPauseMax = std::chrono::hours{1};
+
+}  // namespace
 
 Guard::Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
     : cache_(cache), lease_(lease), thread_([this] { run(); }) {}
@@ -51,7 +59,7 @@ void Guard::Heartbeat::run() {
     std::unique_lock lock(mutex_);
     while (true) {
         changed_.wait(lock, [this] { return stop_ || !by_fence_.empty(); });
-        if (changed_.wait_for(lock, lease_ / 3, [this] { return stop_; })) {
+        if (changed_.wait_for(lock, std::min(lease_ / 3, kPauseMax), [this] { return stop_; })) {
             return;
         }
         const std::vector<Claim> claims = due_claims();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -12,6 +13,7 @@ namespace dedupctl {
 namespace {
 
 constexpr const char* kBase64 = "_base64";
+constexpr int kJsonDepthMax = 100;
 
 void add_text(Json& object, const std::string& name, std::string_view bytes) {
     if (is_utf8(bytes)) {
@@ -236,9 +238,12 @@ std::expected<dedup::Record, std::string> record_from_json(const Json& object,
 
 std::expected<ParsedJson, std::string> parse_json(std::string_view text) {
     ParsedJson parsed;
-    const auto count = [&](int /*depth*/, Json::parse_event_t event, Json& /*part*/) {
+    int deepest = 0;
+    // What is nested too deeply is not kept: copying and printing it would take a call a level.
+    const auto count = [&](int depth, Json::parse_event_t event, Json& /*part*/) {
+        deepest = std::max(deepest, depth);
         parsed.members += event == Json::parse_event_t::key;
-        return true;
+        return depth <= kJsonDepthMax;
     };
     try {
         parsed.value = Json::parse(text.begin(), text.end(), count);
@@ -246,6 +251,10 @@ std::expected<ParsedJson, std::string> parse_json(std::string_view text) {
         return std::unexpected(fmt::format("it is not JSON, at byte {}", error.byte));
     } catch (const Json::exception&) {
         return std::unexpected("it is JSON with a number that is out of range");
+    }
+    if (deepest > kJsonDepthMax) {
+        return std::unexpected(
+            fmt::format("it is JSON with more than {} levels of nesting", kJsonDepthMax));
     }
     return parsed;
 }

@@ -6,13 +6,10 @@
 #include <array>
 
 #include "dedup/reservations.hpp"
+#include "record/invalid.hpp"
 
 namespace dedup::http {
 namespace {
-
-Error invalid(std::string message) {
-    return {.code = Code::invalid_argument, .message = std::move(message)};
-}
 
 bool is_printable(char c) {
     return c >= 0x20 && c <= 0x7e;
@@ -180,7 +177,7 @@ class Serving {
 Result<std::string> parse_key(std::string_view header) {
     std::string_view rest = trim(header);
     if (!rest.starts_with('"')) {
-        return std::unexpected(invalid("Idempotency-Key is not a string in double quotes"));
+        return invalid("Idempotency-Key is not a string in double quotes");
     }
     rest.remove_prefix(1);
     std::string key;
@@ -188,34 +185,33 @@ Result<std::string> parse_key(std::string_view header) {
         if (rest.front() == '\\') {
             rest.remove_prefix(1);
             if (rest.empty() || (rest.front() != '"' && rest.front() != '\\')) {
-                return std::unexpected(
-                    invalid("Idempotency-Key has a backslash before neither \" nor \\"));
+                return invalid("Idempotency-Key has a backslash before neither \" nor \\");
             }
         }
         if (!is_printable(rest.front())) {
-            return std::unexpected(invalid("Idempotency-Key has a character that is not ASCII"));
+            return invalid("Idempotency-Key has a character that is not ASCII");
         }
         key += rest.front();
         rest.remove_prefix(1);
     }
     if (rest.empty()) {
-        return std::unexpected(invalid("Idempotency-Key has no closing quote"));
+        return invalid("Idempotency-Key has no closing quote");
     }
     rest.remove_prefix(1);
     if (!are_parameters(rest)) {
-        return std::unexpected(invalid("Idempotency-Key has something behind its string"));
+        return invalid("Idempotency-Key has something behind its string");
     }
     if (key.empty() || key.size() > kKeyBytesMax) {
-        return std::unexpected(invalid(fmt::format(
-            "Idempotency-Key has {} characters; 1 to {} are allowed", key.size(), kKeyBytesMax)));
+        return invalid(fmt::format("Idempotency-Key has {} characters; 1 to {} are allowed",
+                                   key.size(), kKeyBytesMax));
     }
     return key;
 }
 
 Result<std::string> format_key(std::string_view key) {
     if (key.empty() || key.size() > kKeyBytesMax || !std::ranges::all_of(key, is_printable)) {
-        return std::unexpected(invalid(
-            fmt::format("the key is not 1 to {} printable ASCII characters", kKeyBytesMax)));
+        return invalid(
+            fmt::format("the key is not 1 to {} printable ASCII characters", kKeyBytesMax));
     }
     std::string header = "\"";
     for (const char c : key) {

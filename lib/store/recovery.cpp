@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "log/frame_reader.hpp"
+#include "record/invalid.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
@@ -18,27 +19,22 @@ constexpr std::chrono::milliseconds kLockPoll{20};
 
 std::string_view const kLockName = "LOCK";
 
-Error invalid(std::string message) {
-    return {Code::invalid_argument, std::move(message)};
-}
-
 Result<void> check_options(const OpenOptions& options) {
     using namespace std::chrono_literals;
     if (options.flush_interval < 1ms || options.flush_interval > 1min) {
-        return std::unexpected(invalid(fmt::format(
-            "flush_interval is {} ms; 1 to 60,000 are allowed", options.flush_interval.count())));
+        return invalid(fmt::format("flush_interval is {} ms; 1 to 60,000 are allowed",
+                                   options.flush_interval.count()));
     }
     if (options.lock_timeout < 0ms || options.grace < 0ms) {
-        return std::unexpected(invalid("lock_timeout and grace cannot be negative"));
+        return invalid("lock_timeout and grace cannot be negative");
     }
     if (options.segment_bytes != 0 &&
         (options.segment_bytes < kSegmentBytesMin || options.segment_bytes > kSegmentBytesMax)) {
-        return std::unexpected(
-            invalid(fmt::format("segment_bytes is {}; 0 or {} to {} are allowed",
-                                options.segment_bytes, kSegmentBytesMin, kSegmentBytesMax)));
+        return invalid(fmt::format("segment_bytes is {}; 0 or {} to {} are allowed",
+                                   options.segment_bytes, kSegmentBytesMin, kSegmentBytesMax));
     }
     if (!options.clock) {
-        return std::unexpected(invalid("there is no clock"));
+        return invalid("there is no clock");
     }
     return {};
 }
@@ -53,8 +49,8 @@ Result<bool> find_store(Env& env, const Path& path) {
         return false;
     }
     if (*type != PathType::directory) {
-        return std::unexpected(invalid(fmt::format(
-            "{} is not a directory, and a store is one; name another path", path.string())));
+        return invalid(fmt::format("{} is not a directory, and a store is one; name another path",
+                                   path.string()));
     }
     const auto names = env.list(path);
     if (!names) {
@@ -67,9 +63,9 @@ Result<bool> find_store(Env& env, const Path& path) {
     const bool empty = std::ranges::all_of(
         *names, [](const std::string& name) { return name == kLockName || name == "catalog"; });
     if (!empty) {
-        return std::unexpected(invalid(
+        return invalid(
             fmt::format("{} is a directory with other things in it, not a store; name another path",
-                        path.string())));
+                        path.string()));
     }
     return false;
 }
@@ -95,7 +91,7 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
         return std::unexpected(found.error());
     }
     if (!*found && (options.read_only || !options.create)) {
-        return std::unexpected(invalid(fmt::format("there is no store at {}", path.string())));
+        return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
     auto opened = options.read_only ? store->open_for_reading() : store->open_for_writing();
@@ -137,7 +133,7 @@ Result<void> LogStore::open_for_writing() {
     }
     if (ids->empty()) {
         if (!options_.create) {
-            return std::unexpected(invalid(fmt::format("there is no store at {}", path_.string())));
+            return invalid(fmt::format("there is no store at {}", path_.string()));
         }
         if (auto created = create_files(); !created) {
             return created;

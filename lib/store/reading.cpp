@@ -20,10 +20,6 @@ Error too_fast(const Path& path) {
             fmt::format("the writer of store {} is too fast to follow; try again", path.string())};
 }
 
-bool overtaken(const Error& error) {
-    return error.os_error == ENOENT || error.code == Code::unavailable;
-}
-
 }  // namespace
 
 Result<void> LogStore::open_for_reading() {
@@ -36,7 +32,7 @@ Result<void> LogStore::open_for_reading() {
         if (opened || opened.error().code == Code::invalid_argument) {
             break;
         }
-        errors += overtaken(opened.error()) || writer_went_on(ids) ? 0 : 1;
+        errors += opened.error().code == Code::unavailable || writer_went_on(ids) ? 0 : 1;
         catalog_.reset();
         next_sequence_ = 1;
     }

@@ -290,10 +290,8 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
     }
     if (!rows->empty() && rows->back().id >= newest) {
         const auto missing = std::ranges::upper_bound(*rows, newest, {}, &SegmentRow::id);
-        // (Or a reader listed the log before the writer went on; then it tries again.)
         return std::unexpected(Error{
-            Code::io, missing_segment(missing == rows->end() ? newest + 1 : missing->id).message,
-            ENOENT});
+            Code::io, missing_segment(missing == rows->end() ? newest + 1 : missing->id).message});
     }
     std::vector<std::uint64_t> given_up;
     auto next = manifest.segments.begin();

@@ -48,4 +48,8 @@ class CountedHistogram {
                                           .count());
 }
 
+[[nodiscard]] inline std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
+    return nanoseconds_since(start) / 1000;
+}
+
 }  // namespace dedup

@@ -364,9 +364,7 @@ class MemoryStore final : public StreamStore {
                 std::ranges::for_each(heads, [&](std::uint64_t head) { streams_.erase(head); });
             }
         }
-        const auto took = std::chrono::steady_clock::now() - start;
-        report.duration_us = static_cast<std::uint64_t>(
-            std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+        report.duration_us = microseconds_since(start);
         report.longest_pause_us = report.duration_us;  // the lock is held for all of it
         if (!dry_run) {
             counters_.count_sweep(report);

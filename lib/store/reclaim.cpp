@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "log/frame_reader.hpp"
+#include "metrics/counter.hpp"
 
 namespace dedup {
 namespace {
@@ -38,6 +41,45 @@ struct Space {
 Space space(const SegmentRow& row, const StateCounts& live) {
     return {row.bytes, row.bytes_of(live)};
 }
+
+// The frames of a segment from `start` on: all of them, or those at some places, which are sorted.
+class Frames {
+  public:
+    Frames(const Segment& segment, std::uint64_t start, std::uint64_t end,
+           std::optional<std::vector<std::uint32_t>> places)
+        : segment_(segment), reader_(segment, start, end), end_(end), places_(std::move(places)) {
+        if (places_) {
+            place_ = std::ranges::lower_bound(*places_, start);
+        }
+    }
+
+    // The next frame, valid until the one after it; nullopt at the end.
+    Result<std::optional<Frame>> next() {
+        if (places_) {
+            if (place_ == places_->end()) {
+                return std::nullopt;
+            }
+            return segment_.read_frame(*place_++, buffer_);
+        }
+        const std::uint64_t offset = reader_.offset();
+        if (offset >= end_) {
+            return std::nullopt;
+        }
+        auto frame = reader_.next();
+        if (frame && !*frame) {
+            return std::unexpected(segment_.corruption(offset, "there is no valid frame"));
+        }
+        return frame;
+    }
+
+  private:
+    const Segment& segment_;
+    FrameReader reader_;
+    std::uint64_t end_;
+    std::optional<std::vector<std::uint32_t>> places_;
+    std::vector<std::uint32_t>::const_iterator place_;
+    FrameBuffer buffer_;
+};
 
 }  // namespace
 
@@ -265,7 +307,7 @@ Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
 // False: a limit has been reached before the segment was empty.
 Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
     const std::uint64_t moved_before = report_.records_moved;
-    const auto moved = candidate.live.total() == 0 ? move_shields(candidate) : move_all(candidate);
+    const auto moved = move_all(candidate);
     if (!moved || !*moved) {
         return moved;
     }
@@ -297,77 +339,27 @@ Result<std::vector<std::uint32_t>> LogStore::Reclaim::places_of_shields(
             continue;
         }
         std::uint64_t at = 0;
-        for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {
+        for (std::uint64_t i = 0; i < sealed.index.size() && at < older.index.size();) {
             const auto entry = sealed.index.entry(i);
-            if (!entry) {
-                return std::unexpected(store_.damaged_in_catalog(sealed, "the index"));
+            const auto other = older.index.entry(at);
+            if (!entry || !other) {
+                return std::unexpected(
+                    store_.damaged_in_catalog(entry ? older : sealed, "the index"));
             }
-            for (; at < older.index.size(); ++at) {
-                const auto other = older.index.entry(at);
-                if (!other) {
-                    return std::unexpected(store_.damaged_in_catalog(older, "the index"));
-                }
-                if (!(other->id < entry->id)) {
-                    if (other->id == entry->id) {
-                        places.push_back(entry->offset);
-                    }
-                    break;
-                }
+            if (other->id < entry->id) {
+                ++at;
+                continue;
             }
+            if (other->id == entry->id) {
+                places.push_back(entry->offset);
+            }
+            ++i;
         }
     }
     std::ranges::sort(places);
     const auto same = std::ranges::unique(places);
     places.erase(same.begin(), same.end());
     return places;
-}
-
-// False: a limit has been reached before all were moved.
-Result<bool> LogStore::Reclaim::move_shields(const Candidate& candidate) {
-    auto view = store_.view();
-    if (!view) {
-        return std::unexpected(view.error());
-    }
-    const SealedSegment* const sealed = find(**view, candidate);
-    if (sealed == nullptr) {
-        return true;
-    }
-    const std::shared_ptr<const Segment> segment = sealed->segment;
-    ++report_.segments_scanned;
-    const auto places = places_of_shields(**view, *sealed);
-    if (!places) {
-        return std::unexpected(places.error());
-    }
-    std::vector<Moving> moving;
-    FrameBuffer buffer;
-    for (const std::uint32_t place : *places) {
-        const auto frame = segment->read_frame(place, buffer);
-        if (!frame) {
-            return std::unexpected(frame.error());
-        }
-        if (auto picked = pick(**view, *segment, *frame, moving); !picked) {
-            return std::unexpected(picked.error());
-        }
-        if (moving.size() < kMovedAtOnce) {
-            continue;
-        }
-        view->reset();
-        if (auto moved = move(*segment, moving); !moved) {
-            return std::unexpected(moved.error());
-        }
-        if (at_limit()) {
-            return false;
-        }
-        view = store_.view();
-        if (!view) {
-            return std::unexpected(view.error());
-        }
-    }
-    view->reset();
-    if (auto moved = move(*segment, moving); !moved) {
-        return std::unexpected(moved.error());
-    }
-    return true;
 }
 
 Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
@@ -382,20 +374,27 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
     }
     const std::shared_ptr<const Segment> segment = sealed->segment;
     ++report_.segments_scanned;
+    std::optional<std::vector<std::uint32_t>> places;
+    if (candidate.live.total() == 0) {
+        auto found = places_of_shields(**view, *sealed);
+        if (!found) {
+            return std::unexpected(found.error());
+        }
+        places = std::move(*found);
+    }
     // What has been looked at by an earlier sweep, up to its limit, need not stay.
     const auto [resumed_id, resumed_at] = store_.compacted_to_;
+    const std::uint64_t start = resumed_id == segment->id() ? resumed_at : kSegmentHeaderBytes;
     std::vector<Moving> moving;
     std::size_t bytes = 0;
-    FrameReader reader(*segment, resumed_id == segment->id() ? resumed_at : kSegmentHeaderBytes,
-                       candidate.row.bytes);
-    while (reader.offset() < candidate.row.bytes) {
-        const std::uint64_t offset = reader.offset();
-        const auto frame = reader.next();
+    Frames frames(*segment, start, candidate.row.bytes, std::move(places));
+    while (true) {
+        const auto frame = frames.next();
         if (!frame) {
             return std::unexpected(frame.error());
         }
         if (!*frame) {
-            return std::unexpected(segment->corruption(offset, "there is no valid frame"));
+            break;
         }
         if (!has_records((*frame)->header.kind)) {
             continue;
@@ -407,13 +406,14 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
         if (moving.size() < kMovedAtOnce && bytes < kMovedBytesAtOnce) {
             continue;
         }
+        const std::uint64_t end = (*frame)->offset + (*frame)->bytes();
         view->reset();
         if (auto moved = move(*segment, moving); !moved) {
             return std::unexpected(moved.error());
         }
         bytes = 0;
-        store_.compacted_to_ = {segment->id(), reader.offset()};
-        show_progress(reader.offset());
+        store_.compacted_to_ = {segment->id(), end};
+        show_progress(end);
         if (at_limit()) {
             return false;
         }

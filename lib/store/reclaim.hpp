@@ -13,12 +13,6 @@
 
 namespace dedup {
 
-[[nodiscard]] inline std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
-                                          std::chrono::steady_clock::now() - start)
-                                          .count());
-}
-
 // One sweep's work on the files. Segments without live streams are dropped. While too much of the
 // log is garbage, the segment with the greatest share of it is compacted: its live heads are
 // appended again at the tail with their sequences, and then it is dropped too.
@@ -61,7 +55,6 @@ class LogStore::Reclaim {
     [[nodiscard]] static const SealedSegment* find(const View& view, const Candidate& candidate);
     [[nodiscard]] Result<std::vector<std::uint32_t>> places_of_shields(
         const View& view, const SealedSegment& sealed) const;
-    Result<bool> move_shields(const Candidate& candidate);
     Result<bool> move_all(const Candidate& candidate);
     Result<void> pick(const View& view, const Segment& segment, const Frame& frame,
                       std::vector<Moving>& moving);

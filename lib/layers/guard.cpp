@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cache/decide.hpp"
+#include "cache/settle.hpp"
 #include "layers/heartbeat.hpp"
 #include "layers/retry.hpp"
 #include "record/invalid.hpp"
@@ -46,6 +47,34 @@ Result<void> check_guard_options(const GuardOptions& options) {
     }
     return check_options({.ns = options.ns, .ttl = options.retention});
 }
+
+// Completes an event, whoever has it in flight. The answer: it was not completed before.
+struct MarkOp {
+    using Answer = bool;
+    const CacheOptions& cache;
+    std::string_view key;
+    ClaimOptions options;
+
+    [[nodiscard]] Result<void> check() const { return remember().check(); }
+
+    [[nodiscard]] Decision<Answer> decide(Seen seen) const {
+        if (seen.completed()) {
+            return {false, {}};
+        }
+        if (seen.in_flight()) {
+            const CompleteOptions completion{.metadata = options.metadata};
+            auto decision = CompleteOp{cache, key, nullptr, "", completion}.decide(std::move(seen));
+            return {true, std::move(decision.append), decision.change};
+        }
+        auto decision = remember().decide(std::move(seen));
+        return {true, std::move(decision.append), decision.change};
+    }
+
+    static void landed(Result<bool>&, std::uint64_t) {}
+
+  private:
+    [[nodiscard]] RememberOp remember() const { return {cache, key, "", options}; }
+};
 
 AlreadyProcessed already(Completed&& done) {
     return {.result = std::move(done.receipt),
@@ -315,26 +344,9 @@ Result<bool> Guard::mark_processed(std::string_view event_id, std::string_view m
     if (Result<void> checked = check_event_id(event_id); !checked) {
         return std::unexpected(std::move(checked).error());
     }
-    while (true) {
-        auto marked = cache_.remember(event_id, "",
-                                      {.owner = options_.owner, .metadata = std::string(metadata)});
-        if (!marked) {
-            return std::unexpected(std::move(marked).error());
-        }
-        if (!std::holds_alternative<InFlight>(*marked)) {
-            return std::holds_alternative<New>(*marked);
-        }
-        // Somebody has it in flight, and is told when it wants to complete.
-        const auto completed = cache_.complete(event_id, "", {.metadata = std::string(metadata)});
-        if (completed) {
-            return true;
-        }
-        const Code code = completed.error().code;
-        if (code != Code::not_claimed && code != Code::receipt_mismatch) {
-            return std::unexpected(completed.error());
-        }
-        // It was released or completed in between.
-    }
+    const CacheOptions cache{.ns = options_.ns, .ttl = options_.retention};
+    const MarkOp op{cache, event_id, {.owner = options_.owner, .metadata = std::string(metadata)}};
+    return std::move(settle_span(store_, std::span(&op, 1)).front());
 }
 
 Result<std::uint64_t> Guard::cleanup_old_events() {

@@ -2,8 +2,10 @@
 // threads, before and after crashes. The function has to run once for each.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <barrier>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -390,6 +392,36 @@ TEST_CASE("guard: an event can be marked as processed, with metadata, even while
                                           }),
                     Code::receipt_mismatch);
         CHECK(as<AlreadyProcessed>(guard->process_if_new("f", gives("x"))).metadata == "by hand");
+    });
+}
+
+TEST_CASE(
+    "guard: of many that mark one event in flight as processed, one is told that it was new") {
+    on_each_store([](TestStore& store) {
+        constexpr int kMarking = 4;
+        constexpr std::size_t kEvents = 100;
+        const auto guard = guard_on(*store);
+        Cache cache(*store, {.ns = GuardOptions{}.ns});
+        std::vector<std::string> events;
+        for (std::size_t i = 0; i < kEvents; ++i) {
+            events.push_back("e" + std::to_string(i));
+            must_claim(cache, events.back());
+        }
+        std::array<std::atomic<int>, kEvents> first = {};
+        std::barrier together(kMarking);
+        std::vector<std::thread> marking;
+        for (int thread = 0; thread < kMarking; ++thread) {
+            marking.emplace_back([&] {
+                for (std::size_t i = 0; i < kEvents; ++i) {
+                    together.arrive_and_wait();
+                    first.at(i) += must(guard->mark_processed(events.at(i))) ? 1 : 0;
+                }
+            });
+        }
+        for (std::thread& thread : marking) {
+            thread.join();
+        }
+        CHECK(std::ranges::all_of(first, [](int times) { return times == 1; }));
     });
 }
 

@@ -192,6 +192,16 @@ class WhatIsThereStays(ExportTest):
         self.assertInError(["line 1: key 'k'", "with another record; that one stays"], result)
         self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"mine")
 
+    def test_many_differences_are_counted(self):
+        mine = [record(f"k{n}".encode(), "completed", receipt=b"mine") for n in range(103)]
+        self.run_import(jsonl(*mine))
+        theirs = [dict(line, receipt="theirs") for line in mine]
+        result = self.run_import(jsonl(*theirs), expect=ERROR)
+        self.assertCounts(result, differ=103)
+        self.assertInError(["line 1: key 'k0'", "line 100: key 'k99'", "3 more such records"],
+                           result)
+        self.assertNotIn("line 101", result.error)
+
     def test_of_two_lines_with_one_key_the_first_stays(self):
         two = jsonl(record(b"k", "completed", receipt=b"1"),
                     record(b"k", "completed", receipt=b"2"))
@@ -204,6 +214,12 @@ class WhatIsThereStays(ExportTest):
         first = {"dedup_export": "heads", "version": 1, "last_sequence": 7}
         data = jsonl(first, old, new, dict(first, records=2))
         self.assertCounts(self.run_import(data), imported=2)
+        self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"r")
+        # An import that is started anew goes on where it was, and one that is done changes nothing.
+        self.assertCounts(self.run_import(data), equal=2)
+        self.use("resumed")
+        self.assertInError("1 record imported", self.run_import(jsonl(first, old), expect=ERROR))
+        self.assertCounts(self.run_import(data), equal=1, imported=1)
         self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"r")
         # But never what was there before the import, nor from another export.
         self.use("second")

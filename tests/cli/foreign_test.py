@@ -69,6 +69,25 @@ class Reservations(Foreign):
         record = self.dedupctl("--json", "-n", "ns", "inspect", "k", expect=OK).json["records"][0]
         self.assertEqual(record["expires_at_ms"], (NOW - 60 + 3600) * 1000)
 
+    def test_a_key_named_records_in_the_old_form(self):
+        record = {"status": "done", "created_at": NOW - 1, "outcome": {"a": 1}, "more": {"b": 2}}
+        self.run_import(json.dumps({"records": record, "k": record}))
+        for key in ("records", "k"):
+            self.assertEqual(self.dedupctl("lookup", key, expect=COMPLETED).out, b'{"a":1}')
+            self.assertEqual(self.inspect(key)["metadata"], '{"more":{"b":2}}')
+
+    def test_what_is_there_twice(self):
+        one = json.dumps({"status": "done", "created_at": NOW - 1})
+        for form in ('{"version": 1, "records": {%s}}', "{%s}"):
+            doubled = form % f'"k": {one}, "k": {one}'
+            result = self.run_import(doubled, expect=ERROR)
+            self.assertInError(["record 'k'", "another record with that key"], result)
+            self.assertEqual(self.run_import(doubled, "--skip-bad").json["bad"], 1)
+            member = form % ('"m": ' + one.replace("{", '{"status": "reserved", '))
+            self.assertInError(["record 'm'", "twice"], self.run_import(member, expect=ERROR))
+        both = '{"version": 1, "records": {}, "records": {}}'
+        self.assertInError("two objects", self.run_import(both, expect=ERROR))
+
     def test_a_wrong_ttl_makes_no_store(self):
         self.dedupctl("import", "--from", "reservations", "--ttl", "soon", expect=USAGE)
         self.dedupctl("lookup", "k", expect=ERROR)

@@ -125,8 +125,7 @@ class EventsSource : public ImportSource {
         record.ns = defaults_.ns;
         record.key = field(0);
         record.timestamp_ms = *processed_at_ms;
-        record.expires_at_ms =
-            defaults_.ttl == dedup::kForever ? 0 : *processed_at_ms + defaults_.ttl.count();
+        record.expires_at_ms = defaults_.expires_at_ms(*processed_at_ms);
         record.receipt = "";
         record.event_id = field(2);
         record.metadata = field(3);

@@ -90,13 +90,13 @@ class Import {
     void run() {
         try {
             take_all();
-            importer_.flush();
+            progress_.clear();
+            importer_.finish();
         } catch (Failure& failure) {
             progress_.clear();
-            flush_before(failure);
+            finish_before(failure);
             throw;
         }
-        progress_.clear();
     }
 
     [[nodiscard]] const ImportCounts& counts() const { return importer_.counts(); }
@@ -137,9 +137,9 @@ class Import {
         }
     }
 
-    void flush_before(Failure& failure) {
+    void finish_before(Failure& failure) {
         try {
-            importer_.flush();
+            importer_.finish();
         } catch (const Failure&) {
             // The first one is what is to be told.
         }

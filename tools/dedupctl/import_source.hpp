@@ -1,13 +1,14 @@
 // Where an import comes from: one of several formats, a record at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <expected>
 #include <functional>
 #include <memory>
 #include <string>
 
-#include "dedup/record.hpp"
+#include "dedup/cache.hpp"
 #include "time_text.hpp"
 
 namespace dedupctl {
@@ -54,6 +55,11 @@ struct ImportInput {
 struct ForeignDefaults {
     std::string ns;
     milliseconds ttl = {};  // from the record's own time; dedup::kForever
+
+    // Of a record of that time; 0: never.
+    [[nodiscard]] std::int64_t expires_at_ms(std::int64_t time_ms) const {
+        return ttl == dedup::kForever ? 0 : std::max<std::int64_t>(1, time_ms + ttl.count());
+    }
 };
 
 // The lines that `dedupctl export` writes.

@@ -49,7 +49,7 @@ std::string Importer::add(ImportItem item) {
         return fmt::format("its time, {}, is yet to come", format_time(item.record->timestamp_ms));
     }
     if (item.part != part_) {
-        flush();
+        finish();
         part_ = item.part;
         part_starts_after_ = last_sequence_;
     }
@@ -62,6 +62,12 @@ std::string Importer::add(ImportItem item) {
         flush();
     }
     return "";
+}
+
+void Importer::finish() {
+    flush();
+    report_differences();
+    equal_ = {};
 }
 
 void Importer::flush() {
@@ -131,26 +137,55 @@ bool Importer::settle(const ImportItem& item, const dedup::Record* head) {
     }
     if (equal_but_for_sequences(*head, *item.record)) {
         ++counts_.equal;
+        equal_.insert(head->sequence);
+        if (const auto older = differ_.find(head->sequence); item.newer && older != differ_.end()) {
+            counts_.differ -= older->second;
+            counts_.equal += older->second;
+            differ_.erase(older);
+        }
         return true;
     }
-    if (item.newer && head->sequence > part_starts_after_) {
+    if (item.newer && is_of_this_part(*head)) {
         return false;
     }
-    ++counts_.differ;
-    report_difference(item, *head);
+    add_difference(item, *head);
     return true;
 }
 
-void Importer::report_difference(const ImportItem& item, const dedup::Record& head) {
-    if (counts_.differ <= kDifferencesShown) {
-        note(
-            fmt::format("{}: key '{}' is in the store already, {} at {}, with another record; "
-                        "that one stays",
-                        item.place, preview(head.key, kKeyColumnsShown), dedup::name(head.state()),
-                        format_time(head.timestamp_ms)));
-    } else if (counts_.differ == kDifferencesShown + 1) {
-        note("further differences are counted, not listed");
+// Whether this import, or an earlier one of the same file, has taken the head from the part.
+bool Importer::is_of_this_part(const dedup::Record& head) const {
+    return head.sequence > part_starts_after_ || equal_.contains(head.sequence);
+}
+
+void Importer::add_difference(const ImportItem& item, const dedup::Record& head) {
+    ++counts_.differ;
+    ++differ_[head.sequence];
+    if (reports_.size() < kDifferencesShown) {
+        reports_.push_back(
+            {head.sequence,
+             fmt::format("{}: key '{}' is in the store already, {} at {}, with another record; "
+                         "that one stays",
+                         item.place, preview(head.key, kKeyColumnsShown), dedup::name(head.state()),
+                         format_time(head.timestamp_ms))});
     }
+}
+
+void Importer::report_differences() {
+    std::uint64_t unlisted = 0;
+    for (const auto& [head, lines] : differ_) {
+        unlisted += lines;
+    }
+    for (const auto& [head, text] : reports_) {
+        if (differ_.contains(head)) {
+            note(text);
+            --unlisted;
+        }
+    }
+    if (unlisted != 0) {
+        note(count_of(unlisted, "more such record") + ", not listed");
+    }
+    reports_.clear();
+    differ_.clear();
 }
 
 }  // namespace dedupctl

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "dedup/store.hpp"
 #include "import_source.hpp"
+#include "sequence_set.hpp"
 
 namespace dedupctl {
 
@@ -25,21 +27,25 @@ class Importer {
     // `store` is open for writing by nobody else; it must outlive the importer.
     explicit Importer(dedup::StreamStore& store);
 
-    // Takes a record in; it is in the store after the next flush() at the latest, which comes by
-    // itself when enough have been collected. Gives what is wrong with the record, if anything is.
+    // Takes a record in; it is in the store after finish() at the latest, as they are flushed
+    // when enough have been collected. Gives what is wrong with the record, if anything is.
     [[nodiscard]] std::string add(ImportItem item);
 
-    // Throws a Failure if the store fails; what has been counted by then is durable.
-    void flush();
+    // Flushes the rest and reports the differences. Throws a Failure if the store fails; what has
+    // been counted by then is durable.
+    void finish();
 
     void skip() { ++counts_.bad; }
     [[nodiscard]] const ImportCounts& counts() const { return counts_; }
 
   private:
+    void flush();
     void forget();
     void flush_open(std::vector<std::size_t>& open);
     [[nodiscard]] bool settle(const ImportItem& item, const dedup::Record* head);
-    void report_difference(const ImportItem& item, const dedup::Record& head);
+    [[nodiscard]] bool is_of_this_part(const dedup::Record& head) const;
+    void add_difference(const ImportItem& item, const dedup::Record& head);
+    void report_differences();
 
     dedup::StreamStore& store_;
     std::vector<ImportItem> items_;
@@ -47,6 +53,15 @@ class Importer {
     std::uint64_t last_sequence_;
     std::uint64_t part_ = 0;
     std::uint64_t part_starts_after_;
+    SequenceSet equal_;  // heads that records of this part were equal to
+    // Heads that records of this part differ from, and how many do. The part may have the head
+    // itself later on: then those were older versions of it.
+    std::unordered_map<std::uint64_t, std::uint64_t> differ_;
+    struct Difference {
+        std::uint64_t head;
+        std::string text;
+    };
+    std::vector<Difference> reports_;  // of this part, in its order; at most kDifferencesShown
     ImportCounts counts_;
 };
 

@@ -236,17 +236,16 @@ std::expected<dedup::Record, std::string> record_from_json(const Json& object,
     return record;
 }
 
-std::expected<ParsedJson, std::string> parse_json(std::string_view text) {
-    ParsedJson parsed;
+std::expected<Json, std::string> parse_json(std::string_view text, const KeepPart& keep) {
+    Json value;
     int deepest = 0;
     // What is nested too deeply is not kept: copying and printing it would take a call a level.
-    const auto count = [&](int depth, Json::parse_event_t event, Json& /*part*/) {
+    const auto keep_shallow = [&](int depth, Json::parse_event_t event, Json& part) {
         deepest = std::max(deepest, depth);
-        parsed.members += event == Json::parse_event_t::key;
-        return depth <= kJsonDepthMax;
+        return depth <= kJsonDepthMax && keep(depth, event, part);
     };
     try {
-        parsed.value = Json::parse(text.begin(), text.end(), count);
+        value = Json::parse(text.begin(), text.end(), keep_shallow);
     } catch (const Json::parse_error& error) {
         return std::unexpected(fmt::format("it is not JSON, at byte {}", error.byte));
     } catch (const Json::exception&) {
@@ -256,7 +255,19 @@ std::expected<ParsedJson, std::string> parse_json(std::string_view text) {
         return std::unexpected(
             fmt::format("it is JSON with more than {} levels of nesting", kJsonDepthMax));
     }
-    return parsed;
+    return value;
+}
+
+std::expected<ParsedJson, std::string> parse_json(std::string_view text) {
+    std::size_t members = 0;
+    auto value = parse_json(text, [&](int /*depth*/, Json::parse_event_t event, Json& /*part*/) {
+        members += event == Json::parse_event_t::key;
+        return true;
+    });
+    if (!value) {
+        return std::unexpected(std::move(value).error());
+    }
+    return ParsedJson{*std::move(value), members};
 }
 
 }  // namespace dedupctl

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <expected>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -27,5 +28,11 @@ struct ParsedJson {
     std::size_t members = 0;
 };
 [[nodiscard]] std::expected<ParsedJson, std::string> parse_json(std::string_view text);
+
+// As parse_json; `keep` gets each part as it is read, as Json::parse has it, and says whether it
+// becomes part of the value.
+using KeepPart = std::function<bool(int depth, Json::parse_event_t event, Json& part)>;
+[[nodiscard]] std::expected<Json, std::string> parse_json(std::string_view text,
+                                                          const KeepPart& keep);
 
 }  // namespace dedupctl

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <iterator>
+#include <unordered_set>
+#include <vector>
 
-#include "dedup/cache.hpp"
 #include "failure.hpp"
 #include "import_source.hpp"
 #include "line_reader.hpp"
@@ -120,8 +120,7 @@ class Mapping {
         record_.timestamp_ms = *created_at_ms;
         const Json expires_at = take("expires_at");
         if (expires_at.is_null()) {
-            record_.expires_at_ms =
-                defaults_.ttl == dedup::kForever ? 0 : *created_at_ms + defaults_.ttl.count();
+            record_.expires_at_ms = defaults_.expires_at_ms(*created_at_ms);
         } else if (const auto expires_at_ms = time_of(expires_at); expires_at_ms) {
             record_.expires_at_ms = std::max<std::int64_t>(1, *expires_at_ms);
         } else {
@@ -135,6 +134,72 @@ class Mapping {
     std::string error_;
 };
 
+std::size_t names_in(const Json& value) {
+    std::size_t names = value.is_object() ? value.size() : 0;
+    for (const Json& part : value) {
+        names += part.is_structured() ? names_in(part) : 0;
+    }
+    return names;
+}
+
+struct Entry {
+    std::string key;
+    Json value;
+    std::size_t names_read = 0;  // within the value: more than there are if one comes twice
+};
+
+// Takes the objects out of a text while it is parsed, in their order. As members of one object
+// they would take quadratic time, since Json looks through all names whenever it adds one; and of
+// two with one name the first would be lost.
+class Objects {
+  public:
+    bool keep(int depth, Json::parse_event_t event, Json& part) {
+        using Event = Json::parse_event_t;
+        if (event == Event::key) {
+            ++names_read_;
+            if (depth <= 2) {
+                path_.at(static_cast<std::size_t>(depth)).name = part.get<std::string>();
+            }
+            return true;
+        }
+        if (depth > 2) {
+            return true;
+        }
+        Level& level = path_.at(static_cast<std::size_t>(depth));
+        if (event == Event::object_start || event == Event::array_start) {
+            level.is_object = event == Event::object_start;
+            level.names_before = names_read_;
+        }
+        if (event != Event::object_end || depth == 0 || !path_[0].is_object) {
+            return true;
+        }
+        const bool top = depth == 1;
+        if (!top && (path_[1].name != "records" || !path_[1].is_object)) {
+            return true;
+        }
+        (top ? members_ : in_records_)
+            .push_back({level.name, std::move(part), names_read_ - level.names_before});
+        return false;
+    }
+
+    // The members of the text that are objects, without those in `records`.
+    [[nodiscard]] std::vector<Entry> take_members() { return std::move(members_); }
+    // The members of the member `records` that are objects.
+    [[nodiscard]] std::vector<Entry> take_in_records() { return std::move(in_records_); }
+
+  private:
+    struct Level {
+        bool is_object = false;
+        std::string name;  // of what is read at this depth
+        std::size_t names_before = 0;
+    };
+
+    std::array<Level, 3> path_;
+    std::size_t names_read_ = 0;
+    std::vector<Entry> members_;
+    std::vector<Entry> in_records_;
+};
+
 class ReservationsSource : public ImportSource {
   public:
     ReservationsSource(ImportInput input, ForeignDefaults defaults)
@@ -144,16 +209,13 @@ class ReservationsSource : public ImportSource {
         if (!read_) {
             read_ = true;
             read_all();
-            at_ = records_.begin();
         }
-        if (at_ == records_.end()) {
+        if (at_ == records_.size()) {
             return false;
         }
-        item.place = "record '" + escape(at_.key()) + "'";
-        item.record = at_.value().is_object()
-                          ? Mapping(std::move(at_.value()), defaults_).map(at_.key())
-                          : std::unexpected(std::string("it is not a JSON object"));
-        ++at_;
+        Entry& entry = records_[at_++];
+        item.place = "record '" + escape(entry.key) + "'";
+        item.record = map(entry);
         return true;
     }
 
@@ -163,6 +225,19 @@ class ReservationsSource : public ImportSource {
     [[noreturn]] void refuse(const char* code, const std::string& why) const {
         throw Failure{.code = code,
                       .message = input_.name + ": " + why + "; nothing has been imported"};
+    }
+
+    Mapped map(Entry& entry) {
+        if (!entry.value.is_object()) {
+            return std::unexpected("it is not a JSON object");
+        }
+        if (!keys_.insert(entry.key).second) {
+            return std::unexpected("the file has another record with that key before it");
+        }
+        if (names_in(entry.value) != entry.names_read) {
+            return std::unexpected("a member is there twice");
+        }
+        return Mapping(std::move(entry.value), defaults_).map(entry.key);
     }
 
     void read_all() {
@@ -187,32 +262,58 @@ class ReservationsSource : public ImportSource {
                 text += line;
             }
         }
-        auto parsed = parse_json(text);
-        if (!parsed) {
-            refuse("invalid_argument", parsed.error());
+        Objects objects;
+        auto rest = parse_json(text, [&](int depth, Json::parse_event_t event, Json& part) {
+            return objects.keep(depth, event, part);
+        });
+        if (!rest) {
+            refuse("invalid_argument", rest.error());
         }
-        take_records(std::move(parsed->value));
-    }
-
-    // No reservation is a number, so a number `version` tells the two forms apart.
-    void take_records(Json document) {
-        if (!document.is_object()) {
+        if (!rest->is_object()) {
             refuse("invalid_argument", "it is not a JSON object");
         }
-        if (!document.contains("version") || document["version"].is_object()) {
-            records_ = std::move(document);
-            return;
+        // No reservation is a number, so a number `version` tells the two forms apart.
+        if (rest->contains("version")) {
+            take_versioned(*rest, objects);
+        } else {
+            take_bare(*rest, objects);
         }
-        const Json version = document["version"];
+    }
+
+    void take_versioned(const Json& rest, Objects& objects) {
+        const Json& version = rest["version"];
         if (version != kVersion) {
             refuse("unsupported_version",
                    fmt::format("it has version {}, and this dedupctl knows {}",
                                escape(version.dump()), kVersion));
         }
-        if (!document.contains("records") || !document["records"].is_object()) {
+        const auto members = objects.take_members();
+        const auto is_records = [](const Entry& member) { return member.key == "records"; };
+        const auto records = std::ranges::find_if(members, is_records);
+        if (records == members.end()) {
             refuse("invalid_argument", "it has a version and no object `records`");
         }
-        records_ = std::move(document["records"]);
+        if (std::ranges::count_if(members, is_records) > 1) {
+            refuse("invalid_argument", "it has two objects `records`");
+        }
+        records_ = objects.take_in_records();
+        add_others(records->value);
+    }
+
+    void take_bare(const Json& rest, Objects& objects) {
+        records_ = objects.take_members();
+        for (Entry& part : objects.take_in_records()) {  // `records` is a key like any other here
+            const auto record = std::ranges::find(records_, "records", &Entry::key);
+            record->value[part.key] = std::move(part.value);
+        }
+        add_others(rest);
+    }
+
+    // What is no object where a record should be.
+    void add_others(const Json& object) {
+        for (const auto& [key, value] : object.items()) {
+            records_.push_back({key, value});
+        }
     }
 
     static constexpr std::size_t kTextBytesMax = 1024 * 1024 * 1024;
@@ -221,8 +322,9 @@ class ReservationsSource : public ImportSource {
     ForeignDefaults defaults_;
     bool read_ = false;
     std::uint64_t bytes_read_ = 0;
-    Json records_ = Json::object();
-    Json::iterator at_;
+    std::vector<Entry> records_;
+    std::size_t at_ = 0;
+    std::unordered_set<std::string> keys_;  // of the records so far
 };
 
 }  // namespace

@@ -64,6 +64,7 @@ struct Manifest {
     std::uint64_t steps = 0;  // of all sweeps so far; what the catalog knows is compared with this
     std::int64_t time_high_ms = 0;        // the highest time that the store has seen
     std::vector<SegmentLength> segments;  // those before the one it stands in, oldest first
+    std::uint64_t given_up = 0;  // the newest segment that its step has taken out; 0: it took none
 };
 
 [[nodiscard]] std::string encode_manifest(const Manifest& manifest);

@@ -288,6 +288,7 @@ Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
             std::erase_if(manifest.segments, [&](const SegmentLength& segment) {
                 return std::ranges::find(ids, segment.id) != ids.end();
             });
+            manifest.given_up = std::ranges::max(ids);
             auto written = store_.write_manifest(std::move(manifest));
             report_.longest_pause_us =
                 std::max(report_.longest_pause_us, microseconds_since(start));

@@ -307,13 +307,9 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
                 catalog_problem(fmt::format("it does not know the log before segment {}", row.id)));
         }
     }
-    // A segment is sealed, and all before it, when a sweep drops it. This matters to what the sweep
-    // reports, not to what is found; and it is too strict if the last one that was sealed has been
-    // dropped before. Then the catalog is rebuilt without need, which only a writer can do.
-    const std::uint64_t next_id = next == manifest.segments.end() ? newest : next->id;
-    const bool dropped =
-        !options_.read_only && state->steps != manifest.steps && state->counted == manifest.horizon;
-    if (dropped && (rows->empty() || rows->back().id + 1 != next_id)) {
+    // A segment is sealed, and its row in the catalog, before a sweep takes it out of the log.
+    if (state->steps != manifest.steps && manifest.given_up != 0 &&
+        (given_up.empty() || given_up.back() != manifest.given_up)) {
         return std::unexpected(catalog_problem("it does not know what a sweep has dropped"));
     }
     if (manifest.horizon != Horizon() &&

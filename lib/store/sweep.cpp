@@ -392,6 +392,7 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             const auto start = std::chrono::steady_clock::now();
             Manifest manifest = manifest_;
             manifest.horizon = to;
+            manifest.given_up = 0;
             auto written = write_manifest(std::move(manifest));
             const std::lock_guard lock(view_mutex_);
             report.longest_pause_us = std::max(report.longest_pause_us, microseconds_since(start));

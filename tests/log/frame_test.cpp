@@ -149,6 +149,34 @@ TEST_CASE("the segment that docs/format.md writes down is what the code writes a
     CHECK_FALSE(records.next(record).value());
 }
 
+TEST_CASE("a manifest is read as it was written, and in no other form") {
+    Frame frame;
+    for (const std::uint64_t given_up : {std::uint64_t{0}, std::uint64_t{7}}) {
+        for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{3}}) {
+            Manifest manifest{{5, 6, 7}, 8, 9, {}, given_up};
+            for (std::uint64_t id = 1; id <= count; ++id) {
+                manifest.segments.push_back({id * 2, id * 1000});
+            }
+            const std::string bytes = encode_manifest(manifest);
+            frame.body = bytes;
+            const auto read = decode_manifest(frame);
+            REQUIRE(read);
+            CHECK(read->segments == manifest.segments);
+            CHECK(read->given_up == given_up);
+            CHECK(read->steps == 8);
+            CHECK(encode_manifest(*read) == bytes);
+            for (std::size_t length = 0; length < bytes.size(); ++length) {
+                frame.body = std::string_view(bytes).substr(0, length);
+                const auto part = decode_manifest(frame);
+                CHECK((!part || encode_manifest(*part) == frame.body));
+            }
+        }
+    }
+    const std::string zero = encode_manifest({}) + std::string(8, '\0');
+    frame.body = zero;
+    CHECK_FALSE(decode_manifest(frame));
+}
+
 TEST_CASE("every flipped bit of a frame is noticed") {
     const TempDir dir;
     std::string bytes = encode_segment_header(sample_header());

@@ -101,13 +101,12 @@ void take_index(Input& input, bool damaged) {
 
 void take_filter(Input& input) {
     const std::vector<IndexEntry> entries = entries_from(input);
-    const std::uint64_t bytes = filter_bytes(entries.size());
-    std::string blob(blob_bytes(bytes), '\0');
-    build_filter(entries, blob_data(blob.data()));
-    const Filter filter(as_blob(blob, bytes), entries.size());
+    const std::uint64_t count = entries.size();
+    FilterSet set({&count, 1});
+    build_filter(entries, set.data(0));
     for (const IndexEntry& entry : entries) {
-        require(filter.test(entry.id) == Presence::possible, "a filter denies a key that it has");
-        (void)filter.test({~entry.id.xxh});
+        require(FilterBits(entry.id).in(set.filters()[0]), "a filter denies a key that it has");
+        (void)FilterBits({~entry.id.xxh}).in(set.filters()[0]);
     }
 }
 

@@ -83,6 +83,50 @@ Result<CheckedBlob> find_blob(const LmdbTxn& txn, char table, std::uint64_t id,
     return CheckedBlob(*blob, data_bytes, blob_owner(table, id), std::move(checked));
 }
 
+// Takes the filter of a segment into memory.
+Result<void> copy_filter(const LmdbTxn& txn, const SegmentRow& row, char* to) {
+    const std::uint64_t bytes = filter_bytes(row.entries);
+    const auto blob = find_blob(txn, kFilterKey, row.id, bytes, nullptr);
+    if (!blob) {
+        return std::unexpected(blob.error());
+    }
+    std::memcpy(to, blob->data(), bytes);
+    if (!blob->intact()) {
+        return std::unexpected(
+            damaged(txn.env().path(), fmt::format("the filter of segment {}", row.id)));
+    }
+    return {};
+}
+
+// The filters of `segments`, from memory where there is one, and else from the catalog; the very
+// set of `previous` if it has them all.
+Result<std::shared_ptr<const FilterSet>> load_filters(const LmdbTxn& txn,
+                                                      std::vector<SealedSegment>& segments,
+                                                      const SnapshotPtr& previous) {
+    const auto is_known = [](const SealedSegment& segment) {
+        return segment.filter.data != nullptr;
+    };
+    if (previous && segments.size() == previous->segments().size() &&
+        std::ranges::all_of(segments, is_known)) {
+        return previous->filter_set();
+    }
+    std::vector<std::uint64_t> entries;
+    for (const SealedSegment& segment : segments) {
+        entries.push_back(segment.row.entries);
+    }
+    auto filters = std::make_shared<FilterSet>(entries);
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+        SealedSegment& segment = segments[i];
+        if (is_known(segment)) {
+            std::memcpy(filters->data(i), segment.filter.data, filter_bytes(entries[i]));
+        } else if (auto copied = copy_filter(txn, segment.row, filters->data(i)); !copied) {
+            return std::unexpected(copied.error());
+        }
+        segment.filter = filters->filters()[i];
+    }
+    return filters;
+}
+
 // The rows of all sealed segments, oldest first.
 Result<std::vector<SegmentRow>> read_rows(const LmdbTxn& txn) {
     std::vector<SegmentRow> rows;
@@ -259,25 +303,21 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
     if (!rows) {
         return std::unexpected(rows.error());
     }
+    const auto known_as = [&](const SegmentRow& row) -> const SealedSegment* {
+        if (!previous) {
+            return nullptr;
+        }
+        const auto found = std::ranges::lower_bound(
+            previous->segments(), row.id, {}, [](const SealedSegment& s) { return s.row.id; });
+        return found == previous->segments().end() || found->row.id != row.id ? nullptr : &*found;
+    };
     std::vector<SealedSegment> segments;
     for (const SegmentRow& row : *rows) {
-        const SealedSegment* known = nullptr;
-        if (previous) {
-            const auto found = std::ranges::lower_bound(
-                previous->segments(), row.id, {}, [](const SealedSegment& s) { return s.row.id; });
-            if (found != previous->segments().end() && found->row.id == row.id) {
-                known = &*found;
-            }
-        }
+        const SealedSegment* const known = known_as(row);
         auto index = find_blob(*txn, kIndexKey, row.id, index_bytes(row.entries),
                                known ? known->index.blob().checked() : nullptr);
         if (!index) {
             return std::unexpected(index.error());
-        }
-        auto filter = find_blob(*txn, kFilterKey, row.id, filter_bytes(row.entries),
-                                known ? known->filter.blob().checked() : nullptr);
-        if (!filter) {
-            return std::unexpected(filter.error());
         }
         const auto census = txn->get(segment_key(kCensusKey, row.id));
         if (!census) {
@@ -295,9 +335,14 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
             segment = std::move(*opened);
         }
         segments.push_back({row, SealedIndex(std::move(*index), row.entries),
-                            Filter(std::move(*filter), row.entries), *census, std::move(segment)});
+                            known ? known->filter : Filter(), *census, std::move(segment)});
     }
-    return std::make_shared<const CatalogSnapshot>(std::move(*txn), std::move(segments));
+    auto filters = load_filters(*txn, segments, previous);
+    if (!filters) {
+        return std::unexpected(filters.error());
+    }
+    return std::make_shared<const CatalogSnapshot>(std::move(*txn), std::move(segments),
+                                                   std::move(*filters));
 }
 
 Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, const Census& census,

@@ -85,26 +85,31 @@ struct Counted {
 struct SealedSegment {
     SegmentRow row;
     SealedIndex index;
-    Filter filter;
+    Filter filter;            // of the snapshot's set
     std::string_view census;  // encoded, in the snapshot's map
     std::shared_ptr<const Segment> segment;
 };
 
-// The catalog at one moment. It pins an LMDB read transaction, into whose map the indexes and
-// filters point. Immutable; any number of threads may use one.
+// The catalog at one moment. It pins an LMDB read transaction, into whose map the indexes point.
+// Immutable; any number of threads may use one.
 class CatalogSnapshot {
   public:
-    CatalogSnapshot(LmdbTxn txn, std::vector<SealedSegment> segments)
-        : txn_(std::move(txn)), segments_(std::move(segments)) {}
+    CatalogSnapshot(LmdbTxn txn, std::vector<SealedSegment> segments,
+                    std::shared_ptr<const FilterSet> filters)
+        : txn_(std::move(txn)), segments_(std::move(segments)), filters_(std::move(filters)) {}
 
     // Oldest first.
     [[nodiscard]] const std::vector<SealedSegment>& segments() const { return segments_; }
+    // Theirs, in the same order.
+    [[nodiscard]] const std::vector<Filter>& filters() const { return filters_->filters(); }
+    [[nodiscard]] const std::shared_ptr<const FilterSet>& filter_set() const { return filters_; }
     [[nodiscard]] std::uint64_t version() const { return txn_.version(); }
     [[nodiscard]] std::uint64_t used_bytes() const { return txn_.env().used_bytes(); }
 
   private:
     LmdbTxn txn_;
     std::vector<SealedSegment> segments_;
+    std::shared_ptr<const FilterSet> filters_;
 };
 
 using SnapshotPtr = std::shared_ptr<const CatalogSnapshot>;

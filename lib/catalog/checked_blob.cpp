@@ -44,6 +44,15 @@ void finish_blob(char* blob, std::uint64_t data_bytes, std::uint64_t owner) {
 CheckedBlocks::CheckedBlocks(std::uint64_t data_bytes)
     : size_(blocks_in(data_bytes)), checked_(new std::atomic<bool>[size_] {}) {}
 
+bool CheckedBlob::intact() const {
+    for (std::uint64_t offset = 0; offset < data_bytes_; offset += kBlobBlockBytes) {
+        if (!intact(offset)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool CheckedBlob::check(std::uint64_t block) const {
     const char* checksums = data() + data_bytes_;
     const auto stored = load<std::uint64_t>(checksums + block * sizeof(std::uint64_t));

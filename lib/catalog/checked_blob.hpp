@@ -56,6 +56,8 @@ class CheckedBlob {
         const std::uint64_t block = offset / kBlobBlockBytes;
         return (*checked_)[block].load(std::memory_order_relaxed) || check(block);
     }
+    // Whether all of it is.
+    [[nodiscard]] bool intact() const;
 
   private:
     [[nodiscard]] bool check(std::uint64_t block) const;

@@ -1,9 +1,11 @@
 #include "catalog/filter.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <array>
-
-#include "env/bytes.hpp"
+#include <bit>
+#include <new>
 
 namespace dedup {
 namespace {
@@ -12,14 +14,7 @@ constexpr std::array<std::uint32_t, 8> kMultipliers = {
     0x47b6137b, 0x44974d91, 0x8824ad5b, 0xa2b7289d, 0x705495c7, 0x2df1424b, 0x9efc4947, 0x5c6bfb31};
 static_assert(kMultipliers.size() * sizeof(std::uint32_t) == kFilterBlockBytes);
 
-// The upper half of the hash picks the block, the lower half the bits.
-std::uint64_t block_offset(const StreamId& id, std::uint64_t blocks) {
-    return ((id.xxh >> 32) * blocks >> 32) * kFilterBlockBytes;
-}
-
-std::uint32_t bit(const StreamId& id, std::size_t word) {
-    return std::uint32_t{1} << ((static_cast<std::uint32_t>(id.xxh) * kMultipliers[word]) >> 27);
-}
+constexpr std::size_t kLargePageBytes = std::size_t{2} * 1024 * 1024;
 
 }  // namespace
 
@@ -30,31 +25,59 @@ std::uint64_t filter_bytes(std::uint64_t entries) {
 }
 
 void build_filter(std::span<const IndexEntry> entries, char* filter) {
-    const std::uint64_t blocks = filter_bytes(entries.size()) / kFilterBlockBytes;
+    const Filter place{filter, filter_bytes(entries.size()) / kFilterBlockBytes};
     for (const IndexEntry& entry : entries) {
-        char* block = filter + block_offset(entry.id, blocks);
-        for (std::size_t word = 0; word < kMultipliers.size(); ++word) {
-            char* at = block + word * sizeof(std::uint32_t);
-            store(at, load<std::uint32_t>(at) | bit(entry.id, word));
-        }
+        FilterBits(entry.id).set(filter + (place.block(entry.id) - filter));
     }
 }
 
-std::uint64_t Filter::block_at(const StreamId& id) const {
-    return block_offset(id, blocks_);
+FilterBits::FilterBits(const StreamId& id) : id_(id) {
+    std::array<std::uint32_t, kMultipliers.size()> words;
+    for (std::size_t word = 0; word < words.size(); ++word) {
+        words[word] = std::uint32_t{1}
+                      << ((static_cast<std::uint32_t>(id.xxh) * kMultipliers[word]) >> 27);
+    }
+    words_ = std::bit_cast<decltype(words_)>(words);
 }
 
-Presence Filter::test(const StreamId& id) const {
-    const std::uint64_t offset = block_at(id);
-    if (!blob_.intact(offset)) {
-        return Presence::damaged;
+void FilterBits::set(char* block) const {
+    for (std::size_t word = 0; word < words_.size(); ++word) {
+        char* at = block + word * sizeof(std::uint64_t);
+        store(at, load<std::uint64_t>(at) | words_[word]);
     }
-    const char* block = blob_.data() + offset;
-    std::uint32_t missing = 0;
-    for (std::size_t word = 0; word < kMultipliers.size(); ++word) {
-        missing |= bit(id, word) & ~load<std::uint32_t>(block + word * sizeof(std::uint32_t));
+}
+
+FilterSet::FilterSet(std::span<const std::uint64_t> entries) {
+    std::size_t bytes = 0;
+    for (const std::uint64_t count : entries) {
+        bytes += filter_bytes(count);
     }
-    return missing == 0 ? Presence::possible : Presence::absent;
+    if (bytes == 0) {
+        return;
+    }
+    // A large page more, so that the filters can begin with one; what is not touched costs nothing.
+    mapped_bytes_ = bytes + kLargePageBytes;
+    void* const mapped =
+        ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) {
+        throw std::bad_alloc();
+    }
+    memory_ = static_cast<char*>(mapped);
+    char* at = memory_;
+    if (bytes >= kLargePageBytes) {
+        at += -reinterpret_cast<std::uintptr_t>(at) % kLargePageBytes;
+        ::madvise(at, bytes, MADV_HUGEPAGE);  // a wish
+    }
+    for (const std::uint64_t count : entries) {
+        filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});
+        at += filter_bytes(count);
+    }
+}
+
+FilterSet::~FilterSet() {
+    if (memory_ != nullptr) {
+        ::munmap(memory_, mapped_bytes_);
+    }
 }
 
 }  // namespace dedup

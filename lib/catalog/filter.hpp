@@ -1,4 +1,4 @@
-// A split-block Bloom filter over the streams of one sealed segment.
+// Split-block Bloom filters over the streams of sealed segments.
 //
 // A block is 256 bits: eight 32-bit words, in each of which a key sets one bit, so a question
 // costs one cache miss. At 12 bits a key about one absent key in 150 is taken for present.
@@ -6,10 +6,12 @@
 // the variant of the Apache Parquet format, whose multipliers these are.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
+#include <vector>
 
-#include "catalog/checked_blob.hpp"
+#include "env/bytes.hpp"
 #include "log/stream_id.hpp"
 
 namespace dedup {
@@ -23,22 +25,58 @@ inline constexpr std::uint64_t kFilterBitsPerKey = 12;
 // Fills `filter`, which is filter_bytes(entries.size()) zero bytes.
 void build_filter(std::span<const IndexEntry> entries, char* filter);
 
-enum class Presence : std::uint8_t { absent, possible, damaged };
+// A filter somewhere in memory.
+struct Filter {
+    const char* data = nullptr;
+    std::uint64_t blocks = 0;
 
-class Filter {
+    // The upper half of the hash picks the block, the lower half the bits.
+    [[nodiscard]] const char* block(const StreamId& id) const {
+        return data + ((id.xxh >> 32) * blocks >> 32) * kFilterBlockBytes;
+    }
+    void prefetch(const StreamId& id) const { __builtin_prefetch(block(id)); }
+};
+
+// The bits of one stream, which are the same in all filters.
+class FilterBits {
   public:
-    Filter(CheckedBlob blob, std::uint64_t entries)
-        : blob_(std::move(blob)), blocks_(filter_bytes(entries) / kFilterBlockBytes) {}
+    explicit FilterBits(const StreamId& id);
 
-    void prefetch(const StreamId& id) const { __builtin_prefetch(blob_.data() + block_at(id)); }
-    [[nodiscard]] Presence test(const StreamId& id) const;
-    [[nodiscard]] const CheckedBlob& blob() const { return blob_; }
+    // False: the stream is not among those of the filter.
+    [[nodiscard]] bool in(const Filter& filter) const {
+        const char* block = filter.block(id_);
+        std::uint64_t missing = 0;
+        for (std::size_t word = 0; word < words_.size(); ++word) {
+            missing |= words_[word] & ~load<std::uint64_t>(block + word * sizeof(std::uint64_t));
+        }
+        return missing == 0;
+    }
+    // Sets them in a filter that is being built.
+    void set(char* block) const;
 
   private:
-    [[nodiscard]] std::uint64_t block_at(const StreamId& id) const;
+    StreamId id_;
+    std::array<std::uint64_t, 4> words_ = {};
+};
 
-    CheckedBlob blob_;
-    std::uint64_t blocks_;
+// The filters of all sealed segments, next to one another in memory of their own: every lookup and
+// every claim asks all of them, and in pages as small as those of a file's mapping most of that
+// time goes into finding the pages.
+class FilterSet {
+  public:
+    // Room for filters of so many entries each, to be filled in.
+    explicit FilterSet(std::span<const std::uint64_t> entries);
+    ~FilterSet();
+    FilterSet(const FilterSet&) = delete;
+    FilterSet& operator=(const FilterSet&) = delete;
+
+    [[nodiscard]] char* data(std::size_t i) { return memory_ + (filters_[i].data - memory_); }
+    [[nodiscard]] const std::vector<Filter>& filters() const { return filters_; }
+
+  private:
+    char* memory_ = nullptr;
+    std::size_t mapped_bytes_ = 0;
+    std::vector<Filter> filters_;
 };
 
 }  // namespace dedup

@@ -91,8 +91,8 @@ Result<ViewPtr> LogStore::view_for_reading() {
 
 void LogStore::prefetch_filters(const View& view, const StreamId& id) {
     if (view.sealed) {
-        for (const SealedSegment& sealed : view.sealed->segments()) {
-            sealed.filter.prefetch(id);
+        for (const Filter& filter : view.sealed->filters()) {
+            filter.prefetch(id);
         }
     }
 }

@@ -155,7 +155,7 @@ class LogStore final : public StreamStore {
                                                      std::uint64_t& flushed);
     Result<void> check_log(const std::vector<std::uint64_t>& ids, const Unsealed& newest) const;
     Result<void> check_catalog(const Unsealed& newest_segment);
-    Result<SnapshotPtr> first_snapshot() const;
+    Result<SnapshotPtr> checked_snapshot(const Unsealed& newest_segment);
     Result<void> rebuild_catalog();
     Result<void> recover(const std::vector<std::uint64_t>& ids);
     Result<void> remove_given_up(const std::vector<std::uint64_t>& ids);
@@ -374,15 +374,13 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
             }
         }
     }
-    const auto& segments = view.sealed->segments();
-    for (auto sealed = segments.rbegin(); sealed != segments.rend(); ++sealed) {
-        const Presence presence = sealed->filter.test(id);
-        if (presence == Presence::damaged) {
-            return std::unexpected(damaged_in_catalog(*sealed, "the filter"));
-        }
-        if (presence == Presence::absent) {
+    const auto& filters = view.sealed->filters();
+    const FilterBits bits(id);
+    for (std::size_t i = filters.size(); i-- > 0;) {
+        if (!bits.in(filters[i])) {
             continue;
         }
+        const SealedSegment* const sealed = &view.sealed->segments()[i];
         auto position = sealed->index.lower_bound(id);
         for (; position && *position < sealed->index.size(); ++*position) {
             const auto entry = sealed->index.entry(*position);

@@ -101,10 +101,8 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
         damage_ = complete.error().message;
     } else if (!complete) {
         return complete;
-    } else if (auto checked = check_catalog(**newest); !checked) {
-        return needs_writer(checked.error());
     }
-    auto snapshot = first_snapshot();
+    auto snapshot = checked_snapshot(**newest);
     if (!snapshot) {
         return needs_writer(snapshot.error());
     }

@@ -281,7 +281,7 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
         return std::unexpected(state ? rows.error() : state.error());
     }
     sweep_state_ = *state;
-    if (catalog_rebuilt_) {
+    if (catalog_rebuilt_ || !damage_.empty()) {  // there is nothing to compare with
         return {};
     }
     // A sweep writes a step to the log first, and the catalog follows.
@@ -323,7 +323,12 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
     return catalog_->drop(given_up, sweep_state_);
 }
 
-Result<SnapshotPtr> LogStore::first_snapshot() const {
+// What the catalog has, if that goes with the manifest that holds.
+// Errors: corruption, if it has to be rebuilt.
+Result<SnapshotPtr> LogStore::checked_snapshot(const Unsealed& newest_segment) {
+    if (auto checked = check_catalog(newest_segment); !checked) {
+        return std::unexpected(checked.error());
+    }
     auto snapshot = catalog_->snapshot(env_, log_path_, nullptr);
     if (!snapshot && snapshot.error().os_error == ENOENT) {
         return std::unexpected(Error{
@@ -405,25 +410,21 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
     if (auto complete = check_log(ids, **newest); !complete) {
         return complete;
     }
-    auto checked = opened ? check_catalog(**newest) : opened;
-    if (!checked && checked.error().code == Code::corruption) {
+    auto snapshot = opened ? checked_snapshot(**newest) : std::unexpected(opened.error());
+    if (!snapshot && snapshot.error().code == Code::corruption) {
         catalog_.reset();
-        checked = rebuild_catalog();
-        if (checked) {
-            newest = replay_segment(ids.back(), 0, flushed);  // with the new secret
-            checked = newest ? check_catalog(**newest) : std::unexpected(newest.error());
+        if (auto rebuilt = rebuild_catalog(); !rebuilt) {
+            return rebuilt;
         }
+        newest = replay_segment(ids.back(), 0, flushed);  // with the new secret
+        snapshot = newest ? checked_snapshot(**newest) : std::unexpected(newest.error());
     }
-    if (!checked) {
-        return checked;
+    if (!snapshot) {
+        return std::unexpected(snapshot.error());
     }
     manifest_ = (*newest)->manifest;
     if (auto removed = remove_given_up(ids); !removed) {
         return removed;
-    }
-    auto snapshot = first_snapshot();
-    if (!snapshot) {
-        return std::unexpected(snapshot.error());
     }
     if (auto replayed = replay_tail(std::move(*snapshot), *newest); !replayed) {
         return replayed;

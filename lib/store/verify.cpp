@@ -50,13 +50,8 @@ class Verifier {
 void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const RecordView& record,
                               const SealedSegment& sealed) {
     const StreamId id = locator_.id({record.ns, record.key});
-    const Presence presence = sealed.filter.test(id);
-    if (presence != Presence::possible) {
-        problem(segment
-                    .corruption(frame.offset,
-                                presence == Presence::damaged
-                                    ? "the filter block of its stream is damaged in the catalog"
-                                    : "the catalog's filter does not know its stream")
+    if (!FilterBits(id).in(sealed.filter)) {
+        problem(segment.corruption(frame.offset, "the catalog's filter does not know its stream")
                     .message);
     }
     const auto first = sealed.index.lower_bound(id);

@@ -56,7 +56,7 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
     CHECK(segments[0].row.live() == StateCounts{1, 0, 0});
     CHECK(segments[1].row.superseded == StateCounts{});
     CHECK(segments[1].index.entry(1)->sequence == 2);
-    CHECK(segments[1].filter.test({9}) == Presence::possible);
+    CHECK(FilterBits({9}).in(segments[1].filter));
 }
 
 TEST_CASE("a second opening in the process shares the environment, and reading needs a catalog") {

@@ -97,18 +97,19 @@ TEST_CASE("a filter knows every key that it was built from, and few others") {
         std::vector<std::uint64_t> hashes(count);
         std::ranges::generate(hashes, std::ref(random));
         const auto entries = entries_of(hashes);
-        const std::uint64_t bytes = filter_bytes(count);
-        std::string blob(blob_bytes(bytes), '\0');
-        build_filter(entries, blob_data(blob.data()));
-        finish_blob(blob.data(), bytes, 1);
-        const Filter filter(CheckedBlob(blob, bytes, 1, std::make_shared<CheckedBlocks>(bytes)),
-                            count);
+        // The second of a set: each must keep to its own room.
+        const std::vector<std::uint64_t> counts = {3, count, 5};
+        FilterSet set(counts);
+        build_filter(entries, set.data(1));
+        const Filter filter = set.filters()[1];
         for (const IndexEntry& entry : entries) {
-            REQUIRE(filter.test(entry.id) == Presence::possible);
+            REQUIRE(FilterBits(entry.id).in(filter));
+            REQUIRE_FALSE(FilterBits(entry.id).in(set.filters()[0]));
+            REQUIRE_FALSE(FilterBits(entry.id).in(set.filters()[2]));
         }
         int false_positives = 0;
         for (int i = 0; i < 100'000; ++i) {
-            false_positives += filter.test({random()}) == Presence::possible;
+            false_positives += FilterBits({random()}).in(filter);
         }
         CHECK(false_positives < 1000);  // below 1 %
     }

@@ -290,6 +290,32 @@ TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a
     CHECK(refused > 0);
 }
 
+TEST_CASE("a catalog with a damaged filter is rebuilt from the log") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 2000);
+    const std::string bytes = read_file(path / "catalog" / "data.mdb");
+    int rebuilt = 0;
+    for (std::size_t at = std::size_t{10} * 4096 + 100; at < bytes.size(); at += 509) {
+        std::string damaged = bytes;
+        damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+        write_file(path / "catalog" / "data.mdb", damaged);
+        const auto refused = LogStore::open(posix_env(), path, read_only());
+        if (refused || refused.error().message.find("the filter") == std::string::npos) {
+            continue;
+        }
+        CHECK(refused.error().message.find("rebuilds") != std::string::npos);
+        const auto copy = dir.path() / "copy";
+        std::filesystem::copy(path, copy, std::filesystem::copy_options::recursive);
+        const auto store = must_open(copy, small_segments());
+        CHECK(store->stats()->catalog_rebuilt);
+        check_filled(*store, 2000);
+        std::filesystem::remove_all(copy);
+        ++rebuilt;
+    }
+    CHECK(rebuilt > 0);
+}
+
 TEST_CASE("a missing segment is an error that names it") {
     const TempDir dir;
     const auto path = dir.path() / "store";

@@ -48,15 +48,14 @@ void FilterBits::set(char* block) const {
 }
 
 FilterSet::FilterSet(std::span<const std::uint64_t> entries) {
-    std::size_t bytes = 0;
     for (const std::uint64_t count : entries) {
-        bytes += filter_bytes(count);
+        bytes_ += filter_bytes(count);
     }
-    if (bytes == 0) {
+    if (bytes_ == 0) {
         return;
     }
     // A large page more, so that the filters can begin with one; what is not touched costs nothing.
-    mapped_bytes_ = bytes + kLargePageBytes;
+    mapped_bytes_ = bytes_ + kLargePageBytes;
     void* const mapped =
         ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) {
@@ -64,9 +63,9 @@ FilterSet::FilterSet(std::span<const std::uint64_t> entries) {
     }
     memory_ = static_cast<char*>(mapped);
     char* at = memory_;
-    if (bytes >= kLargePageBytes) {
+    if (bytes_ >= kLargePageBytes) {
         at += -reinterpret_cast<std::uintptr_t>(at) % kLargePageBytes;
-        ::madvise(at, bytes, MADV_HUGEPAGE);  // a wish
+        ::madvise(at, bytes_, MADV_HUGEPAGE);  // a wish
     }
     for (const std::uint64_t count : entries) {
         filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});

@@ -72,9 +72,11 @@ class FilterSet {
 
     [[nodiscard]] char* data(std::size_t i) { return memory_ + (filters_[i].data - memory_); }
     [[nodiscard]] const std::vector<Filter>& filters() const { return filters_; }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
   private:
     char* memory_ = nullptr;
+    std::size_t bytes_ = 0;
     std::size_t mapped_bytes_ = 0;
     std::vector<Filter> filters_;
 };

@@ -453,6 +453,7 @@ Result<StoreStats> LogStore::stats() {
         add(sealed.row);
         ++stats.segments_sealed;
     }
+    stats.memory_bytes = view->sealed->filter_set()->bytes();
     std::shared_ptr<Catalog> catalog;
     {
         const std::lock_guard lock(view_mutex_);

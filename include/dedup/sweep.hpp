@@ -32,6 +32,10 @@ struct SweepOptions {
     std::size_t unanswered_max = 100;
     SweepProgress progress = {};
     std::stop_token stop = {};  // ends the sweep early, as a limit does
+    // Leave next to no garbage in the log, and nothing for the next opening to replay. Without it a
+    // sweep leaves up to a sixth, which mostly goes by itself when more expires; this may write all
+    // of the log anew.
+    bool compact = false;
 };
 
 // Streams by the state of their head.

@@ -9,7 +9,7 @@ namespace {
 // Room is reserved in growing steps: small stores stay small, and large ones reserve rarely.
 constexpr std::uint64_t kReserveBytesMin = 64 * 1024;
 constexpr std::uint64_t kReserveBytesMax = 16 * 1024 * 1024;
-constexpr std::uint64_t kReserveShare = 4;  // of the segment so far
+constexpr std::uint64_t kReserveShare = 16;  // of the segment so far
 constexpr std::uint64_t kRewriteBlockBytes = 1024 * 1024;
 
 Result<void> rewrite(File& file, std::uint64_t from, std::uint64_t end) {

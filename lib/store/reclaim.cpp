@@ -16,9 +16,10 @@ namespace {
 // Moved together, while appends wait: as much as a small group of them.
 constexpr std::size_t kMovedAtOnce = 64;
 constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
-// Segments are compacted while more than this part of the log is garbage. With the catalog, and
-// with what is appended between sweeps, a store stays below twice its live records.
-constexpr std::uint64_t kGarbageShare = 3;
+// Segments are compacted while more than this part of the log is garbage. With the catalog a store
+// stays below twice its live records.
+constexpr std::uint64_t kGarbageShare = 6;
+constexpr std::uint64_t kGarbageShareCompact = 32;  // what sweeps themselves write is garbage, too
 // A newest segment of fewer bytes than this, or than these parts of a segment and of the log, is
 // not ended for its garbage.
 constexpr std::uint64_t kEndedBytesMin = 1024 * 1024;
@@ -35,7 +36,10 @@ struct Space {
         live += more.live;
         return *this;
     }
-    [[nodiscard]] bool is_wasted() const { return (bytes - live) * kGarbageShare > bytes; }
+    // Whether more than this part of it is garbage.
+    [[nodiscard]] bool is_wasted(std::uint64_t share) const {
+        return (bytes - live) * share > bytes;
+    }
 };
 
 Space space(const SegmentRow& row, const StateCounts& live) {
@@ -84,7 +88,10 @@ class Frames {
 }  // namespace
 
 LogStore::Reclaim::Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report)
-    : store_(store), options_(options), report_(report) {}
+    : store_(store),
+      options_(options),
+      garbage_share_(options.compact ? kGarbageShareCompact : kGarbageShare),
+      report_(report) {}
 
 bool LogStore::Reclaim::at_limit() const {
     return options_.stop.stop_requested() || store_.closed_ ||
@@ -101,10 +108,10 @@ void LogStore::Reclaim::show_progress(std::uint64_t bytes_more) const {
 }
 
 // The segments to drop: those without live streams, oldest first; and then those to compact, the
-// worst first. `counted` is what the catalog does not know yet.
+// best first. `counted` is what the catalog does not know yet.
 std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     const View& view, const TailNumbers& tail, const Horizon& horizon,
-    const std::map<std::uint64_t, Counted>& counted) const {
+    const std::map<std::uint64_t, Counted>& counted, const StateCounts& newest_live) const {
     std::vector<Candidate> found;
     std::vector<Candidate> others;
     Space log;
@@ -126,27 +133,32 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
         older_may_show = older_may_show || (!empty && superseded.total() != 0 &&
                                             sealed.row.expires_max_ms >= horizon.expired_before_ms);
     }
-    for (const auto& part : tail.parts) {
+    log += space(tail.parts.front().row, newest_live);
+    for (const auto& part : std::span(tail.parts).subspan(1)) {
         log += {part.row.bytes, part.row.bytes};  // what of it is garbage is not dropped now
     }
-    std::ranges::sort(others, [](const Candidate& a, const Candidate& b) {
-        const std::uint64_t share_of_a = space(a.row, a.live).live * b.row.bytes;
-        const std::uint64_t share_of_b = space(b.row, b.live).live * a.row.bytes;
-        return share_of_a != share_of_b ? share_of_a < share_of_b : a.row.id < b.row.id;
-    });
-    for (const Candidate& worst : others) {
-        if (!log.is_wasted()) {
-            break;
+    // The space that a move saves, times how long it would have been wasted, over what it costs. So
+    // what is about to expire altogether is left to do that.
+    const auto worth = [&](const Candidate& candidate) {
+        const auto [bytes, live] = space(candidate.row, candidate.live);
+        const double time = static_cast<double>(candidate.row.expires_max_ms) -
+                            static_cast<double>(horizon.expired_before_ms);
+        return static_cast<double>(bytes - live) * time / static_cast<double>(live + 1);
+    };
+    std::ranges::stable_sort(others, std::ranges::greater(), worth);
+    for (const Candidate& best : others) {
+        const Space here = space(best.row, best.live);
+        if (log.is_wasted(garbage_share_) && here.is_wasted(garbage_share_)) {
+            log.bytes -= here.bytes - here.live;
+            found.push_back(best);
         }
-        const Space here = space(worst.row, worst.live);
-        log.bytes -= here.bytes - here.live;
-        found.push_back(worst);
     }
     return found;
 }
 
 Result<void> LogStore::Reclaim::plan(const Count& count) {
-    for (const Candidate& candidate : candidates(count.view, count.tail, count.to, count.counted)) {
+    for (const Candidate& candidate :
+         candidates(count.view, count.tail, count.to, count.counted, count.newest_live)) {
         const SegmentRow& row = candidate.row;
         ++(candidate.compact ? report_.segments_compacted : report_.segments_dropped);
         report_.records_dropped += row.records() - candidate.live.total();
@@ -157,7 +169,9 @@ Result<void> LogStore::Reclaim::plan(const Count& count) {
 }
 
 Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
-    if (auto sealed = seal_tail(newest_live); !sealed) {
+    const auto garbage = newest_if_garbage(newest_live);
+    auto sealed = garbage ? seal_tail(*garbage) : std::unexpected(garbage.error());
+    if (!sealed) {
         return sealed;
     }
     std::vector<Candidate> found;
@@ -166,7 +180,8 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
         if (!now) {
             return std::unexpected(now.error());
         }
-        found = candidates(*now->view, now->tail, now->view->horizon, {});
+        // (A segment that has been started since has no records, and so no live ones either.)
+        found = candidates(*now->view, now->tail, now->view->horizon, {}, newest_live);
     }
     for (const Candidate& candidate : found) {
         bytes_total_ += candidate.row.bytes;
@@ -175,10 +190,23 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
         return dropped;
     }
     show_progress(0);
-    for (const Candidate& candidate : found) {
-        if (!candidate.compact) {
-            continue;
-        }
+    std::erase_if(found, [](const Candidate& candidate) { return !candidate.compact; });
+    if (auto compacted = compact_all(found); !compacted || !report_.finished) {
+        return compacted;
+    }
+    if (!options_.compact) {
+        return {};
+    }
+    const auto now = store_.tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
+    }
+    const SegmentRow& newest = now->tail.parts.front().row;
+    return newest.records() == 0 ? Result<void>() : seal_tail(newest.id);
+}
+
+Result<void> LogStore::Reclaim::compact_all(std::span<const Candidate> candidates) {
+    for (const Candidate& candidate : candidates) {
         const auto done = at_limit() ? false : compact(candidate);
         if (!done && done.error().code != Code::out_of_space) {
             return std::unexpected(done.error());
@@ -237,24 +265,26 @@ Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage(const StateCounts& ne
         log += live.total() == 0 ? Space() : space(sealed.row, live);
     }
     const std::uint64_t bytes_min =
-        std::max(std::min(kEndedBytesMin, store_.segment_bytes_ / kEndedSegmentShare),
-                 log.bytes / kEndedLogShare);
-    return newest.bytes >= bytes_min && newest.is_wasted() && log.is_wasted() ? row.id : 0;
+        options_.compact
+            ? 0
+            : std::max(std::min(kEndedBytesMin, store_.segment_bytes_ / kEndedSegmentShare),
+                       log.bytes / kEndedLogShare);
+    return newest.bytes >= bytes_min && newest.is_wasted(garbage_share_) &&
+                   log.is_wasted(garbage_share_)
+               ? row.id
+               : 0;
 }
 
-// Starts a new segment if the newest is garbage, and waits until all others are sealed: only sealed
-// segments can be dropped.
-Result<void> LogStore::Reclaim::seal_tail(const StateCounts& newest_live) {
-    const auto id = newest_if_garbage(newest_live);
-    if (!id) {
-        return std::unexpected(id.error());
-    }
-    if (*id != 0) {
+// Starts a new segment if the newest still is `newest`, which may be 0, and waits until all others
+// are sealed: only sealed segments can be dropped.
+Result<void> LogStore::Reclaim::seal_tail(std::uint64_t newest) {
+    if (newest != 0) {
         auto started = store_.lead([&]() -> Result<void> {
             if (auto ready = store_.ready_to_write(); !ready) {
                 return ready;
             }
-            return store_.writer_->segment()->id() == *id ? store_.start_segment() : Result<void>();
+            return store_.writer_->segment()->id() == newest ? store_.start_segment()
+                                                             : Result<void>();
         });
         if (!started) {
             return started.error().code == Code::out_of_space ? Result<void>() : started;

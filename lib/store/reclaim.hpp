@@ -44,12 +44,14 @@ class LogStore::Reclaim {
 
     [[nodiscard]] bool at_limit() const;
     void show_progress(std::uint64_t bytes_more) const;
-    [[nodiscard]] std::vector<Candidate> candidates(
-        const View& view, const TailNumbers& tail, const Horizon& horizon,
-        const std::map<std::uint64_t, Counted>& counted) const;
+    [[nodiscard]] std::vector<Candidate> candidates(const View& view, const TailNumbers& tail,
+                                                    const Horizon& horizon,
+                                                    const std::map<std::uint64_t, Counted>& counted,
+                                                    const StateCounts& newest_live) const;
     Result<void> drop_empty(std::span<const Candidate> candidates);
     Result<std::uint64_t> newest_if_garbage(const StateCounts& newest_live);
-    Result<void> seal_tail(const StateCounts& newest_live);
+    Result<void> seal_tail(std::uint64_t newest);
+    Result<void> compact_all(std::span<const Candidate> candidates);
     Result<void> drop(std::span<const Candidate> candidates);
     Result<bool> compact(const Candidate& candidate);
     [[nodiscard]] static const SealedSegment* find(const View& view, const Candidate& candidate);
@@ -65,6 +67,7 @@ class LogStore::Reclaim {
 
     LogStore& store_;
     const SweepOptions& options_;
+    const std::uint64_t garbage_share_;
     SweepReport& report_;
     std::uint64_t bytes_ = 0;        // given back so far
     std::uint64_t bytes_total_ = 0;  // of the segments to drop

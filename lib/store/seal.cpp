@@ -10,10 +10,12 @@
 namespace dedup {
 namespace {
 
-// Small enough to be replayed in well under a second, large enough that a store has few.
-constexpr std::uint64_t kSegmentBytesDefault = 64 * 1024 * 1024;
-// Beyond that a segment is this part of the store, so that their number grows with the logarithm.
+// A segment is this part of the log, so that their number grows with its logarithm.
 constexpr std::uint64_t kSegmentShare = 16;
+// At least so much, which is replayed in well under a second, as long as nothing is removed. What
+// is removed is given back by segments, so then small logs have smaller ones.
+constexpr std::uint64_t kSegmentBytesUnswept = 64 * 1024 * 1024;
+constexpr std::uint64_t kSegmentBytesSwept = 2 * 1024 * 1024;
 constexpr std::chrono::seconds kSealRetry{1};
 
 }  // namespace
@@ -22,7 +24,9 @@ std::uint64_t LogStore::choose_segment_bytes(std::uint64_t log_bytes) const {
     if (options_.segment_bytes != 0) {
         return options_.segment_bytes;
     }
-    return std::clamp(log_bytes / kSegmentShare, kSegmentBytesDefault, kSegmentBytesMax);
+    const bool swept = manifest_.horizon != Horizon();
+    return std::clamp(log_bytes / kSegmentShare, swept ? kSegmentBytesSwept : kSegmentBytesUnswept,
+                      kSegmentBytesMax);
 }
 
 // Waits while too many segments are unsealed.

@@ -13,8 +13,10 @@
 namespace dedup {
 namespace {
 
-// Beside appends, a sweep rests so many times as long as it has made them wait.
+// Beside appends, a sweep rests so many times as long as it has made them wait: for moves, of which
+// each holds up one group, and for a file's removal, which may hold up a flush for tens of ms.
 constexpr std::uint64_t kRestShare = 3;
+constexpr std::uint64_t kRemovalRests = 4;
 // At least so many streams are evicted at a time: this part of keys_max.
 constexpr std::uint64_t kEvictShare = 64;
 // And with bytes_max, this part of the streams: a few would give back no segment.
@@ -252,7 +254,7 @@ Result<void> LogStore::drop_given_up() {
             done = removed;
         }
         // Flushes wait for the file system to give a large file's blocks back.
-        rest_beside_appends(microseconds_since(start));
+        rest_beside_appends(microseconds_since(start) * kRemovalRests);
     }
     return done;
 }

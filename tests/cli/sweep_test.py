@@ -256,8 +256,25 @@ class Sweep(cli.CliTest):
             self.assertInError(self.store, self.dedupctl("sweep", *options, expect=ERROR))
         self.assertFalse(os.path.exists(self.store))
 
+    def test_compacting_leaves_one_record_a_key(self):
+        keys = [f"key-{number}" for number in range(50)]
+        for key in keys[:25]:
+            self.dedupctl("claim", key, expect=OK)
+            self.dedupctl("complete", key, "--receipt", "r-" + key, expect=OK)
+        plan = self.sweep_json("--compact", "--dry-run")
+        self.assertTrue(plan["dry_run"])
+        report = self.sweep_json("--compact")
+        self.assertEqual((report["removed"]["completed"], report["retained"]["completed"]), (0, 25))
+        self.assertLess(report["bytes_after"], report["bytes_before"])
+        stats = self.dedupctl("--json", "stats", expect=OK).json
+        self.assertEqual(stats["records"], 25)
+        for key in keys[:25]:
+            self.assertEqual(self.dedupctl("lookup", key, expect=COMPLETED).out,
+                             ("r-" + key).encode())
+
     def test_options_that_make_no_sense(self):
         for options in (("--history", "--dry-run"), ("--history", "--every", "1s"),
+                        ("--history", "--compact"),
                         ("--history", "--max-time", "1s"), ("--dry-run", "--every", "1s"),
                         ("--every", "0s"), ("--every", "10"), ("--every", ""),
                         ("--max-time", "soon"), ("--max-time", "never"), ("extra",)):

@@ -367,7 +367,9 @@ TEST_CASE("a catalog from before a segment was sealed that a sweep has dropped s
     for (int i = 0; i < 4; ++i) {
         put("again", 30);
     }
-    REQUIRE(store->sweep()->segments_compacted == 1);
+    SweepOptions one;
+    one.bytes_max = 1;
+    REQUIRE(store->sweep(one)->segments_compacted == 1);
     REQUIRE_FALSE(fs::exists(segment_path(victim.pristine, 2)));
     victim.truth = SweptVictim::heads(*store);
     REQUIRE(store->close());

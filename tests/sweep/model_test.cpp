@@ -328,6 +328,7 @@ class History {
     void sweep() {
         SweepOptions options;
         options.dry_run = pick(3) == 0;
+        options.compact = pick(4) == 0;
         options.unanswered_max = pick(3) == 0 ? pick(4) : 100;
         std::stop_source stop;
         switch (pick(6)) {

@@ -26,6 +26,7 @@ constexpr milliseconds kLockSlice{100};
 
 struct SweepArguments {
     bool dry_run = false;
+    bool compact = false;
     bool history = false;
     std::string max_time;
     std::string every;
@@ -176,6 +177,7 @@ int run_sweep(const SweepArguments& options, Context& context) {
     context.check_globals();
     dedup::SweepOptions sweep_options;
     sweep_options.dry_run = options.dry_run;
+    sweep_options.compact = options.compact;
     if (!options.max_time.empty()) {
         sweep_options.time_max = parse_duration(options.max_time, "--max-time");
     }
@@ -196,6 +198,9 @@ void add_sweep(CLI::App& app, Context& context) {
     const auto options = std::make_shared<SweepArguments>();
     CLI::Option* dry_run =
         command->add_flag("--dry-run", options->dry_run, "Say what would go, and change nothing");
+    CLI::Option* compact = command->add_flag("--compact", options->compact,
+                                             "Leave no garbage in the log, which may write all of "
+                                             "it anew; without it up to a sixth stays");
     CLI::Option* max_time = command
                                 ->add_option("--max-time", options->max_time,
                                              "Stop after this long; the next sweep goes on")
@@ -210,6 +215,7 @@ void add_sweep(CLI::App& app, Context& context) {
             ->excludes(dry_run);
     command->add_flag("--history", options->history, "List past sweeps, the newest first")
         ->excludes(dry_run)
+        ->excludes(compact)
         ->excludes(max_time)
         ->excludes(every);
     command->callback([options, &context] { context.exit_code = run_sweep(*options, context); });

@@ -98,6 +98,12 @@ class DedupAdapter final : public Adapter {
         return report.removed.total();
     }
 
+    void tidy() override {
+        dedup::SweepOptions options;
+        options.compact = true;
+        take(store_->sweep(options));
+    }
+
   private:
     std::unique_ptr<dedup::StreamStore> store_;
     dedup::Cache cache_;

@@ -111,10 +111,11 @@ void run(const std::string& directory, std::uint64_t live) {
         const dedup::StoreStats stats = take(store->stats());
         const std::uint64_t live_bytes = stats.streams() * record_bytes(*store);
         fmt::print(
-            "{{\"ttls\": {:.1f}, \"streams\": {}, \"disk_bytes\": {}, \"live_bytes\": {}, "
-            "\"own_memory_bytes\": {}, \"moved\": {}}}\n",
-            static_cast<double>(next / step) / kStepsPerTtl, stats.streams(), disk_bytes(directory),
-            live_bytes, own_memory_bytes(), report.records_moved);
+            "{{\"ttls\": {:.1f}, \"streams\": {}, \"disk_bytes\": {}, \"catalog_bytes\": {}, "
+            "\"live_bytes\": {}, \"own_memory_bytes\": {}, \"moved\": {}}}\n",
+            static_cast<double>(next / step) / kStepsPerTtl, stats.streams(),
+            disk_bytes(directory + "/store"), disk_bytes(directory + "/store/catalog"), live_bytes,
+            own_memory_bytes(), report.records_moved);
     }
 }
 

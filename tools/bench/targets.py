@@ -131,7 +131,7 @@ def openings(w7):
 
 def sizes(w8):
     lines = []
-    after = w8.row("dedup", what="the same after a sweep")
+    after = w8.row("dedup", what="the same, compacted")
     if after:
         disk, memory = after["disk_bytes_per_key"], after["own_memory_bytes_per_key"]
         at = f"{after['keys']:,} keys"

@@ -265,9 +265,9 @@ def sizes(settings):
         peer.command("load_claimed", until=settings.keys)
         measured(peer, "claimed and completed, no receipt", empty)
         # Nothing has expired: what this gives back is what the completions superseded.
-        peer.command("sweep", ahead_ms=0)
+        peer.command("tidy")
         reopen(peer)
-        measured(peer, "the same after a sweep", empty)
+        measured(peer, "the same, compacted", empty)
         peer.stop()
 
     with Fleet(STORES, settings.worker, settings.scratch, settings.say) as fleet:

@@ -76,6 +76,11 @@ class Reservations(Foreign):
             self.assertEqual(self.dedupctl("lookup", key, expect=COMPLETED).out, b'{"a":1}')
             self.assertEqual(self.inspect(key)["metadata"], '{"more":{"b":2}}')
 
+    def test_records_without_their_version_are_refused(self):
+        one = {"status": "done", "created_at": NOW - 1}
+        text = json.dumps({"records": {f"k{number}": one for number in range(1001)}})
+        self.assertInError("no version", self.run_import(text, expect=ERROR))
+
     def test_what_is_there_twice(self):
         one = json.dumps({"status": "done", "created_at": NOW - 1})
         for form in ('{"version": 1, "records": {%s}}', "{%s}"):

@@ -137,11 +137,16 @@ bool Importer::settle(const ImportItem& item, const dedup::Record* head) {
     }
     if (equal_but_for_sequences(*head, *item.record)) {
         ++counts_.equal;
-        equal_.insert(head->sequence);
+        if (item.part != 0) {
+            equal_.insert(head->sequence);
+        }
         if (const auto older = differ_.find(head->sequence); item.newer && older != differ_.end()) {
             counts_.differ -= older->second;
             counts_.equal += older->second;
             differ_.erase(older);
+            std::erase_if(reports_, [&](const Difference& difference) {
+                return difference.head == head->sequence;
+            });
         }
         return true;
     }
@@ -175,11 +180,9 @@ void Importer::report_differences() {
     for (const auto& [head, lines] : differ_) {
         unlisted += lines;
     }
-    for (const auto& [head, text] : reports_) {
-        if (differ_.contains(head)) {
-            note(text);
-            --unlisted;
-        }
+    unlisted -= reports_.size();
+    for (const Difference& difference : reports_) {
+        note(difference.text);
     }
     if (unlisted != 0) {
         note(count_of(unlisted, "more such record") + ", not listed");

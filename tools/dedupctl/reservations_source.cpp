@@ -302,7 +302,11 @@ class ReservationsSource : public ImportSource {
 
     void take_bare(const Json& rest, Objects& objects) {
         records_ = objects.take_members();
-        for (Entry& part : objects.take_in_records()) {  // `records` is a key like any other here
+        std::vector<Entry> parts = objects.take_in_records();
+        if (parts.size() > kPartsMax) {
+            refuse("invalid_argument", "it has an object `records` and no version");
+        }
+        for (Entry& part : parts) {  // `records` is a key like any other here
             const auto record = std::ranges::find(records_, "records", &Entry::key);
             record->value[part.key] = std::move(part.value);
         }
@@ -317,6 +321,7 @@ class ReservationsSource : public ImportSource {
     }
 
     static constexpr std::size_t kTextBytesMax = 1024 * 1024 * 1024;
+    static constexpr std::size_t kPartsMax = 1000;  // objects in one reservation
 
     ImportInput input_;
     ForeignDefaults defaults_;

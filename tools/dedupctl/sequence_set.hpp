@@ -1,38 +1,25 @@
-// A set of sequences that takes little room where many follow one another.
+// A set of sequences that takes little room where many lie near one another.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
-#include <iterator>
-#include <map>
+#include <unordered_map>
 
 namespace dedupctl {
 
 class SequenceSet {
   public:
-    void insert(std::uint64_t sequence) {
-        if (contains(sequence)) {
-            return;
-        }
-        std::uint64_t last = sequence;
-        if (const auto next = runs_.find(sequence + 1); next != runs_.end()) {
-            last = next->second;
-            runs_.erase(next);
-        }
-        const auto after = runs_.lower_bound(sequence);
-        if (after != runs_.begin() && std::prev(after)->second == sequence - 1) {
-            std::prev(after)->second = last;
-        } else {
-            runs_.emplace_hint(after, sequence, last);
-        }
-    }
+    void insert(std::uint64_t sequence) { blocks_[sequence / kBlock].set(sequence % kBlock); }
 
     [[nodiscard]] bool contains(std::uint64_t sequence) const {
-        const auto after = runs_.upper_bound(sequence);
-        return after != runs_.begin() && std::prev(after)->second >= sequence;
+        const auto block = blocks_.find(sequence / kBlock);
+        return block != blocks_.end() && block->second.test(sequence % kBlock);
     }
 
   private:
-    std::map<std::uint64_t, std::uint64_t> runs_;  // first to last
+    static constexpr std::uint64_t kBlock = 1024;
+
+    std::unordered_map<std::uint64_t, std::bitset<kBlock>> blocks_;
 };
 
 }  // namespace dedupctl

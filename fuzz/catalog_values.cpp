@@ -102,11 +102,11 @@ void take_index(Input& input, bool damaged) {
 void take_filter(Input& input) {
     const std::vector<IndexEntry> entries = entries_from(input);
     const std::uint64_t count = entries.size();
-    FilterSet set({&count, 1});
-    build_filter(entries, set.data(0));
+    const auto set = FilterSet::allocate({&count, 1});
+    build_filter(entries, set->data(0));
     for (const IndexEntry& entry : entries) {
-        require(FilterBits(entry.id).in(set.filters()[0]), "a filter denies a key that it has");
-        (void)FilterBits({~entry.id.xxh}).in(set.filters()[0]);
+        require(FilterBits(entry.id).in(set->filters()[0]), "a filter denies a key that it has");
+        (void)FilterBits({~entry.id.xxh}).in(set->filters()[0]);
     }
 }
 

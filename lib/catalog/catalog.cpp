@@ -114,7 +114,12 @@ Result<std::shared_ptr<const FilterSet>> load_filters(const LmdbTxn& txn,
     for (const SealedSegment& segment : segments) {
         entries.push_back(segment.row.entries);
     }
-    auto filters = std::make_shared<FilterSet>(entries);
+    auto filters = FilterSet::allocate(entries);
+    if (!filters) {
+        return std::unexpected(Error{
+            Code::failed, fmt::format("there is not enough memory for the filters of catalog {}",
+                                      txn.env().path().string())});
+    }
     for (std::size_t i = 0; i < segments.size(); ++i) {
         SealedSegment& segment = segments[i];
         if (is_known(segment)) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <new>
 
 namespace dedup {
 namespace {
@@ -47,30 +46,33 @@ void FilterBits::set(char* block) const {
     }
 }
 
-FilterSet::FilterSet(std::span<const std::uint64_t> entries) {
+std::shared_ptr<FilterSet> FilterSet::allocate(std::span<const std::uint64_t> entries) {
+    std::shared_ptr<FilterSet> set(new FilterSet);
     for (const std::uint64_t count : entries) {
-        bytes_ += filter_bytes(count);
+        set->bytes_ += filter_bytes(count);
     }
-    if (bytes_ == 0) {
-        return;
+    if (set->bytes_ == 0) {
+        return set;
     }
     // A large page more, so that the filters can begin with one; what is not touched costs nothing.
-    mapped_bytes_ = bytes_ + kLargePageBytes;
+    const std::size_t mapped_bytes = set->bytes_ + kLargePageBytes;
     void* const mapped =
-        ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) {
-        throw std::bad_alloc();
+        return nullptr;
     }
-    memory_ = static_cast<char*>(mapped);
-    char* at = memory_;
-    if (bytes_ >= kLargePageBytes) {
+    set->mapped_bytes_ = mapped_bytes;
+    set->memory_ = static_cast<char*>(mapped);
+    char* at = set->memory_;
+    if (set->bytes_ >= kLargePageBytes) {
         at += -reinterpret_cast<std::uintptr_t>(at) % kLargePageBytes;
-        ::madvise(at, bytes_, MADV_HUGEPAGE);  // a wish
+        ::madvise(at, set->bytes_, MADV_HUGEPAGE);  // a wish
     }
     for (const std::uint64_t count : entries) {
-        filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});
+        set->filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});
         at += filter_bytes(count);
     }
+    return set;
 }
 
 FilterSet::~FilterSet() {

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -64,8 +65,9 @@ class FilterBits {
 // time goes into finding the pages.
 class FilterSet {
   public:
-    // Room for filters of so many entries each, to be filled in.
-    explicit FilterSet(std::span<const std::uint64_t> entries);
+    // Room for filters of so many entries each, to be filled in; null if there is no memory for it.
+    [[nodiscard]] static std::shared_ptr<FilterSet> allocate(
+        std::span<const std::uint64_t> entries);
     ~FilterSet();
     FilterSet(const FilterSet&) = delete;
     FilterSet& operator=(const FilterSet&) = delete;
@@ -75,6 +77,8 @@ class FilterSet {
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
   private:
+    FilterSet() = default;
+
     char* memory_ = nullptr;
     std::size_t bytes_ = 0;
     std::size_t mapped_bytes_ = 0;

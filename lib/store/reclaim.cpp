@@ -20,6 +20,11 @@ constexpr std::size_t kMovedBytesAtOnce = 256 * 1024;
 // stays below twice its live records.
 constexpr std::uint64_t kGarbageShare = 6;
 constexpr std::uint64_t kGarbageShareCompact = 32;  // what sweeps themselves write is garbage, too
+// What is never given back counts as if it were after so long.
+constexpr std::int64_t kWasteTimeMaxMs = std::int64_t{30} * 24 * 3'600'000;
+// A compacting sweep merges segments of less than this part of a segment once it finds so many.
+constexpr std::uint64_t kSmallShare = 2;
+constexpr std::ptrdiff_t kSmallSegmentsMax = 8;
 // A newest segment of fewer bytes than this, or than these parts of a segment and of the log, is
 // not ended for its garbage.
 constexpr std::uint64_t kEndedBytesMin = 1024 * 1024;
@@ -101,6 +106,12 @@ bool LogStore::Reclaim::at_limit() const {
            (options_.bytes_max != 0 && bytes_ >= options_.bytes_max);
 }
 
+std::uint64_t LogStore::Reclaim::ended_bytes_min() const {
+    const std::uint64_t segment_bytes = store_.segment_bytes_;  // 0 in a store open for reading
+    return segment_bytes == 0 ? kEndedBytesMin
+                              : std::min(kEndedBytesMin, segment_bytes / kEndedSegmentShare);
+}
+
 void LogStore::Reclaim::show_progress(std::uint64_t bytes_more) const {
     if (options_.progress) {
         options_.progress(bytes_ + bytes_more, bytes_total_);
@@ -141,14 +152,20 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     // what is about to expire altogether is left to do that.
     const auto worth = [&](const Candidate& candidate) {
         const auto [bytes, live] = space(candidate.row, candidate.live);
-        const double time = static_cast<double>(candidate.row.expires_max_ms) -
-                            static_cast<double>(horizon.expired_before_ms);
-        return static_cast<double>(bytes - live) * time / static_cast<double>(live + 1);
+        const std::int64_t time_ms = std::clamp<std::int64_t>(
+            candidate.row.expires_max_ms - report_.now_ms, 1, kWasteTimeMaxMs);
+        return static_cast<double>(bytes - live) * static_cast<double>(time_ms) /
+               static_cast<double>(live + 1);
     };
     std::ranges::stable_sort(others, std::ranges::greater(), worth);
+    const auto is_small = [&](const Candidate& candidate) {
+        return options_.compact && candidate.row.bytes * kSmallShare < store_.segment_bytes_;
+    };
+    const bool merge = std::ranges::count_if(others, is_small) >= kSmallSegmentsMax;
     for (const Candidate& best : others) {
         const Space here = space(best.row, best.live);
-        if (log.is_wasted(garbage_share_) && here.is_wasted(garbage_share_)) {
+        if ((log.is_wasted(garbage_share_) && here.is_wasted(garbage_share_)) ||
+            (merge && is_small(best))) {
             log.bytes -= here.bytes - here.live;
             found.push_back(best);
         }
@@ -165,7 +182,15 @@ Result<void> LogStore::Reclaim::plan(const Count& count) {
         report_.records_moved += candidate.live.total();
         report_.bytes_after -= row.bytes - row.bytes_of(candidate.live);
     }
-    return {};
+    const auto newest = newest_if_garbage(count.newest_live);
+    if (newest && *newest != 0) {
+        const SegmentRow& row = count.tail.parts.front().row;
+        ++report_.segments_compacted;
+        report_.records_dropped += row.records() - count.newest_live.total();
+        report_.records_moved += count.newest_live.total();
+        report_.bytes_after -= row.bytes - row.bytes_of(count.newest_live);
+    }
+    return newest ? Result<void>() : std::unexpected(newest.error());
 }
 
 Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
@@ -180,7 +205,7 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
         if (!now) {
             return std::unexpected(now.error());
         }
-        // (A segment that has been started since has no records, and so no live ones either.)
+        // (Of a segment that has been started since, what is taken for live is next to nothing.)
         found = candidates(*now->view, now->tail, now->view->horizon, {}, newest_live);
     }
     for (const Candidate& candidate : found) {
@@ -202,7 +227,7 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
         return std::unexpected(now.error());
     }
     const SegmentRow& newest = now->tail.parts.front().row;
-    return newest.records() == 0 ? Result<void>() : seal_tail(newest.id);
+    return newest.bytes < ended_bytes_min() ? Result<void>() : seal_tail(newest.id);
 }
 
 Result<void> LogStore::Reclaim::compact_all(std::span<const Candidate> candidates) {
@@ -265,10 +290,7 @@ Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage(const StateCounts& ne
         log += live.total() == 0 ? Space() : space(sealed.row, live);
     }
     const std::uint64_t bytes_min =
-        options_.compact
-            ? 0
-            : std::max(std::min(kEndedBytesMin, store_.segment_bytes_ / kEndedSegmentShare),
-                       log.bytes / kEndedLogShare);
+        options_.compact ? 0 : std::max(ended_bytes_min(), log.bytes / kEndedLogShare);
     return newest.bytes >= bytes_min && newest.is_wasted(garbage_share_) &&
                    log.is_wasted(garbage_share_)
                ? row.id

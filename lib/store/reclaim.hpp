@@ -14,7 +14,7 @@
 namespace dedup {
 
 // One sweep's work on the files. Segments without live streams are dropped. While too much of the
-// log is garbage, the segment with the greatest share of it is compacted: its live heads are
+// log is garbage, the segment where that saves most is compacted: its live heads are
 // appended again at the tail with their sequences, and then it is dropped too.
 class LogStore::Reclaim {
   public:
@@ -43,6 +43,7 @@ class LogStore::Reclaim {
     };
 
     [[nodiscard]] bool at_limit() const;
+    [[nodiscard]] std::uint64_t ended_bytes_min() const;
     void show_progress(std::uint64_t bytes_more) const;
     [[nodiscard]] std::vector<Candidate> candidates(const View& view, const TailNumbers& tail,
                                                     const Horizon& horizon,

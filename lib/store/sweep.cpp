@@ -17,6 +17,7 @@ namespace {
 // each holds up one group, and for a file's removal, which may hold up a flush for tens of ms.
 constexpr std::uint64_t kRestShare = 3;
 constexpr std::uint64_t kRemovalRests = 4;
+constexpr std::uint64_t kRestMaxUs = 250'000;  // nobody waits longer for a sweep to stop
 // At least so many streams are evicted at a time: this part of keys_max.
 constexpr std::uint64_t kEvictShare = 64;
 // And with bytes_max, this part of the streams: a few would give back no segment.
@@ -267,7 +268,8 @@ void LogStore::rest_beside_appends(std::uint64_t pause_us) {
             return;
         }
     }
-    std::this_thread::sleep_for(std::chrono::microseconds(pause_us * kRestShare));
+    std::this_thread::sleep_for(
+        std::chrono::microseconds(std::min(pause_us * kRestShare, kRestMaxUs)));
 }
 
 std::uint64_t LogStore::log_bytes(const View& view) const {

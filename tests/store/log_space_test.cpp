@@ -61,18 +61,36 @@ TEST_CASE("a compacting sweep leaves no garbage, and nothing to replay") {
     const auto again = store->sweep(compact);
     REQUIRE(again);
     CHECK(again->records_moved == 0);
+    CHECK(again->segments_compacted == 0);
 
     REQUIRE(store->close());
     store = must_open(path, small_segments());
-    CHECK(store->stats()->tail_bytes < 4096);
+    CHECK(store->stats()->tail_bytes < kSegmentBytesMin / 4);
     check_filled(*store, kTwice);
     REQUIRE(store->close());
     CHECK(verify(path)->problems.empty());
 }
 
+TEST_CASE("sweeps that compact again and again do not leave ever more small segments") {
+    const TempDir dir;
+    const auto store = must_open(dir.path() / "store", small_segments());
+    put_twice(*store, "key-", kTwice);
+    SweepOptions compact;
+    compact.compact = true;
+    REQUIRE(store->sweep(compact));
+    const std::uint64_t segments = store->stats()->segments_sealed;
+    for (int i = 0; i < 60; ++i) {
+        Append item{0, completed_record("more-" + std::to_string(i), std::string(17'000, 'r'))};
+        REQUIRE(store->append({&item, 1})[0]);
+        REQUIRE(store->sweep(compact));
+    }
+    CHECK(store->stats()->segments_sealed < segments + 60 * 17'000 / kSegmentBytesMin + 12);
+    check_filled(*store, kTwice);
+}
+
 TEST_CASE("what is about to expire is not moved") {
     const TempDir dir;
-    ManualClock clock;
+    ManualClock clock(1'764'000'000'000);
     OpenOptions options = small_segments();
     options.clock = clock.clock();
     const auto store = must_open(dir.path() / "store", options);

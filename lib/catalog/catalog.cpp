@@ -111,6 +111,7 @@ Result<std::shared_ptr<const FilterSet>> load_filters(const LmdbTxn& txn,
         return previous->filter_set();
     }
     std::vector<std::uint64_t> entries;
+    entries.reserve(segments.size());
     for (const SealedSegment& segment : segments) {
         entries.push_back(segment.row.entries);
     }

@@ -154,10 +154,11 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
         const auto [bytes, live] = space(candidate.row, candidate.live);
         const std::int64_t time_ms = std::clamp<std::int64_t>(
             candidate.row.expires_max_ms - report_.now_ms, 1, kWasteTimeMaxMs);
-        return static_cast<double>(bytes - live) * static_cast<double>(time_ms) /
-               static_cast<double>(live + 1);
+        return std::pair(static_cast<double>(bytes - live) * static_cast<double>(time_ms) /
+                             static_cast<double>(live + 1),
+                         ~candidate.row.id);  // of equal ones the oldest
     };
-    std::ranges::stable_sort(others, std::ranges::greater(), worth);
+    std::ranges::sort(others, std::ranges::greater(), worth);
     const auto is_small = [&](const Candidate& candidate) {
         return options_.compact && candidate.row.bytes * kSmallShare < store_.segment_bytes_;
     };

@@ -6,14 +6,14 @@
 #include <array>
 #include <bit>
 
+#include "env/large_pages.hpp"
+
 namespace dedup {
 namespace {
 
 constexpr std::array<std::uint32_t, 8> kMultipliers = {
     0x47b6137b, 0x44974d91, 0x8824ad5b, 0xa2b7289d, 0x705495c7, 0x2df1424b, 0x9efc4947, 0x5c6bfb31};
 static_assert(kMultipliers.size() * sizeof(std::uint32_t) == kFilterBlockBytes);
-
-constexpr std::size_t kLargePageBytes = std::size_t{2} * 1024 * 1024;
 
 }  // namespace
 
@@ -66,7 +66,7 @@ std::shared_ptr<FilterSet> FilterSet::allocate(std::span<const std::uint64_t> en
     char* at = set->memory_;
     if (set->bytes_ >= kLargePageBytes) {
         at += -reinterpret_cast<std::uintptr_t>(at) % kLargePageBytes;
-        ::madvise(at, set->bytes_, MADV_HUGEPAGE);  // a wish
+        use_large_pages(at, set->bytes_);
     }
     for (const std::uint64_t count : entries) {
         set->filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});

@@ -1,12 +1,10 @@
 #include "log/delta.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <memory>
 #include <new>
+
+#include "env/large_pages.hpp"
 
 namespace dedup {
 namespace {
@@ -14,18 +12,9 @@ namespace {
 constexpr std::size_t kSlotsMin = 16;
 // A table of which at least this part is going to be used is dense.
 constexpr std::size_t kDensePart = 8;
-constexpr std::size_t kLargePageBytes = 2 * 1024 * 1024;
 
 bool too_full(std::size_t entries, std::size_t slots) {
     return entries * 4 > slots * 3;
-}
-
-// Asks for large pages, which cost fewer faults and misses. Without them all works as well.
-void use_large_pages(void* memory, std::size_t bytes) {
-    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    if (bytes >= kLargePageBytes && std::align(page, page, memory, bytes) != nullptr) {
-        (void)::madvise(memory, bytes / page * page, MADV_HUGEPAGE);
-    }
 }
 
 }  // namespace

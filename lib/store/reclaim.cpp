@@ -51,6 +51,13 @@ Space space(const SegmentRow& row, const StateCounts& live) {
     return {row.bytes, row.bytes_of(live)};
 }
 
+// The streams of a sealed segment that have a newer record in the tail, which its row does not
+// count yet.
+StateCounts superseded_by_tail(const SegmentRow& row, const TailNumbers& tail) {
+    const auto at = tail.superseded.find(row.id);
+    return at == tail.superseded.end() ? StateCounts() : total(at->second);
+}
+
 // The frames of a segment from `start` on: all of them, or those at some places, which are sorted.
 class Frames {
   public:
@@ -129,12 +136,11 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     // An older segment that stays has a record that is not removed, only superseded.
     bool older_may_show = false;
     for (const SealedSegment& sealed : view.sealed->segments()) {
+        const StateCounts superseded_since = superseded_by_tail(sealed.row, tail);
         StateCounts live = sealed.row.live();
+        live -= superseded_since;
         StateCounts superseded = sealed.row.superseded;
-        if (const auto at = tail.superseded.find(sealed.row.id); at != tail.superseded.end()) {
-            live -= total(at->second);
-            superseded += total(at->second);
-        }
+        superseded += superseded_since;
         if (const auto at = counted.find(sealed.row.id); at != counted.end()) {
             live -= total(at->second.removed);
         }
@@ -284,10 +290,7 @@ Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage(const StateCounts& ne
     }
     for (const SealedSegment& sealed : now->view->sealed->segments()) {
         StateCounts live = sealed.row.live();
-        if (const auto at = now->tail.superseded.find(sealed.row.id);
-            at != now->tail.superseded.end()) {
-            live -= total(at->second);
-        }
+        live -= superseded_by_tail(sealed.row, now->tail);
         log += live.total() == 0 ? Space() : space(sealed.row, live);
     }
     const std::uint64_t bytes_min =

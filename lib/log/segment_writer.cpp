@@ -6,10 +6,13 @@
 namespace dedup {
 namespace {
 
-// Room is reserved in growing steps: small stores stay small, and large ones reserve rarely.
+// Room is reserved in growing steps: small stores stay small, and the groups that write zeros do
+// not take much longer than others.
 constexpr std::uint64_t kReserveBytesMin = 64 * 1024;
-constexpr std::uint64_t kReserveBytesMax = 16 * 1024 * 1024;
+constexpr std::uint64_t kReserveBytesMax = 1024 * 1024;
 constexpr std::uint64_t kReserveShare = 16;  // of the segment so far
+// Groups of more bytes than this flush too rarely for zeros to be worth writing.
+constexpr std::uint64_t kZeroedGroupBytesMax = 128 * 1024;
 constexpr std::uint64_t kRewriteBlockBytes = 1024 * 1024;
 
 Result<void> rewrite(File& file, std::uint64_t from, std::uint64_t end) {
@@ -138,13 +141,25 @@ Result<void> SegmentWriter::reserve() {
         if (done) {
             can_reserve_ = *done;
             reserved_ = bytes;
-            return {};
+            return *done && buffered() <= kZeroedGroupBytesMax ? write_zeros() : Result<void>();
         }
         if (done.error().code != Code::out_of_space || bytes == end()) {
             return std::unexpected(done.error());
         }
     }
     return {};
+}
+
+// Behind what is buffered, up to the end of the reserved room. File systems keep what has only been
+// reserved apart from what has been written, and each flush that follows a write there has to note
+// the difference in their journal.
+Result<void> SegmentWriter::write_zeros() {
+    auto done = file_->write(end(), std::string(reserved_ - end(), '\0'));
+    if (!done && done.error().code != Code::out_of_space) {
+        write_error_ = done.error();  // which write() is about to say
+        return {};
+    }
+    return done;
 }
 
 Result<void> SegmentWriter::write() {

@@ -69,6 +69,8 @@ class SegmentWriter {
     SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
                   std::uint64_t end);
 
+    [[nodiscard]] Result<void> write_zeros();
+
     std::shared_ptr<File> file_;
     std::shared_ptr<const Segment> segment_;
     std::string buffer_;

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "catalog/absent_ids.hpp"
 #include "catalog/census.hpp"
 #include "catalog/filter.hpp"
 #include "catalog/lmdb_env.hpp"
@@ -91,7 +92,7 @@ struct SealedSegment {
 };
 
 // The catalog at one moment. It pins an LMDB read transaction, into whose map the indexes point.
-// Immutable; any number of threads may use one.
+// Immutable but for what it remembers; any number of threads may use one.
 class CatalogSnapshot {
   public:
     CatalogSnapshot(LmdbTxn txn, std::vector<SealedSegment> segments,
@@ -105,11 +106,14 @@ class CatalogSnapshot {
     [[nodiscard]] const std::shared_ptr<const FilterSet>& filter_set() const { return filters_; }
     [[nodiscard]] std::uint64_t version() const { return txn_.version(); }
     [[nodiscard]] std::uint64_t used_bytes() const { return txn_.env().used_bytes(); }
+    // Ids that have turned out to be in none of the indexes.
+    [[nodiscard]] AbsentIds& absent() const { return absent_; }
 
   private:
     LmdbTxn txn_;
     std::vector<SealedSegment> segments_;
     std::shared_ptr<const FilterSet> filters_;
+    mutable AbsentIds absent_;
 };
 
 using SnapshotPtr = std::shared_ptr<const CatalogSnapshot>;

@@ -45,6 +45,9 @@ class Delta {
     // Prepares for about `entries` entries that are going to be put in one go.
     void expect(std::size_t entries);
 
+    // For a table that is going to be filled: takes its memory in large pages.
+    void fill_large_pages();
+
     void prefetch(const StreamId& id) const { __builtin_prefetch(&slots_[home(id)]); }
 
     // Puts `entry` in place of the entry with the same id whose offset is `replaced_offset`, or

@@ -374,6 +374,11 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
             }
         }
     }
+    AbsentIds& absent = view.sealed->absent();
+    if (absent.has(id)) {
+        return std::nullopt;
+    }
+    bool is_absent = true;
     const auto& filters = view.sealed->filters();
     const FilterBits bits(id);
     for (std::size_t i = filters.size(); i-- > 0;) {
@@ -391,6 +396,7 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
             if (entry->id != id) {
                 break;
             }
+            is_absent = false;
             Located at;
             at.segment = sealed->segment.get();
             at.entry = *entry;
@@ -405,6 +411,9 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
         if (!position) {
             return std::unexpected(damaged_in_catalog(*sealed, "the index"));
         }
+    }
+    if (is_absent) {
+        absent.add(id);
     }
     return std::nullopt;
 }

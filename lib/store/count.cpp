@@ -33,6 +33,11 @@ Result<LogStore::Now> LogStore::tail_now() {
     return now;
 }
 
+bool TailNumbers::removes_all(std::size_t part, const Horizon& horizon) const {
+    return sequence <= horizon.sequence &&
+           parts[part].row.expires_max_ms < horizon.expired_before_ms;
+}
+
 TailNumbers LogStore::tail_numbers(const View& view) const {
     TailNumbers tail;
     tail.sequence = applied_sequence_;
@@ -235,6 +240,9 @@ Result<Tally> LogStore::live_in_tail(const View& view, const TailNumbers& tail, 
     if (to == Horizon()) {
         return census.live();
     }
+    if (!found && tail.removes_all(part, to)) {
+        return Tally();
+    }
     const auto count = [&](const Located& at) -> Result<void> {
         ++counts_of(census.removed, at.record.ns)[at.record.state()];
         return found ? found(at) : Result<void>();
@@ -331,8 +339,9 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
         counted.expires_min_ms = INT64_MAX;
         counted.removed = std::move(live);
         add(count.removed, counted.removed);
-        return total(counted.removed).in_flight == 0 ? Result<void>()
-                                                     : count_unanswered(count, sealed);
+        return total(counted.removed).in_flight == 0
+                   ? Result<void>()
+                   : visit_entries(sealed, offer_unanswered(count, *sealed.segment));
     }
     counted.expires_min_ms = INT64_MAX;
     const auto remove = [&](const Located& at) {
@@ -388,13 +397,16 @@ Result<Tally> LogStore::live_heads(const Count& count, const SealedSegment& seal
     return done ? Result<Tally>(std::move(live)) : std::unexpected(done.error());
 }
 
-Result<void> LogStore::count_unanswered(Count& count, const SealedSegment& sealed) const {
-    return visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
+// What is called for each entry of a segment in which all has expired, to list the claims in
+// flight.
+std::function<Result<void>(const IndexEntry&)> LogStore::offer_unanswered(
+    Count& count, const Segment& segment) const {
+    return [this, &count, &segment](const IndexEntry& entry) -> Result<void> {
         if (entry.state() != State::in_flight || !count.unanswered.wants(entry.sequence) ||
             count.from.surely_removes(entry)) {
             return {};
         }
-        return find_removed(count.view, *sealed.segment, entry, count.to, count.as_of,
+        return find_removed(count.view, segment, entry, count.to, count.as_of,
                             [&](const Located& at) {
                                 if (!count.from.removes(at.record.state(), at.entry.sequence,
                                                         at.record.expires_at_ms)) {
@@ -402,7 +414,7 @@ Result<void> LogStore::count_unanswered(Count& count, const SealedSegment& seale
                                 }
                                 return Result<void>();
                             });
-    });
+    };
 }
 
 Result<void> LogStore::count_tail(Count& count) const {
@@ -413,8 +425,26 @@ Result<void> LogStore::count_tail(Count& count) const {
     };
     const bool now = count.as_of == count.tail.sequence;
     for (std::size_t part = 0; part < count.tail.parts.size(); ++part) {
-        const Unsealed& unsealed = *count.tail.parts[part].unsealed;
+        const auto& [segment, streams, entries, row] = count.tail.parts[part];
+        const Unsealed& unsealed = *segment;
         ++count.report.segments_scanned;
+        // As with a sealed segment, if nothing in it has been counted before.
+        if (now && count.tail.removes_all(part, count.to) && count.from.evicted_before == 0 &&
+            row.expires_min_ms >= count.from.expired_before_ms) {
+            const auto all = live_in_tail(count.view, count.tail, part, Horizon(), {});
+            if (!all) {
+                return std::unexpected(all.error());
+            }
+            add(count.removed, *all);
+            if (total(*all).in_flight != 0) {
+                auto offered =
+                    visit_entries(unsealed, entries, offer_unanswered(count, *unsealed.segment));
+                if (!offered) {
+                    return offered;
+                }
+            }
+            continue;
+        }
         const auto live =
             live_in_tail(count.view, count.tail, part, count.to, now ? Found(remove) : Found());
         if (!live) {
@@ -426,11 +456,10 @@ Result<void> LogStore::count_tail(Count& count) const {
             continue;
         }
         // What a count that was cut short had to count then.
-        auto done =
-            visit_entries(unsealed, count.tail.parts[part].entries, [&](const IndexEntry& entry) {
-                return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
-                                    remove);
-            });
+        auto done = visit_entries(unsealed, entries, [&](const IndexEntry& entry) {
+            return find_removed(count.view, *unsealed.segment, entry, count.to, count.as_of,
+                                remove);
+        });
         if (!done) {
             return done;
         }

@@ -97,6 +97,9 @@ struct TailNumbers {
     std::vector<Part> parts;    // newest first
     SegmentTallies superseded;  // of all of them together
     SegmentTallies reclaimed;
+
+    // Whether `horizon` leaves no stream whose head is in this part.
+    [[nodiscard]] bool removes_all(std::size_t part, const Horizon& horizon) const;
 };
 
 // Entries with one id in the unsealed segments. Mostly there is at most one, which needs no
@@ -248,7 +251,8 @@ class LogStore final : public StreamStore {
     Result<StateCounts> live_streams(const View& view, const TailNumbers& tail) const;
     Result<void> count(Count& count) const;
     Result<void> count_sealed(Count& count, const SealedSegment& sealed) const;
-    Result<void> count_unanswered(Count& count, const SealedSegment& sealed) const;
+    std::function<Result<void>(const IndexEntry&)> offer_unanswered(Count& count,
+                                                                    const Segment& segment) const;
     Result<void> count_tail(Count& count) const;
     Result<void> lower_expiry(const View& view, const Horizon& horizon, const Segment& segment,
                               const IndexEntry& entry, std::int64_t& best) const;

@@ -114,6 +114,32 @@ TEST_CASE("sweep report: the next expiry is the earliest that is left, or none")
     });
 }
 
+TEST_CASE("sweep report: what is not sealed is counted once, when all of it has expired, too") {
+    // Guards against streams that are counted again because those around them have expired as well.
+    on_each_store([](TestStore& store) {
+        must_append(*store, 0, expiring(completed("a", "r"), 61'000));
+        must_append(*store, 0, expiring(in_flight("b"), 61'000));
+        must_append(*store, 0, expiring(in_flight("c"), 80'000));
+        must_append(*store, 0, expiring(released("d"), 80'000));
+        const SweepReport first = sweep_at(store, 62'001);
+        CHECK(first.removed == StateCounts{.in_flight = 1, .completed = 1});
+        CHECK(first.retained == StateCounts{.in_flight = 1, .released = 1});
+        const SweepReport second = sweep_at(store, 81'001);
+        CHECK(second.removed == StateCounts{.in_flight = 1, .released = 1});
+        REQUIRE(second.unanswered.size() == 1);
+        CHECK(second.unanswered[0].key == "c");
+        CHECK(second.retained.total() == 0);
+        // Had expired when it came, and no sweep has seen it yet.
+        must_append(*store, 0, expiring(in_flight("e"), 50'000));
+        now_and_after_reopen(store, [&] { CHECK(stats_of(*store).streams() == 1); });
+        const SweepReport third = sweep_at(store, 81'001);
+        CHECK(third.removed == StateCounts{.in_flight = 1});
+        REQUIRE(third.unanswered.size() == 1);
+        CHECK(third.unanswered[0].key == "e");
+        now_and_after_reopen(store, [&] { CHECK(stats_of(*store).streams() == 0); });
+    });
+}
+
 TEST_CASE("sweep report: of sealed and unsealed records alike") {
     // Guards against numbers from a segment's summary that its records do not bear out.
     on_each_store([](TestStore& store) {

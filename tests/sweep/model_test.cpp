@@ -128,7 +128,9 @@ class History {
         return std::string(size, static_cast<char>('a' + pick(26)));
     }
 
-    std::int64_t any_ttl() { return pick(8) == 0 ? 0 : 1 + static_cast<std::int64_t>(pick(9'000)); }
+    std::int64_t any_ttl() {
+        return !all_expire_ && pick(8) == 0 ? 0 : 1 + static_cast<std::int64_t>(pick(9'000));
+    }
 
     ClaimOptions options_for(std::int64_t ttl_ms) {
         ClaimOptions options;
@@ -238,7 +240,7 @@ class History {
             keys.push_back("fill-" + std::to_string(++filled_));
         }
         for (const std::string& key : keys) {
-            const bool survives = pick(50) == 0;
+            const bool survives = !all_expire_ && pick(50) == 0;
             requests.push_back({key, std::string(2'000, 'f'), options_for(survives ? 0 : ttl_ms)});
         }
         const auto outcomes = caches_[0]->remember_many(requests);
@@ -398,7 +400,7 @@ class History {
     }
 
     void pass_time() {
-        const auto by_ms = static_cast<std::int64_t>(pick(2'500));
+        const auto by_ms = static_cast<std::int64_t>(pick(pick(8) == 0 ? 20'000 : 2'500));
         store_.clock.advance(pick(10) == 0 ? -by_ms : by_ms);
     }
 
@@ -421,6 +423,7 @@ class History {
     }
 
     std::mt19937 random_;
+    const bool all_expire_ = pick(2) == 0;
     Capacity capacity_;
     TestStore store_;
     std::vector<std::unique_ptr<Cache>> caches_;

@@ -230,7 +230,7 @@ def guard_part(w10, _):
                  for field in ("per_second", "cpu_seconds_per_million", "disk_per_second")]
         rows.append([work] + [figure(cell) for cell in cells])
     return table(["", "events a second", "processor s a million",
-                  "the disk's flushes a second just before"], rows)
+                  "the disk's flushes a second in between"], rows)
 
 
 def left_out(workload):

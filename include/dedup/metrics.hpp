@@ -54,7 +54,7 @@ struct StoreMetrics {
     std::uint64_t appended = 0;       // records; those that a sweep moved are not among them
     std::uint64_t conflicts = 0;      // items that got sequence_conflict
     std::uint64_t refused = 0;        // items that got another error
-    std::uint64_t bytes_written = 0;  // to the log, by appends and sweeps
+    std::uint64_t bytes_written = 0;  // to the log, by appends and sweeps; zeros ahead of it not
     std::uint64_t flushes = 0;        // of the log's newest segment: one fdatasync each
     std::uint64_t sweeps = 0;         // without dry runs
     std::uint64_t sweeps_failed = 0;

@@ -71,13 +71,9 @@ void Delta::expect(std::size_t entries) {
     // Only of a dense table will all pages be touched soon. Else large ones would cost memory that
     // it may never need.
     if (entries >= (mask_ + 1) / kDensePart) {
-        fill_large_pages();
+        use_large_pages(slots_.get(), (mask_ + 1) * sizeof(Slot));
+        use_large_pages(entries_.data(), entries_.capacity() * sizeof(IndexEntry));
     }
-}
-
-void Delta::fill_large_pages() {
-    use_large_pages(slots_.get(), (mask_ + 1) * sizeof(Slot));
-    use_large_pages(entries_.data(), entries_.capacity() * sizeof(IndexEntry));
 }
 
 void Delta::clear() {

@@ -42,11 +42,8 @@ class Delta {
         return find(id, [](const IndexEntry&) { return true; });
     }
 
-    // Prepares for about `entries` entries that are going to be put in one go.
+    // Prepares for about `entries` entries that are going to be put.
     void expect(std::size_t entries);
-
-    // For a table that is going to be filled: takes its memory in large pages.
-    void fill_large_pages();
 
     void prefetch(const StreamId& id) const { __builtin_prefetch(&slots_[home(id)]); }
 

@@ -1,6 +1,7 @@
 #include "log/segment_writer.hpp"
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 namespace dedup {
@@ -49,6 +50,7 @@ SegmentWriter::SegmentWriter(std::shared_ptr<File> file, Path path, const Segmen
                              std::uint64_t end)
     : file_(file),
       segment_(std::make_shared<const Segment>(std::move(file), std::move(path), header)),
+      opened_at_(end),
       written_(end),
       flushed_(end),
       reserved_(end) {}
@@ -133,15 +135,19 @@ Result<void> SegmentWriter::reserve() {
     if (!can_reserve_ || end() <= reserved_) {
         return {};
     }
-    const std::uint64_t ahead =
-        std::clamp(end() / kReserveShare, kReserveBytesMin, kReserveBytesMax);
+    // Whoever opens a large store for one append does not write as much in zeros as who goes on.
+    const std::uint64_t ahead = std::clamp(std::min(end() / kReserveShare, end() - opened_at_),
+                                           kReserveBytesMin, kReserveBytesMax);
     // Where there is no room for a whole step, there may still be room for this write.
     for (const std::uint64_t bytes : {end() + ahead, end()}) {
         const auto done = file_->reserve(bytes);
         if (done) {
             can_reserve_ = *done;
             reserved_ = bytes;
-            return *done && buffered() <= kZeroedGroupBytesMax ? write_zeros() : Result<void>();
+            if (can_reserve_ && buffered() <= kZeroedGroupBytesMax) {
+                write_zeros();
+            }
+            return {};
         }
         if (done.error().code != Code::out_of_space || bytes == end()) {
             return std::unexpected(done.error());
@@ -152,14 +158,19 @@ Result<void> SegmentWriter::reserve() {
 
 // Behind what is buffered, up to the end of the reserved room. File systems keep what has only been
 // reserved apart from what has been written, and each flush that follows a write there has to note
-// the difference in their journal.
-Result<void> SegmentWriter::write_zeros() {
-    auto done = file_->write(end(), std::string(reserved_ - end(), '\0'));
-    if (!done && done.error().code != Code::out_of_space) {
-        write_error_ = done.error();  // which write() is about to say
-        return {};
+// the difference.
+void SegmentWriter::write_zeros() {
+    static constexpr std::array<char, 64 * 1024> kZeros{};
+    for (std::uint64_t at = end(); at < reserved_ && !write_error_; at += kZeros.size()) {
+        const std::uint64_t bytes = std::min<std::uint64_t>(kZeros.size(), reserved_ - at);
+        auto done = file_->write(at, {kZeros.data(), bytes});
+        if (!done && done.error().code == Code::out_of_space) {
+            return;  // what is buffered has its room
+        }
+        if (!done) {
+            write_error_ = done.error();  // which write() is about to say
+        }
     }
-    return done;
 }
 
 Result<void> SegmentWriter::write() {

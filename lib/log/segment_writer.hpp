@@ -48,8 +48,8 @@ class SegmentWriter {
     // Reads a frame wherever it is, in the buffer or in the file.
     [[nodiscard]] Result<Frame> read_frame(std::uint32_t offset, FrameBuffer& bytes) const;
 
-    // Makes sure that the disk has room for what is buffered. Errors: out_of_space; then nothing
-    // has been written, and discard() forgets the frames.
+    // Makes sure that the disk has room for what is buffered. Errors: out_of_space; then nothing of
+    // it has been written, and discard() forgets the frames.
     [[nodiscard]] Result<void> reserve();
     void discard() { buffer_.clear(); }
 
@@ -69,11 +69,12 @@ class SegmentWriter {
     SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
                   std::uint64_t end);
 
-    [[nodiscard]] Result<void> write_zeros();
+    void write_zeros();
 
     std::shared_ptr<File> file_;
     std::shared_ptr<const Segment> segment_;
     std::string buffer_;
+    const std::uint64_t opened_at_;
     std::atomic<std::uint64_t> written_;
     std::atomic<std::uint64_t> flushed_;
     std::uint64_t reserved_;

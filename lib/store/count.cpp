@@ -402,13 +402,17 @@ Result<Tally> LogStore::live_heads(const Count& count, const SealedSegment& seal
 std::function<Result<void>(const IndexEntry&)> LogStore::offer_unanswered(
     Count& count, const Segment& segment) const {
     return [this, &count, &segment](const IndexEntry& entry) -> Result<void> {
-        if (entry.state() != State::in_flight || !count.unanswered.wants(entry.sequence) ||
-            count.from.surely_removes(entry)) {
+        // In the tail, the stream may have begun anew; then the entry tells nothing of what it was.
+        const bool anew = entry.sequence > count.as_of;
+        if (!anew &&
+            (entry.state() != State::in_flight || !count.unanswered.wants(entry.sequence) ||
+             count.from.surely_removes(entry))) {
             return {};
         }
         return find_removed(count.view, segment, entry, count.to, count.as_of,
                             [&](const Located& at) {
-                                if (!count.from.removes(at.record.state(), at.entry.sequence,
+                                if (at.record.state() == State::in_flight &&
+                                    !count.from.removes(at.record.state(), at.entry.sequence,
                                                         at.record.expires_at_ms)) {
                                     count.unanswered.offer(at);
                                 }
@@ -427,6 +431,9 @@ Result<void> LogStore::count_tail(Count& count) const {
     for (std::size_t part = 0; part < count.tail.parts.size(); ++part) {
         const auto& [segment, streams, entries, row] = count.tail.parts[part];
         const Unsealed& unsealed = *segment;
+        if (now && count.tail.removes_all(part, count.from)) {
+            continue;  // all of it has been counted before
+        }
         ++count.report.segments_scanned;
         // As with a sealed segment, if nothing in it has been counted before.
         if (now && count.tail.removes_all(part, count.to) && count.from.evicted_before == 0 &&

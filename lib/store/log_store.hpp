@@ -98,7 +98,7 @@ struct TailNumbers {
     SegmentTallies superseded;  // of all of them together
     SegmentTallies reclaimed;
 
-    // Whether `horizon` leaves no stream whose head is in this part.
+    // True only if `horizon` leaves no stream whose head is in this part.
     [[nodiscard]] bool removes_all(std::size_t part, const Horizon& horizon) const;
 };
 

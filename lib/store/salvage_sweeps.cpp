@@ -160,6 +160,7 @@ Result<void> Salvage::write_moved(std::string_view encoded, const RecordView& re
                           record.ns,
                           record.timestamp_ms,
                           record.expires_at_ms,
+                          writer.end() - offset,
                           true});
         });
         newest.row.bytes = writer.end();

@@ -87,13 +87,10 @@ Result<void> LogStore::start_segment() {
         }
         return std::unexpected(fail(next.error()));
     }
-    const bool was_filled = writer_->end() >= segment_bytes_;  // and so will the next one be
     segment_bytes_ = choose_segment_bytes(log_bytes);
     auto newest =
         std::make_shared<Unsealed>((*next)->segment(), segment_bytes_ / kFrameBytesTypical);
-    if (was_filled) {
-        newest->delta.fill_large_pages();
-    }
+    newest->delta.expect((*view)->unsealed.front()->delta.size());  // as many as before
     newest->row.bytes = (*next)->end();
     newest->manifest = manifest;
     manifest_ = std::move(manifest);

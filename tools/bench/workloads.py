@@ -66,7 +66,7 @@ def rounds(fleet, settings, steps):
 
 
 def load(fleet, settings, keys, ttl_ms=YEARS_MS, receipt=RECEIPT_BYTES, index=False):
-    """Brings every peer to `keys` loaded keys; who runs out of time is dropped, but for this store."""
+    """Brings every peer to `keys` loaded keys; who runs out of time is dropped."""
 
     def work(peer):
         if peer.name == "limit" and peer.loaded >= settings.limit_keys:

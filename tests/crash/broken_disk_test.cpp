@@ -7,12 +7,11 @@
 // that, and the next sweep finishes what it left.
 #include <doctest/doctest.h>
 
-#include <chrono>
-#include <thread>
-
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include "crash/explore.hpp"
 #include "crash/workload.hpp"

@@ -242,7 +242,7 @@ class History {
         open_store();
         const Verdict verdict = compare(life_->log_store(), *before, mark);
         require(verdict.wrong.empty(), verdict.wrong);
-        ledger_ = std::make_shared<Ledger>(continued(*before, mark, verdict.present));
+        ledger_ = std::make_shared<Ledger>(continued(*before, mark, verdict));
         life_->keep(ledger_);
         uncertain_ = false;
         read_heads();

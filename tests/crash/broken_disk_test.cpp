@@ -190,7 +190,7 @@ class Trial {
         life.settle();
         const Verdict verdict = compare(life.log_store(), *ledger_, mark);
         REQUIRE_MESSAGE(verdict.wrong == "", verdict.wrong);
-        const auto seen = std::make_shared<Ledger>(continued(*ledger_, mark, verdict.present));
+        const auto seen = std::make_shared<Ledger>(continued(*ledger_, mark, verdict));
         life.keep(seen);
         const auto swept = life.store().sweep({});
         REQUIRE_MESSAGE(swept, (swept ? "" : swept.error().message));

@@ -181,7 +181,7 @@ class Explorer {
         explored_.rebuilt += rebuilt ? 1U : 0U;
         explored_.interrupted += has_interrupted(life) ? 1U : 0U;
         const auto ledger =
-            std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict.present));
+            std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict));
         ledger->reports_lost = ledger->reports_lost || rebuilt;
         life.keep(ledger);
         if (later != nullptr) {

@@ -11,10 +11,11 @@ namespace {
 
 using Name = std::pair<std::string, std::string>;  // namespace and key
 
-// Whether the stored record is what was handed in. A sequence that nobody was told may be any.
+// Whether the stored record is what was handed in. A sequence that nobody was told may be any new
+// one.
 bool same(const LedgerEntry& entry, const Record& stored) {
     Record expected = entry.record;
-    if (expected.sequence == 0) {
+    if (expected.sequence == 0 && stored.sequence > entry.after) {
         expected.sequence = stored.sequence;
         expected.claim_sequence =
             expected.claim_sequence == 0 ? stored.sequence : expected.claim_sequence;
@@ -144,6 +145,7 @@ class Comparison {
                 return;
             }
             head = *result;
+            verdict_.sequence_max = std::max(verdict_.sequence_max, head ? head->sequence : 0);
         }
     }
 
@@ -321,7 +323,8 @@ class Comparison {
 std::vector<Result<std::uint64_t>> LedgerStore::append(std::span<const Append> batch, Batch mode) {
     const std::size_t first = ledger_.entries.size();
     for (const Append& item : batch) {
-        ledger_.entries.push_back({item.record, first, mode == Batch::atomic, false, {}});
+        ledger_.entries.push_back(
+            {item.record, ledger_.sequence_told, first, mode == Batch::atomic, false, {}});
         ledger_.entries.back().record.sequence = 0;  // the store assigns it
     }
     auto results = inner_.append(batch, mode);
@@ -432,12 +435,12 @@ Verdict compare(StreamStore& store, const Ledger& ledger, const Ledger::Mark& ma
     return Comparison(store, ledger, mark).run();
 }
 
-Ledger continued(const Ledger& ledger, const Ledger::Mark& mark, std::size_t present) {
+Ledger continued(const Ledger& ledger, const Ledger::Mark& mark, const Verdict& found) {
     Ledger after;
     after.entries.assign(ledger.entries.begin(),
-                         ledger.entries.begin() + static_cast<std::ptrdiff_t>(present));
-    after.durable = present;
-    after.sequence_told = mark.sequence_told;
+                         ledger.entries.begin() + static_cast<std::ptrdiff_t>(found.present));
+    after.durable = found.present;
+    after.sequence_told = std::max(mark.sequence_told, found.sequence_max);
     after.reports_lost = ledger.reports_lost;
     for (const LedgerEntry& entry : after.entries) {
         after.sequence_told = std::max(after.sequence_told, entry.record.sequence);

@@ -20,10 +20,11 @@
 namespace dedup::test {
 
 struct LedgerEntry {
-    Record record;         // sequence 0: the caller was not told it
-    std::size_t call = 0;  // where the entries of the same append begin
-    bool atomic = false;   // together with all others of its call
-    bool refused = false;  // the caller was told that it was not appended
+    Record record;            // sequence 0: the caller was not told it
+    std::uint64_t after = 0;  // but it is above this one
+    std::size_t call = 0;     // where the entries of the same append begin
+    bool atomic = false;      // together with all others of its call
+    bool refused = false;     // the caller was told that it was not appended
     // Set if this is a sweep: streams whose head expired before that are gone from here on.
     std::optional<std::int64_t> swept_before_ms = {};
 };
@@ -86,16 +87,18 @@ class LedgerStore final : public StreamStore {
 };
 
 struct Verdict {
-    std::size_t present = 0;  // so many of the ledger's entries are in the store
-    std::string wrong;        // what is wrong with it; empty if nothing is
+    std::size_t present = 0;         // so many of the ledger's entries are in the store
+    std::uint64_t sequence_max = 0;  // of the heads there
+    std::string wrong;               // what is wrong with it; empty if nothing is
 };
 
 // Compares all that a store says with the ledger up to `mark`. Nothing may have been appended to
 // the store that is not in the ledger.
 [[nodiscard]] Verdict compare(StreamStore& store, const Ledger& ledger, const Ledger::Mark& mark);
 
-// The ledger of a store that has just its first `present` entries: what the next crash is judged
+// The ledger of a store that has just the entries that were found: what the next crash is judged
 // by. They have been seen, so they have to stay, and no others may come back.
-[[nodiscard]] Ledger continued(const Ledger& ledger, const Ledger::Mark& mark, std::size_t present);
+[[nodiscard]] Ledger continued(const Ledger& ledger, const Ledger::Mark& mark,
+                               const Verdict& found);
 
 }  // namespace dedup::test

@@ -284,7 +284,7 @@ class RealExplorer {
         explored_.interrupted +=
             history && !history->empty() && history->front().interrupted ? 1U : 0U;
         const auto ledger =
-            std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict.present));
+            std::make_shared<Ledger>(continued(*moment.ledger, moment.mark, verdict));
         ledger->reports_lost = ledger->reports_lost || stats->catalog_rebuilt;
         life.keep(*ledger);
         if (later != nullptr) {

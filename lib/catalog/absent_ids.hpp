@@ -16,7 +16,7 @@ namespace dedup {
 // may use it at once.
 class AbsentIds {
   public:
-    [[nodiscard]] bool has(const StreamId& id) const {
+    [[nodiscard]] bool has(const StreamId& id) {
         return id.xxh != 0 && place(id).load(std::memory_order_relaxed) == id.xxh;
     }
     void add(const StreamId& id) { place(id).store(id.xxh, std::memory_order_relaxed); }
@@ -25,9 +25,6 @@ class AbsentIds {
     static constexpr std::size_t kPlaces = 8192;  // 64 KiB
 
     [[nodiscard]] std::atomic<std::uint64_t>& place(const StreamId& id) {
-        return ids_[id.xxh % kPlaces];
-    }
-    [[nodiscard]] const std::atomic<std::uint64_t>& place(const StreamId& id) const {
         return ids_[id.xxh % kPlaces];
     }
 

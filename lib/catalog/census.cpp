@@ -27,6 +27,12 @@ Tally take_tally(ValueReader& reader) {
 
 }  // namespace
 
+const Tally& tally_of(const SegmentTallies& tallies, std::uint64_t id) {
+    static const Tally kNone;
+    const auto at = tallies.find(id);
+    return at == tallies.end() ? kNone : at->second;
+}
+
 StateCounts total(const Tally& tally) {
     StateCounts sum;
     for (const auto& [ns, counts] : tally) {

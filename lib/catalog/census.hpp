@@ -18,6 +18,9 @@ using Tally = std::map<std::string, StateCounts, std::less<>>;
 // The same for several segments, by id.
 using SegmentTallies = std::map<std::uint64_t, Tally>;
 
+// That of segment `id`; empty if there is none.
+[[nodiscard]] const Tally& tally_of(const SegmentTallies& tallies, std::uint64_t id);
+
 [[nodiscard]] inline StateCounts& counts_of(Tally& tally, std::string_view ns) {
     const auto at = tally.find(ns);
     return at != tally.end() ? at->second : tally.emplace(ns, StateCounts{}).first->second;

@@ -63,11 +63,8 @@ std::shared_ptr<FilterSet> FilterSet::allocate(std::span<const std::uint64_t> en
     }
     set->mapped_bytes_ = mapped_bytes;
     set->memory_ = static_cast<char*>(mapped);
-    char* at = set->memory_;
-    if (set->bytes_ >= kLargePageBytes) {
-        at += -reinterpret_cast<std::uintptr_t>(at) % kLargePageBytes;
-        use_large_pages(at, set->bytes_);
-    }
+    char* at = set->memory_ + -reinterpret_cast<std::uintptr_t>(set->memory_) % kLargePageBytes;
+    use_large_pages(at, set->bytes_);
     for (const std::uint64_t count : entries) {
         set->filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});
         at += filter_bytes(count);

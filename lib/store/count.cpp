@@ -33,6 +33,11 @@ Result<LogStore::Now> LogStore::tail_now() {
     return now;
 }
 
+Census TailNumbers::census(std::size_t part) const {
+    const std::uint64_t id = parts[part].row.id;
+    return {parts[part].streams, tally_of(superseded, id), tally_of(reclaimed, id)};
+}
+
 bool TailNumbers::removes_all(std::size_t part, const Horizon& horizon) const {
     return sequence <= horizon.sequence &&
            parts[part].row.expires_max_ms < horizon.expired_before_ms;
@@ -228,15 +233,7 @@ Result<void> LogStore::find_removed(const View& view, const Segment& segment,
 Result<Tally> LogStore::live_in_tail(const View& view, const TailNumbers& tail, std::size_t part,
                                      const Horizon& to, const Found& found) const {
     const Unsealed& unsealed = *tail.parts[part].unsealed;
-    Census census;
-    census.streams = tail.parts[part].streams;
-    const std::uint64_t id = unsealed.segment->id();
-    if (const auto at = tail.superseded.find(id); at != tail.superseded.end()) {
-        census.superseded = at->second;
-    }
-    if (const auto at = tail.reclaimed.find(id); at != tail.reclaimed.end()) {
-        census.removed = at->second;
-    }
+    Census census = tail.census(part);
     if (to == Horizon()) {
         return census.live();
     }
@@ -260,9 +257,7 @@ Result<StateCounts> LogStore::live_streams(const View& view, const TailNumbers& 
     StateCounts sum;
     for (const SealedSegment& sealed : view.sealed->segments()) {
         sum += sealed.row.live();
-        if (const auto at = tail.superseded.find(sealed.row.id); at != tail.superseded.end()) {
-            sum -= total(at->second);
-        }
+        sum -= total(tally_of(tail.superseded, sealed.row.id));
     }
     for (std::size_t part = 0; part < tail.parts.size(); ++part) {
         const auto live = live_in_tail(view, tail, part, view.horizon, {});
@@ -310,9 +305,7 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     if (!census) {
         return std::unexpected(damaged_in_catalog(sealed, "the census"));
     }
-    if (const auto at = count.tail.superseded.find(id); at != count.tail.superseded.end()) {
-        add(census->superseded, at->second);
-    }
+    add(census->superseded, tally_of(count.tail.superseded, id));
     Tally live = census->live();
     const bool all = sealed.row.expires_max_ms < count.to.expired_before_ms;
     const bool some = sealed.row.expires_min_ms < count.to.expired_before_ms ||
@@ -438,12 +431,9 @@ Result<void> LogStore::count_tail(Count& count) const {
         // As with a sealed segment, if nothing in it has been counted before.
         if (now && count.tail.removes_all(part, count.to) && count.from.evicted_before == 0 &&
             row.expires_min_ms >= count.from.expired_before_ms) {
-            const auto all = live_in_tail(count.view, count.tail, part, Horizon(), {});
-            if (!all) {
-                return std::unexpected(all.error());
-            }
-            add(count.removed, *all);
-            if (total(*all).in_flight != 0) {
+            const Tally all = count.tail.census(part).live();
+            add(count.removed, all);
+            if (total(all).in_flight != 0) {
                 auto offered =
                     visit_entries(unsealed, entries, offer_unanswered(count, *unsealed.segment));
                 if (!offered) {

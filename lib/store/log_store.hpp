@@ -98,6 +98,9 @@ struct TailNumbers {
     SegmentTallies superseded;  // of all of them together
     SegmentTallies reclaimed;
 
+    // Of one part. Of the streams that sweeps have removed, only those are left out that have begun
+    // anew.
+    [[nodiscard]] Census census(std::size_t part) const;
     // True only if `horizon` leaves no stream whose head is in this part.
     [[nodiscard]] bool removes_all(std::size_t part, const Horizon& horizon) const;
 };

@@ -51,11 +51,29 @@ Space space(const SegmentRow& row, const StateCounts& live) {
     return {row.bytes, row.bytes_of(live)};
 }
 
-// The streams of a sealed segment that have a newer record in the tail, which its row does not
-// count yet.
-StateCounts superseded_by_tail(const SegmentRow& row, const TailNumbers& tail) {
-    const auto at = tail.superseded.find(row.id);
-    return at == tail.superseded.end() ? StateCounts() : total(at->second);
+// The live streams of a sealed segment; `counted` is what the catalog does not know yet.
+StateCounts live_in(const SealedSegment& sealed, const TailNumbers& tail,
+                    const std::map<std::uint64_t, Counted>& counted) {
+    StateCounts live = sealed.row.live();
+    live -= total(tally_of(tail.superseded, sealed.row.id));
+    if (const auto at = counted.find(sealed.row.id); at != counted.end()) {
+        live -= total(at->second.removed);
+    }
+    return live;
+}
+
+// The log as it is without the sealed segments that have no live streams.
+Space log_space(const View& view, const TailNumbers& tail,
+                const std::map<std::uint64_t, Counted>& counted, const StateCounts& newest_live) {
+    Space log = space(tail.parts.front().row, newest_live);
+    for (const auto& part : std::span(tail.parts).subspan(1)) {
+        log += {part.row.bytes, part.row.bytes};  // what of it is garbage is not dropped now
+    }
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        const StateCounts live = live_in(sealed, tail, counted);
+        log += live.total() == 0 ? Space() : space(sealed.row, live);
+    }
+    return log;
 }
 
 // The frames of a segment from `start` on: all of them, or those at some places, which are sorted.
@@ -132,27 +150,16 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     const std::map<std::uint64_t, Counted>& counted, const StateCounts& newest_live) const {
     std::vector<Candidate> found;
     std::vector<Candidate> others;
-    Space log;
     // An older segment that stays has a record that is not removed, only superseded.
     bool older_may_show = false;
     for (const SealedSegment& sealed : view.sealed->segments()) {
-        const StateCounts superseded_since = superseded_by_tail(sealed.row, tail);
-        StateCounts live = sealed.row.live();
-        live -= superseded_since;
+        const StateCounts live = live_in(sealed, tail, counted);
         StateCounts superseded = sealed.row.superseded;
-        superseded += superseded_since;
-        if (const auto at = counted.find(sealed.row.id); at != counted.end()) {
-            live -= total(at->second.removed);
-        }
+        superseded += total(tally_of(tail.superseded, sealed.row.id));
         const bool empty = live.total() == 0;
         (empty ? found : others).push_back({sealed.row, !empty || older_may_show, live});
-        log += empty ? Space() : space(sealed.row, live);
         older_may_show = older_may_show || (!empty && superseded.total() != 0 &&
                                             sealed.row.expires_max_ms >= horizon.expired_before_ms);
-    }
-    log += space(tail.parts.front().row, newest_live);
-    for (const auto& part : std::span(tail.parts).subspan(1)) {
-        log += {part.row.bytes, part.row.bytes};  // what of it is garbage is not dropped now
     }
     // The space that a move saves, times how long it would have been wasted, over what it costs. So
     // what is about to expire altogether is left to do that.
@@ -168,6 +175,7 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     const auto is_small = [&](const Candidate& candidate) {
         return options_.compact && candidate.row.bytes * kSmallShare < store_.segment_bytes_;
     };
+    Space log = log_space(view, tail, counted, newest_live);
     const bool merge = std::ranges::count_if(others, is_small) >= kSmallSegmentsMax;
     for (const Candidate& best : others) {
         const Space here = space(best.row, best.live);
@@ -180,30 +188,30 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     return found;
 }
 
-Result<void> LogStore::Reclaim::plan(const Count& count) {
-    for (const Candidate& candidate :
-         candidates(count.view, count.tail, count.to, count.counted, count.newest_live)) {
-        const SegmentRow& row = candidate.row;
-        ++(candidate.compact ? report_.segments_compacted : report_.segments_dropped);
-        report_.records_dropped += row.records() - candidate.live.total();
-        report_.records_moved += candidate.live.total();
-        report_.bytes_after -= row.bytes - row.bytes_of(candidate.live);
+void LogStore::Reclaim::plan(const Count& count) {
+    std::vector<Candidate> found =
+        candidates(count.view, count.tail, count.to, count.counted, count.newest_live);
+    if (newest_if_garbage(count.view, count.tail, count.counted, count.newest_live) != 0) {
+        found.push_back({count.tail.parts.front().row, true, count.newest_live});
     }
-    const auto newest = newest_if_garbage(count.newest_live);
-    if (newest && *newest != 0) {
-        const SegmentRow& row = count.tail.parts.front().row;
-        ++report_.segments_compacted;
-        report_.records_dropped += row.records() - count.newest_live.total();
-        report_.records_moved += count.newest_live.total();
-        report_.bytes_after -= row.bytes - row.bytes_of(count.newest_live);
+    for (const auto& [row, compact, live] : found) {
+        ++(compact ? report_.segments_compacted : report_.segments_dropped);
+        report_.records_dropped += row.records() - live.total();
+        report_.records_moved += live.total();
+        report_.bytes_after -= row.bytes - row.bytes_of(live);
     }
-    return newest ? Result<void>() : std::unexpected(newest.error());
 }
 
 Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
-    const auto garbage = newest_if_garbage(newest_live);
-    auto sealed = garbage ? seal_tail(*garbage) : std::unexpected(garbage.error());
-    if (!sealed) {
+    std::uint64_t garbage = 0;
+    {
+        const auto now = store_.tail_now();
+        if (!now) {
+            return std::unexpected(now.error());
+        }
+        garbage = newest_if_garbage(*now->view, now->tail, {}, newest_live);
+    }
+    if (auto sealed = seal_tail(garbage); !sealed) {
         return sealed;
     }
     std::vector<Candidate> found;
@@ -277,22 +285,12 @@ Result<void> LogStore::Reclaim::drop_empty(std::span<const Candidate> candidates
 }
 
 // The id of the newest segment if too much of the log is garbage, and of this segment, too; else 0.
-Result<std::uint64_t> LogStore::Reclaim::newest_if_garbage(const StateCounts& newest_live) {
-    const auto now = store_.tail_now();
-    if (!now) {
-        return std::unexpected(now.error());
-    }
-    const SegmentRow& row = now->tail.parts.front().row;
+std::uint64_t LogStore::Reclaim::newest_if_garbage(const View& view, const TailNumbers& tail,
+                                                   const std::map<std::uint64_t, Counted>& counted,
+                                                   const StateCounts& newest_live) const {
+    const SegmentRow& row = tail.parts.front().row;
     const Space newest = space(row, newest_live);
-    Space log = newest;
-    for (const auto& part : std::span(now->tail.parts).subspan(1)) {
-        log += {part.row.bytes, part.row.bytes};
-    }
-    for (const SealedSegment& sealed : now->view->sealed->segments()) {
-        StateCounts live = sealed.row.live();
-        live -= superseded_by_tail(sealed.row, now->tail);
-        log += live.total() == 0 ? Space() : space(sealed.row, live);
-    }
+    const Space log = log_space(view, tail, counted, newest_live);
     const std::uint64_t bytes_min =
         options_.compact ? 0 : std::max(ended_bytes_min(), log.bytes / kEndedLogShare);
     return newest.bytes >= bytes_min && newest.is_wasted(garbage_share_) &&

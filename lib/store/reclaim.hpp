@@ -21,7 +21,7 @@ class LogStore::Reclaim {
     Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report);
 
     // Says in the report what run() would do once `count` was true.
-    Result<void> plan(const Count& count);
+    void plan(const Count& count);
     // Stops early at a limit, or when the disk has no room to move records to.
     // `newest_live`: the live streams of the newest segment.
     Result<void> run(const StateCounts& newest_live);
@@ -50,7 +50,9 @@ class LogStore::Reclaim {
                                                     const std::map<std::uint64_t, Counted>& counted,
                                                     const StateCounts& newest_live) const;
     Result<void> drop_empty(std::span<const Candidate> candidates);
-    Result<std::uint64_t> newest_if_garbage(const StateCounts& newest_live);
+    [[nodiscard]] std::uint64_t newest_if_garbage(const View& view, const TailNumbers& tail,
+                                                  const std::map<std::uint64_t, Counted>& counted,
+                                                  const StateCounts& newest_live) const;
     Result<void> seal_tail(std::uint64_t newest);
     Result<void> compact_all(std::span<const Candidate> candidates);
     Result<void> drop(std::span<const Candidate> candidates);

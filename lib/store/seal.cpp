@@ -144,10 +144,7 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
     if (view->horizon == Horizon()) {
         return census;  // nothing was ever swept; or recovery counts it all at its end
     }
-    if (const auto reclaimed = tail.reclaimed.find(oldest.row.id);
-        reclaimed != tail.reclaimed.end()) {
-        census.removed = reclaimed->second;
-    }
+    census.removed = tally_of(tail.reclaimed, oldest.row.id);
     const auto remove = [&](const Located& at) -> Result<void> {
         ++counts_of(census.removed, at.record.ns)[at.record.state()];
         return {};

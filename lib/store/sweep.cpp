@@ -99,7 +99,8 @@ Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& repo
     if (auto counted = this->count(count); !counted) {
         return counted;
     }
-    return Reclaim(*this, options, report).plan(count);
+    Reclaim(*this, options, report).plan(count);
+    return {};
 }
 
 Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evict,

@@ -66,7 +66,7 @@ Result<ViewPtr> LogStore::view() const {
         return std::unexpected(Error{Code::failed, fmt::format("the catalog of store {} could not "
                                                                "be read again ({}); close the "
                                                                "store and open it again",
-                                                               path_.string(), background_error_)});
+                                                               path_.string(), catalog_error_)});
     }
     return view_;
 }

@@ -186,6 +186,7 @@ class LogStore final : public StreamStore {
                                const std::shared_ptr<const Segment>& added = nullptr);
     Result<void> wait_for_room();
     void seal_in_background();
+    void seal_now();
     Result<void> seal(const Unsealed& oldest);
     Result<void> resize_catalog(const std::function<Result<void>()>& resize);
     [[nodiscard]] ViewPtr without_sealed(SnapshotPtr sealed) const;
@@ -316,6 +317,7 @@ class LogStore final : public StreamStore {
     std::condition_variable sealer_wakes_;  // there is a full segment, or an end
     std::condition_variable room_;          // a segment has been sealed, or that failed
     std::string background_error_;
+    std::string catalog_error_;  // why view_ has no snapshot, unless the map is about to move
     std::string sweep_error_;
     bool sealer_stops_ = false;
     bool sealing_ = false;

@@ -317,6 +317,7 @@ Result<void> LogStore::Reclaim::seal_tail(std::uint64_t newest) {
     store_.internals_.pause();
     std::unique_lock lock(store_.view_mutex_);
     const std::uint64_t last = store_.view_ ? store_.view_->unsealed.front()->segment->id() : 0;
+    store_.seal_now();
     store_.room_.wait(lock, [&] {
         return store_.closed_ || !store_.view_ || !store_.background_error_.empty() ||
                store_.view_->unsealed.back()->segment->id() >= last;

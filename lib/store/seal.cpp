@@ -132,6 +132,13 @@ void LogStore::seal_in_background() {
     }
 }
 
+// Under view_mutex_. If sealing has failed, it is not tried a second later but at once; then
+// background_error_ says what came of it.
+void LogStore::seal_now() {
+    background_error_.clear();
+    sealer_wakes_.notify_one();
+}
+
 // What the catalog will know of a segment's streams.
 Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
     const auto now = tail_now();
@@ -237,6 +244,8 @@ Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resiz
     lock.lock();
     if (sealed) {
         set_view(without_sealed(std::move(*sealed)));
+    } else {
+        catalog_error_ = sealed.error().message;
     }
     resizing_ = false;
     lock.unlock();

@@ -411,12 +411,16 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             now = {view_, tail_numbers(*view_)};
             return {};
         });
+        if (set || !done) {
+            break;
+        }
         std::unique_lock lock(view_mutex_);
+        seal_now();
+        const auto has_room = [&] { return view_->unsealed.size() < kUnsealedMax; };
         room_.wait(lock, [&] {
-            return set || !done || closed_ || !background_error_.empty() ||
-                   (!sealing_ && view_->unsealed.size() < kUnsealedMax);
+            return closed_ || (!sealing_ && (has_room() || !background_error_.empty()));
         });
-        if (!set && done && !background_error_.empty()) {
+        if (!closed_ && !has_room()) {
             done = std::unexpected(
                 Error{Code::failed, "segments cannot be sealed: " + background_error_});
         }

@@ -9,9 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <string>
-#include <thread>
 
 #include "crash/explore.hpp"
 #include "crash/workload.hpp"
@@ -149,13 +147,7 @@ class Trial {
         life_.env().failure = {};
         life_.env().background_failure = {};
         life_.store().settle_sweep();
-        auto swept = life_.store().sweep({});
-        // The sealer tries again a second after it has failed; until then, what needs it fails too.
-        for (int tries = 0; !swept && !ledger_->in_doubt && tries < 50; ++tries) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(100));
-            life_.store().settle_sweep();
-            swept = life_.store().sweep({});
-        }
+        const auto swept = life_.store().sweep({});
         if (swept || !ledger_->in_doubt) {
             REQUIRE_MESSAGE(swept, (swept ? "" : swept.error().message));
         }

@@ -111,6 +111,41 @@ TEST_CASE("repairing a swept store: gone, begun anew and moved streams are as be
     check_same(swept);
 }
 
+TEST_CASE("what is moved during a repair is in the numbers of the segment that it fills") {
+    const TempDir dir(fast_directory());
+    const std::filesystem::path path = dir.path() / "store";
+    const std::filesystem::path target = dir.path() / "repaired";
+    {
+        // More than a segment of the new store holds, which is 64 MiB. Nothing expires, or its
+        // catalog would be made anew when it is opened.
+        constexpr int kKept = 6;
+        const std::string receipt(15U << 20U, 'r');
+        OpenOptions options;
+        options.segment_bytes = 24U << 20U;  // two receipts
+        const auto store = must_open(path, options);
+        std::uint64_t replaced = 0;
+        for (int i = 0; i < kKept; ++i) {
+            Append item{replaced, completed_record("replaced", receipt)};
+            const auto results = store->append({&item, 1});
+            REQUIRE(results[0]);
+            replaced = *results[0];
+            must_append(*store, "kept-" + std::to_string(i), receipt);
+        }
+        must_append(*store, "last");
+        wait_until_sealed(*store);
+        const auto report = store->sweep();
+        REQUIRE(report);
+        REQUIRE(report->records_moved > kKept / 2);
+        REQUIRE(store->close());
+    }
+    const auto made = repair(path, target);
+    REQUIRE_MESSAGE(made, (made ? "" : made.error().message));
+    const auto verified = verify(target);
+    REQUIRE(verified);
+    CHECK(verified->problems == std::vector<std::string>());
+    REQUIRE(verified->segments > 1);
+}
+
 TEST_CASE("files of segments that a sweep has given up are left out") {
     const Swept swept;
     int put_back = 0;

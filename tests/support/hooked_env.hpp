@@ -1,4 +1,5 @@
-// An Env around the real one that fails calls on command.
+// An Env around the real one that fails calls on command, and sees all reads: its files cannot be
+// mapped.
 #pragma once
 
 #include <functional>
@@ -15,14 +16,19 @@ namespace dedup::test {
 // `action` is the function's name: "write", "sync", "reserve", "truncate", "create", "rename",
 // "sync_directory".
 using FailHook = std::function<int(std::string_view action, const Path& path)>;
+// Told of each read, from any thread.
+using ReadHook = std::function<void(const Path& path, std::size_t bytes)>;
 
 class HookedFile final : public File {
   public:
-    HookedFile(std::unique_ptr<File> inner, Path path, const FailHook& hook)
-        : inner_(std::move(inner)), path_(std::move(path)), hook_(hook) {}
+    HookedFile(std::unique_ptr<File> inner, Path path, const FailHook& hook,
+               const ReadHook& read_hook)
+        : inner_(std::move(inner)), path_(std::move(path)), hook_(hook), read_hook_(read_hook) {}
 
     Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
-        return inner_->read(offset, into);
+        auto got = inner_->read(offset, into);
+        read_hook_(path_, got.value_or(0));
+        return got;
     }
     Result<void> write(std::uint64_t offset, std::string_view bytes) override {
         return guarded("write", [&] { return inner_->write(offset, bytes); });
@@ -50,11 +56,13 @@ class HookedFile final : public File {
     std::unique_ptr<File> inner_;
     Path path_;
     const FailHook& hook_;
+    const ReadHook& read_hook_;
 };
 
 class HookedEnv final : public Env {
   public:
     FailHook hook = [](std::string_view, const Path&) { return 0; };
+    ReadHook read_hook = [](const Path&, std::size_t) {};
 
     Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
         if (mode == OpenMode::create) {
@@ -66,7 +74,7 @@ class HookedEnv final : public Env {
         if (!file) {
             return file;
         }
-        return std::make_unique<HookedFile>(std::move(*file), path, hook);
+        return std::make_unique<HookedFile>(std::move(*file), path, hook, read_hook);
     }
     Result<PathType> type(const Path& path) override { return posix_env().type(path); }
     Result<std::vector<std::string>> list(const Path& directory) override {

@@ -1,0 +1,130 @@
+// That work and memory follow what they have to and not the size of the store: what an opening and
+// a sweep read of each segment, and what the tables hold.
+
+#include <doctest/doctest.h>
+
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "support/hooked_env.hpp"
+#include "support/log_helpers.hpp"
+#include "support/manual_clock.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+// Counts the bytes that are read of each segment.
+class CountingEnv {
+  public:
+    CountingEnv() {
+        env.read_hook = [this](const Path& path, std::size_t bytes) {
+            if (const auto id = segment_id(path.filename().string())) {
+                const std::lock_guard lock(mutex_);
+                bytes_[*id] += bytes;
+            }
+        };
+    }
+
+    // Since the last call.
+    [[nodiscard]] std::map<std::uint64_t, std::uint64_t> take() {
+        const std::lock_guard lock(mutex_);
+        return std::exchange(bytes_, {});
+    }
+
+    HookedEnv env;
+
+  private:
+    std::mutex mutex_;
+    std::map<std::uint64_t, std::uint64_t> bytes_;
+};
+
+void fill(StreamStore& store, const std::string& prefix, int keys, std::int64_t expires_at_ms = 0) {
+    constexpr int kBatch = 100;
+    for (int i = 0; i < keys; i += kBatch) {
+        std::vector<Append> batch;
+        for (int j = i; j < i + kBatch; ++j) {
+            batch.push_back({0, completed_record(prefix + std::to_string(j), "receipt")});
+            batch.back().record.timestamp_ms = 1;
+            batch.back().record.expires_at_ms = expires_at_ms;
+        }
+        for (const auto& result : store.append(batch)) {
+            REQUIRE(result);
+        }
+    }
+}
+
+TEST_CASE("an opening reads the tail, and of sealed segments their headers") {
+    for (const int keys : {4'000, 16'000}) {
+        const TempDir dir;
+        const auto path = dir.path() / "store";
+        fill_and_seal(path, keys);
+        for (const bool for_reading : {false, true}) {
+            CountingEnv counting;
+            OpenOptions options = small_segments();
+            options.read_only = for_reading;
+            const auto store = must_open(path, options, counting.env);
+            auto read = counting.take();
+            const auto stats = store->stats();
+            REQUIRE(stats);
+            REQUIRE(stats->segments_sealed >= static_cast<std::uint64_t>(keys) / 1'000);
+            REQUIRE(stats->segments_unsealed == 1);
+            const auto tail = std::prev(read.end());
+            REQUIRE(tail->first == stats->segments_sealed + 1);
+            CHECK(tail->second >= stats->tail_bytes);
+            CHECK(tail->second < 3 * kSegmentBytesMin);
+            read.erase(tail);
+            for (const auto& [id, bytes] : read) {
+                CHECK_MESSAGE(bytes <= 2 * kSegmentHeaderBytes, "segment ", id);
+            }
+        }
+    }
+}
+
+TEST_CASE("a sweep reads nothing of a segment in which nothing or everything has expired") {
+    const TempDir dir;
+    CountingEnv counting;
+    ManualClock clock(1'700'000'000'000);
+    OpenOptions options = small_segments();
+    options.clock = clock.clock();
+    const auto store = must_open(dir.path() / "store", options, counting.env);
+    constexpr int kKeys = 4'000;
+    fill(*store, "kept-", kKeys);
+    wait_until_sealed(*store);
+    const std::uint64_t kept = store->stats()->segments_sealed;
+    fill(*store, "brief-", kKeys, clock.now_ms() + 1'000);
+    wait_until_sealed(*store);
+    const std::uint64_t filled = store->stats()->segments_sealed;
+    REQUIRE(kept > 3);
+    REQUIRE(filled > kept + 3);
+    clock.advance(10'000);
+    (void)counting.take();
+    const auto report = store->sweep();
+    REQUIRE(report);
+    REQUIRE(report->removed.completed == kKeys);
+    REQUIRE(report->segments_dropped >= filled - kept - 1);
+    for (const auto& [id, bytes] : counting.take()) {
+        // Where the last to stay and the first to expire lie together, and the newest.
+        const bool mixed = id == kept + 1 || id > filled;
+        CHECK_MESSAGE((mixed || bytes <= kSegmentHeaderBytes), "segment ", id, ": ", bytes);
+    }
+}
+
+TEST_CASE("memory follows the tail and the filters, which take less than two bytes a key") {
+    const TempDir dir;
+    const auto store = must_open(dir.path() / "store", small_segments());
+    const auto memory = [&] {
+        wait_until_sealed(*store);
+        return store->stats()->memory_bytes;
+    };
+    fill(*store, "some-", 4'000);
+    const std::uint64_t some = memory();
+    constexpr int kMore = 40'000;
+    fill(*store, "more-", kMore);
+    const std::uint64_t tail = 200 * kSegmentBytesMin / 128;
+    CHECK(memory() < some + 2 * kMore + tail);
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <vector>
 
 #include "env/bytes.hpp"
@@ -82,12 +83,22 @@ struct TreeNode {
 // keep an error of the system's in error().
 class Checker {
   public:
-    Checker(File& file, const Meta& meta)
-        : file_(file), meta_(meta), page_bytes_(meta.free.pad), used_(meta.last_page + 1) {}
+    Checker(File& file, const Meta& meta, std::uint64_t file_pages)
+        : file_(file), meta_(meta), page_bytes_(meta.free.pad), used_(file_pages) {}
 
     bool run() {
         used_[0] = used_[1] = true;
-        return check_tree(meta_.free, true) && check_tree(meta_.data, false);
+        if (!check_tree(meta_.free, true) || !check_tree(meta_.data, false)) {
+            return false;
+        }
+        // LMDB does not write pages that a transaction takes at the end and frees again.
+        const std::uint64_t unwritten = free_beyond_end_.size();
+        const std::uint64_t missing =
+            meta_.last_page < used_.size() ? 0 : meta_.last_page + 1 - used_.size();
+        return missing == unwritten ||
+               damaged(used_.size(), fmt::format("the file ends here, and {} pages of {} bytes are "
+                                                 "missing",
+                                                 missing - unwritten, page_bytes_));
     }
 
     [[nodiscard]] const std::string& what() const { return what_; }
@@ -112,6 +123,9 @@ class Checker {
     bool use(std::uint64_t page, std::uint64_t pages) {
         if (page < kMetaPages || page > meta_.last_page || pages > meta_.last_page - page + 1) {
             return damaged(page, "there is no such page, yet something refers to it");
+        }
+        if (page + pages > used_.size()) {
+            return damaged(used_.size(), "the file ends here, within pages that are in use");
         }
         for (std::uint64_t i = page; i < page + pages; ++i) {
             if (used_[i]) {
@@ -156,7 +170,8 @@ class Checker {
     File& file_;
     const Meta& meta_;
     const std::uint64_t page_bytes_;
-    std::vector<bool> used_;
+    std::vector<bool> used_;  // of the pages that the file has
+    std::set<std::uint64_t> free_beyond_end_;
     Tree counted_;
     bool integer_keys_ = false;
     std::string last_key_;   // of the leaf node before, in order
@@ -295,7 +310,11 @@ bool Checker::check_free_pages(std::uint64_t page, std::string_view list) {
         if (free >= previous) {
             return damaged(page, "a list of free pages is out of order");
         }
-        if (!use(free, 1)) {
+        if (free >= used_.size() && free <= meta_.last_page) {
+            if (!free_beyond_end_.insert(free).second) {
+                return damaged(page, "a page is free twice");
+            }
+        } else if (!use(free, 1)) {
             return false;
         }
         previous = free;
@@ -349,17 +368,15 @@ Result<void> check_state(const Path& path, File& file, const Meta& meta) {
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
-    if (*file_bytes / meta.free.pad <= meta.last_page) {
-        return std::unexpected(damaged_file(
-            path, fmt::format("at its end: it has {} bytes, and {} pages of {} bytes are missing",
-                              *file_bytes, meta.last_page + 1 - *file_bytes / meta.free.pad,
-                              meta.free.pad)));
+    const std::uint64_t file_pages = *file_bytes / meta.free.pad;
+    if (file_pages < kMetaPages) {
+        return std::unexpected(damaged_file(path, "at its end: its meta pages are cut"));
     }
     if (meta.address != 0 || meta.free.flags != kIntegerKeys || meta.data.flags != 0 ||
         meta.last_page < kMetaPages - 1) {
         return std::unexpected(damaged_file(path, "at offset 0: its meta page makes no sense"));
     }
-    Checker checker(file, meta);
+    Checker checker(file, meta, file_pages);
     if (!checker.run()) {
         return std::unexpected(checker.error() ? *checker.error()
                                                : damaged_file(path, checker.what()));

@@ -13,8 +13,9 @@
 
 namespace dedup {
 
-// Checks the newest committed state of the file: that it is as long as it says; that its pages are
-// what their headers and counters claim; that keys ascend; and that no page serves two purposes.
+// Checks the newest committed state of the file: that it is as long as it says, but for free pages
+// at its end; that its pages are what their headers and counters claim; that keys ascend; and that
+// no page serves two purposes.
 // Works beside a live writer. Errors: corruption, io.
 [[nodiscard]] Result<void> check_lmdb_file(const Path& path);
 

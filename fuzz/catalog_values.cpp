@@ -102,11 +102,17 @@ void take_index(Input& input, bool damaged) {
 void take_filter(Input& input) {
     const std::vector<IndexEntry> entries = entries_from(input);
     const std::uint64_t count = entries.size();
-    const auto set = FilterSet::allocate({&count, 1});
-    build_filter(entries, set->data(0));
+    const std::uint64_t joint_bytes = JointFilter::bytes_for(count);
+    const auto run = FilterRun::allocate({&count, 1}, joint_bytes);
+    build_filter(entries, run->data(0));
     for (const IndexEntry& entry : entries) {
-        require(FilterBits(entry.id).in(set->filters()[0]), "a filter denies a key that it has");
-        (void)FilterBits({~entry.id.xxh}).in(set->filters()[0]);
+        FilterBits(entry.id).add_to<JointFilter>(run->joint_data(), joint_bytes);
+    }
+    for (const IndexEntry& entry : entries) {
+        const FilterBits bits(entry.id);
+        require(bits.in(run->filters()[0]), "a filter denies a key that it has");
+        require(run->may_have(entry.id, bits), "a joint filter denies a key that it has");
+        (void)FilterBits({~entry.id.xxh}).in(run->filters()[0]);
     }
 }
 

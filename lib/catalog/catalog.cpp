@@ -18,6 +18,7 @@ constexpr char kMetaKey = 'm';
 constexpr char kRowKey = 's';
 constexpr char kIndexKey = 'i';
 constexpr char kFilterKey = 'f';
+constexpr char kJointKey = 'j';  // with the run's number
 constexpr char kCensusKey = 'c';
 constexpr char kSweepKey = 'w';
 constexpr char kReportKey = 'r';  // with the report's number
@@ -32,7 +33,7 @@ std::string segment_key(char table, std::uint64_t id) {
 
 // Whose blob it is, for its checksums.
 std::uint64_t blob_owner(char table, std::uint64_t id) {
-    return id * 2 + (table == kFilterKey ? 1 : 0);
+    return table == kJointKey ? ~id : id * 2 + (table == kFilterKey ? 1 : 0);
 }
 
 struct MetaValue {
@@ -83,54 +84,111 @@ Result<CheckedBlob> find_blob(const LmdbTxn& txn, char table, std::uint64_t id,
     return CheckedBlob(*blob, data_bytes, blob_owner(table, id), std::move(checked));
 }
 
-// Takes the filter of a segment into memory.
-Result<void> copy_filter(const LmdbTxn& txn, const SegmentRow& row, char* to) {
-    const std::uint64_t bytes = filter_bytes(row.entries);
-    const auto blob = find_blob(txn, kFilterKey, row.id, bytes, nullptr);
+// Copies a filter into memory.
+Result<void> copy_filter(const LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t bytes,
+                         char* to) {
+    const auto blob = find_blob(txn, table, id, bytes, nullptr);
     if (!blob) {
         return std::unexpected(blob.error());
     }
     std::memcpy(to, blob->data(), bytes);
     if (!blob->intact()) {
-        return std::unexpected(
-            damaged(txn.env().path(), fmt::format("the filter of segment {}", row.id)));
+        return std::unexpected(damaged(
+            txn.env().path(),
+            fmt::format("the filter of {} {}", table == kJointKey ? "run" : "segment", id)));
     }
     return {};
 }
 
-// The filters of `segments`, from memory where there is one, and else from the catalog; the very
-// set of `previous` if it has them all.
-Result<std::shared_ptr<const FilterSet>> load_filters(const LmdbTxn& txn,
-                                                      std::vector<SealedSegment>& segments,
-                                                      const SnapshotPtr& previous) {
-    const auto is_known = [](const SealedSegment& segment) {
-        return segment.filter.data != nullptr;
-    };
-    if (previous && segments.size() == previous->segments().size() &&
-        std::ranges::all_of(segments, is_known)) {
-        return previous->filter_set();
+// The size of the joint filter of a run; 0 if it has none.
+Result<std::uint64_t> joint_bytes(const LmdbTxn& txn, std::uint64_t run) {
+    const auto blob = txn.get(segment_key(kJointKey, run));
+    if (!blob) {
+        return std::unexpected(blob.error());
+    }
+    if (blob->data() == nullptr) {
+        return 0;
+    }
+    const auto bytes = blob_data_bytes(blob->size());
+    if (!bytes || *bytes == 0 || *bytes % JointFilter::kBlockBytes != 0) {
+        return std::unexpected(
+            damaged(txn.env().path(), fmt::format("the filter of run {} has {} bytes, which is "
+                                                  "no filter's size",
+                                                  run, blob->size())));
+    }
+    return *bytes;
+}
+
+// The filters of a run of segments, from memory where they are in `previous`, which may be null,
+// and else from the catalog.
+Result<std::shared_ptr<const FilterRun>> load_run(const LmdbTxn& txn, std::uint64_t number,
+                                                  std::span<SealedSegment> segments,
+                                                  const SealedRun* previous) {
+    const bool all_known = std::ranges::all_of(
+        segments, [](const SealedSegment& segment) { return segment.filter.data != nullptr; });
+    if (previous != nullptr && all_known &&
+        segments.size() == previous->filters->filters().size()) {
+        return previous->filters;
     }
     std::vector<std::uint64_t> entries;
     entries.reserve(segments.size());
     for (const SealedSegment& segment : segments) {
         entries.push_back(segment.row.entries);
     }
-    auto filters = FilterSet::allocate(entries);
+    const auto joint = joint_bytes(txn, number);
+    if (!joint) {
+        return std::unexpected(joint.error());
+    }
+    auto filters = FilterRun::allocate(entries, *joint);
     if (!filters) {
         return std::unexpected(Error{
             Code::failed, fmt::format("there is not enough memory for the filters of catalog {}",
                                       txn.env().path().string())});
     }
-    for (std::size_t i = 0; i < segments.size(); ++i) {
+    Result<void> done;
+    if (*joint != 0) {
+        done = copy_filter(txn, kJointKey, number, *joint, filters->joint_data());
+    }
+    for (std::size_t i = 0; i < segments.size() && done; ++i) {
         SealedSegment& segment = segments[i];
-        if (is_known(segment)) {
-            std::memcpy(filters->data(i), segment.filter.data, filter_bytes(entries[i]));
-        } else if (auto copied = copy_filter(txn, segment.row, filters->data(i)); !copied) {
-            return std::unexpected(copied.error());
+        const std::uint64_t bytes = Filter::bytes_for(entries[i]);
+        if (segment.filter.data != nullptr) {
+            std::memcpy(filters->data(i), segment.filter.data, bytes);
+        } else {
+            done = copy_filter(txn, kFilterKey, segment.row.id, bytes, filters->data(i));
         }
         segment.filter = filters->filters()[i];
     }
-    return filters;
+    return done ? Result<std::shared_ptr<const FilterRun>>(std::move(filters))
+                : std::unexpected(done.error());
+}
+
+Result<std::vector<SealedRun>> load_runs(const LmdbTxn& txn, std::span<SealedSegment> segments,
+                                         const SnapshotPtr& previous) {
+    std::vector<SealedRun> runs;
+    for (std::size_t begin = 0; begin < segments.size();) {
+        const std::uint64_t number = run_of(segments[begin].row.id);
+        std::size_t end = begin;
+        while (end < segments.size() && run_of(segments[end].row.id) == number) {
+            ++end;
+        }
+        const SealedRun* known = nullptr;
+        if (previous) {
+            const auto found = std::ranges::find(previous->runs(), number, &SealedRun::number);
+            known = found == previous->runs().end() ? nullptr : &*found;
+        }
+        const auto part = segments.subspan(begin, end - begin);
+        auto filters = load_run(txn, number, part, known);
+        if (!filters) {
+            return std::unexpected(filters.error());
+        }
+        for (SealedSegment& segment : part) {
+            segment.joint = (*filters)->joint();
+        }
+        runs.push_back({number, begin, std::move(*filters)});
+        begin = end;
+    }
+    return runs;
 }
 
 // The rows of all sealed segments, oldest first.
@@ -166,6 +224,23 @@ Result<std::vector<SegmentRow>> read_rows(const LmdbTxn& txn) {
     return rows;
 }
 
+// The row of a segment; nullopt if it is not there.
+Result<std::optional<SegmentRow>> read_row(const LmdbTxn& txn, std::uint64_t id) {
+    const auto bytes = txn.get(segment_key(kRowKey, id));
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    if (bytes->data() == nullptr) {
+        return std::nullopt;
+    }
+    SegmentRow row;
+    if (!read_checked(*bytes, row)) {
+        return std::unexpected(
+            damaged(txn.env().path(), fmt::format("the row of segment {} is not intact", id)));
+    }
+    return row;
+}
+
 Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t data_bytes,
                       auto fill) {
     auto blob = txn.reserve(segment_key(table, id), blob_bytes(data_bytes));
@@ -175,6 +250,67 @@ Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t 
     fill(blob_data(*blob));
     finish_blob(*blob, data_bytes, blob_owner(table, id));
     return {};
+}
+
+// Adds the joint filter of the run that segment `row` completes. A segment that comes out of turn
+// takes away the one that does not know it.
+Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& last,
+                              std::span<const IndexEntry> entries) {
+    const std::uint64_t run = run_of(last.id);
+    if (run_of(last.id + 1) == run) {
+        return txn.remove(segment_key(kJointKey, run));
+    }
+    std::vector<SealedIndex> others;
+    std::uint64_t count = entries.size();
+    for (std::uint64_t id = run * kRunSegments; id < last.id; ++id) {
+        const auto row = read_row(txn, id);
+        if (!row) {
+            return std::unexpected(row.error());
+        }
+        if (!*row) {
+            continue;
+        }
+        auto index = find_blob(txn, kIndexKey, id, index_bytes((*row)->entries), nullptr);
+        if (!index) {
+            return std::unexpected(index.error());
+        }
+        count += (*row)->entries;
+        others.emplace_back(std::move(*index), (*row)->entries);
+    }
+    if (others.size() + 1 < kRunSegments / 2) {
+        return {};
+    }
+    std::string filter(JointFilter::bytes_for(count), '\0');
+    const auto add = [&](const StreamId& id) {
+        FilterBits(id).add_to<JointFilter>(filter.data(), filter.size());
+    };
+    for (const SealedIndex& index : others) {
+        for (std::uint64_t i = 0; i < index.size(); ++i) {
+            const auto entry = index.entry(i);
+            if (!entry) {
+                return {};  // whoever asks for what is damaged will be told; this is only for speed
+            }
+            add(entry->id);
+        }
+    }
+    for (const IndexEntry& entry : entries) {
+        add(entry.id);
+    }
+    return put_blob(txn, kJointKey, run, filter.size(),
+                    [&](char* data) { std::memcpy(data, filter.data(), filter.size()); });
+}
+
+// Takes away the joint filter of a run of which less than half is left.
+Result<void> drop_joint_filter(LmdbTxn& txn, std::uint64_t run) {
+    std::uint64_t left = 0;
+    for (std::uint64_t id = run * kRunSegments; run_of(id) == run; ++id) {
+        const auto row = txn.get(segment_key(kRowKey, id));
+        if (!row) {
+            return std::unexpected(row.error());
+        }
+        left += row->data() != nullptr ? 1U : 0U;
+    }
+    return left < kRunSegments / 2 ? txn.remove(segment_key(kJointKey, run)) : Result<void>();
 }
 
 // Reads the census of a segment; nullopt if the segment is not there.
@@ -214,17 +350,14 @@ Result<void> change_counts(LmdbTxn& txn, std::uint64_t id,
     if (!*census) {
         return {};
     }
-    const auto bytes = txn.get(segment_key(kRowKey, id));
-    if (!bytes) {
-        return std::unexpected(bytes.error());
-    }
-    SegmentRow row;
-    if (!read_checked(*bytes, row)) {
+    auto row = read_row(txn, id);
+    if (!row || !*row) {
         return std::unexpected(
-            damaged(txn.env().path(), fmt::format("the row of segment {} is not intact", id)));
+            row ? damaged(txn.env().path(), fmt::format("the row of segment {} is missing", id))
+                : row.error());
     }
-    change(row, **census);
-    return put_counts(txn, row, **census);
+    change(**row, **census);
+    return put_counts(txn, **row, **census);
 }
 
 }  // namespace
@@ -237,6 +370,14 @@ std::uint64_t SegmentRow::bytes_of(const StateCounts& counts) const {
         }
     }
     return std::min(sum, bytes);
+}
+
+std::uint64_t CatalogSnapshot::filter_bytes() const {
+    std::uint64_t bytes = 0;
+    for (const SealedRun& run : runs_) {
+        bytes += run.filters->bytes();
+    }
+    return bytes;
 }
 
 Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
@@ -341,14 +482,15 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
             segment = std::move(*opened);
         }
         segments.push_back({row, SealedIndex(std::move(*index), row.entries),
-                            known ? known->filter : Filter(), *census, std::move(segment)});
+                            known ? known->filter : Filter(), JointFilter(), *census,
+                            std::move(segment)});
     }
-    auto filters = load_filters(*txn, segments, previous);
-    if (!filters) {
-        return std::unexpected(filters.error());
+    auto runs = load_runs(*txn, segments, previous);
+    if (!runs) {
+        return std::unexpected(runs.error());
     }
     return std::make_shared<const CatalogSnapshot>(std::move(*txn), std::move(segments),
-                                                   std::move(*filters));
+                                                   std::move(*runs));
 }
 
 Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, const Census& census,
@@ -370,11 +512,14 @@ Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, c
     auto done = put_blob(*txn, kIndexKey, row.id, index_bytes(entries.size()),
                          [&](char* data) { build_index(entries, data); });
     if (done) {
-        const std::uint64_t bytes = filter_bytes(entries.size());
+        const std::uint64_t bytes = Filter::bytes_for(entries.size());
         done = put_blob(*txn, kFilterKey, row.id, bytes, [&](char* data) {
             std::memset(data, 0, bytes);
             build_filter(entries, data);
         });
+    }
+    if (done) {
+        done = put_joint_filter(*txn, row, entries);
     }
     if (done) {
         done = put_counts(*txn, row, census);
@@ -423,6 +568,9 @@ Result<void> Catalog::drop(std::span<const std::uint64_t> ids, const SweepState&
             if (done) {
                 done = txn->remove(segment_key(table, id));
             }
+        }
+        if (done) {
+            done = drop_joint_filter(*txn, run_of(id));
         }
     }
     return done ? txn->commit() : done;

@@ -86,24 +86,38 @@ struct Counted {
 struct SealedSegment {
     SegmentRow row;
     SealedIndex index;
-    Filter filter;            // of the snapshot's set
+    Filter filter;            // in the memory of its run, as is:
+    JointFilter joint;        // that of the run; without data if there is none
     std::string_view census;  // encoded, in the snapshot's map
     std::shared_ptr<const Segment> segment;
+};
+
+// Segments whose ids differ in their lowest bits only. When the last of them is sealed, they get a
+// joint filter, which they have as long as half of them are there.
+inline constexpr std::uint64_t kRunSegments = 16;
+
+[[nodiscard]] constexpr std::uint64_t run_of(std::uint64_t segment_id) {
+    return segment_id / kRunSegments;
+}
+
+// The filters of those that a snapshot shows: segments[begin], and so on.
+struct SealedRun {
+    std::uint64_t number = 0;
+    std::size_t begin = 0;
+    std::shared_ptr<const FilterRun> filters;
 };
 
 // The catalog at one moment. It pins an LMDB read transaction, into whose map the indexes point.
 // Immutable but for what it remembers; any number of threads may use one.
 class CatalogSnapshot {
   public:
-    CatalogSnapshot(LmdbTxn txn, std::vector<SealedSegment> segments,
-                    std::shared_ptr<const FilterSet> filters)
-        : txn_(std::move(txn)), segments_(std::move(segments)), filters_(std::move(filters)) {}
+    CatalogSnapshot(LmdbTxn txn, std::vector<SealedSegment> segments, std::vector<SealedRun> runs)
+        : txn_(std::move(txn)), segments_(std::move(segments)), runs_(std::move(runs)) {}
 
-    // Oldest first.
+    // Oldest first, both.
     [[nodiscard]] const std::vector<SealedSegment>& segments() const { return segments_; }
-    // Theirs, in the same order.
-    [[nodiscard]] const std::vector<Filter>& filters() const { return filters_->filters(); }
-    [[nodiscard]] const std::shared_ptr<const FilterSet>& filter_set() const { return filters_; }
+    [[nodiscard]] const std::vector<SealedRun>& runs() const { return runs_; }
+    [[nodiscard]] std::uint64_t filter_bytes() const;
     [[nodiscard]] std::uint64_t version() const { return txn_.version(); }
     [[nodiscard]] std::uint64_t used_bytes() const { return txn_.env().used_bytes(); }
     // Ids that have turned out to be in none of the indexes.
@@ -112,7 +126,7 @@ class CatalogSnapshot {
   private:
     LmdbTxn txn_;
     std::vector<SealedSegment> segments_;
-    std::shared_ptr<const FilterSet> filters_;
+    std::vector<SealedRun> runs_;
     mutable AbsentIds absent_;
 };
 

@@ -13,22 +13,9 @@ namespace {
 
 constexpr std::array<std::uint32_t, 8> kMultipliers = {
     0x47b6137b, 0x44974d91, 0x8824ad5b, 0xa2b7289d, 0x705495c7, 0x2df1424b, 0x9efc4947, 0x5c6bfb31};
-static_assert(kMultipliers.size() * sizeof(std::uint32_t) == kFilterBlockBytes);
+static_assert(kMultipliers.size() * sizeof(std::uint32_t) == Filter::kBlockBytes);
 
 }  // namespace
-
-std::uint64_t filter_bytes(std::uint64_t entries) {
-    const std::uint64_t bits = entries * kFilterBitsPerKey;
-    const std::uint64_t block_bits = kFilterBlockBytes * 8;
-    return std::max<std::uint64_t>(1, (bits + block_bits - 1) / block_bits) * kFilterBlockBytes;
-}
-
-void build_filter(std::span<const IndexEntry> entries, char* filter) {
-    const Filter place{filter, filter_bytes(entries.size()) / kFilterBlockBytes};
-    for (const IndexEntry& entry : entries) {
-        FilterBits(entry.id).set(filter + (place.block(entry.id) - filter));
-    }
-}
 
 FilterBits::FilterBits(const StreamId& id) : id_(id) {
     std::array<std::uint32_t, kMultipliers.size()> words;
@@ -39,40 +26,42 @@ FilterBits::FilterBits(const StreamId& id) : id_(id) {
     words_ = std::bit_cast<decltype(words_)>(words);
 }
 
-void FilterBits::set(char* block) const {
-    for (std::size_t word = 0; word < words_.size(); ++word) {
-        char* at = block + word * sizeof(std::uint64_t);
-        store(at, load<std::uint64_t>(at) | words_[word]);
+void build_filter(std::span<const IndexEntry> entries, char* filter) {
+    for (const IndexEntry& entry : entries) {
+        FilterBits(entry.id).add_to<Filter>(filter, Filter::bytes_for(entries.size()));
     }
 }
 
-std::shared_ptr<FilterSet> FilterSet::allocate(std::span<const std::uint64_t> entries) {
-    std::shared_ptr<FilterSet> set(new FilterSet);
+std::shared_ptr<FilterRun> FilterRun::allocate(std::span<const std::uint64_t> entries,
+                                               std::uint64_t joint_bytes) {
+    std::shared_ptr<FilterRun> run(new FilterRun);
+    run->bytes_ = joint_bytes;
     for (const std::uint64_t count : entries) {
-        set->bytes_ += filter_bytes(count);
-    }
-    if (set->bytes_ == 0) {
-        return set;
+        run->bytes_ += Filter::bytes_for(count);
     }
     // A large page more, so that the filters can begin with one; what is not touched costs nothing.
-    const std::size_t mapped_bytes = set->bytes_ + kLargePageBytes;
+    const std::size_t mapped_bytes = run->bytes_ + kLargePageBytes;
     void* const mapped =
         ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) {
         return nullptr;
     }
-    set->mapped_bytes_ = mapped_bytes;
-    set->memory_ = static_cast<char*>(mapped);
-    char* at = set->memory_ + -reinterpret_cast<std::uintptr_t>(set->memory_) % kLargePageBytes;
-    use_large_pages(at, set->bytes_);
-    for (const std::uint64_t count : entries) {
-        set->filters_.push_back({at, filter_bytes(count) / kFilterBlockBytes});
-        at += filter_bytes(count);
+    run->mapped_bytes_ = mapped_bytes;
+    run->memory_ = static_cast<char*>(mapped);
+    char* at = run->memory_ + -reinterpret_cast<std::uintptr_t>(run->memory_) % kLargePageBytes;
+    use_large_pages(at, run->bytes_);
+    if (joint_bytes != 0) {
+        run->joint_ = {at, joint_bytes / JointFilter::kBlockBytes};
+        at += joint_bytes;
     }
-    return set;
+    for (const std::uint64_t count : entries) {
+        run->filters_.push_back({at, Filter::bytes_for(count) / Filter::kBlockBytes});
+        at += Filter::bytes_for(count);
+    }
+    return run;
 }
 
-FilterSet::~FilterSet() {
+FilterRun::~FilterRun() {
     if (memory_ != nullptr) {
         ::munmap(memory_, mapped_bytes_);
     }

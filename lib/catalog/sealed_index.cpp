@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "env/bytes.hpp"
+#include "env/prefetch.hpp"
 
 namespace dedup {
 namespace {
@@ -111,7 +112,7 @@ std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id) const 
     // From the guess, a few entries in one direction or the other, all of them fetched at once.
     const char* guess = blob_.data() + at * sizeof(IndexEntry);
     for (std::ptrdiff_t line = -kLinesAround; line <= kLinesAround; ++line) {
-        __builtin_prefetch(guess + line * kCacheLineBytes);
+        prefetch(guess + line * kCacheLineBytes);
     }
     for (; at > start; --at) {
         const auto before = entry(at - 1);

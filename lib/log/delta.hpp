@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "env/prefetch.hpp"
 #include "log/stream_id.hpp"
 
 namespace dedup {
@@ -45,7 +46,7 @@ class Delta {
     // Prepares for about `entries` entries that are going to be put.
     void expect(std::size_t entries);
 
-    void prefetch(const StreamId& id) const { __builtin_prefetch(&slots_[home(id)]); }
+    void prefetch(const StreamId& id) const { dedup::prefetch(&slots_[home(id)]); }
 
     // Puts `entry` in place of the entry with the same id whose offset is `replaced_offset`, or
     // beside the others if there is none (0: there is none).

@@ -91,8 +91,8 @@ Result<ViewPtr> LogStore::view_for_reading() {
 
 void LogStore::prefetch_filters(const View& view, const StreamId& id) {
     if (view.sealed) {
-        for (const Filter& filter : view.sealed->filters()) {
-            filter.prefetch(id);
+        for (const SealedRun& run : view.sealed->runs()) {
+            run.filters->prefetch(id);
         }
     }
 }
@@ -453,7 +453,7 @@ Result<StoreStats> LogStore::stats() {
         add(sealed.row);
         ++stats.segments_sealed;
     }
-    stats.memory_bytes = view->sealed->filter_set()->bytes();
+    stats.memory_bytes = view->sealed->filter_bytes();
     std::shared_ptr<Catalog> catalog;
     {
         const std::lock_guard lock(view_mutex_);

@@ -31,6 +31,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <ranges>
 #include <span>
 #include <string>
 #include <thread>
@@ -388,16 +389,10 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
         return std::nullopt;
     }
     bool is_absent = true;
-    const auto& filters = view.sealed->filters();
-    const FilterBits bits(id);
-    for (std::size_t i = filters.size(); i-- > 0;) {
-        if (!bits.in(filters[i])) {
-            continue;
-        }
-        const SealedSegment* const sealed = &view.sealed->segments()[i];
-        auto position = sealed->index.lower_bound(id);
-        for (; position && *position < sealed->index.size(); ++*position) {
-            const auto entry = sealed->index.entry(*position);
+    const auto look_in = [&](const SealedSegment& sealed) -> Result<std::optional<Located>> {
+        auto position = sealed.index.lower_bound(id);
+        for (; position && *position < sealed.index.size(); ++*position) {
+            const auto entry = sealed.index.entry(*position);
             if (!entry) {
                 position.reset();
                 break;
@@ -407,7 +402,7 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
             }
             is_absent = false;
             Located at;
-            at.segment = sealed->segment.get();
+            at.segment = sealed.segment.get();
             at.entry = *entry;
             const Result<bool> accepted = accept(at);
             if (!accepted) {
@@ -417,8 +412,20 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
                 return at;
             }
         }
-        if (!position) {
-            return std::unexpected(damaged_in_catalog(*sealed, "the index"));
+        return position ? Result<std::optional<Located>>(std::nullopt)
+                        : std::unexpected(damaged_in_catalog(sealed, "the index"));
+    };
+    const FilterBits bits(id);
+    for (const SealedRun& run : view.sealed->runs() | std::views::reverse) {
+        const auto& filters = run.filters->filters();
+        for (std::size_t i = run.filters->may_have(id, bits) ? filters.size() : 0; i-- > 0;) {
+            if (!bits.in(filters[i])) {
+                continue;
+            }
+            auto found = look_in(view.sealed->segments()[run.begin + i]);
+            if (!found || *found) {
+                return found;
+            }
         }
     }
     if (is_absent) {

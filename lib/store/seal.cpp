@@ -11,7 +11,7 @@ namespace dedup {
 namespace {
 
 // A segment is this part of the log, so that their number grows with its logarithm.
-constexpr std::uint64_t kSegmentShare = 16;
+constexpr std::uint64_t kSegmentShare = 64;
 // At least so much, which is replayed in well under a second, as long as nothing is removed. What
 // is removed is given back by segments, so then small logs have smaller ones.
 constexpr std::uint64_t kSegmentBytesUnswept = 64 * 1024 * 1024;

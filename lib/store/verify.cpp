@@ -50,8 +50,9 @@ class Verifier {
 void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const RecordView& record,
                               const SealedSegment& sealed) {
     const StreamId id = locator_.id({record.ns, record.key});
-    if (!FilterBits(id).in(sealed.filter)) {
-        problem(segment.corruption(frame.offset, "the catalog's filter does not know its stream")
+    const FilterBits bits(id);
+    if (!bits.in(sealed.filter) || (sealed.joint.data != nullptr && !bits.in(sealed.joint))) {
+        problem(segment.corruption(frame.offset, "a filter of the catalog does not know its stream")
                     .message);
     }
     const auto first = sealed.index.lower_bound(id);

@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "catalog/catalog.hpp"
 #include "log/segment_writer.hpp"
@@ -59,6 +61,133 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
     CHECK(FilterBits({9}).in(segments[1].filter));
 }
 
+// Segments of two streams each, ids 2 * id and 2 * id + 1 spread over all hashes.
+struct Runs {
+    Runs() { REQUIRE(catalog); }
+
+    static StreamId stream(std::uint64_t id, std::uint64_t i) {
+        return {(2 * id + i) * 0x9e3779b97f4a7c15};
+    }
+    void add(std::uint64_t id) {
+        make_segment(dir.path(), id);
+        SegmentRow row;
+        row.id = id;
+        row.bytes = 1000;
+        row.versions = {0, 2, 0};
+        std::vector<IndexEntry> entries = {{stream(id, 0), 1, 80, 1}, {stream(id, 1), 2, 100, 0}};
+        std::ranges::sort(entries, {}, &IndexEntry::id);
+        Census census;
+        census.streams["ns"] = {0, 2, 0};
+        REQUIRE((*catalog)->add(row, entries, census, {}));
+    }
+    // The newest snapshot, in which every stream must be found by what is asked first.
+    const CatalogSnapshot& look() {
+        auto now = (*catalog)->snapshot(posix_env(), dir.path(), snapshot);
+        REQUIRE_MESSAGE(now, (now ? "" : now.error().message));
+        snapshot = std::move(*now);
+        std::size_t segments = 0;
+        for (const SealedRun& run : snapshot->runs()) {
+            REQUIRE(run.begin == segments);
+            for (std::size_t i = 0; i < run.filters->filters().size(); ++i, ++segments) {
+                const SealedSegment& sealed = snapshot->segments()[segments];
+                REQUIRE(run_of(sealed.row.id) == run.number);
+                for (const std::uint64_t which : {0U, 1U}) {
+                    const FilterBits bits(stream(sealed.row.id, which));
+                    REQUIRE(run.filters->may_have(stream(sealed.row.id, which), bits));
+                    REQUIRE(bits.in(run.filters->filters()[i]));
+                }
+            }
+        }
+        REQUIRE(segments == snapshot->segments().size());
+        return *snapshot;
+    }
+    [[nodiscard]] bool is_joint(std::size_t run) {
+        return look().runs()[run].filters->joint().data != nullptr;
+    }
+
+    TempDir dir;
+    Result<std::unique_ptr<Catalog>> catalog =
+        Catalog::create(posix_env(), dir.path() / "catalog", sample_meta());
+    SnapshotPtr snapshot;
+};
+
+constexpr std::uint64_t kLast = kRunSegments - 1;  // of the first run
+
+TEST_CASE("a run has a joint filter from its last segment on, until half of it is dropped") {
+    Runs runs;
+    for (std::uint64_t id = 1; id < kLast; ++id) {
+        runs.add(id);
+        CHECK_FALSE(runs.is_joint(0));
+    }
+    runs.add(kLast);
+    CHECK(runs.is_joint(0));
+    runs.add(kLast + 1);
+    REQUIRE(runs.look().runs().size() == 2);
+    CHECK(runs.is_joint(0));
+    CHECK_FALSE(runs.is_joint(1));
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{1, 5, kLast}, {}));
+    CHECK(runs.is_joint(0));
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{2, 3, 4, 6}, {}));
+    CHECK(runs.is_joint(0));  // seven are gone
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{7}, {}));
+    CHECK_FALSE(runs.is_joint(0));
+    CHECK(runs.look().segments().size() == kLast - 8 + 1);
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{8, 9, 10, 11, 12, 13, 14}, {}));
+    CHECK(runs.look().runs().size() == 1);
+}
+
+TEST_CASE("a run that is completed with less than half of its segments has no joint filter") {
+    Runs runs;
+    for (std::uint64_t id = kLast - 6; id <= kLast; ++id) {
+        runs.add(id);
+    }
+    CHECK_FALSE(runs.is_joint(0));
+}
+
+TEST_CASE("a segment that comes out of turn is not hidden by its run's joint filter") {
+    // Guards against a false negative, which would be a key taken for new.
+    Runs runs;
+    for (std::uint64_t id = 1; id <= kLast; ++id) {
+        if (id != 7) {
+            runs.add(id);
+        }
+    }
+    CHECK(runs.is_joint(0));
+    runs.add(7);
+    CHECK_FALSE(runs.is_joint(0));
+    CHECK(runs.look().segments().size() == kLast);
+}
+
+TEST_CASE("a joint filter that is not what was written is noticed, whatever has changed") {
+    Runs runs;
+    for (std::uint64_t id = 1; id <= kLast; ++id) {
+        runs.add(id);
+    }
+    const auto env = LmdbEnv::open(runs.dir.path() / "catalog", true, kCatalogMapBytes);
+    const std::string key = "j" + std::string(8, '\0');
+    const std::string intact(*LmdbTxn::begin(*env, false)->get(key));
+    REQUIRE(intact.size() > kBlobPadBytes);
+    const auto put = [&](std::string_view value) {
+        auto txn = LmdbTxn::begin(*env, true);
+        REQUIRE(txn->put(key, value));
+        REQUIRE(txn->commit());
+    };
+    for (std::size_t at = kBlobPadBytes; at < intact.size(); ++at) {
+        std::string damaged = intact;
+        damaged[at] = static_cast<char>(damaged[at] ^ 4);
+        put(damaged);
+        const auto refused = (*runs.catalog)->snapshot(posix_env(), runs.dir.path(), nullptr);
+        REQUIRE_FALSE(refused);
+        REQUIRE(refused.error().code == Code::corruption);
+    }
+    for (std::size_t bytes = 1; bytes < intact.size(); ++bytes) {
+        put(intact.substr(0, bytes));
+        REQUIRE_FALSE((*runs.catalog)->snapshot(posix_env(), runs.dir.path(), nullptr));
+    }
+    put(intact);
+    CHECK(runs.is_joint(0));
+}
+
 TEST_CASE("a second opening in the process shares the environment, and reading needs a catalog") {
     const TempDir dir;
     CHECK_FALSE(Catalog::open(dir.path() / "catalog", false));
@@ -75,6 +204,39 @@ TEST_CASE("a second opening in the process shares the environment, and reading n
     CHECK((*reader)->changed_since(**snapshot));
     // The map cannot move under a reader.
     CHECK((*writer)->grow().error().code == Code::busy);
+}
+
+TEST_CASE("free pages at the end that LMDB has not written are no damage, and used ones are") {
+    const TempDir dir;
+    const Path file = dir.path() / "data.mdb";
+    {
+        const auto env = LmdbEnv::open(dir.path(), true, kCatalogMapBytes);
+        REQUIRE(env);
+        const auto commit = [&](const auto& change) {
+            auto txn = LmdbTxn::begin(*env, true);
+            change(*txn);
+            REQUIRE(txn->commit());
+        };
+        // Only who has reused free pages gives back what is taken at the end.
+        commit([](LmdbTxn& txn) { REQUIRE(txn.put("short", std::string(20'000, 's'))); });
+        commit([](LmdbTxn& txn) { REQUIRE(txn.remove("short")); });
+        commit([](LmdbTxn& txn) { REQUIRE(txn.put("first", "1")); });
+        commit([](LmdbTxn& txn) {
+            REQUIRE(txn.put("kept", std::string(5'000, 'k')));
+            REQUIRE(txn.reserve("gone", 100'000));
+            REQUIRE(txn.remove("gone"));
+        });
+    }
+    {
+        const auto env = LmdbEnv::open(dir.path(), true, kCatalogMapBytes);
+        REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
+        CHECK(LmdbTxn::begin(*env, false)->get("kept")->size() == 5'000);
+        CHECK((*env)->used_bytes() > std::filesystem::file_size(file));  // or this tests nothing
+    }
+    std::filesystem::resize_file(file, 3 * 4096);
+    const auto refused = LmdbEnv::open(dir.path(), true, kCatalogMapBytes);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == Code::corruption);
 }
 
 TEST_CASE("a catalog of a newer version is refused, not rebuilt") {

@@ -97,22 +97,32 @@ TEST_CASE("a filter knows every key that it was built from, and few others") {
         std::vector<std::uint64_t> hashes(count);
         std::ranges::generate(hashes, std::ref(random));
         const auto entries = entries_of(hashes);
-        // The second of a set: each must keep to its own room.
+        // The second of a run: each must keep to its own room.
         const std::vector<std::uint64_t> counts = {3, count, 5};
-        const auto set = FilterSet::allocate(counts);
-        REQUIRE(set);
-        build_filter(entries, set->data(1));
-        const Filter filter = set->filters()[1];
+        const auto run = FilterRun::allocate(counts, JointFilter::bytes_for(count));
+        REQUIRE(run);
+        build_filter(entries, run->data(1));
+        const std::uint64_t joint_bytes = JointFilter::bytes_for(count);
         for (const IndexEntry& entry : entries) {
-            REQUIRE(FilterBits(entry.id).in(filter));
-            REQUIRE_FALSE(FilterBits(entry.id).in(set->filters()[0]));
-            REQUIRE_FALSE(FilterBits(entry.id).in(set->filters()[2]));
+            FilterBits(entry.id).add_to<JointFilter>(run->joint_data(), joint_bytes);
+        }
+        const Filter filter = run->filters()[1];
+        for (const IndexEntry& entry : entries) {
+            const FilterBits bits(entry.id);
+            REQUIRE(bits.in(filter));
+            REQUIRE(bits.in(run->joint()));
+            REQUIRE_FALSE(bits.in(run->filters()[0]));
+            REQUIRE_FALSE(bits.in(run->filters()[2]));
         }
         int false_positives = 0;
+        int joint_false_positives = 0;
         for (int i = 0; i < 100'000; ++i) {
-            false_positives += FilterBits({random()}).in(filter);
+            const FilterBits bits({random()});
+            false_positives += bits.in(filter);
+            joint_false_positives += bits.in(run->joint());
         }
-        CHECK(false_positives < 1000);  // below 1 %
+        CHECK(false_positives < 1'000);  // below 1 %
+        CHECK(joint_false_positives < 7'000);
     }
 }
 

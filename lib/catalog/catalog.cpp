@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <set>
 
 #include "catalog/report.hpp"
 #include "env/bytes.hpp"
@@ -252,33 +253,31 @@ Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t 
     return {};
 }
 
-// Adds the joint filter of the run that segment `row` completes. A segment that comes out of turn
-// takes away the one that does not know it.
-Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& last,
+// Adds the joint filter of the run that segment `row` completes. One that was there before does not
+// know the segment.
+Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& row,
                               std::span<const IndexEntry> entries) {
-    const std::uint64_t run = run_of(last.id);
-    if (run_of(last.id + 1) == run) {
-        return txn.remove(segment_key(kJointKey, run));
+    const std::uint64_t run = run_of(row.id);
+    auto removed = txn.remove(segment_key(kJointKey, run));
+    if (!removed || run_of(row.id + 1) == run) {
+        return removed;
     }
     std::vector<SealedIndex> others;
     std::uint64_t count = entries.size();
-    for (std::uint64_t id = run * kRunSegments; id < last.id; ++id) {
-        const auto row = read_row(txn, id);
-        if (!row) {
-            return std::unexpected(row.error());
+    for (std::uint64_t id = run * kRunSegments; id < row.id; ++id) {
+        const auto other = read_row(txn, id);
+        if (!other) {
+            return std::unexpected(other.error());
         }
-        if (!*row) {
+        if (!*other) {
             continue;
         }
-        auto index = find_blob(txn, kIndexKey, id, index_bytes((*row)->entries), nullptr);
+        auto index = find_blob(txn, kIndexKey, id, index_bytes((*other)->entries), nullptr);
         if (!index) {
             return std::unexpected(index.error());
         }
-        count += (*row)->entries;
-        others.emplace_back(std::move(*index), (*row)->entries);
-    }
-    if (others.size() + 1 < kRunSegments / 2) {
-        return {};
+        count += (*other)->entries;
+        others.emplace_back(std::move(*index), (*other)->entries);
     }
     std::string filter(JointFilter::bytes_for(count), '\0');
     const auto add = [&](const StreamId& id) {
@@ -300,17 +299,23 @@ Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& last,
                     [&](char* data) { std::memcpy(data, filter.data(), filter.size()); });
 }
 
-// Takes away the joint filter of a run of which less than half is left.
+// Takes away the joint filter of a run that has lost more than half of its streams.
 Result<void> drop_joint_filter(LmdbTxn& txn, std::uint64_t run) {
-    std::uint64_t left = 0;
+    const auto bytes = joint_bytes(txn, run);
+    if (!bytes) {
+        return std::unexpected(bytes.error());
+    }
+    std::uint64_t streams = 0;
     for (std::uint64_t id = run * kRunSegments; run_of(id) == run; ++id) {
-        const auto row = txn.get(segment_key(kRowKey, id));
+        const auto row = read_row(txn, id);
         if (!row) {
             return std::unexpected(row.error());
         }
-        left += row->data() != nullptr ? 1U : 0U;
+        streams += *row ? (*row)->entries : 0;
     }
-    return left < kRunSegments / 2 ? txn.remove(segment_key(kJointKey, run)) : Result<void>();
+    return streams == 0 || JointFilter::bytes_for(2 * streams) < *bytes
+               ? txn.remove(segment_key(kJointKey, run))
+               : Result<void>();
 }
 
 // Reads the census of a segment; nullopt if the segment is not there.
@@ -563,14 +568,18 @@ Result<void> Catalog::drop(std::span<const std::uint64_t> ids, const SweepState&
         return std::unexpected(txn.error());
     }
     auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
+    std::set<std::uint64_t> runs;
     for (const std::uint64_t id : ids) {
         for (const char table : {kRowKey, kIndexKey, kFilterKey, kCensusKey}) {
             if (done) {
                 done = txn->remove(segment_key(table, id));
             }
         }
+        runs.insert(run_of(id));
+    }
+    for (const std::uint64_t run : runs) {
         if (done) {
-            done = drop_joint_filter(*txn, run_of(id));
+            done = drop_joint_filter(*txn, run);
         }
     }
     return done ? txn->commit() : done;

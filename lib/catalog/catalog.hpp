@@ -93,7 +93,7 @@ struct SealedSegment {
 };
 
 // Segments whose ids differ in their lowest bits only. When the last of them is sealed, they get a
-// joint filter, which they have as long as half of them are there.
+// joint filter, which they have as long as half of their streams are there.
 inline constexpr std::uint64_t kRunSegments = 16;
 
 [[nodiscard]] constexpr std::uint64_t run_of(std::uint64_t segment_id) {

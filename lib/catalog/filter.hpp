@@ -1,10 +1,11 @@
 // Split-block Bloom filters over the streams of sealed segments.
 //
 // A block is a few 32-bit words, in each of which a key sets one bit, so a question costs one cache
-// miss. Each segment has a filter, and 16 segments together have a smaller joint one, which is
-// asked first: a question costs as many misses as there are runs of segments, not segments. Source:
-// Putze, Sanders, Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007), in the variant
-// of the Apache Parquet format, whose multipliers these are.
+// miss. Each segment has a filter, and a run of segments has a smaller joint one, which is asked
+// first: a question costs one miss for each run, and one for each segment of a run that has none.
+//
+// Source: Putze, Sanders, Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007), in
+// the variant of the Apache Parquet format, whose multipliers these are.
 #pragma once
 
 #include <algorithm>
@@ -45,7 +46,7 @@ struct BlockFilter {
 
 // Of a segment: about one absent key in 150 is taken for present.
 using Filter = BlockFilter<32, 12>;
-// Of a run of segments: about one in 17.
+// Of a run of segments: about one in 16.
 using JointFilter = BlockFilter<16, 6>;
 
 // The bits of one stream, which are the same in all filters.

@@ -84,7 +84,10 @@ struct TreeNode {
 class Checker {
   public:
     Checker(File& file, const Meta& meta, std::uint64_t file_pages)
-        : file_(file), meta_(meta), page_bytes_(meta.free.pad), used_(file_pages) {}
+        : file_(file),
+          meta_(meta),
+          page_bytes_(meta.free.pad),
+          used_(std::min(file_pages, meta.last_page + 1)) {}
 
     bool run() {
         used_[0] = used_[1] = true;
@@ -124,7 +127,7 @@ class Checker {
         if (page < kMetaPages || page > meta_.last_page || pages > meta_.last_page - page + 1) {
             return damaged(page, "there is no such page, yet something refers to it");
         }
-        if (page + pages > used_.size()) {
+        if (pages > used_.size() || page > used_.size() - pages) {
             return damaged(used_.size(), "the file ends here, within pages that are in use");
         }
         for (std::uint64_t i = page; i < page + pages; ++i) {

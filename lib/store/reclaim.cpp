@@ -29,7 +29,7 @@ constexpr std::ptrdiff_t kSmallSegmentsMax = 8;
 // not ended for its garbage.
 constexpr std::uint64_t kEndedBytesMin = 1024 * 1024;
 constexpr std::uint64_t kEndedSegmentShare = 4;
-constexpr std::uint64_t kEndedLogShare = 32;
+constexpr std::uint64_t kEndedLogShare = 128;
 
 // Of the log or a part of it.
 struct Space {
@@ -317,6 +317,7 @@ Result<void> LogStore::Reclaim::seal_tail(std::uint64_t newest) {
     store_.internals_.pause();
     std::unique_lock lock(store_.view_mutex_);
     const std::uint64_t last = store_.view_ ? store_.view_->unsealed.front()->segment->id() : 0;
+    store_.room_.wait(lock, [&] { return store_.closed_ || !store_.sealing_; });
     store_.seal_now();
     store_.room_.wait(lock, [&] {
         return store_.closed_ || !store_.view_ || !store_.background_error_.empty() ||

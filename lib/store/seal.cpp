@@ -132,8 +132,8 @@ void LogStore::seal_in_background() {
     }
 }
 
-// Under view_mutex_. If sealing has failed, it is not tried a second later but at once; then
-// background_error_ says what came of it.
+// Under view_mutex_, while nothing is being sealed. If sealing has failed, it is not tried a second
+// later but at once; then background_error_ says what came of it.
 void LogStore::seal_now() {
     background_error_.clear();
     sealer_wakes_.notify_one();

@@ -415,8 +415,12 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             break;
         }
         std::unique_lock lock(view_mutex_);
-        seal_now();
         const auto has_room = [&] { return view_->unsealed.size() < kUnsealedMax; };
+        room_.wait(lock, [&] { return closed_ || !sealing_; });
+        if (closed_ || has_room()) {
+            continue;
+        }
+        seal_now();
         room_.wait(lock, [&] {
             return closed_ || (!sealing_ && (has_room() || !background_error_.empty()));
         });

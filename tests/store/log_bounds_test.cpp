@@ -111,19 +111,19 @@ TEST_CASE("a sweep reads nothing of a segment in which nothing or everything has
     }
 }
 
-TEST_CASE("memory follows the tail and the filters, which take less than two bytes a key") {
-    const TempDir dir;
+TEST_CASE("memory follows the tail and the filters, which take at most 2.25 bytes a key") {
+    const TempDir dir(fast_directory());
     const auto store = must_open(dir.path() / "store", small_segments());
     const auto memory = [&] {
         wait_until_sealed(*store);
-        return store->stats()->memory_bytes;
+        return static_cast<double>(store->stats()->memory_bytes);
     };
     fill(*store, "some-", 4'000);
-    const std::uint64_t some = memory();
-    constexpr int kMore = 40'000;
+    const double some = memory();
+    constexpr int kMore = 400'000;
     fill(*store, "more-", kMore);
-    const std::uint64_t tail = 200 * kSegmentBytesMin / 128;
-    CHECK(memory() < some + 2 * kMore + tail);
+    // (Filters of so small segments are rounded up by 1 %; and the tail may now be a full one.)
+    CHECK(memory() < some + 2.28 * kMore + 200.0 * kSegmentBytesMin / 128);
 }
 
 }  // namespace

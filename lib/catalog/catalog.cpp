@@ -296,7 +296,7 @@ Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& row,
         add(entry.id);
     }
     return put_blob(txn, kJointKey, run, filter.size(),
-                    [&](char* data) { std::memcpy(data, filter.data(), filter.size()); });
+                    [&](char* data) { std::ranges::copy(filter, data); });
 }
 
 // Takes away the joint filter of a run that has lost more than half of its streams.

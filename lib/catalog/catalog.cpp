@@ -302,8 +302,8 @@ Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& row,
 // Takes away the joint filter of a run that has lost more than half of its streams.
 Result<void> drop_joint_filter(LmdbTxn& txn, std::uint64_t run) {
     const auto bytes = joint_bytes(txn, run);
-    if (!bytes) {
-        return std::unexpected(bytes.error());
+    if (!bytes || *bytes == 0) {
+        return bytes ? Result<void>() : std::unexpected(bytes.error());
     }
     std::uint64_t streams = 0;
     for (std::uint64_t id = run * kRunSegments; run_of(id) == run; ++id) {

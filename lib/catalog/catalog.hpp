@@ -86,8 +86,8 @@ struct Counted {
 struct SealedSegment {
     SegmentRow row;
     SealedIndex index;
-    Filter filter;            // in the memory of its run, as is:
-    JointFilter joint;        // that of the run; without data if there is none
+    Filter filter;            // in the memory of its run
+    JointFilter joint;        // of its run; without data if that has none
     std::string_view census;  // encoded, in the snapshot's map
     std::shared_ptr<const Segment> segment;
 };

@@ -390,12 +390,14 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
     }
     bool is_absent = true;
     const auto look_in = [&](const SealedSegment& sealed) -> Result<std::optional<Located>> {
-        auto position = sealed.index.lower_bound(id);
-        for (; position && *position < sealed.index.size(); ++*position) {
-            const auto entry = sealed.index.entry(*position);
+        const auto first = sealed.index.lower_bound(id);
+        if (!first) {
+            return std::unexpected(damaged_in_catalog(sealed, "the index"));
+        }
+        for (std::uint64_t i = *first; i < sealed.index.size(); ++i) {
+            const auto entry = sealed.index.entry(i);
             if (!entry) {
-                position.reset();
-                break;
+                return std::unexpected(damaged_in_catalog(sealed, "the index"));
             }
             if (entry->id != id) {
                 break;
@@ -412,8 +414,7 @@ Result<std::optional<Located>> LogStore::find_newest(const View& view, const Str
                 return at;
             }
         }
-        return position ? Result<std::optional<Located>>(std::nullopt)
-                        : std::unexpected(damaged_in_catalog(sealed, "the index"));
+        return std::nullopt;
     };
     const FilterBits bits(id);
     for (const SealedRun& run : view.sealed->runs() | std::views::reverse) {

@@ -40,21 +40,6 @@ class CountingEnv {
     std::map<std::uint64_t, std::uint64_t> bytes_;
 };
 
-void fill(StreamStore& store, const std::string& prefix, int keys, std::int64_t expires_at_ms = 0) {
-    constexpr int kBatch = 100;
-    for (int i = 0; i < keys; i += kBatch) {
-        std::vector<Append> batch;
-        for (int j = i; j < i + kBatch; ++j) {
-            batch.push_back({0, completed_record(prefix + std::to_string(j), "receipt")});
-            batch.back().record.timestamp_ms = 1;
-            batch.back().record.expires_at_ms = expires_at_ms;
-        }
-        for (const auto& result : store.append(batch)) {
-            REQUIRE(result);
-        }
-    }
-}
-
 TEST_CASE("an opening reads the tail, and of sealed segments their headers") {
     for (const int keys : {4'000, 16'000}) {
         const TempDir dir;
@@ -90,10 +75,10 @@ TEST_CASE("a sweep reads nothing of a segment in which nothing or everything has
     options.clock = clock.clock();
     const auto store = must_open(dir.path() / "store", options, counting.env);
     constexpr int kKeys = 4'000;
-    fill(*store, "kept-", kKeys);
+    fill(*store, "kept-", kKeys, 1);
     wait_until_sealed(*store);
     const std::uint64_t kept = store->stats()->segments_sealed;
-    fill(*store, "brief-", kKeys, clock.now_ms() + 1'000);
+    fill(*store, "brief-", kKeys, 1, clock.now_ms() + 1'000);
     wait_until_sealed(*store);
     const std::uint64_t filled = store->stats()->segments_sealed;
     REQUIRE(kept > 3);

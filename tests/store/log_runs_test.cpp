@@ -56,17 +56,7 @@ TEST_CASE("a joint filter goes when a sweep removes its run") {
     options.clock = clock.clock();
     {
         const auto store = must_open(path, options);
-        for (int i = 0; i < kManyKeys / 2; i += 100) {
-            std::vector<Append> batch;
-            for (int j = i; j < i + 100; ++j) {
-                batch.push_back({0, completed_record("key-" + std::to_string(j), "receipt")});
-                batch.back().record.timestamp_ms = clock.now_ms();
-                batch.back().record.expires_at_ms = clock.now_ms() + 1'000;
-            }
-            for (const auto& result : store->append(batch)) {
-                REQUIRE(result);
-            }
-        }
+        fill(*store, "key-", kManyKeys / 2, clock.now_ms(), clock.now_ms() + 1'000);
         wait_until_sealed(*store);
         REQUIRE(store->stats()->segments_sealed > kRunSegments);
         REQUIRE_FALSE(joint_filter(path).empty());

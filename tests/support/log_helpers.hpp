@@ -102,19 +102,27 @@ inline void wait_until_sealed(StreamStore& store) {
     }
 }
 
-// A store with `keys` completed keys "key-0"..., of which most lie in sealed segments.
-inline void fill_and_seal(const std::filesystem::path& path, int keys) {
-    const auto store = must_open(path, small_segments());
+// Appends the completed keys `<prefix>0` to `<prefix><keys - 1>` with receipts of their own.
+inline void fill(StreamStore& store, const std::string& prefix, int keys,
+                 std::int64_t timestamp_ms = system_now_ms(), std::int64_t expires_at_ms = 0) {
     for (int i = 0; i < keys; i += 100) {
         std::vector<Append> batch;
         for (int j = i; j < std::min(i + 100, keys); ++j) {
-            batch.push_back(
-                {0, completed_record("key-" + std::to_string(j), "receipt-" + std::to_string(j))});
+            const std::string number = std::to_string(j);
+            batch.push_back({0, completed_record(prefix + number, "receipt-" + number)});
+            batch.back().record.timestamp_ms = timestamp_ms;
+            batch.back().record.expires_at_ms = expires_at_ms;
         }
-        for (const auto& result : store->append(batch)) {
+        for (const auto& result : store.append(batch)) {
             REQUIRE(result);
         }
     }
+}
+
+// A store with `keys` completed keys "key-0"..., of which most lie in sealed segments.
+inline void fill_and_seal(const std::filesystem::path& path, int keys) {
+    const auto store = must_open(path, small_segments());
+    fill(*store, "key-", keys);
     wait_until_sealed(*store);
     REQUIRE(store->close());
 }

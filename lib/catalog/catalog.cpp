@@ -377,6 +377,12 @@ std::uint64_t SegmentRow::bytes_of(const StateCounts& counts) const {
     return std::min(sum, bytes);
 }
 
+const SealedSegment* CatalogSnapshot::find(std::uint64_t id) const {
+    const auto found = std::ranges::lower_bound(segments_, id, {},
+                                                [](const SealedSegment& s) { return s.row.id; });
+    return found == segments_.end() || found->row.id != id ? nullptr : &*found;
+}
+
 std::uint64_t CatalogSnapshot::filter_bytes() const {
     std::uint64_t bytes = 0;
     for (const SealedRun& run : runs_) {
@@ -455,17 +461,9 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
     if (!rows) {
         return std::unexpected(rows.error());
     }
-    const auto known_as = [&](const SegmentRow& row) -> const SealedSegment* {
-        if (!previous) {
-            return nullptr;
-        }
-        const auto found = std::ranges::lower_bound(
-            previous->segments(), row.id, {}, [](const SealedSegment& s) { return s.row.id; });
-        return found == previous->segments().end() || found->row.id != row.id ? nullptr : &*found;
-    };
     std::vector<SealedSegment> segments;
     for (const SegmentRow& row : *rows) {
-        const SealedSegment* const known = known_as(row);
+        const SealedSegment* const known = previous ? previous->find(row.id) : nullptr;
         auto index = find_blob(*txn, kIndexKey, row.id, index_bytes(row.entries),
                                known ? known->index.blob().checked() : nullptr);
         if (!index) {

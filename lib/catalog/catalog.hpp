@@ -117,6 +117,8 @@ class CatalogSnapshot {
     // Oldest first, both.
     [[nodiscard]] const std::vector<SealedSegment>& segments() const { return segments_; }
     [[nodiscard]] const std::vector<SealedRun>& runs() const { return runs_; }
+    // The segment with this id; nullptr if it is not there.
+    [[nodiscard]] const SealedSegment* find(std::uint64_t id) const;
     [[nodiscard]] std::uint64_t filter_bytes() const;
     [[nodiscard]] std::uint64_t version() const { return txn_.version(); }
     [[nodiscard]] std::uint64_t used_bytes() const { return txn_.env().used_bytes(); }

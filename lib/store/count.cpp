@@ -136,10 +136,8 @@ Result<std::optional<Located>> LogStore::follow_link(const View& view, const Lin
             at.segment = unsealed->segment.get();
         }
     }
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (sealed.row.id == link.segment) {
-            at.segment = sealed.segment.get();
-        }
+    if (const SealedSegment* const sealed = view.sealed->find(link.segment)) {
+        at.segment = sealed->segment.get();
     }
     if (at.segment == nullptr) {
         return std::nullopt;

@@ -237,19 +237,6 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
     if (!view) {
         return std::unexpected(view.error());
     }
-    const auto find_segment = [&](std::uint64_t id) -> const Segment* {
-        for (const auto& unsealed : (*view)->unsealed) {
-            if (unsealed->segment->id() == id) {
-                return unsealed->segment.get();
-            }
-        }
-        for (const SealedSegment& sealed : (*view)->sealed->segments()) {
-            if (sealed.row.id == id) {
-                return sealed.segment.get();
-            }
-        }
-        return nullptr;
-    };
     std::vector<Version> versions;
     FrameBuffer buffer;
     const StreamId id = locator_.id(stream);
@@ -264,24 +251,11 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
             versions.push_back(to_version(**at));
         }
         const Link link = (*at)->link;
-        // A predecessor in a segment that has been dropped is gone, and all before it.
-        const Segment* segment =
-            link.segment == 0 || link.swept ? nullptr : find_segment(link.segment);
-        if (segment == nullptr) {
+        if (link.swept) {
             break;
         }
-        Located previous;
-        previous.segment = segment;
-        previous.entry.offset = link.offset;
-        const auto read = read_record(previous, stream, buffer);
-        if (!read) {
-            return std::unexpected(read.error());
-        }
-        if (!*read) {
-            return std::unexpected(
-                segment->corruption(link.offset, "a link to it comes from another stream"));
-        }
-        at = previous;
+        // A predecessor in a segment that has been dropped is gone, and all before it.
+        at = follow_link(**view, link, stream, buffer);
     }
     if (!at) {
         return std::unexpected(at.error());

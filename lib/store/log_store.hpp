@@ -230,6 +230,8 @@ class LogStore final : public StreamStore {
     Result<void> set_horizon(Horizon to, Now& now, SweepReport& report);
     Result<void> finish_counting();
     Result<void> drop_given_up();
+    void wait_for_readers(const std::shared_ptr<const Segment>& segment,
+                          std::chrono::steady_clock::time_point until) const;
     void rest_beside_appends(std::uint64_t pause_us);
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;

@@ -375,13 +375,6 @@ Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
     return true;
 }
 
-const SealedSegment* LogStore::Reclaim::find(const View& view, const Candidate& candidate) {
-    const auto& segments = view.sealed->segments();
-    const auto found = std::ranges::find(segments, candidate.row.id,
-                                         [](const SealedSegment& s) { return s.row.id; });
-    return found == segments.end() ? nullptr : &*found;
-}
-
 // The frames of a segment without live streams in which something may hide an older record, in
 // order: those of streams that an older segment has, too. Both indexes are sorted, so that this
 // costs a small part of what reading the records would.
@@ -425,7 +418,7 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
     if (!view) {
         return std::unexpected(view.error());
     }
-    const SealedSegment* const sealed = find(**view, candidate);
+    const SealedSegment* const sealed = (*view)->sealed->find(candidate.row.id);
     if (sealed == nullptr) {
         return true;
     }

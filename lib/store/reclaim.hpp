@@ -57,7 +57,6 @@ class LogStore::Reclaim {
     Result<void> compact_all(std::span<const Candidate> candidates);
     Result<void> drop(std::span<const Candidate> candidates);
     Result<bool> compact(const Candidate& candidate);
-    [[nodiscard]] static const SealedSegment* find(const View& view, const Candidate& candidate);
     [[nodiscard]] Result<std::vector<std::uint32_t>> places_of_shields(
         const View& view, const SealedSegment& sealed) const;
     Result<bool> move_all(const Candidate& candidate);

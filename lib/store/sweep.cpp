@@ -18,6 +18,9 @@ namespace {
 constexpr std::uint64_t kRestShare = 3;
 constexpr std::uint64_t kRemovalRests = 4;
 constexpr std::uint64_t kRestMaxUs = 250'000;  // nobody waits longer for a sweep to stop
+// How long a sweep waits for readers of what it removes.
+constexpr std::chrono::seconds kReadersWait{1};
+constexpr std::chrono::microseconds kReadersPoll{50};
 // At least so many streams are evicted at a time: this part of keys_max.
 constexpr std::uint64_t kEvictShare = 64;
 // And with bytes_max, this part of the streams: a few would give back no segment.
@@ -236,6 +239,17 @@ Result<void> LogStore::drop_given_up() {
         return {};
     }
     SweepState state = sweep_state_;
+    std::vector<std::shared_ptr<const Segment>> segments;
+    {
+        const auto now = view();
+        if (!now) {
+            return std::unexpected(now.error());
+        }
+        for (const std::uint64_t id : given_up_) {
+            const SealedSegment* const sealed = (*now)->sealed->find(id);
+            segments.push_back(sealed == nullptr ? nullptr : sealed->segment);
+        }
+    }
     {
         const std::lock_guard lock(view_mutex_);
         if (!view_) {
@@ -250,15 +264,29 @@ Result<void> LogStore::drop_given_up() {
     }
     sweep_state_ = state;
     Result<void> done;
-    for (const std::uint64_t id : std::exchange(given_up_, {})) {
+    const auto until = std::chrono::steady_clock::now() + kReadersWait;
+    for (std::size_t i = 0; i < given_up_.size(); ++i) {
+        wait_for_readers(segments[i], until);
         const auto start = std::chrono::steady_clock::now();
-        if (auto removed = env_.remove(log_path_ / segment_file_name(id)); !removed && done) {
+        const Path path = log_path_ / segment_file_name(given_up_[i]);
+        if (auto removed = env_.remove(path); !removed && done) {
             done = removed;
         }
+        segments[i].reset();
         // Flushes wait for the file system to give a large file's blocks back.
         rest_beside_appends(microseconds_since(start) * kRemovalRests);
     }
+    given_up_.clear();
     return done;
+}
+
+// Until nobody else has `segment` open, or until that has taken too long: the blocks of a removed
+// file are given back by whoever closes it last, and an append must not have to wait for that.
+void LogStore::wait_for_readers(const std::shared_ptr<const Segment>& segment,
+                                std::chrono::steady_clock::time_point until) const {
+    while (segment.use_count() > 1 && !closed_ && std::chrono::steady_clock::now() < until) {
+        std::this_thread::sleep_for(kReadersPoll);
+    }
 }
 
 // After something that has made appends wait for so long, lets them go on if there are any.

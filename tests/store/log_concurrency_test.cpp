@@ -4,12 +4,15 @@
 
 #include <atomic>
 #include <map>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "support/hooked_env.hpp"
 #include "support/log_helpers.hpp"
+#include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
@@ -253,6 +256,118 @@ TEST_CASE("an atomic batch lands whole: its items have one frame and follow each
         for (const char* key : {"a", "b", "c"}) {
             CHECK(receipt_of(*store, key) == "(absent)");
         }
+    }
+}
+
+TEST_CASE("a claim that expired unanswered is listed even if its key begins anew meanwhile") {
+    // In segments where all has expired, which are counted by their census, and in others.
+    for (const bool all_expires : {true, false}) {
+        CAPTURE(all_expires);
+        const TempDir dir;
+        HookedEnv env;
+        ManualClock clock(1'700'000'000'000);
+        OpenOptions options = small_segments();
+        options.clock = clock.clock();
+        const auto store = must_open(dir.path() / "store", options, env);
+        const std::int64_t start = clock.now_ms();
+        std::map<std::string, std::uint64_t> claims;
+        const auto add = [&](const std::string& prefix, std::int64_t others_expire_at_ms) {
+            fill(*store, prefix + "brief-", 100, start, start + 1'000);
+            fill(*store, prefix + "other-", 100, start, others_expire_at_ms);
+            for (int i = 0; i < 3; ++i) {
+                Append item{0, completed_record(prefix + "claim-" + std::to_string(i), "")};
+                item.record.receipt.reset();
+                item.record.owner = "worker";
+                item.record.timestamp_ms = start;
+                item.record.expires_at_ms = start + 1'000;
+                const auto appended = store->append({&item, 1});
+                REQUIRE(appended[0]);
+                claims[item.record.key] = *appended[0];
+            }
+        };
+        const std::int64_t others_expire_at_ms = all_expires ? start + 1'000 : 0;
+        add("sealed-", others_expire_at_ms);
+        fill(*store, "between-", 2'000, start, others_expire_at_ms);
+        wait_until_sealed(*store);
+        add("tail-", others_expire_at_ms);
+        REQUIRE(store->stats()->segments_sealed > 0);
+
+        clock.advance(10'000);
+        bool begins = true;
+        env.read_hook = [&](const Path& path, std::size_t) {
+            if (begins && segment_id(path.filename().string())) {
+                begins = false;
+                for (const auto& [key, fence] : claims) {
+                    must_append(*store, key, "anew");
+                }
+            }
+        };
+        const auto report = store->sweep();
+        REQUIRE(report);
+        CHECK_FALSE(begins);
+        CHECK(report->removed.in_flight == claims.size());
+        REQUIRE(report->unanswered.size() == claims.size());
+        for (const UnansweredClaim& claim : report->unanswered) {
+            CHECK(claims.at(claim.key) == claim.claim_sequence);
+            CHECK(claim.owner == "worker");
+            CHECK(receipt_of(*store, claim.key) == "anew");
+        }
+        REQUIRE(store->close());
+        CHECK(verify(dir.path() / "store")->problems.empty());
+    }
+}
+
+TEST_CASE("a sweep closes what it removes, not a reader who would have to wait for that") {
+    const TempDir dir;
+    HookedEnv env;
+    ManualClock clock(1'700'000'000'000);
+    OpenOptions options = small_segments();
+    options.clock = clock.clock();
+    std::mutex mutex;
+    std::map<std::uint64_t, std::thread::id> closed_by;
+    env.close_hook = [&](const Path& path) {
+        if (const auto id = segment_id(path.filename().string())) {
+            const std::lock_guard lock(mutex);
+            closed_by[*id] = std::this_thread::get_id();
+        }
+    };
+    const auto store = must_open(dir.path() / "store", options, env);
+    fill(*store, "brief-", 4'000, clock.now_ms(), clock.now_ms() + 1'000);
+    wait_until_sealed(*store);
+    const std::uint64_t sealed = store->stats()->segments_sealed;
+    REQUIRE(sealed > 3);
+
+    std::atomic<bool> reads{false};
+    std::atomic<bool> may_go_on{false};
+    env.read_hook = [&](const Path&, std::size_t) {
+        if (!reads.exchange(true)) {
+            while (!may_go_on) {
+                std::this_thread::yield();
+            }
+        }
+    };
+    std::thread reader([&] { CHECK(store->head({"test", "brief-0"})); });
+    while (!reads) {
+        std::this_thread::yield();
+    }
+    clock.advance(10'000);
+    std::thread::id sweeper;
+    std::uint64_t dropped = 0;
+    std::thread sweep([&] {
+        sweeper = std::this_thread::get_id();
+        const auto report = store->sweep();
+        CHECK(report);
+        dropped = report ? report->segments_dropped : 0;
+    });
+    while (store->stats()->segments_sealed >= sealed) {
+        std::this_thread::yield();
+    }
+    may_go_on = true;
+    reader.join();
+    sweep.join();
+    CHECK(dropped >= sealed);
+    for (std::uint64_t id = 1; id <= sealed; ++id) {
+        CHECK(closed_by.at(id) == sweeper);
     }
 }
 

@@ -1,5 +1,5 @@
-// An Env around the real one that fails calls on command, and sees all reads: its files cannot be
-// mapped.
+// An Env around the real one that fails calls on command, and sees all reads and closes: its files
+// cannot be mapped.
 #pragma once
 
 #include <functional>
@@ -18,12 +18,19 @@ namespace dedup::test {
 using FailHook = std::function<int(std::string_view action, const Path& path)>;
 // Told of each read, from any thread.
 using ReadHook = std::function<void(const Path& path, std::size_t bytes)>;
+// Told of each file that is closed, by the thread that does.
+using CloseHook = std::function<void(const Path& path)>;
 
 class HookedFile final : public File {
   public:
     HookedFile(std::unique_ptr<File> inner, Path path, const FailHook& hook,
-               const ReadHook& read_hook)
-        : inner_(std::move(inner)), path_(std::move(path)), hook_(hook), read_hook_(read_hook) {}
+               const ReadHook& read_hook, const CloseHook& close_hook)
+        : inner_(std::move(inner)),
+          path_(std::move(path)),
+          hook_(hook),
+          read_hook_(read_hook),
+          close_hook_(close_hook) {}
+    ~HookedFile() override { close_hook_(path_); }
 
     Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
         auto got = inner_->read(offset, into);
@@ -57,12 +64,14 @@ class HookedFile final : public File {
     Path path_;
     const FailHook& hook_;
     const ReadHook& read_hook_;
+    const CloseHook& close_hook_;
 };
 
 class HookedEnv final : public Env {
   public:
     FailHook hook = [](std::string_view, const Path&) { return 0; };
     ReadHook read_hook = [](const Path&, std::size_t) {};
+    CloseHook close_hook = [](const Path&) {};
 
     Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
         if (mode == OpenMode::create) {
@@ -74,7 +83,7 @@ class HookedEnv final : public Env {
         if (!file) {
             return file;
         }
-        return std::make_unique<HookedFile>(std::move(*file), path, hook, read_hook);
+        return std::make_unique<HookedFile>(std::move(*file), path, hook, read_hook, close_hook);
     }
     Result<PathType> type(const Path& path) override { return posix_env().type(path); }
     Result<std::vector<std::string>> list(const Path& directory) override {

@@ -23,15 +23,15 @@ Guard::Heartbeat::~Heartbeat() {
 }
 
 void Guard::Heartbeat::add(std::span<const Claim> claims) {
-    bool was_idle = false;
+    bool wake = false;
     {
         const std::lock_guard lock(mutex_);
-        was_idle = by_fence_.empty();
+        wake = idle_;
         for (const Claim& claim : claims) {
             by_fence_.emplace(claim.claim_sequence, Entry{claim});
         }
     }
-    if (was_idle) {
+    if (wake) {
         changed_.notify_one();
     }
 }
@@ -58,7 +58,9 @@ std::vector<Claim> Guard::Heartbeat::due_claims() {
 void Guard::Heartbeat::run() {
     std::unique_lock lock(mutex_);
     while (true) {
+        idle_ = true;
         changed_.wait(lock, [this] { return stop_ || !by_fence_.empty(); });
+        idle_ = false;
         if (changed_.wait_for(lock, std::min(lease_ / 3, kPauseMax), [this] { return stop_; })) {
             return;
         }

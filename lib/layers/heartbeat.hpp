@@ -43,6 +43,7 @@ class Guard::Heartbeat {
     std::mutex mutex_;
     std::condition_variable changed_;
     std::map<std::uint64_t, Entry> by_fence_;
+    bool idle_ = false;  // waits for a claim
     bool stop_ = false;
     std::thread thread_;
 };

@@ -18,12 +18,15 @@ namespace {
 
 constexpr std::size_t kItemsPerAppend = 1000;
 constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
-constexpr std::uint64_t kUnreadableBytes = 4096;  // given up at once where the disk gives an error
+constexpr std::uint64_t kPageBytes = 4096;  // given up at once where the disk gives an error
 // Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
 // it.
 constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
 
-// A file whose unreadable parts are zeros, which no frame is valid in.
+// What unreadable parts of a file are taken for: no frame is valid in it, and it is not the zeros
+// that lie behind the end of a log.
+constexpr char kUnreadable = '\xff';
+
 class PatchyFile final : public File {
   public:
     explicit PatchyFile(std::unique_ptr<File> inner) : inner_(std::move(inner)) {}
@@ -40,10 +43,11 @@ class PatchyFile final : public File {
         const std::uint64_t there = *file_bytes < offset ? 0 : *file_bytes - offset;
         const std::size_t bytes = std::min<std::uint64_t>(into.size(), there);
         for (std::size_t done = 0; done < bytes;) {
-            const std::span<char> part =
-                into.subspan(done, std::min<std::size_t>(kUnreadableBytes, bytes - done));
-            if (!inner_->read(offset + done, part)) {
-                std::ranges::fill(part, '\0');
+            const std::uint64_t at = offset + done;
+            const std::span<char> part = into.subspan(
+                done, std::min<std::size_t>(kPageBytes - at % kPageBytes, bytes - done));
+            if (!inner_->read(at, part)) {
+                std::ranges::fill(part, kUnreadable);
             }
             done += part.size();
         }
@@ -394,7 +398,11 @@ Result<void> Salvage::append_pending() {
 
 Result<RepairReport> repair(const std::filesystem::path& damaged,
                             const std::filesystem::path& target, const Progress& progress) {
-    Env& env = posix_env();
+    return repair(posix_env(), damaged, target, progress);
+}
+
+Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
+                            const Progress& progress) {
     Salvage salvage(env, damaged, progress);
     if (auto prepared = salvage.prepare(); !prepared) {
         return std::unexpected(prepared.error());

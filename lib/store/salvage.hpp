@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "log/frame_reader.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
@@ -65,5 +66,9 @@ class Salvage {
     std::uint64_t next_sequence_ = 1;
     std::size_t open_losses_ = 0;  // at the end of report.losses, whose later bound is not known
 };
+
+// The same as the public one, in any environment.
+[[nodiscard]] Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
+                                          const Progress& progress = {});
 
 }  // namespace dedup

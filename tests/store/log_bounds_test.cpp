@@ -19,11 +19,12 @@ namespace {
 class CountingEnv {
   public:
     CountingEnv() {
-        env.read_hook = [this](const Path& path, std::size_t bytes) {
+        env.read_hook = [this](const Path& path, std::uint64_t, std::size_t bytes) {
             if (const auto id = segment_id(path.filename().string())) {
                 const std::lock_guard lock(mutex_);
                 bytes_[*id] += bytes;
             }
+            return 0;
         };
     }
 

@@ -294,13 +294,14 @@ TEST_CASE("a claim that expired unanswered is listed even if its key begins anew
 
         clock.advance(10'000);
         bool begins = true;
-        env.read_hook = [&](const Path& path, std::size_t) {
+        env.read_hook = [&](const Path& path, std::uint64_t, std::size_t) {
             if (begins && segment_id(path.filename().string())) {
                 begins = false;
                 for (const auto& [key, fence] : claims) {
                     must_append(*store, key, "anew");
                 }
             }
+            return 0;
         };
         const auto report = store->sweep();
         REQUIRE(report);
@@ -339,12 +340,13 @@ TEST_CASE("a sweep closes what it removes, not a reader who would have to wait f
 
     std::atomic<bool> reads{false};
     std::atomic<bool> may_go_on{false};
-    env.read_hook = [&](const Path&, std::size_t) {
+    env.read_hook = [&](const Path&, std::uint64_t, std::size_t) {
         if (!reads.exchange(true)) {
             while (!may_go_on) {
                 std::this_thread::yield();
             }
         }
+        return 0;
     };
     std::thread reader([&] { CHECK(store->head({"test", "brief-0"})); });
     while (!reads) {

@@ -3,9 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <map>
 #include <string>
 
+#include "store/salvage.hpp"
+#include "support/hooked_env.hpp"
 #include "support/log_helpers.hpp"
 #include "support/temp_dir.hpp"
 
@@ -56,7 +60,7 @@ struct Damaged {
     RepairReport repaired() {
         const auto before = files();
         std::filesystem::remove_all(target);
-        const auto report = repair(path, target);
+        const auto report = repair(env, path, target);
         REQUIRE_MESSAGE(report, (report ? "" : report.error().message));
         REQUIRE(files() == before);
         const auto verified = verify(target);
@@ -86,6 +90,15 @@ struct Damaged {
         return keys;
     }
 
+    // The disk gives errors for these bytes of a segment.
+    void make_unreadable(std::uint64_t segment, std::uint64_t begin, std::uint64_t end) {
+        env.read_hook = [=, this](const Path& file, std::uint64_t offset, std::size_t bytes) {
+            const bool within = offset < end && offset + bytes > begin;
+            return within && file == segment_path(path, segment) ? EIO : 0;
+        };
+    }
+
+    HookedEnv env;
     TempDir dir;
     std::filesystem::path path = dir.path() / "store";
     std::filesystem::path target = dir.path() / "repaired";
@@ -133,6 +146,52 @@ TEST_CASE("a damaged frame costs itself, is named, and an atomic batch goes as a
         CHECK(report.records == kStreams + 1 - lost.size());
         CHECK(damaged.missing() == lost);
     }
+}
+
+TEST_CASE("what the disk cannot read is lost, named, and all around it is there") {
+    Damaged damaged;
+    constexpr std::uint64_t kPage = 4096;
+    const auto at_key = [&](const char* key) {
+        const std::size_t at = read_file(segment_path(damaged.path, 1)).find(key);
+        REQUIRE(at != std::string::npos);
+        return at;
+    };
+    const std::uint64_t begin = at_key("key-100") / kPage * kPage;
+    damaged.make_unreadable(1, begin, begin + kPage);
+    const RepairReport report = damaged.repaired();
+    REQUIRE(report.losses.size() == 1);
+    CHECK(report.losses[0].file == segment_path(damaged.path, 1).string());
+    CHECK(report.losses[0].offset <= begin);
+    CHECK(report.losses[0].offset + report.losses[0].bytes >= begin + kPage);
+    CHECK(report.bytes_lost < 3 * kPage);
+    const std::vector<int> lost = damaged.missing();
+    CHECK(std::ranges::count(lost, 100) == 1);
+    CHECK(lost.size() == report.losses[0].before_sequence - report.losses[0].after_sequence - 1);
+    CHECK(report.records == kStreams + 1 - lost.size());
+}
+
+TEST_CASE("of a log whose end the disk cannot read it is said that something may be lost") {
+    Damaged damaged;
+    const std::uint64_t end = read_file(segment_path(damaged.path, damaged.segments)).size();
+    damaged.make_unreadable(damaged.segments, end - 1, end);
+    const RepairReport report = damaged.repaired();
+    REQUIRE(report.losses.size() == 1);
+    CHECK(report.losses[0].file == segment_path(damaged.path, damaged.segments).string());
+    CHECK(report.losses[0].offset + report.losses[0].bytes == end);
+    (void)damaged.missing();
+}
+
+TEST_CASE("where the disk cannot read a header, what lies behind it is there") {
+    Damaged damaged;
+    constexpr std::uint64_t kPage = 4096;
+    damaged.make_unreadable(2, 0, kPage);
+    const RepairReport report = damaged.repaired();
+    REQUIRE(report.losses.size() == 2);
+    CHECK(report.losses[0].bytes == kSegmentHeaderBytes);
+    CHECK(report.losses[1].offset == kSegmentHeaderBytes);
+    CHECK(report.losses[1].offset + report.losses[1].bytes >= kPage);
+    CHECK(report.bytes_lost < 3 * kPage);
+    CHECK(report.records == kStreams + 1 - damaged.missing().size());
 }
 
 TEST_CASE("a damaged header costs no record, not even the only one") {

@@ -16,8 +16,9 @@ namespace dedup::test {
 // `action` is the function's name: "write", "sync", "reserve", "truncate", "create", "rename",
 // "sync_directory".
 using FailHook = std::function<int(std::string_view action, const Path& path)>;
-// Told of each read, from any thread.
-using ReadHook = std::function<void(const Path& path, std::size_t bytes)>;
+// Told of each read and how many bytes it gave, by the thread that reads: gives the errno to fail
+// with, or 0.
+using ReadHook = std::function<int(const Path& path, std::uint64_t offset, std::size_t bytes)>;
 // Told of each file that is closed, by the thread that does.
 using CloseHook = std::function<void(const Path& path)>;
 
@@ -34,7 +35,9 @@ class HookedFile final : public File {
 
     Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
         auto got = inner_->read(offset, into);
-        read_hook_(path_, got.value_or(0));
+        if (const int os_error = read_hook_(path_, offset, got.value_or(0)); os_error != 0) {
+            return std::unexpected(os_failure("read", path_, os_error));
+        }
         return got;
     }
     Result<void> write(std::uint64_t offset, std::string_view bytes) override {
@@ -70,7 +73,7 @@ class HookedFile final : public File {
 class HookedEnv final : public Env {
   public:
     FailHook hook = [](std::string_view, const Path&) { return 0; };
-    ReadHook read_hook = [](const Path&, std::size_t) {};
+    ReadHook read_hook = [](const Path&, std::uint64_t, std::size_t) { return 0; };
     CloseHook close_hook = [](const Path&) {};
 
     Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <map>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "log/frame_reader.hpp"
+#include "log/patchy_file.hpp"
 #include "store/salvage.hpp"
 
 namespace dedup {
@@ -18,54 +18,9 @@ namespace {
 
 constexpr std::size_t kItemsPerAppend = 1000;
 constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
-constexpr std::uint64_t kPageBytes = 4096;  // given up at once where the disk gives an error
 // Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
 // it.
 constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
-
-// What unreadable parts of a file are taken for: no frame is valid in it, and it is not the zeros
-// that lie behind the end of a log.
-constexpr char kUnreadable = '\xff';
-
-class PatchyFile final : public File {
-  public:
-    explicit PatchyFile(std::unique_ptr<File> inner) : inner_(std::move(inner)) {}
-
-    Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
-        auto got = inner_->read(offset, into);
-        if (got) {
-            return got;
-        }
-        const auto file_bytes = inner_->size();
-        if (!file_bytes) {
-            return std::unexpected(file_bytes.error());
-        }
-        const std::uint64_t there = *file_bytes < offset ? 0 : *file_bytes - offset;
-        const std::size_t bytes = std::min<std::uint64_t>(into.size(), there);
-        for (std::size_t done = 0; done < bytes;) {
-            const std::uint64_t at = offset + done;
-            const std::span<char> part = into.subspan(
-                done, std::min<std::size_t>(kPageBytes - at % kPageBytes, bytes - done));
-            if (!inner_->read(at, part)) {
-                std::ranges::fill(part, kUnreadable);
-            }
-            done += part.size();
-        }
-        return bytes;
-    }
-    Result<void> write(std::uint64_t, std::string_view) override { return refused(); }
-    Result<void> sync() override { return refused(); }
-    Result<void> truncate(std::uint64_t) override { return refused(); }
-    Result<bool> reserve(std::uint64_t) override { return false; }
-    Result<std::uint64_t> size() override { return inner_->size(); }
-
-  private:
-    static Result<void> refused() {
-        return std::unexpected(Error{Code::read_only, "a damaged store is left as it is"});
-    }
-
-    std::unique_ptr<File> inner_;
-};
 
 // Whether `id` is the store's: with it, the first frame of the segment is valid.
 bool proves(const Segment& segment, const StoreId& id) {

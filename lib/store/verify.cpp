@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <system_error>
 
 #include "log/frame_reader.hpp"
+#include "log/patchy_file.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
@@ -24,6 +26,7 @@ class Verifier {
                             const SealedSegment* sealed);
     void check_index(const SealedSegment& sealed, const Segment& segment);
     void compare(const SegmentRow& counted, const SegmentRow& row, const Path& path);
+    void name_unreadable(const Segment& segment, const PatchyFile& file);
 
     VerifyReport report;
 
@@ -208,6 +211,13 @@ void Verifier::compare(const SegmentRow& counted, const SegmentRow& row, const P
     }
 }
 
+void Verifier::name_unreadable(const Segment& segment, const PatchyFile& file) {
+    for (const auto& [offset, error] : file.unreadable()) {
+        const std::string why = std::generic_category().message(error.os_error);
+        problem(segment.corruption(offset, "the disk cannot read this page: " + why).message);
+    }
+}
+
 }  // namespace
 
 Result<VerifyReport> LogStore::verify(const Progress& progress) {
@@ -216,18 +226,18 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         return std::unexpected(view.error());
     }
     struct Part {
-        const Segment* segment;
+        std::shared_ptr<const Segment> segment;
         SegmentRow row;
         const SealedSegment* sealed;
     };
     std::vector<Part> parts;
     for (const SealedSegment& sealed : (*view)->sealed->segments()) {
-        parts.push_back({sealed.segment.get(), sealed.row, &sealed});
+        parts.push_back({sealed.segment, sealed.row, &sealed});
     }
     {
         const std::lock_guard lock(view_mutex_);
         for (auto u = (*view)->unsealed.rbegin(); u != (*view)->unsealed.rend(); ++u) {
-            parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
+            parts.push_back({(*u)->segment, (*u)->row, nullptr});
         }
     }
     std::uint64_t bytes_total = 0;
@@ -239,17 +249,25 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         verifier.report.problems.push_back(damage_);
     }
     for (const Part& part : parts) {
+        // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
+        // report. (If it cannot be opened, it has been swept meanwhile.)
+        std::shared_ptr<const Segment> segment = part.segment;
+        std::shared_ptr<PatchyFile> patchy;
+        if (auto file = env_.open(segment->path(), OpenMode::read)) {
+            patchy = std::make_shared<PatchyFile>(*std::move(file));
+            segment = std::make_shared<const Segment>(patchy, segment->path(), segment->header());
+        }
         const std::size_t problems = verifier.report.problems.size();
-        const SegmentRow counted = verifier.read_segment(*part.segment, part.row, part.sealed);
+        const SegmentRow counted = verifier.read_segment(*segment, part.row, part.sealed);
         if (part.sealed != nullptr) {
             // Where frames are damaged, the counts differ anyway.
             if (verifier.report.problems.size() == problems) {
-                verifier.compare(counted, part.row, part.segment->path());
+                verifier.compare(counted, part.row, segment->path());
             }
-            // Opened anew, and so not mapped: what the disk cannot read must become a problem in
-            // the report. (If it cannot be opened, it has been swept meanwhile.)
-            const auto unmapped = Segment::open(env_, log_path_, part.row.id);
-            verifier.check_index(*part.sealed, unmapped ? **unmapped : *part.segment);
+            verifier.check_index(*part.sealed, *segment);
+        }
+        if (patchy) {
+            verifier.name_unreadable(*segment, *patchy);
         }
     }
     if (progress) {

@@ -90,6 +90,16 @@ struct Damaged {
         return keys;
     }
 
+    void check_verify_names(const std::string& place) {
+        const auto store = LogStore::open(env, path, read_only());
+        REQUIRE(store);
+        const auto verified = (*store)->verify({});
+        REQUIRE(verified);
+        CHECK(std::ranges::count_if(verified->problems, [&](const std::string& problem) {
+                  return problem.starts_with(place);
+              }) == 1);
+    }
+
     // The disk gives errors for these bytes of a segment.
     void make_unreadable(std::uint64_t segment, std::uint64_t begin, std::uint64_t end) {
         env.read_hook = [=, this](const Path& file, std::uint64_t offset, std::size_t bytes) {
@@ -158,6 +168,8 @@ TEST_CASE("what the disk cannot read is lost, named, and all around it is there"
     };
     const std::uint64_t begin = at_key("key-100") / kPage * kPage;
     damaged.make_unreadable(1, begin, begin + kPage);
+    damaged.check_verify_names(segment_path(damaged.path, 1).string() + " is damaged at offset " +
+                               std::to_string(begin) + ": the disk cannot read this page");
     const RepairReport report = damaged.repaired();
     REQUIRE(report.losses.size() == 1);
     CHECK(report.losses[0].file == segment_path(damaged.path, 1).string());

@@ -25,6 +25,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -53,6 +54,8 @@ struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
     bool tolerate_damage = false;  // at the end of the log, when reading: for verification
+    // How long a sweep waits for readers of segments that it removes together.
+    std::chrono::milliseconds readers_wait{100};
     // Called before waiting for the sealer, and after a change of the catalog.
     std::function<void()> pause = [] {};
 };

@@ -18,8 +18,6 @@ namespace {
 constexpr std::uint64_t kRestShare = 3;
 constexpr std::uint64_t kRemovalRests = 4;
 constexpr std::uint64_t kRestMaxUs = 250'000;  // nobody waits longer for a sweep to stop
-// How long a sweep waits for readers of what it removes.
-constexpr std::chrono::seconds kReadersWait{1};
 constexpr std::chrono::microseconds kReadersPoll{50};
 // At least so many streams are evicted at a time: this part of keys_max.
 constexpr std::uint64_t kEvictShare = 64;
@@ -239,17 +237,6 @@ Result<void> LogStore::drop_given_up() {
         return {};
     }
     SweepState state = sweep_state_;
-    std::vector<std::shared_ptr<const Segment>> segments;
-    {
-        const auto now = view();
-        if (!now) {
-            return std::unexpected(now.error());
-        }
-        for (const std::uint64_t id : given_up_) {
-            const SealedSegment* const sealed = (*now)->sealed->find(id);
-            segments.push_back(sealed == nullptr ? nullptr : sealed->segment);
-        }
-    }
     {
         const std::lock_guard lock(view_mutex_);
         if (!view_) {
@@ -257,14 +244,25 @@ Result<void> LogStore::drop_given_up() {
         }
         state.steps = view_->unsealed.front()->manifest.steps;
     }
-    auto dropped = with_reserve(
-        [&] { return write_catalog([&] { return catalog_->drop(given_up_, state); }); });
-    if (!dropped) {
+    std::vector<std::shared_ptr<const Segment>> segments;
+    const auto drop = [&]() -> Result<void> {
+        const auto now = view();
+        if (!now) {
+            return std::unexpected(now.error());
+        }
+        segments.clear();
+        for (const std::uint64_t id : given_up_) {
+            const SealedSegment* const sealed = (*now)->sealed->find(id);
+            segments.push_back(sealed == nullptr ? nullptr : sealed->segment);
+        }
+        return catalog_->drop(given_up_, state);
+    };
+    if (auto dropped = with_reserve([&] { return write_catalog(drop); }); !dropped) {
         return dropped;
     }
     sweep_state_ = state;
     Result<void> done;
-    const auto until = std::chrono::steady_clock::now() + kReadersWait;
+    const auto until = std::chrono::steady_clock::now() + internals_.readers_wait;
     for (std::size_t i = 0; i < given_up_.size(); ++i) {
         wait_for_readers(segments[i], until);
         const auto start = std::chrono::steady_clock::now();

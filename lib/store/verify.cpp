@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <system_error>
 
 #include "log/frame_reader.hpp"
@@ -250,24 +251,25 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
     }
     for (const Part& part : parts) {
         // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
-        // report. (If it cannot be opened, it has been swept meanwhile.)
-        std::shared_ptr<const Segment> segment = part.segment;
-        std::shared_ptr<PatchyFile> patchy;
-        if (auto file = env_.open(segment->path(), OpenMode::read)) {
-            patchy = std::make_shared<PatchyFile>(*std::move(file));
-            segment = std::make_shared<const Segment>(patchy, segment->path(), segment->header());
-        }
-        const std::size_t problems = verifier.report.problems.size();
-        const SegmentRow counted = verifier.read_segment(*segment, part.row, part.sealed);
-        if (part.sealed != nullptr) {
-            // Where frames are damaged, the counts differ anyway.
-            if (verifier.report.problems.size() == problems) {
-                verifier.compare(counted, part.row, segment->path());
+        // report.
+        auto file = env_.open(part.segment->path(), OpenMode::read);
+        if (!file) {
+            if (file.error().os_error != ENOENT) {  // a sweep may have removed it meanwhile
+                verifier.report.problems.push_back(file.error().message);
             }
-            verifier.check_index(*part.sealed, *segment);
+            continue;
         }
-        if (patchy) {
-            verifier.name_unreadable(*segment, *patchy);
+        const auto patchy = std::make_shared<PatchyFile>(*std::move(file));
+        const Segment segment(patchy, part.segment->path(), part.segment->header());
+        const std::size_t problems = verifier.report.problems.size();
+        const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed);
+        // Where frames are damaged, the counts differ anyway.
+        if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
+            verifier.compare(counted, part.row, segment.path());
+        }
+        verifier.name_unreadable(segment, *patchy);
+        if (part.sealed != nullptr) {
+            verifier.check_index(*part.sealed, segment);
         }
     }
     if (progress) {

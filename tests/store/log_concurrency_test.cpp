@@ -290,6 +290,7 @@ TEST_CASE("a claim that expired unanswered is listed even if its key begins anew
         fill(*store, "between-", 2'000, start, others_expire_at_ms);
         wait_until_sealed(*store);
         add("tail-", others_expire_at_ms);
+        wait_until_sealed(*store);  // what was before the claims
         REQUIRE(store->stats()->segments_sealed > 0);
 
         clock.advance(10'000);
@@ -332,7 +333,9 @@ TEST_CASE("a sweep closes what it removes, not a reader who would have to wait f
             closed_by[*id] = std::this_thread::get_id();
         }
     };
-    const auto store = must_open(dir.path() / "store", options, env);
+    LogStoreInternals internals;
+    internals.readers_wait = std::chrono::minutes{1};
+    const auto store = must_open(dir.path() / "store", options, env, internals);
     fill(*store, "brief-", 4'000, clock.now_ms(), clock.now_ms() + 1'000);
     wait_until_sealed(*store);
     const std::uint64_t sealed = store->stats()->segments_sealed;
@@ -355,13 +358,15 @@ TEST_CASE("a sweep closes what it removes, not a reader who would have to wait f
     clock.advance(10'000);
     std::thread::id sweeper;
     std::uint64_t dropped = 0;
+    std::atomic<bool> swept{false};
     std::thread sweep([&] {
         sweeper = std::this_thread::get_id();
         const auto report = store->sweep();
         CHECK(report);
         dropped = report ? report->segments_dropped : 0;
+        swept = true;
     });
-    while (store->stats()->segments_sealed >= sealed) {
+    while (!swept && store->stats()->segments_sealed >= sealed) {
         std::this_thread::yield();
     }
     may_go_on = true;

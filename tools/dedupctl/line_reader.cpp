@@ -9,7 +9,7 @@
 namespace dedupctl {
 namespace {
 
-constexpr std::size_t kReadBytes = 1024 * 1024;
+constexpr std::size_t kRoomBytes = 1024 * 1024;
 
 }  // namespace
 
@@ -39,11 +39,11 @@ int LineReader::fill() {
         start_ = 0;
     }
     // A line longer than the buffer doubles it, so that it is not copied once a read.
-    if (buffer_.size() - end_ < kReadBytes) {
-        buffer_.resize(end_ + std::max(kReadBytes, end_));
+    if (buffer_.size() - end_ < kRoomBytes) {
+        buffer_.resize(end_ + std::max(kRoomBytes, end_));
     }
     while (true) {
-        const ssize_t got = ::read(fd_, buffer_.data() + end_, kReadBytes);
+        const ssize_t got = ::read(fd_, buffer_.data() + end_, kRoomBytes);
         if (got < 0 && errno == EINTR) {
             continue;
         }

@@ -32,9 +32,9 @@ std::string ReceiptOption::read() const {
     std::string receipt;
     std::size_t size = 0;
     while (true) {
-        constexpr std::size_t kReadBytes = 64 * 1024;
-        receipt.resize(size + kReadBytes);
-        const ssize_t got = ::read(input.get(), receipt.data() + size, kReadBytes);
+        constexpr std::size_t kStepBytes = 64 * 1024;
+        receipt.resize(size + kStepBytes);
+        const ssize_t got = ::read(input.get(), receipt.data() + size, kStepBytes);
         if (got < 0 && errno == EINTR) {
             continue;
         }

@@ -72,8 +72,11 @@ void Workload::keep(const Result<ClaimOutcome>& outcome) {
     }
 }
 
+// Draws one thing a statement, here and below: the order in which arguments are evaluated is each
+// compiler's own, and a seed is to mean the same with all.
 void Workload::claim() {
-    keep(cache_.claim(key(), options()));
+    const ClaimOptions how = options();
+    keep(cache_.claim(key(), how));
 }
 
 void Workload::claim_many() {
@@ -94,7 +97,8 @@ void Workload::complete() {
     if (below(random_, 3) == 0) {
         options.ttl = std::chrono::seconds(1 + below(random_, 5));
     }
-    (void)cache_.complete(some_claim(), receipt(), options);
+    const std::string text = receipt();
+    (void)cache_.complete(some_claim(), text, options);
 }
 
 void Workload::complete_many() {
@@ -110,14 +114,15 @@ void Workload::release() {
 }
 
 void Workload::renew() {
-    (void)cache_.renew(some_claim(), std::chrono::seconds(1 + below(random_, 20)));
+    const auto lease = std::chrono::seconds(1 + below(random_, 20));
+    (void)cache_.renew(some_claim(), lease);
 }
 
 void Workload::remember() {
     const bool briefly = brief_ || below(random_, 2) == 0;
-    (void)cache_.remember(key(), receipt(),
-                          {.ttl = briefly ? std::chrono::seconds(1 + below(random_, 20))
-                                          : std::chrono::seconds(100'000)});
+    const std::chrono::seconds ttl(briefly ? 1 + below(random_, 20) : 100'000);
+    const std::string text = receipt();
+    (void)cache_.remember(key(), text, {.ttl = ttl});
 }
 
 // A consumer's offset and the receipts of what it has consumed, in one step.

@@ -227,18 +227,18 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         return std::unexpected(view.error());
     }
     struct Part {
-        std::shared_ptr<const Segment> segment;
+        const Segment* segment;
         SegmentRow row;
         const SealedSegment* sealed;
     };
     std::vector<Part> parts;
     for (const SealedSegment& sealed : (*view)->sealed->segments()) {
-        parts.push_back({sealed.segment, sealed.row, &sealed});
+        parts.push_back({sealed.segment.get(), sealed.row, &sealed});
     }
     {
         const std::lock_guard lock(view_mutex_);
         for (auto u = (*view)->unsealed.rbegin(); u != (*view)->unsealed.rend(); ++u) {
-            parts.push_back({(*u)->segment, (*u)->row, nullptr});
+            parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
         }
     }
     std::uint64_t bytes_total = 0;

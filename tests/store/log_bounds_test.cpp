@@ -72,9 +72,7 @@ TEST_CASE("a sweep reads nothing of a segment in which nothing or everything has
     const TempDir dir;
     CountingEnv counting;
     ManualClock clock(1'700'000'000'000);
-    OpenOptions options = small_segments();
-    options.clock = clock.clock();
-    const auto store = must_open(dir.path() / "store", options, counting.env);
+    const auto store = must_open(dir.path() / "store", small_segments(clock.clock()), counting.env);
     constexpr int kKeys = 4'000;
     fill(*store, "kept-", kKeys, 1);
     wait_until_sealed(*store);

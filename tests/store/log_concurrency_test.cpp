@@ -266,12 +266,11 @@ TEST_CASE("a claim that expired unanswered is listed even if its key begins anew
         const TempDir dir;
         HookedEnv env;
         ManualClock clock(1'700'000'000'000);
-        OpenOptions options = small_segments();
-        options.clock = clock.clock();
-        const auto store = must_open(dir.path() / "store", options, env);
+        const auto store = must_open(dir.path() / "store", small_segments(clock.clock()), env);
         const std::int64_t start = clock.now_ms();
+        const std::int64_t others_expire_at_ms = all_expires ? start + 1'000 : 0;
         std::map<std::string, std::uint64_t> claims;
-        const auto add = [&](const std::string& prefix, std::int64_t others_expire_at_ms) {
+        const auto add = [&](const std::string& prefix) {
             fill(*store, prefix + "brief-", 100, start, start + 1'000);
             fill(*store, prefix + "other-", 100, start, others_expire_at_ms);
             for (int i = 0; i < 3; ++i) {
@@ -285,11 +284,10 @@ TEST_CASE("a claim that expired unanswered is listed even if its key begins anew
                 claims[item.record.key] = *appended[0];
             }
         };
-        const std::int64_t others_expire_at_ms = all_expires ? start + 1'000 : 0;
-        add("sealed-", others_expire_at_ms);
+        add("sealed-");
         fill(*store, "between-", 2'000, start, others_expire_at_ms);
         wait_until_sealed(*store);
-        add("tail-", others_expire_at_ms);
+        add("tail-");
         wait_until_sealed(*store);  // what was before the claims
         REQUIRE(store->stats()->segments_sealed > 0);
 
@@ -323,8 +321,6 @@ TEST_CASE("a sweep closes what it removes, not a reader who would have to wait f
     const TempDir dir;
     HookedEnv env;
     ManualClock clock(1'700'000'000'000);
-    OpenOptions options = small_segments();
-    options.clock = clock.clock();
     std::mutex mutex;
     std::map<std::uint64_t, std::thread::id> closed_by;
     env.close_hook = [&](const Path& path) {
@@ -335,7 +331,8 @@ TEST_CASE("a sweep closes what it removes, not a reader who would have to wait f
     };
     LogStoreInternals internals;
     internals.readers_wait = std::chrono::minutes{1};
-    const auto store = must_open(dir.path() / "store", options, env, internals);
+    const auto store =
+        must_open(dir.path() / "store", small_segments(clock.clock()), env, internals);
     fill(*store, "brief-", 4'000, clock.now_ms(), clock.now_ms() + 1'000);
     wait_until_sealed(*store);
     const std::uint64_t sealed = store->stats()->segments_sealed;

@@ -95,9 +95,7 @@ TEST_CASE("a disk that is full can be swept: the store gives up its reserve for 
     const auto path = dir.path() / "store";
     HookedEnv env;
     std::int64_t now_ms = 1'700'000'000'000;
-    OpenOptions options = small_segments();
-    options.clock = [&] { return now_ms; };
-    const auto store = must_open(path, options, env);
+    const auto store = must_open(path, small_segments([&] { return now_ms; }), env);
     env.hook = [&](std::string_view action, const Path&) {
         const bool needs_room = action == "reserve" || action == "create";
         return needs_room && std::filesystem::exists(path / kReserveName) ? ENOSPC : 0;

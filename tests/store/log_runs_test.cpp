@@ -52,8 +52,7 @@ TEST_CASE("a joint filter goes when a sweep removes its run") {
     const TempDir dir(fast_directory());
     const auto path = dir.path() / "store";
     ManualClock clock(1'700'000'000'000);
-    OpenOptions options = small_segments();
-    options.clock = clock.clock();
+    const OpenOptions options = small_segments(clock.clock());
     {
         const auto store = must_open(path, options);
         fill(*store, "key-", kManyKeys / 2, clock.now_ms(), clock.now_ms() + 1'000);

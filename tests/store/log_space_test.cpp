@@ -91,9 +91,7 @@ TEST_CASE("sweeps that compact again and again do not leave ever more small segm
 TEST_CASE("what is about to expire is not moved") {
     const TempDir dir;
     ManualClock clock(1'764'000'000'000);
-    OpenOptions options = small_segments();
-    options.clock = clock.clock();
-    const auto store = must_open(dir.path() / "store", options);
+    const auto store = must_open(dir.path() / "store", small_segments(clock.clock()));
     constexpr int kSoon = kTwice / 4;
     put_twice(*store, "soon-", kSoon, clock.now_ms() + 10'000);
     put_twice(*store, "late-", kTwice, clock.now_ms() + 10'000'000);

@@ -17,6 +17,7 @@ namespace dedup::test {
 namespace {
 
 constexpr int kStreams = 600;
+constexpr std::uint64_t kPage = 4096;
 
 struct Damaged {
     Damaged() {
@@ -160,13 +161,9 @@ TEST_CASE("a damaged frame costs itself, is named, and an atomic batch goes as a
 
 TEST_CASE("what the disk cannot read is lost, named, and all around it is there") {
     Damaged damaged;
-    constexpr std::uint64_t kPage = 4096;
-    const auto at_key = [&](const char* key) {
-        const std::size_t at = read_file(segment_path(damaged.path, 1)).find(key);
-        REQUIRE(at != std::string::npos);
-        return at;
-    };
-    const std::uint64_t begin = at_key("key-100") / kPage * kPage;
+    const std::size_t at = read_file(segment_path(damaged.path, 1)).find("key-100");
+    REQUIRE(at != std::string::npos);
+    const std::uint64_t begin = at / kPage * kPage;
     damaged.make_unreadable(1, begin, begin + kPage);
     damaged.check_verify_names(segment_path(damaged.path, 1).string() + " is damaged at offset " +
                                std::to_string(begin) + ": the disk cannot read this page");
@@ -195,7 +192,6 @@ TEST_CASE("of a log whose end the disk cannot read it is said that something may
 
 TEST_CASE("where the disk cannot read a header, what lies behind it is there") {
     Damaged damaged;
-    constexpr std::uint64_t kPage = 4096;
     damaged.make_unreadable(2, 0, kPage);
     const RepairReport report = damaged.repaired();
     REQUIRE(report.losses.size() == 2);

@@ -57,9 +57,10 @@ inline Error open_error(const std::filesystem::path& path, const OpenOptions& op
     return store.error();
 }
 
-inline OpenOptions small_segments() {
+inline OpenOptions small_segments(Clock clock = system_now_ms) {
     OpenOptions options;
     options.segment_bytes = kSegmentBytesMin;
+    options.clock = std::move(clock);
     return options;
 }
 

@@ -32,14 +32,27 @@ OpenEnvs& open_envs() {
 }
 
 // LMDB maps the whole size at once. Where the address space is limited, a smaller map does too.
-int open_mapped(MDB_env* env, const Path& path, unsigned flags, std::uint64_t map_bytes) {
+// `env` is null after an error.
+int open_mapped(MDB_env*& env, const Path& path, unsigned flags, std::uint64_t map_bytes) {
     while (true) {
-        int rc = mdb_env_set_mapsize(env, map_bytes);
+        int rc = mdb_env_create(&env);
+        if (rc != 0) {
+            env = nullptr;
+            return rc;
+        }
+        mdb_env_set_maxreaders(env, kReadersMax);
+        rc = mdb_env_set_mapsize(env, map_bytes);
         if (rc == 0) {
             rc = mdb_env_open(env, path.c_str(), flags, 0644);
         }
+        if (rc == 0) {
+            return 0;
+        }
+        mdb_env_close(env);  // one that could not be opened cannot be opened again
+        env = nullptr;
         map_bytes /= 2;
-        if (rc != ENOMEM || map_bytes < kMapBytesMin) {
+        // Valgrind says EINVAL where Linux says ENOMEM.
+        if ((rc != ENOMEM && rc != EINVAL) || map_bytes < kMapBytesMin) {
             return rc;
         }
     }
@@ -98,20 +111,15 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
         }
     }
 
-    MDB_env* raw = nullptr;
-    if (const int rc = mdb_env_create(&raw); rc != 0) {
-        return std::unexpected(lmdb_failure("open", path, rc));
-    }
     // A reader that has the right to write opens for writing too, so that a writer in the same
     // process can share the environment.
     const bool opens_writable = writable || ::access(file.c_str(), W_OK) == 0;
     const unsigned flags = MDB_NOTLS | (opens_writable ? 0U : unsigned{MDB_RDONLY});
-    mdb_env_set_maxreaders(raw, kReadersMax);
-    const int rc = open_mapped(raw, path, flags, map_bytes);
-    env.reset(new LmdbEnv(raw, path, opens_writable));
-    if (rc != 0) {
+    MDB_env* raw = nullptr;
+    if (const int rc = open_mapped(raw, path, flags, map_bytes); rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
+    env.reset(new LmdbEnv(raw, path, opens_writable));
     int dead = 0;
     mdb_reader_check(raw, &dead);
     if (auto opened = env->open_database(); !opened) {

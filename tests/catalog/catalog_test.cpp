@@ -237,6 +237,16 @@ TEST_CASE("free pages at the end that LMDB has not written are no damage, and us
     CHECK(refused.error().code == Code::corruption);
 }
 
+TEST_CASE("where there is less room for a map than asked for, it becomes smaller") {
+    constexpr std::uint64_t kNoRoom = std::uint64_t{1} << 48;
+    const TempDir dir;
+    const auto env = LmdbEnv::open(dir.path(), true, kNoRoom);
+    REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
+    auto txn = LmdbTxn::begin(*env, true);
+    REQUIRE(txn->put("a", "1"));
+    CHECK(txn->commit());
+}
+
 TEST_CASE("a catalog of a newer version is refused, not rebuilt") {
     const TempDir dir;
     {

@@ -226,7 +226,8 @@ class DEDUP_API Cache {
     Result<LookupOutcome> look_up(std::string_view key);
 
     StreamStore& store_;
-    CacheOptions options_;
+    const CacheOptions options_;
+    const Result<void> options_checked_;
     std::unique_ptr<Waiters> waiters_;
     std::unique_ptr<Counters> counters_;
 };

@@ -24,6 +24,7 @@ constexpr milliseconds kPollMax{50};
 Cache::Cache(StreamStore& store, CacheOptions options)
     : store_(store),
       options_(std::move(options)),
+      options_checked_(check_options(options_)),
       waiters_(std::make_unique<Waiters>()),
       counters_(std::make_unique<Counters>()) {}
 
@@ -34,9 +35,9 @@ std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) 
     using Answer = typename Op::Answer;
     constexpr bool kLooks = std::is_same_v<Op, LookupOp>;
     constexpr bool kClaims = std::is_same_v<Op, ClaimOp> || std::is_same_v<Op, RememberOp>;
-    if (Result<void> checked = check_options(options_); !checked) {
+    if (!options_checked_) {
         counters_->add({.errors = ops.size()});
-        return std::vector<Result<Answer>>(ops.size(), std::unexpected(std::move(checked).error()));
+        return std::vector<Result<Answer>>(ops.size(), std::unexpected(options_checked_.error()));
     }
     Recorder recorder{options_.observer};
     const bool timed = !kLooks || Counters::times_lookup();
@@ -149,22 +150,22 @@ Result<LookupOutcome> Cache::lookup(std::string_view key) {
 }
 
 Result<LookupOutcome> Cache::look_up(std::string_view key) {
-    const auto failed = [&](Error&& error) {
+    const auto failed = [&](const Error& error) {
         counters_->add({.errors = 1});
-        return std::unexpected(std::move(error));
+        return std::unexpected(error);
     };
     const LookupOp op{options_, key};
-    if (Result<void> checked = check_options(options_); !checked) {
-        return failed(std::move(checked).error());
+    if (!options_checked_) {
+        return failed(options_checked_.error());
     }
     if (Result<void> checked = op.check(); !checked) {
-        return failed(std::move(checked).error());
+        return failed(checked.error());
     }
     auto head = store_.head({options_.ns, key});
     if (!head) {
-        return failed(std::move(head).error());
+        return failed(head.error());
     }
-    auto outcome = LookupOp::answer({*std::move(head), store_.now_ms(), store_.grace()});
+    auto outcome = LookupOp::answer({*head, store_.now_ms(), store_.grace()});
     counters_->add_lookup(outcome);
     return outcome;
 }

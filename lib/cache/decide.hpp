@@ -18,7 +18,7 @@ namespace dedup {
 
 // A stream as one round of settle() found it.
 struct Seen {
-    std::optional<Record> head;  // whatever its state or age
+    std::optional<Record>& head;  // whatever its state or age; a decision may take it
     std::int64_t now_ms = 0;
     std::chrono::milliseconds grace{0};
 

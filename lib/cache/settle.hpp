@@ -68,7 +68,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 recorder.answered(answer);
                 continue;
             }
-            auto decision = ops[open[j]].decide({*std::move(heads[j]), now_ms, store.grace()});
+            auto decision = ops[open[j]].decide({*heads[j], now_ms, store.grace()});
             answer = std::move(decision.answer);
             if (decision.append) {
                 if (batch.empty()) {

@@ -59,7 +59,7 @@ template <class Op, class Refusal>
         }
         std::vector<Append> batch;
         for (std::size_t i = 0; i < ops.size(); ++i) {
-            auto decision = ops[i].decide({*std::move(heads[i]), now_ms, store.grace()});
+            auto decision = ops[i].decide({*heads[i], now_ms, store.grace()});
             if (std::optional<Error> refused = refusal(decision.answer)) {
                 return std::unexpected(*std::move(refused));
             }
@@ -67,7 +67,7 @@ template <class Op, class Refusal>
                 batch.push_back(*std::move(decision.append));
             }
         }
-        auto moved = offset.decide({*std::move(heads.back()), now_ms, store.grace()});
+        auto moved = offset.decide({*heads.back(), now_ms, store.grace()});
         if (!moved.answer || std::holds_alternative<Behind>(*moved.answer)) {
             return std::move(moved.answer);
         }

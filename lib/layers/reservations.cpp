@@ -241,7 +241,7 @@ Result<std::optional<KnownReservation>> Reservations::find(const Scope& scope,
     if (!store_key) {
         return std::unexpected(store_key.error());
     }
-    const auto head = store_.head({cache_options_.ns, *store_key});
+    auto head = store_.head({cache_options_.ns, *store_key});
     if (!head) {
         return std::unexpected(head.error());
     }

@@ -41,6 +41,8 @@ struct RecordView {
 
 // As decode, without allocating. The views live as long as `bytes`.
 [[nodiscard]] Result<RecordView> decode_view(std::string_view bytes);
+// The same into `view`, which must be as a new one is; after an error it is anything.
+[[nodiscard]] Result<void> decode_view(std::string_view bytes, RecordView& view);
 
 [[nodiscard]] Record to_record(const RecordView& view);
 // The same into `record`, which must be as a new one is.

@@ -240,13 +240,19 @@ Result<void> read_field(const FieldReader& fields, RecordView& view) {
 }  // namespace
 
 Result<RecordView> decode_view(std::string_view bytes) {
+    Result<RecordView> view;
+    if (auto decoded = decode_view(bytes, *view); !decoded) {
+        view = std::unexpected(std::move(decoded).error());
+    }
+    return view;
+}
+
+Result<void> decode_view(std::string_view bytes, RecordView& view) {
     if (bytes.size() < record_format::kFieldsOffset ||
         byte_at(bytes, record_format::kVersionOffset) != record_format::kVersion ||
         !known_kind(byte_at(bytes, record_format::kKindOffset))) {
         return bad_start(bytes);
     }
-    Result<RecordView> result;
-    RecordView& view = *result;
     view.kind = Kind{byte_at(bytes, record_format::kKindOffset)};
     FieldReader fields(bytes, record_format::kFieldsOffset, 0);
     while (!fields.done()) {
@@ -259,7 +265,7 @@ Result<RecordView> decode_view(std::string_view bytes) {
                 view.unknown_fields = bytes.substr(fields.offset());
             }
         } else if (auto read = read_field(fields, view); !read) {
-            return std::unexpected(std::move(read).error());
+            return read;
         }
     }
     if (view.claim_sequence == 0) {
@@ -275,7 +281,7 @@ Result<RecordView> decode_view(std::string_view bytes) {
         return corrupt(static_cast<std::uint8_t>(problem->field), offset_of(problem->field, bytes),
                        problem->what);
     }
-    return result;
+    return {};
 }
 
 Record to_record(const RecordView& view) {

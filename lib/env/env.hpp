@@ -35,9 +35,9 @@ class File {
     // cannot promise that, and nothing was done.
     [[nodiscard]] virtual Result<bool> reserve(std::uint64_t bytes) = 0;
     [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
-    // The first `bytes` bytes of a file that has so many and will never change, for reading
-    // without a copy; they live as long as the file. Empty if the file cannot be mapped: then
-    // read() gives them.
+    // The first `bytes` bytes, for reading without a copy; they live as long as the file. What the
+    // file does not have yet must not be touched: that ends the process. Empty if the file cannot
+    // be mapped: then read() gives them.
     [[nodiscard]] virtual std::string_view map(std::uint64_t /*bytes*/) { return {}; }
 
   protected:

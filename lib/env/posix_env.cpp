@@ -133,11 +133,6 @@ class PosixFile final : public File {
 
     std::string_view map(std::uint64_t bytes) override {
         if (!map_) {
-            struct stat status {};
-            if (bytes == 0 || ::fstat(fd_.get(), &status) != 0 ||
-                static_cast<std::uint64_t>(status.st_size) < bytes) {
-                return {};
-            }
             void* start = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_.get(), 0);
             if (start == MAP_FAILED) {
                 return {};

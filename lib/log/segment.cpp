@@ -97,13 +97,11 @@ char* FrameBuffer::grow(std::size_t bytes) {
     return large_.get();
 }
 
-Segment::Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
-                 std::string_view map)
+Segment::Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header)
     : file_(std::move(file)),
       path_(std::move(path)),
       header_(header),
-      salt_(segment_salt(header)),
-      map_(map) {}
+      salt_(segment_salt(header)) {}
 
 Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, std::uint64_t id,
                                                      std::uint64_t sealed_bytes) {
@@ -126,13 +124,19 @@ Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, 
             Error{Code::corruption, fmt::format("{} is damaged at offset {}: it holds segment {}",
                                                 path.string(), kSegmentIdAt, header->id)});
     }
-    const std::string_view map = sealed_bytes == 0 ? "" : (*file)->map(sealed_bytes);
-    return std::make_shared<const Segment>(std::move(*file), path, *header, map);
+    auto segment = std::make_shared<const Segment>(std::move(*file), path, *header);
+    // A file that is too short is read with system calls, which say so.
+    const auto file_bytes = sealed_bytes == 0 ? 0 : segment->file().size();
+    if (file_bytes && sealed_bytes != 0 && *file_bytes >= sealed_bytes) {
+        segment->map(sealed_bytes);
+        segment->has_frames_to(sealed_bytes);
+    }
+    return segment;
 }
 
 Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuffer& buffer) const {
-    if (offset < map_.size()) {
-        const std::string_view rest = map_.substr(offset);
+    if (const auto readable = readable_.load(std::memory_order_acquire); offset < readable) {
+        const std::string_view rest = map_.substr(offset, readable - offset);
         FrameHeader header;
         if (rest.size() < kFrameHeaderBytes || !read_frame_header(rest.data(), header) ||
             header.body_bytes > rest.size() - kFrameHeaderBytes) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <string_view>
 
 #include "env/env.hpp"
+#include "env/prefetch.hpp"
 #include "log/frame.hpp"
 
 namespace dedup {
@@ -67,11 +69,10 @@ class FrameBuffer {
     std::unique_ptr<char[]> large_;
 };
 
-// A segment open for reading. Immutable; any number of threads may read at once.
+// A segment open for reading. Any number of threads may read at once.
 class Segment {
   public:
-    Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header,
-            std::string_view map = {});
+    Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& header);
 
     // Opens the file and checks its header against its name. `sealed_bytes`: the exact length of a
     // segment that will not change any more, whose frames are then read in place if that can be.
@@ -85,10 +86,30 @@ class Segment {
     [[nodiscard]] File& file() const { return *file_; }
     [[nodiscard]] std::uint64_t salt() const { return salt_; }
 
+    // Maps the file up to `bytes`, if that can be. Before other threads read.
+    void map(std::uint64_t bytes) const { map_ = file_->map(bytes); }
+    // The file has whole frames up to `bytes`: from now on they are read in place, unless they
+    // reach past the map.
+    void has_frames_to(std::uint64_t bytes) const {
+        if (bytes <= map_.size()) {
+            readable_.store(bytes, std::memory_order_release);
+        }
+    }
+
     // Reads the frame at `offset` and checks it; nullopt if there is no valid frame there.
     // The frame's views live as long as the segment, and as `buffer` is left alone.
     [[nodiscard]] Result<std::optional<Frame>> find_frame(std::uint32_t offset,
                                                           FrameBuffer& buffer) const;
+
+    // Fetches the beginning of the frame at `offset`, mostly all of it, if it will be read in
+    // place.
+    void prefetch(std::uint32_t offset) const {
+        if (offset < readable_.load(std::memory_order_relaxed)) {
+            for (std::size_t line = 0; line < kPrefetchLines; ++line) {
+                dedup::prefetch(map_.data() + offset + line * kCacheLineBytes);
+            }
+        }
+    }
 
     // As find_frame, for a place where a frame must be. Errors: corruption, io.
     [[nodiscard]] Result<Frame> read_frame(std::uint32_t offset, FrameBuffer& buffer) const;
@@ -97,6 +118,9 @@ class Segment {
     [[nodiscard]] Error corruption(std::uint64_t offset, std::string_view what) const;
 
   private:
+    static constexpr std::size_t kCacheLineBytes = 64;
+    static constexpr std::size_t kPrefetchLines = 4;
+
     [[nodiscard]] std::optional<Frame> checked_frame(std::uint32_t offset, const char* start,
                                                      const FrameHeader& header) const;
 
@@ -104,7 +128,8 @@ class Segment {
     Path path_;
     SegmentHeader header_;
     std::uint64_t salt_;
-    std::string_view map_;  // of a sealed segment, all of it; or empty
+    mutable std::string_view map_;
+    mutable std::atomic<std::uint64_t> readable_{0};  // of map_; beyond, the file may end
 };
 
 }  // namespace dedup

@@ -592,7 +592,7 @@ void LogStore::Commit::finish() {
                 newest.apply(staged.applied);
             }
         });
-        newest.row.bytes = writer.end();
+        newest.grown_to(writer.end());
         store_.written_time_ms_ = newest.row.time_high_ms;
         store_.applied_sequence_ = staged_.back().applied.entry.sequence;
     }
@@ -631,8 +631,9 @@ Result<void> LogStore::write_mark(std::uint64_t sequence) {
     }
     records_since_mark_ = false;
     const std::lock_guard lock(view_mutex_);
-    SegmentRow& row = view_->unsealed.front()->row;
-    row.bytes = writer_->end();
+    Unsealed& newest = *view_->unsealed.front();
+    newest.grown_to(writer_->end());
+    SegmentRow& row = newest.row;
     row.time_high_ms = std::max(row.time_high_ms, time_ms);
     row.next_sequence = std::max(row.next_sequence, sequence + 1);
     written_time_ms_ = row.time_high_ms;
@@ -652,7 +653,7 @@ Result<void> LogStore::write_manifest(Manifest manifest) {
     const std::lock_guard lock(view_mutex_);
     Unsealed& newest = *view_->unsealed.front();
     newest.manifest = manifest;
-    newest.row.bytes = writer_->end();
+    newest.grown_to(writer_->end());
     newest.row.time_high_ms = std::max(newest.row.time_high_ms, manifest.time_high_ms);
     newest.row.next_sequence = std::max(newest.row.next_sequence, sequence + 1);
     written_time_ms_ = newest.row.time_high_ms;

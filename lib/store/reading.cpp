@@ -300,7 +300,7 @@ Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next) {
         next = std::make_shared<View>(*view_);
     }
     next->unsealed.insert(next->unsealed.begin(),
-                          std::make_shared<Unsealed>(*segment, *file_bytes / kFrameBytesTypical));
+                          std::make_shared<Unsealed>(*segment, *file_bytes));
     return true;
 }
 

@@ -628,7 +628,7 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
             newest.apply(record);
         }
     });
-    newest.row.bytes = writer.end();
+    newest.grown_to(writer.end());
     store_.written_time_ms_ = std::max(store_.written_time_ms_, newest.row.time_high_ms);
     report_.records_moved += applied.size();
     return {};

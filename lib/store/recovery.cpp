@@ -374,7 +374,7 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
         return std::unexpected(file_bytes.error());
     }
     const std::uint64_t room = bytes == 0 ? std::max(choose_segment_bytes(0), *file_bytes) : bytes;
-    auto unsealed = std::make_shared<Unsealed>(*segment, room / kFrameBytesTypical);
+    auto unsealed = std::make_shared<Unsealed>(*segment, room);
     const auto replayed = replay(*unsealed, locator_);
     if (!replayed) {
         return std::unexpected(replayed.error());

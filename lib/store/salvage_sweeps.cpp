@@ -163,7 +163,7 @@ Result<void> Salvage::write_moved(std::string_view encoded, const RecordView& re
                           writer.end() - offset,
                           true});
         });
-        newest.row.bytes = writer.end();
+        newest.grown_to(writer.end());
         store.written_time_ms_ = std::max(store.written_time_ms_, newest.row.time_high_ms);
         ++report.records;
         return {};

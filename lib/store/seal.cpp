@@ -88,10 +88,9 @@ Result<void> LogStore::start_segment() {
         return std::unexpected(fail(next.error()));
     }
     segment_bytes_ = choose_segment_bytes(log_bytes);
-    auto newest =
-        std::make_shared<Unsealed>((*next)->segment(), segment_bytes_ / kFrameBytesTypical);
+    auto newest = std::make_shared<Unsealed>((*next)->segment(), segment_bytes_);
     newest->delta.expect((*view)->unsealed.front()->delta.size());  // as many as before
-    newest->row.bytes = (*next)->end();
+    newest->grown_to((*next)->end());
     newest->manifest = manifest;
     manifest_ = std::move(manifest);
     {

@@ -197,7 +197,7 @@ Result<std::uint64_t> Replay::take_frames(std::uint64_t end) {
             return std::unexpected(taken.error());
         }
         flushed = (*frame)->header.flushed;
-        unsealed_.row.bytes = reader.offset();
+        unsealed_.grown_to(reader.offset());
     }
 }
 

@@ -38,8 +38,10 @@ struct Applied {
 };
 
 struct Unsealed {
-    Unsealed(std::shared_ptr<const Segment> of, std::size_t entries_expected)
-        : segment(std::move(of)), delta(entries_expected) {
+    // `room` bytes is what the segment is expected to grow to.
+    Unsealed(std::shared_ptr<const Segment> of, std::uint64_t room)
+        : segment(std::move(of)), delta(room / kFrameBytesTypical) {
+        segment->map(room);
         row.id = segment->id();
         row.bytes = kSegmentHeaderBytes;
         row.next_sequence = segment->header().next_sequence;
@@ -47,6 +49,11 @@ struct Unsealed {
     }
 
     void apply(const Applied& applied);
+    // The segment's frames reach up to `bytes`.
+    void grown_to(std::uint64_t bytes) {
+        row.bytes = bytes;
+        segment->has_frames_to(bytes);
+    }
 
     // The same name, which lives as long as this.
     [[nodiscard]] std::string_view intern(std::string_view ns);

@@ -73,7 +73,7 @@ bool CheckedBlob::check(std::uint64_t block) const {
     if (stored != block_checksum(data(), data_bytes_, owner_, block)) {
         return false;
     }
-    (*checked_)[block].store(true, std::memory_order_relaxed);
+    flags_[block].store(true, std::memory_order_relaxed);
     return true;
 }
 

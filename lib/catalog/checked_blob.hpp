@@ -50,7 +50,11 @@ class CheckedBlob {
     // `blob` must be blob_bytes(data_bytes) long.
     CheckedBlob(std::string_view blob, std::uint64_t data_bytes, std::uint64_t owner,
                 std::shared_ptr<CheckedBlocks> checked)
-        : blob_(blob), data_bytes_(data_bytes), owner_(owner), checked_(std::move(checked)) {}
+        : blob_(blob),
+          data_bytes_(data_bytes),
+          owner_(owner),
+          checked_(std::move(checked)),
+          flags_(&(*checked_)[0]) {}
 
     [[nodiscard]] const char* data() const { return blob_.data() + kBlobPadBytes; }
     [[nodiscard]] const std::shared_ptr<CheckedBlocks>& checked() const { return checked_; }
@@ -58,7 +62,11 @@ class CheckedBlob {
     // Whether the block that holds the byte at `offset` is intact.
     [[nodiscard]] bool intact(std::uint64_t offset) const {
         const std::uint64_t block = offset / kBlobBlockBytes;
-        return (*checked_)[block].load(std::memory_order_relaxed) || check(block);
+        return flags_[block].load(std::memory_order_relaxed) || check(block);
+    }
+    // The same for a piece of at most kBlobBlockBytes, which may lie across a border of two blocks.
+    [[nodiscard]] bool intact(std::uint64_t offset, std::uint64_t bytes) const {
+        return intact(offset) && intact(offset + bytes - 1);
     }
     // Whether all of it is.
     [[nodiscard]] bool intact() const;
@@ -70,6 +78,7 @@ class CheckedBlob {
     std::uint64_t data_bytes_;
     std::uint64_t owner_;
     std::shared_ptr<CheckedBlocks> checked_;
+    std::atomic<bool>* flags_;  // in checked_
 };
 
 }  // namespace dedup

@@ -46,8 +46,7 @@ SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)
 
 std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     const std::uint64_t offset = i * sizeof(IndexEntry);
-    // An entry may lie across the border of two checked blocks.
-    if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(IndexEntry) - 1)) {
+    if (!blob_.intact(offset, sizeof(IndexEntry))) {
         return std::nullopt;
     }
     const auto found = load<IndexEntry>(blob_.data() + offset);
@@ -57,13 +56,26 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     return found;
 }
 
-std::optional<std::uint64_t> SealedIndex::fence(std::uint64_t block) const {
-    const std::uint64_t offset = entries_ * sizeof(IndexEntry) + block * sizeof(std::uint64_t);
-    // And so may a fence.
-    if (!blob_.intact(offset) || !blob_.intact(offset + sizeof(std::uint64_t) - 1)) {
+std::optional<std::uint64_t> SealedIndex::hash_at(std::uint64_t offset) const {
+    if (!blob_.intact(offset, sizeof(std::uint64_t))) {
         return std::nullopt;
     }
     return load<std::uint64_t>(blob_.data() + offset);
+}
+
+std::optional<std::uint64_t> SealedIndex::fence(std::uint64_t block) const {
+    const std::uint64_t offset = entries_ * sizeof(IndexEntry) + block * sizeof(std::uint64_t);
+    return hash_at(offset);
+}
+
+// Precondition: there is one.
+std::uint64_t SealedIndex::guess_block(std::uint64_t hash) const {
+    return static_cast<std::uint64_t>((static_cast<Uint128>(hash) * blocks_) >> 64);
+}
+
+void SealedIndex::prefetch_fence(const StreamId& id) const {
+    prefetch(blob_.data() + entries_ * sizeof(IndexEntry) +
+             guess_block(id.xxh) * sizeof(std::uint64_t));
 }
 
 // The last block whose fence is less than `hash`, or 0.
@@ -72,7 +84,7 @@ std::optional<std::uint64_t> SealedIndex::find_block(std::uint64_t hash) const {
     // double, so that a bad guess costs a logarithm only.
     std::uint64_t low = 0;
     std::uint64_t high = blocks_;
-    std::uint64_t at = static_cast<std::uint64_t>((static_cast<Uint128>(hash) * blocks_) >> 64);
+    std::uint64_t at = guess_block(hash);
     for (std::uint64_t step = 1; high - low > 1; step *= 2) {
         at = std::clamp(at, low + 1, high - 1);
         const auto found = fence(at);
@@ -90,7 +102,7 @@ std::optional<std::uint64_t> SealedIndex::find_block(std::uint64_t hash) const {
     return low;
 }
 
-std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id) const {
+std::optional<std::uint64_t> SealedIndex::guess(const StreamId& id) const {
     if (entries_ == 0) {
         return 0;
     }
@@ -109,26 +121,32 @@ std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id) const 
     if (*first < id.xxh && id.xxh < *last) {
         at += share(id.xxh - *first, *last - *first, in_block);
     }
-    // From the guess, a few entries in one direction or the other, all of them fetched at once.
-    const char* guess = blob_.data() + at * sizeof(IndexEntry);
+    const char* place = blob_.data() + at * sizeof(IndexEntry);
     for (std::ptrdiff_t line = -kLinesAround; line <= kLinesAround; ++line) {
-        prefetch(guess + line * kCacheLineBytes);
+        prefetch(place + line * kCacheLineBytes);
     }
-    for (; at > start; --at) {
-        const auto before = entry(at - 1);
+    return at;
+}
+
+// A few entries in one direction or the other.
+std::optional<std::uint64_t> SealedIndex::lower_bound(const StreamId& id,
+                                                      std::uint64_t guess) const {
+    std::uint64_t at = guess;
+    for (; at > 0; --at) {
+        const auto before = hash_at((at - 1) * sizeof(IndexEntry));
         if (!before) {
             return std::nullopt;
         }
-        if (before->id < id) {
+        if (*before < id.xxh) {
             break;
         }
     }
     for (; at < entries_; ++at) {
-        const auto found = entry(at);
+        const auto found = hash_at(at * sizeof(IndexEntry));
         if (!found) {
             return std::nullopt;
         }
-        if (!(found->id < id)) {
+        if (*found >= id.xxh) {
             break;
         }
     }

@@ -35,10 +35,22 @@ class SealedIndex {
     // The ids are hashes and so spread evenly: interpolation finds the block among the fences,
     // which stay in the processor's cache, and then nearly the place in the block.
     // Source: Perl, Itai, Avni, "Interpolation Search" (1978).
-    [[nodiscard]] std::optional<std::uint64_t> lower_bound(const StreamId& id) const;
+    [[nodiscard]] std::optional<std::uint64_t> lower_bound(const StreamId& id) const {
+        const auto near = guess(id);
+        return near ? lower_bound(id, *near) : std::nullopt;
+    }
+
+    // The same in steps, each of which fetches the memory that the next one needs.
+    void prefetch_fence(const StreamId& id) const;
+    // A position near that of lower_bound(id); nullopt as there.
+    [[nodiscard]] std::optional<std::uint64_t> guess(const StreamId& id) const;
+    [[nodiscard]] std::optional<std::uint64_t> lower_bound(const StreamId& id,
+                                                           std::uint64_t guess) const;
 
   private:
+    [[nodiscard]] std::optional<std::uint64_t> hash_at(std::uint64_t offset) const;
     [[nodiscard]] std::optional<std::uint64_t> fence(std::uint64_t block) const;
+    [[nodiscard]] std::uint64_t guess_block(std::uint64_t hash) const;
     [[nodiscard]] std::optional<std::uint64_t> find_block(std::uint64_t hash) const;
 
     CheckedBlob blob_;

@@ -128,12 +128,11 @@ Result<bool> LogStore::find_in_frame(const Frame& frame, StreamKey stream, Locat
         if (!*more) {
             return false;
         }
-        const auto decoded = decode_view(record.encoded);
-        if (!decoded) {
+        at.record = {};
+        if (const auto decoded = decode_view(record.encoded, at.record); !decoded) {
             return std::unexpected(at.segment->corruption(frame.offset, decoded.error().message));
         }
-        if (decoded->key == stream.key && decoded->ns == stream.ns) {
-            at.record = *decoded;
+        if (at.record.key == stream.key && at.record.ns == stream.ns) {
             at.link = record.link;
             at.entry.sequence = record.sequence;
             at.frame_bytes = frame.bytes();
@@ -165,8 +164,8 @@ std::vector<Result<std::optional<Record>>> LogStore::heads(std::span<const Strea
     return results;
 }
 
-// The heads of at most kHeadsChunk streams, in three passes: so that what one key needs of memory
-// is fetched while the others are worked on, and the lock is taken once.
+// The heads of at most kHeadsChunk streams, all of them a step at a time, so that what one key
+// needs of memory is fetched while the others are worked on.
 void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
                           std::span<Result<std::optional<Record>>> results) const {
     std::array<StreamId, kHeadsChunk> ids;
@@ -174,7 +173,7 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
         ids[i] = locator_.id(streams[i]);
         prefetch_filters(view, ids[i]);
     }
-    std::array<Candidates, kHeadsChunk> unsealed;
+    std::array<std::optional<HeadSearch>, kHeadsChunk> searches;
     readers_.shared([&] {
         for (std::size_t i = 0; i < streams.size() && streams.size() > 1; ++i) {
             for (const auto& segment : view.unsealed) {
@@ -182,51 +181,62 @@ void LogStore::head_chunk(const View& view, std::span<const StreamKey> streams,
             }
         }
         for (std::size_t i = 0; i < streams.size(); ++i) {
-            unsealed[i] = probe(view, ids[i]);
+            searches[i].emplace(view, ids[i], probe(view, ids[i]));
         }
     });
+    for (int step = 0; step < HeadSearch::kSteps; ++step) {
+        for (std::size_t i = 0; i < streams.size(); ++i) {
+            searches[i]->step();
+        }
+    }
     for (std::size_t i = 0; i < streams.size(); ++i) {
-        results[i] = find_head(view, streams[i], ids[i], unsealed[i]);
+        find_head(view, streams[i], *searches[i], results[i]);
     }
 }
 
 // The same for one stream, without what is only worth it for several.
 Result<std::optional<Record>> LogStore::head(StreamKey stream) {
+    Result<std::optional<Record>> head;  // the only thing returned, so that it is never moved
     if (auto followed = follow_writer(); !followed) {
-        return std::unexpected(followed.error());
+        head = std::unexpected(std::move(followed).error());
+        return head;
     }
     const StreamId id = locator_.id(stream);
     Candidates unsealed;
-    const ViewPtr view = readers_.view([&](const View& now) {
+    ViewPtr view = readers_.view([&](const View& now) {
         prefetch_filters(now, id);
         unsealed = probe(now, id);
     });
-    if (view && view->sealed) {
-        return find_head(*view, stream, id, unsealed);
+    if (!view || !view->sealed) {
+        auto later = this->view();
+        if (!later) {
+            head = std::unexpected(std::move(later).error());
+            return head;
+        }
+        view = *std::move(later);
+        unsealed = locked_probe(*view, id);
     }
-    const auto later = this->view();
-    if (!later) {
-        return std::unexpected(later.error());
-    }
-    return find_head(**later, stream, id, locked_probe(**later, id));
+    HeadSearch search(*view, id, std::move(unsealed));
+    find_head(*view, stream, search, head);
+    return head;
 }
 
-Result<std::optional<Record>> LogStore::find_head(const View& view, StreamKey stream,
-                                                  const StreamId& id,
-                                                  const Candidates& unsealed) const {
+// Into `head`, which is as a new one is.
+void LogStore::find_head(const View& view, StreamKey stream, HeadSearch& search,
+                         Result<std::optional<Record>>& head) const {
     if (auto checked = check_stream(stream); !checked) {
-        return std::unexpected(checked.error());
+        head = std::unexpected(std::move(checked).error());
+        return;
     }
-    Result<std::optional<Record>> head;
     FrameBuffer buffer;
-    const auto found = find_newest(view, id, unsealed,
-                                   [&](Located& at) { return read_record(at, stream, buffer); });
+    Located at;
+    const auto found = find_newest(
+        search, at, [&](Located& candidate) { return read_record(candidate, stream, buffer); });
     if (!found) {
         head = std::unexpected(found.error());
-    } else if (*found && !removed(view, **found)) {
-        copy_to((*found)->record, head->emplace());
+    } else if (*found && !removed(view, at)) {
+        copy_to(at.record, head->emplace());
     }
-    return head;
 }
 
 Result<std::vector<Version>> LogStore::history(StreamKey stream) {
@@ -271,15 +281,14 @@ Result<bool> LogStore::is_head(const View& view, const Located& at) const {
     }
     FrameBuffer buffer;
     const StreamKey stream{at.record.ns, at.record.key};
-    const Candidates unsealed = locked_probe(view, at.entry.id);
-    const auto newest =
-        find_newest(view, at.entry.id, unsealed, [&](Located& found) -> Result<bool> {
-            if (found.segment->id() == at.segment->id() &&
-                found.entry.sequence == at.entry.sequence) {
-                return true;
-            }
-            return read_record(found, stream, buffer);
-        });
+    const auto newest = find_newest(view, at.entry.id, locked_probe(view, at.entry.id),
+                                    [&](Located& found) -> Result<bool> {
+                                        if (found.segment->id() == at.segment->id() &&
+                                            found.entry.sequence == at.entry.sequence) {
+                                            return true;
+                                        }
+                                        return read_record(found, stream, buffer);
+                                    });
     if (!newest) {
         return std::unexpected(newest.error());
     }

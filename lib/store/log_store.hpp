@@ -32,7 +32,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <ranges>
 #include <span>
 #include <string>
 #include <thread>
@@ -42,10 +41,10 @@
 #include "dedup/log_store.hpp"
 #include "env/env.hpp"
 #include "log/segment_writer.hpp"
-#include "record/codec.hpp"
+#include "store/head_search.hpp"
 #include "store/reader_gates.hpp"
 #include "store/store_counters.hpp"
-#include "store/unsealed.hpp"
+#include "store/view.hpp"
 
 namespace dedup {
 
@@ -67,28 +66,6 @@ inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;
 // them is sealed piece by piece before it opens, so that memory stays bounded.
 inline constexpr std::size_t kUnsealedMax = 4;
 
-// What lookups see at one moment. Immutable, but for the newest delta.
-struct View {
-    std::vector<std::shared_ptr<Unsealed>> unsealed;  // newest first
-    SnapshotPtr sealed;
-    Horizon horizon;
-};
-using ViewPtr = std::shared_ptr<const View>;
-
-// A record found in the log. The views live as long as the FrameBuffer that it was read with.
-struct Located {
-    const Segment* segment = nullptr;
-    IndexEntry entry;
-    Link link;
-    RecordView record;
-    std::uint64_t frame_bytes = 0;
-};
-
-// Whether a sweep has removed the stream whose head is `at`.
-[[nodiscard]] inline bool removed(const View& view, const Located& at) {
-    return view.horizon.removes(at.record.state(), at.entry.sequence, at.record.expires_at_ms);
-}
-
 // Numbers of the unsealed segments at the moment when `sequence` was the last one applied.
 struct TailNumbers {
     struct Part {
@@ -107,17 +84,6 @@ struct TailNumbers {
     [[nodiscard]] Census census(std::size_t part) const;
     // True only if `horizon` leaves no stream whose head is in this part.
     [[nodiscard]] bool removes_all(std::size_t part, const Horizon& horizon) const;
-};
-
-// Entries with one id in the unsealed segments. Mostly there is at most one, which needs no
-// allocation.
-struct Candidate {
-    const Segment* segment = nullptr;
-    IndexEntry entry;
-};
-struct Candidates {
-    Candidate newest;
-    std::vector<Candidate> older;
 };
 
 class LogStore final : public StreamStore {
@@ -284,11 +250,13 @@ class LogStore final : public StreamStore {
     [[nodiscard]] Candidates locked_probe(const View& view, const StreamId& id) const;
     void head_chunk(const View& view, std::span<const StreamKey> streams,
                     std::span<Result<std::optional<Record>>> results) const;
-    Result<std::optional<Record>> find_head(const View& view, StreamKey stream, const StreamId& id,
-                                            const Candidates& unsealed) const;
+    void find_head(const View& view, StreamKey stream, HeadSearch& search,
+                   Result<std::optional<Record>>& head) const;
     template <class Accept>
     Result<std::optional<Located>> find_newest(const View& view, const StreamId& id,
-                                               const Candidates& unsealed, Accept accept) const;
+                                               Candidates unsealed, Accept accept) const;
+    template <class Accept>
+    Result<bool> find_newest(HeadSearch& search, Located& at, Accept accept) const;
     static Result<bool> find_in_frame(const Frame& frame, StreamKey stream, Located& at);
     static Result<bool> read_record(Located& at, StreamKey stream, FrameBuffer& buffer);
     Result<bool> is_head(const View& view, const Located& at) const;
@@ -372,72 +340,32 @@ class LogStore final : public StreamStore {
 // what probe() has found.
 template <class Accept>
 Result<std::optional<Located>> LogStore::find_newest(const View& view, const StreamId& id,
-                                                     const Candidates& unsealed,
-                                                     Accept accept) const {
-    if (unsealed.newest.segment != nullptr) {
-        for (std::size_t i = 0; i <= unsealed.older.size(); ++i) {
-            const Candidate& candidate = i == 0 ? unsealed.newest : unsealed.older[i - 1];
-            Located at;
-            at.segment = candidate.segment;
-            at.entry = candidate.entry;
-            const Result<bool> accepted = accept(at);
-            if (!accepted) {
-                return std::unexpected(accepted.error());
-            }
-            if (*accepted) {
-                return at;
-            }
+                                                     Candidates unsealed, Accept accept) const {
+    HeadSearch search(view, id, std::move(unsealed));
+    Located at;
+    const Result<bool> found = find_newest(search, at, accept);
+    if (!found) {
+        return std::unexpected(found.error());
+    }
+    return *found ? std::optional(at) : std::nullopt;
+}
+
+// The same, of a search that has perhaps been begun, into `at`.
+template <class Accept>
+Result<bool> LogStore::find_newest(HeadSearch& search, Located& at, Accept accept) const {
+    while (true) {
+        const auto more = search.next(at);
+        if (!more) {
+            return std::unexpected(damaged_in_catalog(*more.error(), "the index"));
+        }
+        if (!*more) {
+            return false;
+        }
+        const Result<bool> accepted = accept(at);
+        if (!accepted || *accepted) {
+            return accepted;
         }
     }
-    AbsentIds& absent = view.sealed->absent();
-    if (absent.has(id)) {
-        return std::nullopt;
-    }
-    bool is_absent = true;
-    const auto look_in = [&](const SealedSegment& sealed) -> Result<std::optional<Located>> {
-        const auto first = sealed.index.lower_bound(id);
-        if (!first) {
-            return std::unexpected(damaged_in_catalog(sealed, "the index"));
-        }
-        for (std::uint64_t i = *first; i < sealed.index.size(); ++i) {
-            const auto entry = sealed.index.entry(i);
-            if (!entry) {
-                return std::unexpected(damaged_in_catalog(sealed, "the index"));
-            }
-            if (entry->id != id) {
-                break;
-            }
-            is_absent = false;
-            Located at;
-            at.segment = sealed.segment.get();
-            at.entry = *entry;
-            const Result<bool> accepted = accept(at);
-            if (!accepted) {
-                return std::unexpected(accepted.error());
-            }
-            if (*accepted) {
-                return at;
-            }
-        }
-        return std::nullopt;
-    };
-    const FilterBits bits(id);
-    for (const SealedRun& run : view.sealed->runs() | std::views::reverse) {
-        const auto& filters = run.filters->filters();
-        for (std::size_t i = run.filters->may_have(id, bits) ? filters.size() : 0; i-- > 0;) {
-            if (!bits.in(filters[i])) {
-                continue;
-            }
-            auto found = look_in(view.sealed->segments()[run.begin + i]);
-            if (!found || *found) {
-                return found;
-            }
-        }
-    }
-    if (is_absent) {
-        absent.add(id);
-    }
-    return std::nullopt;
 }
 
 }  // namespace dedup

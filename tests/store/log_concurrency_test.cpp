@@ -134,6 +134,11 @@ TEST_CASE("streams whose hashes collide live side by side, in memory and sealed"
                 model[key] = {*result[0], next};
             }
         }
+        std::vector<std::string> keys;
+        for (int i = 0; i < 300; ++i) {  // about half of them absent
+            keys.push_back("key-" + std::to_string(i));
+        }
+        check_heads_together(*store, keys);
         for (const auto& [key, expected] : model) {
             REQUIRE(receipt_of(*store, key) == expected.second);
         }

@@ -2,8 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <fstream>
 #include <string>
+#include <vector>
 
+#include "env/bytes.hpp"
 #include "support/log_helpers.hpp"
 #include "support/temp_dir.hpp"
 
@@ -200,6 +203,35 @@ TEST_CASE("damage in a sealed segment is found by whoever reads it, and by verif
     CHECK(report->problems.front().find(segment.string()) != std::string::npos);
 }
 
+TEST_CASE("a frame that comes to claim more bytes than the file has is an error, not a crash") {
+    // The newest segment is read where it is mapped, and behind its end there is nothing.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    const auto store = must_open(path);
+    for (int i = 0; i < 3; ++i) {
+        must_append(*store, "key-" + std::to_string(i));
+    }
+    CHECK(receipt_of(*store, "key-1") == "done");
+    const auto segment = segment_path(path, 1);
+    const std::string bytes = read_file(segment);
+    const std::size_t key_at = bytes.find("key-1");
+    REQUIRE(key_at != std::string::npos);
+    std::string magic(sizeof kFrameMagic, '\0');
+    dedup::store(magic.data(), kFrameMagic);
+    const std::size_t frame_at = bytes.rfind(magic, key_at) - kFrameMagicAt;
+    std::string length(sizeof(std::uint32_t), '\0');
+    for (const std::size_t body_bytes : {kFrameBodyBytesMax, std::size_t{100'000}}) {
+        dedup::store(length.data(), static_cast<std::uint32_t>(body_bytes));
+        std::fstream file(segment, std::ios::binary | std::ios::in | std::ios::out);
+        file.seekp(static_cast<std::streamoff>(frame_at + kFrameBodyBytesAt)) << length;
+        file.close();
+        const auto head = store->head({"test", "key-1"});
+        REQUIRE_FALSE(head);
+        CHECK(head.error().code == Code::corruption);
+        CHECK(receipt_of(*store, "key-2") == "done");
+    }
+}
+
 TEST_CASE("a catalog that is deleted, cut, overwritten or foreign is rebuilt from the log") {
     // Guards the promise that the log is the truth.
     const TempDir dir;
@@ -261,6 +293,10 @@ TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a
     fill_and_seal(path, 2000);
     const auto data = path / "catalog" / "data.mdb";
     const std::string bytes = read_file(data);
+    std::vector<std::string> keys;
+    for (int i = 0; i < 2000; ++i) {
+        keys.push_back("key-" + std::to_string(i));
+    }
     int refused = 0;
     // Past the first pages, nearly all of the file is indexes and filters.
     for (std::size_t at = std::size_t{10} * 4096 + 100; at < bytes.size(); at += 1009) {
@@ -274,8 +310,9 @@ TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a
             continue;
         }
         bool met = false;
+        check_heads_together(**store, keys);
         for (int i = 0; i < 2000; ++i) {
-            const std::string key = "key-" + std::to_string(i);
+            const std::string& key = keys[static_cast<std::size_t>(i)];
             const auto head = (*store)->head({"test", key});
             if (!head) {
                 REQUIRE(head.error().code == Code::corruption);

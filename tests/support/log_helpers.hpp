@@ -43,6 +43,22 @@ inline std::string receipt_of(StreamStore& store, const std::string& key) {
     return *head ? (*head)->receipt.value_or("(in flight)") : "(absent)";
 }
 
+// All heads at once, where many are looked for side by side, must be as those of one key each.
+inline void check_heads_together(StreamStore& store, const std::vector<std::string>& keys) {
+    std::vector<StreamKey> streams;
+    for (const std::string& key : keys) {
+        streams.push_back({"test", key});
+    }
+    const auto together = store.heads(streams);
+    REQUIRE(together.size() == keys.size());
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        const auto alone = store.head(streams[i]);
+        INFO(keys[i]);
+        REQUIRE(together[i].has_value() == alone.has_value());
+        REQUIRE((alone ? *together[i] == *alone : together[i].error().code == alone.error().code));
+    }
+}
+
 inline std::unique_ptr<StreamStore> must_open(const std::filesystem::path& path,
                                               OpenOptions options = {}, Env& env = posix_env(),
                                               const LogStoreInternals& internals = {}) {
@@ -130,6 +146,11 @@ inline void fill_and_seal(const std::filesystem::path& path, int keys) {
 
 // Every key that fill_and_seal put there must have its receipt.
 inline void check_filled(StreamStore& store, int keys) {
+    std::vector<std::string> all;
+    for (int i = 0; i < keys; ++i) {
+        all.push_back("key-" + std::to_string(i));
+    }
+    check_heads_together(store, all);
     int wrong = 0;
     for (int i = 0; i < keys; ++i) {
         wrong += receipt_of(store, "key-" + std::to_string(i)) != "receipt-" + std::to_string(i);

@@ -14,6 +14,14 @@ Failure failure(const std::string& message) {
     return Failure{.code = "peer", .message = message};
 }
 
+std::size_t Session::lookup_many(Keys keys, std::string& receipt) {
+    std::size_t completed = 0;
+    for (const std::string_view key : keys) {
+        completed += lookup(key, receipt) ? 1U : 0U;
+    }
+    return completed;
+}
+
 std::uint64_t Adapter::sweep(std::int64_t /*ahead_ms*/) {
     throw failure("this peer is not swept here");
 }

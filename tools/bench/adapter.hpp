@@ -46,6 +46,10 @@ class Session {
 
     // Gives the receipt of a completed key; false if it is absent or in flight.
     virtual bool lookup(std::string_view key, std::string& receipt) = 0;
+
+    // The same for many keys by one call, where the store has such a call. Gives how many are
+    // completed, and the receipt of the last one.
+    virtual std::size_t lookup_many(Keys keys, std::string& receipt);
 };
 
 class Adapter {

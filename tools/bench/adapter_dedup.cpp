@@ -53,6 +53,18 @@ class DedupSession final : public Session {
         return true;
     }
 
+    std::size_t lookup_many(Keys keys, std::string& receipt) override {
+        std::size_t completed = 0;
+        for (auto& found : cache_.lookup_many(keys)) {
+            auto outcome = take(std::move(found));
+            if (auto* known = std::get_if<dedup::Completed>(&outcome)) {
+                receipt = std::move(known->receipt);
+                ++completed;
+            }
+        }
+        return completed;
+    }
+
   private:
     void keep(dedup::Result<dedup::ClaimOutcome> result) {
         dedup::ClaimOutcome outcome = take(std::move(result));

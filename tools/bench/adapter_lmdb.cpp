@@ -92,11 +92,24 @@ class LmdbSession final : public Session {
     }
 
     bool lookup(std::string_view key, std::string& receipt) override {
+        return lookup_many({&key, 1}, receipt) == 1;
+    }
+
+    // All of them in one transaction.
+    std::size_t lookup_many(Keys keys, std::string& receipt) override {
         check(mdb_txn_renew(reader_), "renew");
-        MDB_val k = as_value(key);
-        MDB_val v{};
-        const int status = mdb_get(reader_, dbi_, &k, &v);
-        const bool found = status == MDB_SUCCESS && receipt_of(as_view(v), receipt);
+        std::size_t found = 0;
+        int status = MDB_SUCCESS;
+        for (const std::string_view key : keys) {
+            MDB_val k = as_value(key);
+            MDB_val v{};
+            status = mdb_get(reader_, dbi_, &k, &v);
+            if (status == MDB_SUCCESS && receipt_of(as_view(v), receipt)) {
+                ++found;
+            } else if (status != MDB_SUCCESS && status != MDB_NOTFOUND) {
+                break;
+            }
+        }
         mdb_txn_reset(reader_);
         if (status != MDB_NOTFOUND) {
             check(status, "get");

@@ -94,17 +94,23 @@ class Pipeline {
         ++sent_;
     }
 
-    // Gives how many rows each statement has changed, in the order in which they were sent.
-    std::vector<bool> finish() {
+    // Gives whether each statement has changed or found a row, in the order in which they were
+    // sent; see(reply) is called for each.
+    template <class See>
+    std::vector<bool> finish(const See& see) {
         connection_.check(PQpipelineSync(connection_.get()) == 1);
         std::vector<bool> changed;
         for (std::size_t i = 0; i < sent_; ++i) {
             const Reply reply = connection_.checked(PQgetResult(connection_.get()));
             changed.push_back(std::strcmp(PQcmdTuples(reply.get()), "1") == 0);
+            see(*reply);
             PQgetResult(connection_.get());  // null: the end of this statement's replies
         }
         connection_.checked(PQgetResult(connection_.get()));
         return changed;
+    }
+    std::vector<bool> finish() {
+        return finish([](const PGresult&) {});
     }
 
   private:
@@ -174,6 +180,22 @@ class PostgresSession final : public Session {
         receipt.assign(PQgetvalue(reply.get(), 0, 0),
                        static_cast<std::size_t>(PQgetlength(reply.get(), 0, 0)));
         return true;
+    }
+
+    std::size_t lookup_many(Keys keys, std::string& receipt) override {
+        Pipeline pipeline(connection_);
+        for (const std::string_view key : keys) {
+            pipeline.send("select", {&key, 1});
+        }
+        std::size_t completed = 0;
+        pipeline.finish([&](const PGresult& reply) {
+            if (PQntuples(&reply) == 1) {
+                receipt.assign(PQgetvalue(&reply, 0, 0),
+                               static_cast<std::size_t>(PQgetlength(&reply, 0, 0)));
+                ++completed;
+            }
+        });
+        return completed;
     }
 
   private:

@@ -120,12 +120,22 @@ class RedisSession final : public Session {
     }
 
     bool lookup(std::string_view key, std::string& receipt) override {
-        const Reply reply = connection_.run(std::array<std::string_view, 2>{"GET", key});
-        if (reply->type != REDIS_REPLY_STRING || reply->str[0] != 'c') {
-            return false;
+        return lookup_many({&key, 1}, receipt) == 1;
+    }
+
+    std::size_t lookup_many(Keys keys, std::string& receipt) override {
+        for (const std::string_view key : keys) {
+            connection_.send(std::array<std::string_view, 2>{"GET", key});
         }
-        receipt.assign(reply->str + 1, reply->len - 1);
-        return true;
+        std::size_t completed = 0;
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            const Reply reply = connection_.receive();
+            if (reply->type == REDIS_REPLY_STRING && reply->str[0] == 'c') {
+                receipt.assign(reply->str + 1, reply->len - 1);
+                ++completed;
+            }
+        }
+        return completed;
     }
 
   private:

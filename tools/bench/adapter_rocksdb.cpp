@@ -146,7 +146,30 @@ class RocksSession final : public Session {
         return completed;
     }
 
+    std::size_t lookup_many(Keys keys, std::string& receipt) override {
+        slices_.clear();
+        for (const std::string_view key : keys) {
+            slices_.push_back(slice(key));
+        }
+        values_.resize(keys.size());
+        statuses_.resize(keys.size());
+        db_.MultiGet({}, db_.DefaultColumnFamily(), keys.size(), slices_.data(), values_.data(),
+                     statuses_.data());
+        std::size_t completed = 0;
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            if (!statuses_[i].IsNotFound()) {
+                check(statuses_[i]);
+                completed += receipt_of(values_[i].ToStringView(), receipt) ? 1U : 0U;
+            }
+            values_[i].Reset();
+        }
+        return completed;
+    }
+
   private:
+    std::vector<rocksdb::Slice> slices_;
+    std::vector<rocksdb::PinnableSlice> values_;
+    std::vector<rocksdb::Status> statuses_;
     rocksdb::DB& db_;
     Stripes& stripes_;
     rocksdb::WriteOptions durable_;

@@ -19,8 +19,8 @@ constexpr std::uint64_t kFirstClaimed = std::uint64_t{1} << 40U;  // of keys; th
 constexpr std::size_t kLoadGroup = 16'384;
 constexpr std::size_t kCycleGroup = 1024;
 constexpr std::size_t kLookupPool = 1U << 20U;  // drawn beforehand, a thread
-constexpr std::size_t kLookupsPerCheck = 256;
-constexpr std::size_t kLookupsPerSample = 16;  // reading the clock costs a good part of a lookup
+constexpr std::size_t kLookupsPerCheck = 256;   // a multiple of how many one call looks up
+constexpr std::size_t kLookupsPerSample = 16;   // reading the clock costs a good part of a lookup
 
 std::uint64_t since_ns(Clock::time_point started) {
     return static_cast<std::uint64_t>(
@@ -229,43 +229,52 @@ Measured Work::claims_by_threads(unsigned threads, milliseconds time) {
     return measured;
 }
 
-Measured Work::lookups(unsigned threads, bool zipf, milliseconds time) {
+Measured Work::lookups(unsigned threads, Draw draw, std::size_t together, milliseconds time) {
     const std::uint64_t series = mix(++draws_);
-    return in_threads(threads, time,
-                      [&](unsigned thread, const std::function<bool()>& go_on, Measured& own) {
-                          std::uint64_t state = mix(series + thread);
-                          const auto uniform = [&state] {
-                              state = mix(state);
-                              return static_cast<double>(state >> 11U) * 0x1p-53;
-                          };
-                          const Zipf ranks(loaded_);
-                          KeyGroup pool(kLookupPool);
-                          for (std::size_t i = 0; i < kLookupPool; ++i) {
-                              state = mix(state);
-                              pool.set(i, keys_, (zipf ? mix(ranks(uniform)) : state) % loaded_);
-                          }
-                          Session& mine = *sessions_[thread];
-                          std::string receipt;
-                          const auto look_up = [&](std::size_t i) {
-                              if (!mine.lookup(pool[i % kLookupPool], receipt) ||
-                                  receipt.size() != kReceiptBytes) {
-                                  throw failure("a loaded key has not its receipt");
-                              }
-                          };
-                          std::size_t i = 0;
-                          while (go_on()) {
-                              for (const std::size_t end = i + kLookupsPerCheck; i < end; ++i) {
-                                  if (i % kLookupsPerSample == 0) {
-                                      const Clock::time_point started = Clock::now();
-                                      look_up(i);
-                                      own.latency.add(since_ns(started));
-                                  } else {
-                                      look_up(i);
-                                  }
-                              }
-                              own.operations += kLookupsPerCheck;
-                          }
-                      });
+    return in_threads(
+        threads, time, [&](unsigned thread, const std::function<bool()>& go_on, Measured& own) {
+            std::uint64_t state = mix(series + thread);
+            const Zipf ranks(loaded_);
+            const auto uniform = [&state] {
+                state = mix(state);
+                return static_cast<double>(state >> 11U) * 0x1p-53;
+            };
+            const auto next_key = [&] {
+                if (draw == Draw::zipf) {
+                    return mix(ranks(uniform)) % loaded_;
+                }
+                state = mix(state);
+                return draw == Draw::uniform ? state % loaded_
+                                             : loaded_ - 1 - state % std::min(loaded_, kRecentKeys);
+            };
+            KeyGroup pool(kLookupPool);
+            for (std::size_t i = 0; i < kLookupPool; ++i) {
+                pool.set(i, keys_, next_key());
+            }
+            Session& mine = *sessions_[thread];
+            std::string receipt;
+            const auto look_up = [&](std::size_t i) {
+                const Keys keys = pool.views().subspan(i * together % kLookupPool, together);
+                const std::size_t found = together == 1 ? mine.lookup(keys.front(), receipt)
+                                                        : mine.lookup_many(keys, receipt);
+                if (found != together || receipt.size() != kReceiptBytes) {
+                    throw failure("a loaded key has not its receipt");
+                }
+            };
+            std::size_t i = 0;
+            while (go_on()) {
+                for (const std::size_t end = i + kLookupsPerCheck / together; i < end; ++i) {
+                    if (i * together % kLookupsPerSample == 0) {
+                        const Clock::time_point started = Clock::now();
+                        look_up(i);
+                        own.latency.add(since_ns(started));
+                    } else {
+                        look_up(i);
+                    }
+                }
+                own.operations += kLookupsPerCheck;
+            }
+        });
 }
 
 Measured Work::sweep(std::int64_t ahead_ms) {

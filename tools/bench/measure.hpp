@@ -21,6 +21,11 @@ struct Measured {
     Histogram latency;             // of a group, in nanoseconds
 };
 
+// Which loaded keys are looked up: all of them equally likely; by Zipf's law; or those of the last
+// kRecentKeys, as when messages come twice within a short time.
+enum class Draw : std::uint8_t { uniform, zipf, recent };
+inline constexpr std::uint64_t kRecentKeys = 10'000;
+
 class Work {
   public:
     // So many keys of this seed have been loaded and claimed before.
@@ -40,8 +45,8 @@ class Work {
     // Claims `group` keys of which a tenth are duplicates, and completes the rest. An operation is
     // a key of the group.
     Measured cycles(std::size_t group, milliseconds time);
-    // Reads receipts of loaded keys, all equally likely or by Zipf's law.
-    Measured lookups(unsigned threads, bool zipf, milliseconds time);
+    // Reads receipts of loaded keys, `together` by one call.
+    Measured lookups(unsigned threads, Draw draw, std::size_t together, milliseconds time);
 
     Measured sweep(std::int64_t ahead_ms);
     // Claims `group` at a time while another thread sweeps; stops when that is done.

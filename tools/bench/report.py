@@ -141,7 +141,8 @@ def lookups_part(w4, pictures):
               cells(lambda peer, **variant: figure(w4.median(peer, **variant)))),
         ratio_rows(w4, [(label, {"keys_drawn": drawn, "threads": threads})
                         for label, (drawn, threads) in zip(labels, kinds)]),
-        "Latency of a lookup in µs: median / 99th percentile / longest; one in 16 is timed.",
+        "Latency of a call in µs: median / 99th percentile / longest. Of calls for one key, one in 16 "
+        "is timed.",
         table([""] + labels, cells(lambda peer, **variant: latency_cell(w4, peer, **variant)))])
 
 

@@ -57,7 +57,7 @@ def threads(w2):
 def lookups(w4):
     lines = []
     at = keys_at(w4)
-    for drawn in ("uniform", "Zipf"):
+    for drawn in w4.variants("keys_drawn"):
         rate = w4.median("dedup", threads=1, keys_drawn=drawn)
         if rate:
             lines.append(Target(f"W4, {drawn}: lookups a second, one thread", "≥ 1,000,000",

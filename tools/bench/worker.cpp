@@ -88,7 +88,8 @@ Measured measure(const Command& command, Work& work) {
     }
     if (name == "lookups") {
         return work.lookups(static_cast<unsigned>(command.count("threads")),
-                            command.get("zipf") != 0, time);
+                            static_cast<Draw>(command.get("draw")), command.count("together"),
+                            time);
     }
     if (name == "sweep") {
         return work.sweep(command.get("ahead_ms"));

@@ -16,6 +16,8 @@ ALL = ("limit", "dedup", "lmdb", "rocksdb", "sqlite", "postgres", "redis")
 STORES = ALL[1:]
 GROUPS = (1, 16, 64, 256, 1024)
 THREADS = (8, 64, 256)
+# Which keys are looked up, as the worker numbers it, and how many by one call.
+LOOKUPS = {"uniform": (0, 1), "Zipf": (1, 1), "recent": (2, 1), "uniform, 64 a call": (0, 64)}
 RECEIPT_BYTES = 64
 HOUR_MS = 3600 * 1000
 YEARS_MS = 10 * 365 * 24 * HOUR_MS
@@ -93,11 +95,17 @@ def load(fleet, settings, keys, ttl_ms=YEARS_MS, receipt=RECEIPT_BYTES, index=Fa
     os.sync()  # what loading has left to be written is not measured
 
 
+def lookup(drawn="uniform", threads=1, ms=0):
+    """The parameters of lookups."""
+    draw, together = LOOKUPS[drawn]
+    return {"threads": threads, "draw": draw, "together": together, "ms": ms}
+
+
 def warm_up(fleet):
     def work(peer):
         peer.command("claims", group=64, ms=100)
         peer.command("claims", group=1, ms=50)
-        peer.command("lookups", threads=1, zipf=0, ms=100)
+        peer.command("lookups", **lookup(ms=100))
     fleet.each(work)
 
 
@@ -123,9 +131,9 @@ def cycles(fleet, settings):
 
 def lookups(fleet, settings):
     """W4: receipts of completed keys."""
-    steps = [("lookups", {"threads": threads, "zipf": zipf, "ms": settings.ms},
-              {"threads": threads, "keys_drawn": "Zipf" if zipf else "uniform"}, ALL)
-             for zipf in (0, 1) for threads in (1, 2)]
+    steps = [("lookups", lookup(drawn, threads, settings.ms),
+              {"threads": threads, "keys_drawn": drawn}, ALL)
+             for drawn in LOOKUPS for threads in (1, 2)]
     return rounds(fleet, settings, steps).result(fleet, keys=settings.keys)
 
 
@@ -143,7 +151,7 @@ def growth(settings):
             steps = [("claims", {"group": group, "ms": settings.ms},
                       {"keys": size, "work": f"claims, {group} a group"}, ALL)
                      for group in (64, 1024)]
-            steps.append(("lookups", {"threads": 1, "zipf": 0, "ms": settings.ms},
+            steps.append(("lookups", lookup(ms=settings.ms),
                           {"keys": size, "work": "lookups"}, ALL))
             rows.rows.update(rounds(fleet, settings, steps).rows)
         failed = fleet.failed
@@ -260,7 +268,7 @@ def sizes(settings):
         peer.command("load", until=settings.keys, budget_ms=settings.load_seconds * 1000,
                      receipt=RECEIPT_BYTES, ttl_ms=YEARS_MS)
         reopen(peer)
-        peer.command("lookups", threads=1, zipf=0, ms=settings.ms)
+        peer.command("lookups", **lookup(ms=settings.ms))
         measured(peer, "completed, 64-byte receipt", empty)
         peer.stop()
 

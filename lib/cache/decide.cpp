@@ -134,7 +134,7 @@ InFlight in_flight_from(Record&& head) {
 // Counts the request in the stream's conflict record. All else stays as it is, the times above
 // all: whoever sends the wrong request again and again must not keep the key alive.
 template <class Outcome>
-Decision<Outcome> mismatch(Seen&& seen, const std::string& fingerprint) {
+Decision<Outcome> mismatch(const Seen& seen, const std::string& fingerprint) {
     const std::uint64_t sequence = seen.sequence();
     Record record = *std::move(seen.head);
     auto& [count, fingerprints] = record.conflict;
@@ -152,7 +152,7 @@ Decision<Outcome> mismatch(Seen&& seen, const std::string& fingerprint) {
 
 // What claim and remember share: why the request gets no claim, if it gets none.
 template <class Outcome>
-std::optional<Decision<Outcome>> refuse(Seen& seen, const ClaimOptions& options) {
+std::optional<Decision<Outcome>> refuse(const Seen& seen, const ClaimOptions& options) {
     if (options.expires_at_ms && *options.expires_at_ms <= seen.now_ms) {
         return Decision<Outcome>{
             invalid(fmt::format("expires_at_ms is {}; it must be later than now, which is {}",
@@ -161,7 +161,7 @@ std::optional<Decision<Outcome>> refuse(Seen& seen, const ClaimOptions& options)
     }
     if (seen.live() && !options.fingerprint.empty() && !seen.head->fingerprint.empty() &&
         options.fingerprint != seen.head->fingerprint) {
-        return mismatch<Outcome>(std::move(seen), options.fingerprint);
+        return mismatch<Outcome>(seen, options.fingerprint);
     }
     if (seen.completed()) {
         return Decision<Outcome>{completed_from(*std::move(seen.head)), {}};
@@ -231,7 +231,7 @@ Result<void> ClaimOp::check() const {
     return check_request(key, options);
 }
 
-Decision<ClaimOutcome> ClaimOp::decide(Seen seen) const {
+Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
     if (auto refused = refuse<ClaimOutcome>(seen, options)) {
         return *std::move(refused);
     }
@@ -269,7 +269,7 @@ Result<void> RememberOp::check() const {
     return check_request(key, options);
 }
 
-Decision<RememberOutcome> RememberOp::decide(Seen seen) const {
+Decision<RememberOutcome> RememberOp::decide(const Seen& seen) const {
     if (auto refused = refuse<RememberOutcome>(seen, options)) {
         return *std::move(refused);
     }
@@ -296,7 +296,7 @@ Result<void> CompleteOp::check() const {
          {"metadata", options.metadata ? options.metadata->size() : 0, kMetadataBytesMax}});
 }
 
-Decision<void> CompleteOp::decide(Seen seen) const {
+Decision<void> CompleteOp::decide(const Seen& seen) const {
     if (!seen.live() || !same_fence(claim, *seen.head)) {
         if (claim != nullptr) {
             return {stale(*claim, seen), {}};
@@ -338,7 +338,7 @@ Result<void> ReleaseOp::check() const {
     return check_claim(cache, key, claim);
 }
 
-Decision<bool> ReleaseOp::decide(Seen seen) const {
+Decision<bool> ReleaseOp::decide(const Seen& seen) const {
     if (!seen.in_flight()) {
         return {false, {}};
     }
@@ -371,7 +371,7 @@ Result<void> RenewOp::check() const {
     return check_claim(cache, key, claim);
 }
 
-Decision<Claim> RenewOp::decide(Seen seen) const {
+Decision<Claim> RenewOp::decide(const Seen& seen) const {
     if (!seen.in_flight() || !same_fence(claim, *seen.head)) {
         return {stale(*claim, seen), {}};
     }
@@ -389,7 +389,7 @@ Result<void> LookupOp::check() const {
     return check_key(key);
 }
 
-LookupOutcome LookupOp::answer(Seen&& seen) {
+LookupOutcome LookupOp::answer(const Seen& seen) {
     if (seen.completed()) {
         return completed_from(*std::move(seen.head));
     }

@@ -57,7 +57,7 @@ struct ClaimOp {
     const ClaimOptions& options;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
     static void landed(Result<Answer>& answer, std::uint64_t sequence);
 };
 
@@ -70,7 +70,7 @@ struct RememberOp {
     const ClaimOptions& options;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
     static void landed(Result<Answer>& answer, std::uint64_t sequence);
 };
 
@@ -84,7 +84,7 @@ struct CompleteOp {
     const CompleteOptions& options;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
     static void landed(Result<Answer>&, std::uint64_t) {}
 };
 
@@ -96,7 +96,7 @@ struct ReleaseOp {
     const Claim* claim;  // null: whatever claim is current
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
     static void landed(Result<Answer>&, std::uint64_t) {}
 };
 
@@ -109,7 +109,7 @@ struct RenewOp {
     std::chrono::milliseconds lease;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
     static void landed(Result<Answer>&, std::uint64_t) {}
 };
 
@@ -120,10 +120,8 @@ struct LookupOp {
     std::string_view key;
 
     [[nodiscard]] Result<void> check() const;
-    [[nodiscard]] static Answer answer(Seen&& seen);
-    [[nodiscard]] static Decision<Answer> decide(Seen seen) {
-        return {answer(std::move(seen)), {}};
-    }
+    [[nodiscard]] static Answer answer(const Seen& seen);
+    [[nodiscard]] static Decision<Answer> decide(const Seen& seen) { return {answer(seen), {}}; }
     static void landed(Result<Answer>&, std::uint64_t) {}
 };
 

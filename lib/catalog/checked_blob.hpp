@@ -36,7 +36,8 @@ void finish_blob(char* blob, std::uint64_t data_bytes, std::uint64_t owner);
 class CheckedBlocks {
   public:
     explicit CheckedBlocks(std::uint64_t data_bytes);
-    std::atomic<bool>& operator[](std::uint64_t block) { return checked_[block]; }
+    // A flag for each block.
+    [[nodiscard]] std::atomic<bool>* data() { return checked_.get(); }
     [[nodiscard]] std::uint64_t size() const { return size_; }
 
   private:
@@ -54,7 +55,7 @@ class CheckedBlob {
           data_bytes_(data_bytes),
           owner_(owner),
           checked_(std::move(checked)),
-          flags_(&(*checked_)[0]) {}
+          flags_(checked_->data()) {}
 
     [[nodiscard]] const char* data() const { return blob_.data() + kBlobPadBytes; }
     [[nodiscard]] const std::shared_ptr<CheckedBlocks>& checked() const { return checked_; }

@@ -1,6 +1,7 @@
 #include "catalog/lmdb_env.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,31 +32,25 @@ OpenEnvs& open_envs() {
     return envs;
 }
 
-// LMDB maps the whole size at once. Where the address space is limited, a smaller map does too.
-// `env` is null after an error.
-int open_mapped(MDB_env*& env, const Path& path, unsigned flags, std::uint64_t map_bytes) {
-    while (true) {
-        int rc = mdb_env_create(&env);
-        if (rc != 0) {
-            env = nullptr;
-            return rc;
-        }
-        mdb_env_set_maxreaders(env, kReadersMax);
-        rc = mdb_env_set_mapsize(env, map_bytes);
-        if (rc == 0) {
-            rc = mdb_env_open(env, path.c_str(), flags, 0644);
-        }
-        if (rc == 0) {
-            return 0;
-        }
-        mdb_env_close(env);  // one that could not be opened cannot be opened again
-        env = nullptr;
-        map_bytes /= 2;
-        // Valgrind says EINVAL where Linux says ENOMEM.
-        if ((rc != ENOMEM && rc != EINVAL) || map_bytes < kMapBytesMin) {
-            return rc;
-        }
+// Whether the address space, which may be limited, has room for so many more bytes. LMDB must not
+// find out: of a handle that could not be opened the size is on disk all the same, and one whose
+// map could not grow is left without any.
+bool has_address_space(std::uint64_t bytes) {
+    void* room =
+        ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) {
+        return false;
     }
+    ::munmap(room, bytes);
+    return true;
+}
+
+// Where there is little room, half of it is left to the rest of the program.
+std::uint64_t map_bytes_at_most(std::uint64_t map_bytes) {
+    while (map_bytes > kMapBytesMin && !has_address_space(2 * map_bytes)) {
+        map_bytes /= 2;
+    }
+    return map_bytes;
 }
 
 }  // namespace
@@ -116,10 +111,15 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
     const bool opens_writable = writable || ::access(file.c_str(), W_OK) == 0;
     const unsigned flags = MDB_NOTLS | (opens_writable ? 0U : unsigned{MDB_RDONLY});
     MDB_env* raw = nullptr;
-    if (const int rc = open_mapped(raw, path, flags, map_bytes); rc != 0) {
+    if (const int rc = mdb_env_create(&raw); rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
     env.reset(new LmdbEnv(raw, path, opens_writable));
+    mdb_env_set_maxreaders(raw, kReadersMax);
+    mdb_env_set_mapsize(raw, map_bytes_at_most(map_bytes));
+    if (const int rc = mdb_env_open(raw, path.c_str(), flags, 0644); rc != 0) {
+        return std::unexpected(lmdb_failure("open", path, rc));
+    }
     int dead = 0;
     mdb_reader_check(raw, &dead);
     if (auto opened = env->open_database(); !opened) {
@@ -182,8 +182,9 @@ Result<void> LmdbEnv::grow() {
     return resize(info.me_mapsize * 2);
 }
 
+// Not the size that the other process has given it, which this one may have no room for.
 Result<void> LmdbEnv::adopt_size() {
-    return resize(0);
+    return resize(map_bytes_at_most(2 * used_bytes()));
 }
 
 Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
@@ -193,6 +194,14 @@ Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
         return std::unexpected(Error{
             Code::busy,
             fmt::format("the map of {} cannot be resized while it is being read", path_.string())});
+    }
+    if (!has_address_space(map_bytes)) {
+        return std::unexpected(Error{
+            Code::out_of_space,
+            fmt::format(
+                "{} needs a map of {} MiB, for which this process has no address space; raise "
+                "its limit (ulimit -v)",
+                path_.string(), map_bytes >> 20U)});
     }
     if (const int rc = mdb_env_set_mapsize(env_, map_bytes); rc != 0) {
         return std::unexpected(lmdb_failure("resize the map of", path_, rc));

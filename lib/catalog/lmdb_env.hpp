@@ -44,8 +44,9 @@ class LmdbEnv {
     // Bytes in use, rounded up to pages.
     [[nodiscard]] std::uint64_t used_bytes() const;
 
-    // Doubles the map, or adopts the size that another process has given it.
-    // Errors: busy (a transaction is open in this process, whose map would move under it), io.
+    // Doubles the map, or makes it large enough for what another process has added.
+    // Errors: busy (a transaction is open in this process, whose map would move under it),
+    // out_of_space (no address space; all stays as it was), io.
     [[nodiscard]] Result<void> grow();
     [[nodiscard]] Result<void> adopt_size();
 

@@ -1,6 +1,7 @@
 #include "catalog/sealed_index.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "env/bytes.hpp"
@@ -55,6 +56,9 @@ std::optional<IndexEntry> SealedIndex::entry(std::uint64_t i) const {
     }
     return found;
 }
+
+// An entry begins with its id, and so does a fence.
+static_assert(offsetof(IndexEntry, id) == 0);
 
 std::optional<std::uint64_t> SealedIndex::hash_at(std::uint64_t offset) const {
     if (!blob_.intact(offset, sizeof(std::uint64_t))) {

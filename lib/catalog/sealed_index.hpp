@@ -44,6 +44,7 @@ class SealedIndex {
     void prefetch_fence(const StreamId& id) const;
     // A position near that of lower_bound(id); nullopt as there.
     [[nodiscard]] std::optional<std::uint64_t> guess(const StreamId& id) const;
+    // Precondition: guess <= size().
     [[nodiscard]] std::optional<std::uint64_t> lower_bound(const StreamId& id,
                                                            std::uint64_t guess) const;
 

@@ -37,7 +37,7 @@ class File {
     [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
     // The first `bytes` bytes, for reading without a copy; they live as long as the file. What the
     // file does not have yet must not be touched: that ends the process. Empty if the file cannot
-    // be mapped: then read() gives them.
+    // be mapped, or has been with fewer bytes: then read() gives them.
     [[nodiscard]] virtual std::string_view map(std::uint64_t /*bytes*/) { return {}; }
 
   protected:

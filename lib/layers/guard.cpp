@@ -57,16 +57,16 @@ struct MarkOp {
 
     [[nodiscard]] Result<void> check() const { return remember().check(); }
 
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const {
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
         if (seen.completed()) {
             return {false, {}};
         }
         if (seen.in_flight()) {
             const CompleteOptions completion{.metadata = options.metadata};
-            auto decision = CompleteOp{cache, key, nullptr, "", completion}.decide(std::move(seen));
+            auto decision = CompleteOp{cache, key, nullptr, "", completion}.decide(seen);
             return {true, std::move(decision.append), decision.change};
         }
-        auto decision = remember().decide(std::move(seen));
+        auto decision = remember().decide(seen);
         return {true, std::move(decision.append), decision.change};
     }
 

@@ -42,12 +42,12 @@ struct Stamped {
 
     [[nodiscard]] Result<void> check() const { return op.check(); }
 
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const {
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
         const auto stamps = stamps_now(seen);
         if (!stamps) {
             return {std::unexpected(stamps.error()), {}};
         }
-        auto decision = op.decide(std::move(seen));
+        auto decision = op.decide(seen);
         if (decision.append) {
             decision.append->record.metadata = encode_stamps(*stamps);
         }
@@ -78,7 +78,7 @@ struct ReserveOp {
         return claim().check();
     }
 
-    [[nodiscard]] Decision<Answer> decide(Seen seen) const {
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
         Result<KnownReservation> known;
         if (seen.live()) {
             known = known_from(*seen.head);
@@ -86,7 +86,7 @@ struct ReserveOp {
                 return {std::unexpected(std::move(known).error()), {}};
             }
         }
-        auto decision = stamped(claim()).decide(std::move(seen));
+        auto decision = stamped(claim()).decide(seen);
         if (!decision.answer) {
             return {std::unexpected(std::move(decision.answer).error()), {}};
         }
@@ -120,7 +120,7 @@ struct TouchOp {
 
     [[nodiscard]] static Result<void> check() { return {}; }
 
-    [[nodiscard]] static Decision<void> decide(Seen seen) {
+    [[nodiscard]] static Decision<void> decide(const Seen& seen) {
         const auto stamps = stamps_now(seen);
         if (!seen.live() || !stamps) {
             return {};

@@ -138,11 +138,13 @@ Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuff
     if (const auto readable = readable_.load(std::memory_order_acquire); offset < readable) {
         const std::string_view rest = map_.substr(offset, readable - offset);
         FrameHeader header;
-        if (rest.size() < kFrameHeaderBytes || !read_frame_header(rest.data(), header) ||
-            header.body_bytes > rest.size() - kFrameHeaderBytes) {
-            return std::nullopt;
+        if (rest.size() >= kFrameHeaderBytes && read_frame_header(rest.data(), header) &&
+            header.body_bytes <= rest.size() - kFrameHeaderBytes) {
+            if (const auto frame = checked_frame(offset, rest.data(), header)) {
+                return frame;
+            }
         }
-        return checked_frame(offset, rest.data(), header);
+        // What a system call gives is final: not every file system keeps maps and writes in step.
     }
     const auto got = file_->read(offset, {buffer.inline_bytes(), kFirstReadBytes});
     if (!got) {

@@ -86,7 +86,7 @@ class Segment {
     [[nodiscard]] File& file() const { return *file_; }
     [[nodiscard]] std::uint64_t salt() const { return salt_; }
 
-    // Maps the file up to `bytes`, if that can be. Before other threads read.
+    // Maps the file up to `bytes`, if that can be. Once, and before other threads read.
     void map(std::uint64_t bytes) const { map_ = file_->map(bytes); }
     // The file has whole frames up to `bytes`: from now on they are read in place, unless they
     // reach past the map.

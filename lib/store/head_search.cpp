@@ -3,12 +3,15 @@
 #include <algorithm>
 
 namespace dedup {
-namespace {
 
-// Older runs are asked when it is their turn. Larger stores have larger segments, hardly more.
-constexpr std::size_t kRunsAtOnce = 64;
-
-}  // namespace
+HeadSearch::HeadSearch(const View& view, const StreamId& id, Candidates unsealed)
+    : view_(view), id_(id), bits_(id), unsealed_(std::move(unsealed)) {
+    if (unsealed_.newest.segment != nullptr) {
+        unsealed_.newest.segment->prefetch(unsealed_.newest.entry.offset);
+    } else {
+        step_ = Step::runs;
+    }
+}
 
 void HeadSearch::ask_runs() {
     if (view_.sealed->absent().has(id_)) {
@@ -85,8 +88,6 @@ void HeadSearch::look_at_entry() {
 
 void HeadSearch::step() {
     switch (step_) {
-        case Step::unsealed:
-            return unsealed_.newest.segment->prefetch(unsealed_.newest.entry.offset);
         case Step::runs:
             return ask_runs();
         case Step::filters:
@@ -98,6 +99,7 @@ void HeadSearch::step() {
         case Step::next_entry:
             ++at_;
             return look_at_entry();
+        case Step::unsealed:
         case Step::found:
         case Step::none:
         case Step::damaged:
@@ -106,15 +108,15 @@ void HeadSearch::step() {
 }
 
 std::expected<bool, const SealedSegment*> HeadSearch::next(Located& at) {
-    if (step_ == Step::unsealed && unsealed_given_ <= unsealed_.older.size()) {
-        const Candidate& candidate =
-            unsealed_given_ == 0 ? unsealed_.newest : unsealed_.older[unsealed_given_ - 1];
-        ++unsealed_given_;
-        at.segment = candidate.segment;
-        at.entry = candidate.entry;
-        return true;
-    }
     if (step_ == Step::unsealed) {
+        if (unsealed_given_ <= unsealed_.older.size()) {
+            const Candidate& candidate =
+                unsealed_given_ == 0 ? unsealed_.newest : unsealed_.older[unsealed_given_ - 1];
+            ++unsealed_given_;
+            at.segment = candidate.segment;
+            at.entry = candidate.entry;
+            return true;
+        }
         step_ = Step::runs;
     }
     while (step_ != Step::found && step_ != Step::none && step_ != Step::damaged) {

@@ -22,19 +22,20 @@ class HeadSearch {
     static constexpr int kSteps = 4;
 
     // `unsealed` is what the unsealed segments have with this id. `view` outlives the search.
-    HeadSearch(const View& view, const StreamId& id, Candidates unsealed)
-        : view_(view), id_(id), bits_(id), unsealed_(std::move(unsealed)) {
-        step_ = unsealed_.newest.segment == nullptr ? Step::runs : Step::unsealed;
-    }
+    HeadSearch(const View& view, const StreamId& id, Candidates unsealed);
 
     // Does one step of what next() would do.
     void step();
 
     // The next older entry with the stream's id, in at.segment and at.entry; false if there is
-    // none. In error: the segment whose index is damaged.
+    // none. The rest of `at` is left alone. In error: the segment whose index is damaged.
     [[nodiscard]] std::expected<bool, const SealedSegment*> next(Located& at);
 
   private:
+    // As many as hits_ has bits. Older ones are asked when it is their turn; only a store of more
+    // than 1,024 segments has any.
+    static constexpr std::size_t kRunsAtOnce = 64;
+
     enum class Step : std::uint8_t {
         unsealed,    // the next candidate is an unsealed one, if any is left
         runs,        // ask the joint filters, from the newest run on
@@ -59,7 +60,7 @@ class HeadSearch {
     FilterBits bits_;
     Candidates unsealed_;
     std::size_t unsealed_given_ = 0;
-    Step step_;
+    Step step_ = Step::unsealed;
     bool known_ = false;  // to some sealed segment; or remembered as absent
 
     // The filters before this one, and those of the runs before this one, are still to be asked.

@@ -127,6 +127,8 @@ class LogStore final : public StreamStore {
     Result<std::vector<std::uint64_t>> list_segments() const;
     Result<void> open_catalog();
     [[nodiscard]] Error catalog_problem(std::string_view what) const;
+    [[nodiscard]] std::uint64_t expected_bytes(const Segment& newest,
+                                               std::uint64_t file_bytes) const;
     Result<std::shared_ptr<Unsealed>> replay_segment(std::uint64_t id, std::uint64_t bytes,
                                                      std::uint64_t& flushed);
     Result<void> check_log(const std::vector<std::uint64_t>& ids, const Unsealed& newest) const;
@@ -336,8 +338,8 @@ class LogStore final : public StreamStore {
 };
 
 // Looks from new to old for the record of a stream that `accept` recognises: accept(Located&)
-// gives true for the stream, false for one that merely shares its id, or an error. `unsealed` is
-// what probe() has found.
+// gives true for the stream, false for one that merely shares its id, or an error. What it has not
+// read may be of another stream. `unsealed` is what probe() has found.
 template <class Accept>
 Result<std::optional<Located>> LogStore::find_newest(const View& view, const StreamId& id,
                                                      Candidates unsealed, Accept accept) const {

@@ -299,8 +299,9 @@ Result<bool> LogStore::follow_segments(std::shared_ptr<View>& next) {
     if (!next) {
         next = std::make_shared<View>(*view_);
     }
-    next->unsealed.insert(next->unsealed.begin(),
-                          std::make_shared<Unsealed>(*segment, *file_bytes));
+    next->unsealed.insert(
+        next->unsealed.begin(),
+        std::make_shared<Unsealed>(*segment, expected_bytes(**segment, *file_bytes)));
     return true;
 }
 

@@ -362,6 +362,12 @@ Result<void> LogStore::check_log(const std::vector<std::uint64_t>& ids,
     return {};
 }
 
+// How large the newest segment is going to be: mostly as the one before it.
+std::uint64_t LogStore::expected_bytes(const Segment& newest, std::uint64_t file_bytes) const {
+    const std::uint64_t previous = newest.header().previous_bytes;
+    return std::max(previous == 0 ? choose_segment_bytes(0) : previous, file_bytes);
+}
+
 // Opens and replays a segment, which must have `bytes` bytes of frames if that is not 0.
 Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std::uint64_t bytes,
                                                            std::uint64_t& flushed) {
@@ -373,7 +379,7 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
-    const std::uint64_t room = bytes == 0 ? std::max(choose_segment_bytes(0), *file_bytes) : bytes;
+    const std::uint64_t room = bytes == 0 ? expected_bytes(**segment, *file_bytes) : bytes;
     auto unsealed = std::make_shared<Unsealed>(*segment, room);
     const auto replayed = replay(*unsealed, locator_);
     if (!replayed) {

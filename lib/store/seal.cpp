@@ -112,7 +112,7 @@ void LogStore::seal_in_background() {
             sealer_wakes_.wait(lock);
             continue;
         }
-        const std::shared_ptr<Unsealed> oldest = view_->unsealed.back();
+        std::shared_ptr<Unsealed> oldest = view_->unsealed.back();
         sealing_ = true;
         lock.unlock();
         Result<void> sealed;
@@ -121,6 +121,7 @@ void LogStore::seal_in_background() {
         } catch (const std::bad_alloc&) {
             sealed = std::unexpected(Error{Code::failed, "there is not enough memory to seal"});
         }
+        oldest.reset();  // and with it its delta, which nobody should have to wait for
         lock.lock();
         sealing_ = false;
         background_error_ = sealed ? "" : sealed.error().message;
@@ -166,7 +167,7 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
 
 // Writes to the catalog, whose map grows when it is full, and shows readers what has changed.
 // Nothing may fail between the two: what is in memory would count streams of a segment that the
-// catalog has, too. So a segment that is added has been opened before.
+// catalog has, too. So a segment that is added stays open and mapped as it is.
 Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
                                      const std::shared_ptr<const Segment>& added) {
     const std::lock_guard one_at_a_time(catalog_mutex_);
@@ -201,12 +202,9 @@ Result<void> LogStore::seal(const Unsealed& oldest) {
     if (!census) {
         return std::unexpected(census.error());
     }
-    const auto segment = Segment::open(env_, log_path_, oldest.row.id, oldest.row.bytes);
-    if (!segment) {
-        return std::unexpected(segment.error());
-    }
     return write_catalog(
-        [&] { return catalog_->add(oldest.row, entries, *census, oldest.superseded); }, *segment);
+        [&] { return catalog_->add(oldest.row, entries, *census, oldest.superseded); },
+        oldest.segment);
 }
 
 // The view with a newer snapshot, and without the segments that this one has.

@@ -16,6 +16,9 @@ namespace dedup {
 // A frame is hardly ever smaller; a delta of this many entries a segment need not grow.
 inline constexpr std::uint64_t kFrameBytesTypical = 96;
 
+// A segment is full once a group has reached past its end; mostly by less than this.
+inline constexpr std::uint64_t kMapSlack = 4 * 1024 * 1024;
+
 // Turns streams into ids. The mask lets a test make ids collide.
 struct Locator {
     HashSecret secret{};
@@ -41,7 +44,7 @@ struct Unsealed {
     // `room` bytes is what the segment is expected to grow to.
     Unsealed(std::shared_ptr<const Segment> of, std::uint64_t room)
         : segment(std::move(of)), delta(room / kFrameBytesTypical) {
-        segment->map(room);
+        segment->map(room + kMapSlack);
         row.id = segment->id();
         row.bytes = kSegmentHeaderBytes;
         row.next_sequence = segment->header().next_sequence;

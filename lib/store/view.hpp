@@ -19,7 +19,8 @@ struct View {
 };
 using ViewPtr = std::shared_ptr<const View>;
 
-// A record found in the log. The views live as long as the FrameBuffer that it was read with.
+// A record found in the log. `record` points into the segment, or into the FrameBuffer that it was
+// read with: it lives as long as both are there and the buffer is left alone.
 struct Located {
     const Segment* segment = nullptr;
     IndexEntry entry;

@@ -240,11 +240,28 @@ TEST_CASE("free pages at the end that LMDB has not written are no damage, and us
 TEST_CASE("where there is less room for a map than asked for, it becomes smaller") {
     constexpr std::uint64_t kNoRoom = std::uint64_t{1} << 48;
     const TempDir dir;
-    const auto env = LmdbEnv::open(dir.path(), true, kNoRoom);
-    REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
-    auto txn = LmdbTxn::begin(*env, true);
-    REQUIRE(txn->put("a", "1"));
-    CHECK(txn->commit());
+    {
+        const auto env = LmdbEnv::open(dir.path(), true, kNoRoom);
+        REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
+        const auto put = [&](const char* key) {
+            auto txn = LmdbTxn::begin(*env, true);
+            REQUIRE(txn->put(key, "1"));
+            CHECK(txn->commit());
+        };
+        put("a");
+        // Until there is no room any more: that is an error, and all stays as it was.
+        Result<void> grown;
+        while (grown) {
+            grown = (*env)->grow();
+            put("b");
+        }
+        CHECK(grown.error().code == Code::out_of_space);
+        CHECK((*env)->adopt_size());
+        put("c");
+    }
+    const auto env = LmdbEnv::open(dir.path(), false, kCatalogMapBytes);
+    REQUIRE(env);
+    CHECK(LmdbTxn::begin(*env, false)->get("c") == "1");
 }
 
 TEST_CASE("a catalog of a newer version is refused, not rebuilt") {

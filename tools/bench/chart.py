@@ -28,8 +28,8 @@ def picture(title, height, parts):
 
 
 def lines(title, labels, series):
-    """Lines over labelled places with a logarithmic height; `series` is a list of (name, colour,
-    dashed, values), where a value may be None."""
+    """Lines over labelled places with a logarithmic height; a label may have two lines. `series` is a
+    list of (name, colour, dashed, values), where a value may be None."""
     values = [value for *_, points in series for value in points if value]
     if not values:
         return None
@@ -50,8 +50,9 @@ def lines(title, labels, series):
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">'
                      f"{short(10 ** power)}</text>")
     for place, label in enumerate(labels):
-        parts.append(f'<text x="{x_of(place):.1f}" y="{bottom + 18}" text-anchor="middle">'
-                     f"{escape(label)}</text>")
+        for number, line in enumerate(label.split("\n")):
+            parts.append(f'<text x="{x_of(place):.1f}" y="{bottom + 18 + 15 * number}" '
+                         f'text-anchor="middle">{escape(line)}</text>')
     names = []
     for name, colour, dashed, points in series:
         at = [(x_of(place), y_of(value)) for place, value in enumerate(points) if value]

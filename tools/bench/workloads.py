@@ -330,8 +330,9 @@ def guard(settings):
     return {"settings": {}, "rows": list(rows.values()), "failed": {}}
 
 
-# Those that share one set of loaded stores, and those that make their own.
-ON_LOADED = {"W1": new_claims, "W2": claims_by_threads, "W3": cycles, "W4": lookups}
+# Those that share one set of loaded stores, and those that make their own. Lookups come first, as
+# long as what was loaded last is what came last.
+ON_LOADED = {"W4": lookups, "W1": new_claims, "W2": claims_by_threads, "W3": cycles}
 ON_THEIR_OWN = {"W5": growth, "W6": sweeps, "W7": openings, "W8": sizes,
                 "W9": steady, "W10": guard}
 NAMES = (*ON_LOADED, *ON_THEIR_OWN)

@@ -182,9 +182,11 @@ Result<void> LmdbEnv::grow() {
     return resize(info.me_mapsize * 2);
 }
 
-// Not the size that the other process has given it, which this one may have no room for.
+// Not the size that the other process has given it, which this one may have no room for. Never less
+// than is in use, or LMDB would map more than resize() has looked for.
 Result<void> LmdbEnv::adopt_size() {
-    return resize(map_bytes_at_most(2 * used_bytes()));
+    const std::uint64_t used = used_bytes();
+    return resize(std::max(used, map_bytes_at_most(2 * used)));
 }
 
 Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {

@@ -13,8 +13,7 @@ namespace {
 __extension__ using Uint128 = unsigned __int128;
 
 // How far off a guess mostly is: the deviation that 128 evenly spread ids have from their places.
-constexpr std::ptrdiff_t kLinesAround = 2;
-constexpr std::ptrdiff_t kCacheLineBytes = 64;
+constexpr std::size_t kLinesAround = 2;
 
 std::uint64_t index_blocks(std::uint64_t entries) {
     return (entries + kFenceEntries - 1) / kFenceEntries;
@@ -126,9 +125,7 @@ std::optional<std::uint64_t> SealedIndex::guess(const StreamId& id) const {
         at += share(id.xxh - *first, *last - *first, in_block);
     }
     const char* place = blob_.data() + at * sizeof(IndexEntry);
-    for (std::ptrdiff_t line = -kLinesAround; line <= kLinesAround; ++line) {
-        prefetch(place + line * kCacheLineBytes);
-    }
+    prefetch_lines(place - kLinesAround * kCacheLineBytes, 2 * kLinesAround + 1);
     return at;
 }
 

@@ -125,11 +125,13 @@ Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, 
                                                 path.string(), kSegmentIdAt, header->id)});
     }
     auto segment = std::make_shared<const Segment>(std::move(*file), path, *header);
-    // A file that is too short is read with system calls, which say so.
-    const auto file_bytes = sealed_bytes == 0 ? 0 : segment->file().size();
-    if (file_bytes && sealed_bytes != 0 && *file_bytes >= sealed_bytes) {
-        segment->map(sealed_bytes);
-        segment->has_frames_to(sealed_bytes);
+    if (sealed_bytes != 0) {
+        // A file that is too short is read with system calls, which say so.
+        const auto file_bytes = segment->file().size();
+        if (file_bytes && *file_bytes >= sealed_bytes) {
+            segment->map(sealed_bytes);
+            segment->has_frames_to(sealed_bytes);
+        }
     }
     return segment;
 }

@@ -105,9 +105,7 @@ class Segment {
     // place.
     void prefetch(std::uint32_t offset) const {
         if (offset < readable_.load(std::memory_order_relaxed)) {
-            for (std::size_t line = 0; line < kPrefetchLines; ++line) {
-                dedup::prefetch(map_.data() + offset + line * kCacheLineBytes);
-            }
+            prefetch_lines(map_.data() + offset, kPrefetchLines);
         }
     }
 
@@ -118,7 +116,6 @@ class Segment {
     [[nodiscard]] Error corruption(std::uint64_t offset, std::string_view what) const;
 
   private:
-    static constexpr std::size_t kCacheLineBytes = 64;
     static constexpr std::size_t kPrefetchLines = 4;
 
     [[nodiscard]] std::optional<Frame> checked_frame(std::uint32_t offset, const char* start,

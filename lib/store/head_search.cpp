@@ -1,6 +1,7 @@
 #include "store/head_search.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace dedup {
 

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
-#include <utility>
 
 #include "store/view.hpp"
 

@@ -42,7 +42,6 @@ class KeyGroup {
         keys.write(index, bytes_.data() + i * BenchKeys::kKeyBytes);
     }
     [[nodiscard]] Keys views() const { return views_; }
-    [[nodiscard]] std::string_view operator[](std::size_t i) const { return views_[i]; }
 
   private:
     std::string bytes_;

@@ -130,8 +130,7 @@ def lookups_part(w4, pictures):
     series = [(NAMES[peer], COLOURS[peer], peer == "limit",
                [w4.median(peer, keys_drawn=drawn, threads=threads) for drawn, threads in kinds])
               for peer in w4.peers()]
-    under = [f"{drawn.split(', ')[-1]}\n{threads} thread{'s' if threads > 1 else ''}"
-             for drawn, threads in kinds]
+    under = ["\n".join(label.split(", ")[-2:]) for label in labels]
     pictures["lookups"] = chart.lines("Lookups with receipt a second", under, series)
 
     def cells(cell):

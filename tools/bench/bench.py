@@ -65,7 +65,8 @@ class Settings:
         self.steady = numbers(None, [100_000, 600_000], [20_000])
         self.peer_keys = number(args.peer_keys, 10 * M, 200_000)
         self.load_seconds = number(args.load_seconds, 150, 60)
-        self.limit_keys = 3 * M  # its records are in memory
+        # The limit's records are in memory.
+        self.keys_most = {"limit": 3 * M, "control": min(self.sizes)}
         self.started = time.monotonic()
 
     def say(self, text):

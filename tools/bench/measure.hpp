@@ -19,6 +19,12 @@ struct Measured {
     std::uint64_t operations = 0;  // keys claimed, completed, found, removed or loaded
     double seconds = 0;            // in the store; making keys is not counted
     Histogram latency;             // of a group, in nanoseconds
+
+    void add(const Measured& other) {
+        operations += other.operations;
+        seconds += other.seconds;
+        latency.add(other.latency);
+    }
 };
 
 // Which loaded keys are looked up: all of them equally likely; by Zipf's law; or those of the last

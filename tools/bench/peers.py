@@ -14,7 +14,9 @@ import tempfile
 import time
 
 SERVERS = ("postgres", "redis")
+STORES = {"control": "dedup"}  # what the worker calls a peer whose name is not its store's
 POSTGRES_BIN = "/usr/lib/postgresql/15/bin"
+USED = ("cpu_seconds", "written_bytes", "device_bytes")  # by a piece of work
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -114,6 +116,18 @@ def disk_bytes(directory, without=()):
     return total
 
 
+def read_files(directory):
+    """Brings all files below into memory."""
+    for path, _, files in os.walk(directory):
+        for file in files:
+            try:
+                with open(os.path.join(path, file), "rb", buffering=0) as opened:
+                    while opened.read(1 << 20):
+                        pass
+            except OSError:  # gone meanwhile, or a socket
+                pass
+
+
 def device_written_bytes(directory):
     """All that was ever written to the disk that holds the directory; 0 if that cannot be told."""
     device = os.stat(directory).st_dev
@@ -149,8 +163,8 @@ class Peer:
         elif self.name == "redis":
             self.server = self._spawn(["redis-server", *redis_settings(self.data, self.sockets)])
         self.worker = subprocess.Popen(  # pylint: disable=R1732
-            [self.worker_path, self.name, self.sockets or self.data, str(self.seed),
-             str(self.loaded), str(self.claimed)],
+            [self.worker_path, STORES.get(self.name, self.name), self.sockets or self.data,
+             str(self.seed), str(self.loaded), str(self.claimed)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True)
         self._answer()
         return time.monotonic() - started
@@ -173,7 +187,7 @@ class Peer:
         before = self.usage()
         answer = self.command(command, **parameters)
         after = self.usage()
-        for what in ("cpu_seconds", "written_bytes", "device_bytes"):
+        for what in USED:
             answer[what] = after[what] - before[what]
         return answer
 
@@ -304,9 +318,10 @@ class Fleet:
         self.peers = []
         self.failed = {}
         self.say = say
+        self.make = lambda name: Peer(name, worker_path, scratch)
         try:
             for name in names:
-                self.peers.append(Peer(name, worker_path, scratch))
+                self.peers.append(self.make(name))
         except BaseException:
             self.__exit__()
             raise
@@ -332,6 +347,13 @@ class Fleet:
                 self.drop(peer, str(failed))
             else:
                 peer.freeze()
+
+    def renew(self, name):
+        """Has an empty peer take the place of the one of this name."""
+        for at, peer in enumerate(self.peers):
+            if peer.name == name:
+                peer.remove()
+                self.peers[at] = self.make(name)
 
     def drop(self, peer, why):
         self.failed[peer.name] = why

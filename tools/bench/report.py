@@ -11,8 +11,8 @@ import results
 import targets
 from results import NAMES
 
-COLOURS = {"limit": "#868e96", "dedup": "#e8590c", "lmdb": "#2f9e44", "rocksdb": "#1c7ed6",
-           "sqlite": "#ae3ec9", "postgres": "#1098ad", "redis": "#e03131"}
+COLOURS = {"limit": "#868e96", "dedup": "#e8590c", "control": "#f4a261", "lmdb": "#2f9e44",
+           "rocksdb": "#1c7ed6", "sqlite": "#ae3ec9", "postgres": "#1098ad", "redis": "#e03131"}
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "performance.md.in")
 NOT_MEASURED = "Not measured yet."
 

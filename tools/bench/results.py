@@ -3,8 +3,9 @@
 import json
 import statistics
 
-NAMES = {"limit": "the limit", "dedup": "this store", "lmdb": "LMDB", "rocksdb": "RocksDB",
-         "sqlite": "SQLite", "postgres": "PostgreSQL", "redis": "Redis"}
+NAMES = {"limit": "the limit", "dedup": "this store", "control": "this store, few keys",
+         "lmdb": "LMDB", "rocksdb": "RocksDB", "sqlite": "SQLite", "postgres": "PostgreSQL",
+         "redis": "Redis"}
 ON_DISK = ("lmdb", "rocksdb", "sqlite", "postgres")
 
 

@@ -77,17 +77,10 @@ def growth(w5):
     sizes = w5.data["settings"]["sizes"]
     small, large = min(sizes), max(sizes)
     for group in (64, 1024):
-        work = f"claims, {group} a group"
-        rates = [w5.median("dedup", keys=size, work=work) for size in (small, large)]
-        limits = [w5.median("limit", keys=size, work=work) for size in (small, large)]
-        if None in rates or None in limits:
-            continue
-        plain = rates[1] / rates[0]
-        share = plain / (limits[1] / limits[0])
-        lines.append(Target(
-            f"W5, {group:,} a group: claims with the most keys to claims with the fewest", "≥ 0.6",
-            f"{plain:.2f}; {share:.2f} as shares of the disk's limit at the time", share >= 0.6,
-            f"{small:,} and {large:,} keys"))
+        lines += at_least(
+            f"W5, {group:,} a group: claims with the most keys to claims with the fewest",
+            w5.ratios(["control"], keys=large, work=f"claims, {group} a group"), 0.6,
+            f"{large:,} keys beside {small:,}")
     return lines
 
 

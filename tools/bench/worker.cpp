@@ -97,7 +97,8 @@ Measured measure(const Command& command, Work& work) {
     throw failure("no command: " + name);
 }
 
-void execute(const Command& command, Work& work) {
+// Answers; `measured` is what the commands in a row with more=1 and the one before them did.
+void execute(const Command& command, Work& work, Measured& measured) {
     if (command.name() == "claims_beside_sweep") {
         Measured swept;
         const Measured claims =
@@ -108,7 +109,10 @@ void execute(const Command& command, Work& work) {
         command.name() == "tidy" ? work.adapter().tidy() : work.adapter().index_expiry();
         answer("{}");
     } else {
-        const Measured measured = measure(command, work);
+        if (command.get("more", 0) == 0) {
+            measured = {};
+        }
+        measured.add(measure(command, work));
         answer(fmt::format("{{{}}}", as_json(measured, work)));
     }
 }
@@ -135,8 +139,9 @@ int run(const std::vector<std::string>& arguments) {
             work.probe();
         }
         answer("{\"ready\": true}");
+        Measured measured;
         for (std::string line; std::getline(std::cin, line);) {
-            execute(Command(line), work);
+            execute(Command(line), work, measured);
         }
         return 0;
     } catch (const Failure& failed) {

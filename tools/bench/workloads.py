@@ -1,7 +1,7 @@
 """The workloads. Each takes the settings and gives what goes into the JSON file.
 
-Within a round every peer does the same short piece of work right after the others, and the order
-turns from round to round: a disk whose speed drifts bends all of them alike.
+Within a round the peers take turns at short pieces of the same work, in an order that changes
+from turn to turn: a disk whose speed drifts bends all of them alike.
 """
 
 import json
@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import time
 
-from peers import Fleet
+from peers import USED, Fleet, read_files
 
 ALL = ("limit", "dedup", "lmdb", "rocksdb", "sqlite", "postgres", "redis")
 STORES = ALL[1:]
+OURS = ("dedup", "control")
 GROUPS = (1, 16, 64, 256, 1024)
+TURNS = 4  # of each peer, in a row and a round
 THREADS = (8, 64, 256)
 # Which keys are looked up, as the worker numbers it, and how many by one call.
 LOOKUPS = {"uniform": (0, 1), "Zipf": (1, 1), "recent": (2, 1), "uniform, 64 a call": (0, 64)}
@@ -61,9 +63,23 @@ def rounds(fleet, settings, steps):
     for number in range(settings.rounds):
         settings.say(f" round {number + 1} of {settings.rounds}")
         for command, parameters, variant, names in steps:
-            fleet.each(lambda peer, c=command, p=parameters, v=variant, n=names:
-                       rows.add(peer, v, peer.measure(c, **p)) if peer.name in n else None,
-                       shift=number)
+            answers = {}
+
+            def turn(peer, command=command, parameters=parameters, names=names, answers=answers):
+                if peer.name not in names:
+                    return
+                done = answers.get(peer)
+                answer = peer.measure(command, more=done is not None,
+                                      **{**parameters, "ms": parameters["ms"] // TURNS})
+                for what in USED if done else ():
+                    answer[what] += done[what]
+                answers[peer] = answer
+
+            for at in range(TURNS):
+                fleet.each(turn, shift=number + at)
+            for peer in fleet.peers:
+                if peer in answers:
+                    rows.add(peer, variant, answers[peer])
     return rows
 
 
@@ -71,20 +87,21 @@ def load(fleet, settings, keys, ttl_ms=YEARS_MS, receipt=RECEIPT_BYTES, index=Fa
     """Brings every peer to `keys` loaded keys; who runs out of time is dropped."""
 
     def seconds_for(peer):
-        return settings.load_seconds * (10 if peer.name == "dedup" else 1)
+        return settings.load_seconds * (10 if peer.name in OURS else 1)
 
     def work(peer):
-        if peer.name == "limit" and peer.loaded >= settings.limit_keys:
+        until = min(keys, settings.keys_most.get(peer.name, keys))
+        if peer.worker is not None and peer.loaded >= until:
             return
         if peer.worker is None:
             peer.start()
         if index:
             peer.command("index_expiry")
         began = time.monotonic()
-        peer.command("load", until=keys, budget_ms=seconds_for(peer) * 1000, receipt=receipt,
+        peer.command("load", until=until, budget_ms=seconds_for(peer) * 1000, receipt=receipt,
                      ttl_ms=ttl_ms)
         settings.say(f"  {peer.name:9} {peer.loaded:,} keys, {time.monotonic() - began:.1f} s")
-        if peer.loaded < keys:
+        if peer.loaded < until:
             slow.append(peer)
 
     slow = []
@@ -141,18 +158,21 @@ def growth(settings):
     """W5: the same claims and lookups as the number of keys grows."""
     rows = Rows(settings.say)
     failed = {}
-    with Fleet(ALL, settings.worker, settings.scratch, settings.say) as fleet:
+    names = (*ALL, "control")
+    with Fleet(names, settings.worker, settings.scratch, settings.say) as fleet:
         for size in settings.sizes:
             if size > settings.peer_keys:
-                for peer in [peer for peer in fleet.peers if peer.name not in ("limit", "dedup")]:
+                for peer in [peer for peer in fleet.peers if peer.name not in ("limit", *OURS)]:
                     fleet.drop(peer, f"not taken beyond {settings.peer_keys:,} keys")
+            # What it has claimed beside the size before would make it grow, too.
+            fleet.renew("control")
             load(fleet, settings, size)
             warm_up(fleet)
             steps = [("claims", {"group": group, "ms": settings.ms},
-                      {"keys": size, "work": f"claims, {group} a group"}, ALL)
+                      {"keys": size, "work": f"claims, {group} a group"}, names)
                      for group in (64, 1024)]
             steps.append(("lookups", lookup(ms=settings.ms),
-                          {"keys": size, "work": "lookups"}, ALL))
+                          {"keys": size, "work": "lookups"}, names))
             rows.rows.update(rounds(fleet, settings, steps).rows)
         failed = fleet.failed
     return {**rows.result(sizes=settings.sizes), "failed": failed}
@@ -344,6 +364,8 @@ def run(names, settings, keep):
     if together:
         with Fleet(ALL, settings.worker, settings.scratch, settings.say) as fleet:
             load(fleet, settings, settings.keys)
+            # Lookups are of what is in memory, of which the system has dropped some while others loaded.
+            fleet.each(lambda peer: read_files(peer.data))
             warm_up(fleet)
             for name in together:
                 settings.say(f"{name}: {ON_LOADED[name].__doc__.split(': ', 1)[1]}")

@@ -3,6 +3,7 @@
 
 import argparse
 import datetime
+import glob
 import json
 import os
 import platform
@@ -82,6 +83,26 @@ def first_line(command):
     return done.stdout.split("\n")[0].strip()
 
 
+def drops_idle_pages():
+    """Whether the kernel has been told to drop pages that nobody uses, however much memory is free."""
+    for path in glob.glob("/sys/kernel/mm/damon/admin/kdamonds/*/"):
+        actions = glob.glob(path + "contexts/*/schemes/*/action")
+        if "on" in first_lines([path + "state"]) and "pageout" in first_lines(actions):
+            return True
+    return False
+
+
+def first_lines(paths):
+    lines = []
+    for path in paths:
+        try:
+            with open(path, encoding="ascii") as file:
+                lines.append(file.readline().strip())
+        except OSError:
+            pass
+    return lines
+
+
 def machine(directory):
     """What stands beside every figure."""
     model = ""
@@ -96,6 +117,7 @@ def machine(directory):
         "memory_bytes": memory_total(),
         "kernel": platform.release(),
         "file_system": first_line(["findmnt", "-no", "FSTYPE,OPTIONS", "--target", directory]),
+        "drops_idle_pages": drops_idle_pages(),
         "load_average_at_start": os.getloadavg()[0],
     }
 

@@ -75,6 +75,9 @@ def rounds(fleet, settings, steps):
                     answer[what] += done[what]
                 answers[peer] = answer
 
+            if command == "lookups":
+                # In memory, from which some may have gone while others were at work.
+                fleet.each(lambda peer: read_files(peer.data))
             for at in range(TURNS):
                 fleet.each(turn, shift=number + at)
             for peer in fleet.peers:
@@ -364,8 +367,6 @@ def run(names, settings, keep):
     if together:
         with Fleet(ALL, settings.worker, settings.scratch, settings.say) as fleet:
             load(fleet, settings, settings.keys)
-            # Lookups are of what is in memory, of which the system has dropped some while others loaded.
-            fleet.each(lambda peer: read_files(peer.data))
             warm_up(fleet)
             for name in together:
                 settings.say(f"{name}: {ON_LOADED[name].__doc__.split(': ', 1)[1]}")

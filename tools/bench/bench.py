@@ -83,24 +83,16 @@ def first_line(command):
     return done.stdout.split("\n")[0].strip()
 
 
-def drops_idle_pages():
-    """Whether the kernel has been told to drop pages that nobody uses, however much memory is free."""
-    for path in glob.glob("/sys/kernel/mm/damon/admin/kdamonds/*/"):
-        actions = glob.glob(path + "contexts/*/schemes/*/action")
-        if "on" in first_lines([path + "state"]) and "pageout" in first_lines(actions):
-            return True
-    return False
-
-
-def first_lines(paths):
-    lines = []
-    for path in paths:
+def runs_damon():
+    """Whether the kernel watches which memory is used, for which it may have been given a rule."""
+    for path in glob.glob("/proc/[0-9]*/comm"):
         try:
-            with open(path, encoding="ascii") as file:
-                lines.append(file.readline().strip())
+            with open(path, encoding="ascii", errors="replace") as file:
+                if file.read().startswith("kdamond"):
+                    return True
         except OSError:
             pass
-    return lines
+    return False
 
 
 def machine(directory):
@@ -117,7 +109,7 @@ def machine(directory):
         "memory_bytes": memory_total(),
         "kernel": platform.release(),
         "file_system": first_line(["findmnt", "-no", "FSTYPE,OPTIONS", "--target", directory]),
-        "drops_idle_pages": drops_idle_pages(),
+        "damon": runs_damon(),
         "load_average_at_start": os.getloadavg()[0],
     }
 

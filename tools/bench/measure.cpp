@@ -200,8 +200,7 @@ Measured Work::in_threads(
                     stop = true;
                 }
                 const std::lock_guard lock(mutex);
-                all.operations += own.operations;
-                all.latency.add(own.latency);
+                all.add(own);
                 failed = own_failure ? own_failure : failed;
             });
         }

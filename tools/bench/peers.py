@@ -6,6 +6,7 @@ does in the background costs its own time and nobody else's.
 
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -103,29 +104,11 @@ def cpu_seconds(pid):
     return sum(int(field) for field in fields[11:15]) / TICKS
 
 
-def disk_bytes(directory, without=()):
-    """What the files below take on the disk: blocks, not lengths, as some files have holes."""
-    total = 0
+def files_below(directory, without):
     for path, folders, files in os.walk(directory):
         folders[:] = [folder for folder in folders if folder not in without]
         for file in files:
-            try:
-                total += os.lstat(os.path.join(path, file)).st_blocks * 512
-            except FileNotFoundError:
-                pass
-    return total
-
-
-def read_files(directory):
-    """Brings all files below into memory."""
-    for path, _, files in os.walk(directory):
-        for file in files:
-            try:
-                with open(os.path.join(path, file), "rb", buffering=0) as opened:
-                    while opened.read(1 << 20):
-                        pass
-            except OSError:  # gone meanwhile, or a socket
-                pass
+            yield os.path.join(path, file)
 
 
 def device_written_bytes(directory):
@@ -205,8 +188,25 @@ class Peer:
         }
 
     def disk_bytes(self):
+        """What the files take on the disk: blocks, not lengths, as some files have holes."""
+        total = 0
         # PostgreSQL's log is a ring of a size of its own, whatever the number of keys.
-        return disk_bytes(self.data, without=("pg_wal",))
+        for path in files_below(self.data, without=("pg_wal",)):
+            try:
+                total += os.lstat(path).st_blocks * 512
+            except FileNotFoundError:
+                pass
+        return total
+
+    def read_files(self):
+        """Brings the files that lookups use into memory."""
+        for path in files_below(self.data, without=("pg_wal", "appendonlydir")):
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    while file.read(1 << 20):
+                        pass
+            except OSError:  # gone meanwhile, or a socket
+                pass
 
     def freeze(self):
         self._signal(signal.SIGSTOP)
@@ -318,10 +318,12 @@ class Fleet:
         self.peers = []
         self.failed = {}
         self.say = say
-        self.make = lambda name: Peer(name, worker_path, scratch)
+        self.worker_path = worker_path
+        self.scratch = scratch
+        self.order = random.Random(0)
         try:
             for name in names:
-                self.peers.append(self.make(name))
+                self.peers.append(Peer(name, worker_path, scratch))
         except BaseException:
             self.__exit__()
             raise
@@ -334,11 +336,12 @@ class Fleet:
             peer.remove()
         self.peers = []
 
-    def each(self, work, shift=0):
-        """Calls work(peer) for each, one at a time, and goes on without those that fail."""
-        peers = self.peers[shift % len(self.peers):] + self.peers[:shift % len(self.peers)] \
-            if self.peers else []
-        for peer in peers:
+    def each(self, work):
+        """Calls work(peer) for each, one at a time, and goes on without those that fail.
+
+        In an order that is different each time: what one has left for the disk to do, the next pays.
+        """
+        for peer in self.order.sample(self.peers, len(self.peers)):
             peer.thaw()
             try:
                 work(peer)
@@ -353,7 +356,7 @@ class Fleet:
         for at, peer in enumerate(self.peers):
             if peer.name == name:
                 peer.remove()
-                self.peers[at] = self.make(name)
+                self.peers[at] = Peer(name, self.worker_path, self.scratch)
 
     def drop(self, peer, why):
         self.failed[peer.name] = why

@@ -14,7 +14,7 @@ from results import NAMES
 COLOURS = {"limit": "#868e96", "dedup": "#e8590c", "control": "#f4a261", "lmdb": "#2f9e44",
            "rocksdb": "#1c7ed6", "sqlite": "#ae3ec9", "postgres": "#1098ad", "redis": "#e03131"}
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "performance.md.in")
-DROPS_IDLE_PAGES = ", which drops pages of files that nobody has used for a while (DAMON)"
+DAMON = "; DAMON is at work and may drop pages of files that nobody has used for a while"
 NOT_MEASURED = "Not measured yet."
 
 
@@ -69,7 +69,7 @@ def ratio_rows(workload, variants):
     rows = []
     for label, variant in variants:
         for what, peers in (("the limit", ["limit"]), ("the best on-disk peer", results.ON_DISK),
-                            ("Redis", ["redis"])):
+                            ("Redis", ["redis"]), ("itself with few keys", ["control"])):
             ratios, best = workload.ratios(peers, **variant)
             if not ratios:
                 continue
@@ -254,7 +254,7 @@ def circumstances(workloads):
         about[f"{host['processor']}, {host['cores']} cores, "
               f"{host['memory_bytes'] / 2 ** 30:.0f} GiB of memory; Linux {host['kernel']}, "
               f"{' '.join(host['file_system'].split())}"
-              f"{DROPS_IDLE_PAGES if host.get('drops_idle_pages') else ''}; "
+              f"{DAMON if host.get('damon') else ''}; "
               f"{data['versions']['compiler']}; "
               f"{peers}"] = None
         rows.append([name, data["date"], f"{data['rounds']} of {data['ms'] / 1000:g} s a row",

@@ -1,7 +1,8 @@
 // bench_worker PEER DIRECTORY SEED LOADED CLAIMED: opens a store and does what standard input says.
 //
-// A command is a line, "claims group=64 ms=1000"; the answer is a line of JSON. One process a store
-// lets the harness see what each costs, stop all others meanwhile, and kill it.
+// A command is a line, "claims group=64 ms=1000"; the answer is a line of JSON. With more=1 it is
+// for this command and those before it together. One process a store lets the harness see what each
+// costs, stop all others meanwhile, and kill it.
 
 #include <fmt/format.h>
 
@@ -97,7 +98,7 @@ Measured measure(const Command& command, Work& work) {
     throw failure("no command: " + name);
 }
 
-// Answers; `measured` is what the commands in a row with more=1 and the one before them did.
+// Answers; `measured` is what the last command did.
 void execute(const Command& command, Work& work, Measured& measured) {
     if (command.name() == "claims_beside_sweep") {
         Measured swept;

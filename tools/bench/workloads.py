@@ -1,7 +1,7 @@
 """The workloads. Each takes the settings and gives what goes into the JSON file.
 
-Within a round the peers take turns at short pieces of the same work, in an order that changes
-from turn to turn: a disk whose speed drifts bends all of them alike.
+In W1 to W5 the peers take turns at short pieces of the same work, in an order that changes from
+turn to turn: a disk whose speed drifts bends all of them alike.
 """
 
 import json
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 
-from peers import USED, Fleet, read_files
+from peers import USED, Fleet
 
 ALL = ("limit", "dedup", "lmdb", "rocksdb", "sqlite", "postgres", "redis")
 STORES = ALL[1:]
@@ -57,32 +57,36 @@ def figures(answer):
     return kept
 
 
-def rounds(fleet, settings, steps):
-    """Each step, a (command, parameters, variant, peers) that add() gets, for all peers in turn."""
+def in_turns(fleet, command, parameters, names):
+    """What each peer answers for all its turns together."""
+    answers = {}
+    parameters = {**parameters, "ms": max(1, parameters["ms"] // TURNS)}
+
+    def turn(peer):
+        if peer.name in names:
+            done = answers.get(peer)
+            answers[peer] = peer.measure(command, more=done is not None, **parameters)
+            for what in USED if done else ():
+                answers[peer][what] += done[what]
+
+    for _ in range(TURNS):
+        if command == "lookups":
+            # In memory, from which some may have gone while others were at work.
+            for peer in fleet.peers:
+                peer.read_files()
+        fleet.each(turn)
+    return {peer: answer for peer, answer in answers.items() if peer in fleet.peers}
+
+
+def rounds(fleet, settings, steps, prepare=lambda: None):
+    """Each step, a (command, parameters, variant, peers) that add() gets, for all peers in turns."""
     rows = Rows(settings.say)
     for number in range(settings.rounds):
         settings.say(f" round {number + 1} of {settings.rounds}")
+        prepare()
         for command, parameters, variant, names in steps:
-            answers = {}
-
-            def turn(peer, command=command, parameters=parameters, names=names, answers=answers):
-                if peer.name not in names:
-                    return
-                done = answers.get(peer)
-                answer = peer.measure(command, more=done is not None,
-                                      **{**parameters, "ms": parameters["ms"] // TURNS})
-                for what in USED if done else ():
-                    answer[what] += done[what]
-                answers[peer] = answer
-
-            if command == "lookups":
-                # In memory, from which some may have gone while others were at work.
-                fleet.each(lambda peer: read_files(peer.data))
-            for at in range(TURNS):
-                fleet.each(turn, shift=number + at)
-            for peer in fleet.peers:
-                if peer in answers:
-                    rows.add(peer, variant, answers[peer])
+            for peer, answer in in_turns(fleet, command, parameters, names).items():
+                rows.add(peer, variant, answer)
     return rows
 
 
@@ -105,13 +109,13 @@ def load(fleet, settings, keys, ttl_ms=YEARS_MS, receipt=RECEIPT_BYTES, index=Fa
                      ttl_ms=ttl_ms)
         settings.say(f"  {peer.name:9} {peer.loaded:,} keys, {time.monotonic() - began:.1f} s")
         if peer.loaded < until:
-            slow.append(peer)
+            slow[peer] = f"did not load {until:,} keys in {seconds_for(peer)} s"
 
-    slow = []
+    slow = {}
     settings.say(f" loading {keys:,} keys")
     fleet.each(work)
-    for peer in slow:
-        fleet.drop(peer, f"did not load {keys:,} keys in {seconds_for(peer)} s")
+    for peer, why in slow.items():
+        fleet.drop(peer, why)
     os.sync()  # what loading has left to be written is not measured
 
 
@@ -161,22 +165,25 @@ def growth(settings):
     """W5: the same claims and lookups as the number of keys grows."""
     rows = Rows(settings.say)
     failed = {}
-    names = (*ALL, "control")
+    names = (*ALL, "control") if len(settings.sizes) > 1 else ALL
     with Fleet(names, settings.worker, settings.scratch, settings.say) as fleet:
         for size in settings.sizes:
             if size > settings.peer_keys:
                 for peer in [peer for peer in fleet.peers if peer.name not in ("limit", *OURS)]:
                     fleet.drop(peer, f"not taken beyond {settings.peer_keys:,} keys")
-            # What it has claimed beside the size before would make it grow, too.
-            fleet.renew("control")
-            load(fleet, settings, size)
-            warm_up(fleet)
+
+            def prepare(size=size):
+                # What it has claimed would make it grow, too.
+                fleet.renew("control")
+                load(fleet, settings, size)
+                warm_up(fleet)
+
             steps = [("claims", {"group": group, "ms": settings.ms},
                       {"keys": size, "work": f"claims, {group} a group"}, names)
                      for group in (64, 1024)]
             steps.append(("lookups", lookup(ms=settings.ms),
                           {"keys": size, "work": "lookups"}, names))
-            rows.rows.update(rounds(fleet, settings, steps).rows)
+            rows.rows.update(rounds(fleet, settings, steps, prepare).rows)
         failed = fleet.failed
     return {**rows.result(sizes=settings.sizes), "failed": failed}
 
@@ -254,7 +261,7 @@ def openings(settings):
                              {"operations": 1, "seconds": seconds, "p50_us": 0, "p99_us": 0,
                               "max_us": 0})
                 settings.say(f" round {number + 1} of {settings.rounds}")
-                fleet.each(reopen, shift=number)
+                fleet.each(reopen)
             failed.update(fleet.failed)
     return {**rows.result(sizes=settings.open_sizes), "failed": failed}
 

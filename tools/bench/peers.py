@@ -229,7 +229,8 @@ class Peer:
         self.worker = self.server = None
 
     def kill(self):
-        """As a crash would: nothing gets a word in."""
+        """As a crash would: nothing gets a word in. Returns once all processes are gone."""
+        pids = self._pids()
         self._signal(signal.SIGKILL)
         for process in (self.worker, self.server):
             if process is not None:
@@ -240,6 +241,9 @@ class Peer:
                             pipe.close()
                         except BrokenPipeError:
                             pass
+        # A server's own children end by themselves, and until they have, it cannot be started again.
+        while any(os.path.exists(f"/proc/{pid}/exe") for pid in pids):
+            time.sleep(0.001)
         self.worker = self.server = None
 
     def remove(self):

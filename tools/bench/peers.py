@@ -94,14 +94,23 @@ def proc_fields(pid, name):
     return fields
 
 
-def cpu_seconds(pid):
-    """Of the process and of its children that have ended."""
+def stat_fields(pid):
+    """What /proc/<pid>/stat has from the state on; empty if the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
+            return file.read().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return sum(int(field) for field in fields[11:15]) / TICKS
+        return []
+
+
+def cpu_seconds(pid):
+    """Of the process and of its children that have ended."""
+    return sum(int(field) for field in stat_fields(pid)[11:15]) / TICKS
+
+
+def runs(pid):
+    """Whether the process has memory still, and has not only to be waited for."""
+    return stat_fields(pid)[:1] not in ([], ["Z"], ["X"])
 
 
 def files_below(directory, without):
@@ -242,7 +251,7 @@ class Peer:
                         except BrokenPipeError:
                             pass
         # A server's own children end by themselves, and until they have, it cannot be started again.
-        while any(os.path.exists(f"/proc/{pid}/exe") for pid in pids):
+        while any(runs(pid) for pid in pids):
             time.sleep(0.001)
         self.worker = self.server = None
 

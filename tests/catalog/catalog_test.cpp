@@ -1,14 +1,17 @@
 // The catalog by itself: what is added is there in the next snapshot, and bad files are refused.
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include "catalog/catalog.hpp"
 #include "log/segment_writer.hpp"
+#include "support/child_process.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
@@ -26,6 +29,27 @@ void make_segment(const Path& log, std::uint64_t id) {
     header.id = id;
     REQUIRE(SegmentWriter::create(posix_env(), log, header, {}));
 }
+
+constexpr std::uint64_t kMiB = 1024 * 1024;
+
+// While it lives, this process can map so many more bytes.
+class AddressSpaceLimit {
+  public:
+    explicit AddressSpaceLimit(std::uint64_t bytes) {
+        std::uint64_t pages = 0;
+        std::ifstream("/proc/self/statm") >> pages;
+        REQUIRE(::getrlimit(RLIMIT_AS, &before_) == 0);
+        rlimit limit = before_;
+        limit.rlim_cur = pages * static_cast<std::uint64_t>(::getpagesize()) + bytes;
+        REQUIRE(::setrlimit(RLIMIT_AS, &limit) == 0);
+    }
+    ~AddressSpaceLimit() { ::setrlimit(RLIMIT_AS, &before_); }
+    AddressSpaceLimit(const AddressSpaceLimit&) = delete;
+    AddressSpaceLimit& operator=(const AddressSpaceLimit&) = delete;
+
+  private:
+    rlimit before_{};
+};
 
 TEST_CASE("a sealed segment is in the next snapshot and not in the one before") {
     const TempDir dir;
@@ -262,6 +286,34 @@ TEST_CASE("where there is less room for a map than asked for, it becomes smaller
     const auto env = LmdbEnv::open(dir.path(), false, kCatalogMapBytes);
     REQUIRE(env);
     CHECK(LmdbTxn::begin(*env, false)->get("c") == "1");
+}
+
+TEST_CASE("what another process has added is not mapped where there is no room for it") {
+    constexpr std::uint64_t kAddedBytes = 100 * kMiB;
+    const TempDir dir;
+    REQUIRE(LmdbEnv::open(dir.path(), true, kMiB));
+    const Shared<std::atomic<bool>> opened;
+    const pid_t writer = in_child([&] {
+        while (!*opened) {
+            ::usleep(1000);
+        }
+        const auto env = LmdbEnv::open(dir.path(), true, 2 * kAddedBytes);
+        auto txn = LmdbTxn::begin(*env, true);
+        return txn->reserve("added", kAddedBytes) && txn->commit() ? 0 : 1;
+    });
+    const auto env = LmdbEnv::open(dir.path(), false, kMiB);
+    *opened = true;
+    REQUIRE(exit_code(writer) == 0);
+    REQUIRE(env);
+    CHECK(LmdbTxn::begin(*env, false).error().code == Code::unavailable);
+    const auto refused = [&] {
+        const AddressSpaceLimit limit(kAddedBytes * 2 / 3);
+        return (*env)->adopt_size();
+    }();
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == Code::out_of_space);
+    REQUIRE((*env)->adopt_size());
+    CHECK(LmdbTxn::begin(*env, false)->get("added")->size() == kAddedBytes);
 }
 
 TEST_CASE("a catalog of a newer version is refused, not rebuilt") {

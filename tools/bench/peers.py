@@ -256,6 +256,10 @@ class Peer:
         self.worker = self.server = None
 
     def remove(self):
+        if self.name == "postgres" and self.server is not None:
+            self.thaw()
+            self.server.send_signal(signal.SIGQUIT)  # "immediate": it gives back shared memory
+            self._wait(self.server)
         self.kill()
         self.log.close()
         shutil.rmtree(self.data, ignore_errors=True)

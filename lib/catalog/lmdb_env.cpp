@@ -182,14 +182,14 @@ Result<void> LmdbEnv::grow() {
     return resize(info.me_mapsize * 2);
 }
 
-// Not the size that the other process has given it, which this one may have no room for. Never less
-// than is in use, or LMDB would map more than resize() has looked for.
+// Not the size that the other process has given it, which this one may have no room for.
 Result<void> LmdbEnv::adopt_size() {
-    const std::uint64_t used = used_bytes();
-    return resize(std::max(used, map_bytes_at_most(2 * used)));
+    return resize(map_bytes_at_most(2 * used_bytes()));
 }
 
 Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
+    // LMDB maps what is in use, even if it is asked for less: so that is what to look for.
+    map_bytes = std::max(map_bytes, used_bytes());
     std::unique_lock lock(resize_mutex_);
     // Snapshots that nobody can reach any more may still be on their way out.
     if (!txn_ended_.wait_for(lock, kDrainTimeout, [&] { return open_txns_ == 0; })) {

@@ -1,4 +1,4 @@
-// Fetching memory ahead of its use.
+// Cache lines: their size, and fetching them ahead of their use.
 #pragma once
 
 #include <cstddef>

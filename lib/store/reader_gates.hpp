@@ -13,6 +13,8 @@
 #include <mutex>
 #include <utility>
 
+#include "env/prefetch.hpp"
+
 namespace dedup {
 
 template <class View>
@@ -64,7 +66,6 @@ class ReaderGates {
 
   private:
     static constexpr std::size_t kGates = 8;
-    static constexpr std::size_t kCacheLineBytes = 64;
 
     struct alignas(kCacheLineBytes) Gate {
         mutable std::mutex mutex;

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 SERVERS = ("postgres", "redis")
-STORES = {"control": "dedup"}  # what the worker calls a peer whose name is not its store's
+STORE_OF = {"control": "dedup"}  # the store of a peer that is not named by it
 POSTGRES_BIN = "/usr/lib/postgresql/15/bin"
 USED = ("cpu_seconds", "written_bytes", "device_bytes")  # by a piece of work
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -155,7 +155,7 @@ class Peer:
         elif self.name == "redis":
             self.server = self._spawn(["redis-server", *redis_settings(self.data, self.sockets)])
         self.worker = subprocess.Popen(  # pylint: disable=R1732
-            [self.worker_path, STORES.get(self.name, self.name), self.sockets or self.data,
+            [self.worker_path, STORE_OF.get(self.name, self.name), self.sockets or self.data,
              str(self.seed), str(self.loaded), str(self.claimed)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True)
         self._answer()

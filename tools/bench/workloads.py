@@ -98,7 +98,7 @@ def load(fleet, settings, keys, ttl_ms=YEARS_MS, receipt=RECEIPT_BYTES, index=Fa
 
     def work(peer):
         until = min(keys, settings.keys_most.get(peer.name, keys))
-        if peer.worker is not None and peer.loaded >= until:
+        if peer.loaded >= until:
             return
         if peer.worker is None:
             peer.start()

@@ -63,7 +63,12 @@ void escapes(std::string_view text) {
     for (const char byte : escaped) {
         require(static_cast<unsigned char>(byte) >= 0x20 && byte != 0x7f);
     }
+    require(dedupctl::message_text(escaped) == escaped, "nothing is escaped twice");
     const std::string cut = dedupctl::preview(text, 10);
+    const std::string shown = dedupctl::json_text(
+        json(std::string(text)).dump(-1, ' ', false, json::error_handler_t::replace));
+    require(dedupctl::message_text(shown) == shown, "JSON has what cannot be seen");
+    require(!dedupctl::is_utf8(text) || json::parse(shown) == json(std::string(text)));
     require(dedupctl::is_utf8(cut) && dedupctl::columns(cut) <= 10);
     require(dedupctl::base64(text).size() == (text.size() + 2) / 3 * 4);
 }

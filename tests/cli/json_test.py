@@ -44,6 +44,27 @@ class JsonOutput(cli.CliTest):
                          (cli.b64(b"\xff"), cli.b64(b"\x00\xfe")))
         self.assertEqual(self.run_json("hash", "a", expect=OK)["hash"], "af63dc4c8601ec8c")
 
+    def test_what_cannot_be_seen_is_escaped_everywhere(self):
+        # C1 controls, a line separator, overrides and isolates of direction, zero width, a tag.
+        for character in "\x7f\x85\x9b\u061c\u200b\u200f\u2028\u202e\u2066\u2069\ufeff\U000e0041":
+            key = f"a{character}b"
+            self.dedupctl("remember", key, expect=OK)
+            for command in ("lookup", "ls", "export", "inspect"):
+                with self.subTest(command=command, character=ascii(character)):
+                    keys = () if command in ("ls", "export") else (key,)
+                    done = self.dedupctl("--json", command, *keys)
+                    self.assertNotIn(character, done.text)
+                    self.assertIn(ascii(character)[1:-1].replace("\\x", "\\u00")
+                                  if ord(character) < 0x10000 else "\\udb40\\udc41", done.text)
+            for arguments in (("ls",), ("inspect", key), (key,), ("-s", key, "stats"),
+                              ("import", key), ("claim", "k", "--lease", key)):
+                with self.subTest(arguments=arguments):
+                    done = self.dedupctl(*arguments)
+                    shown = (done.out + done.err).decode()
+                    self.assertNotIn(character, shown)
+                    self.assertIn("a" + "".join(f"\\x{byte:02x}" for byte in character.encode())
+                                  + "b", shown.replace("\\\\", "\\"))
+
     def test_no_deadline_is_null(self):
         self.assertIsNone(self.run_json("claim", "k", "--ttl", "never", expect=OK)["deadline_ms"])
 

@@ -48,7 +48,7 @@ Json Context::outcome(std::string_view name, std::string_view key) const {
 }
 
 void note(std::string_view text) {
-    static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", text)));
+    static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", message_text(text))));
 }
 
 void report(const Failure& failure, bool json, Output& json_out) {

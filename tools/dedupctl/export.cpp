@@ -72,7 +72,7 @@ class Target {
 // A record as such a line must have come out of the same program: a difference would be a defect
 // that a backup must not carry on.
 std::string checked_line(const dedup::Record& record) {
-    std::string line = record_to_json(record).dump();
+    std::string line = json_text(record_to_json(record).dump());
     const auto parsed = parse_json(line);
     const auto back =
         parsed ? record_from_json(parsed->value, parsed->members) : std::unexpected(parsed.error());

@@ -39,7 +39,7 @@ void Output::line(std::string_view text) {
 }
 
 void Output::json(const Json& value) {
-    line(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+    line(json_text(value.dump(-1, ' ', false, Json::error_handler_t::replace)));
 }
 
 void Output::flush() {

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
 
 #include "failure.hpp"
 
@@ -40,25 +42,74 @@ std::size_t character_length(std::string_view bytes) {
     return 0;
 }
 
-// C0, DEL and C1 control characters steer a terminal; none may reach it from a key.
-bool is_control(std::string_view character) {
+// The code point of a well-formed character.
+std::uint32_t code_point(std::string_view character) {
     const auto first = static_cast<unsigned char>(character.front());
-    if (character.size() == 1) {
-        return first < 0x20 || first == 0x7f;
+    std::uint32_t point = character.size() == 1 ? first : first & (0x7fU >> character.size());
+    for (const char byte : character.substr(1)) {
+        point = point << 6U | (static_cast<unsigned char>(byte) & 0x3fU);
     }
-    return first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
+    return point;
+}
+
+// Characters that steer a terminal, turn the order of the text around them, end a line, or cannot
+// be seen: with them a key could pass for another, or write into the line of one (the Unicode
+// Standard, chapters 23.1 and 23.2).
+bool is_unsafe(std::uint32_t point) {
+    constexpr std::array<std::pair<std::uint32_t, std::uint32_t>, 11> kUnsafe = {{
+        {0x00, 0x1f},        // C0 controls
+        {0x7f, 0x9f},        // DEL, C1 controls
+        {0xad, 0xad},        // soft hyphen
+        {0x61c, 0x61c},      // Arabic letter mark
+        {0x180e, 0x180e},    // Mongolian vowel separator
+        {0x200b, 0x200f},    // zero width, directional marks
+        {0x2028, 0x202e},    // line and paragraph separator, directional embeddings
+        {0x2060, 0x206f},    // word joiner, directional isolates, deprecated formatting
+        {0xfeff, 0xfeff},    // byte order mark
+        {0xfff9, 0xfffb},    // interlinear annotation
+        {0xe0000, 0xe0fff},  // tags, variation selectors
+    }};
+    return std::ranges::any_of(kUnsafe, [point](const auto& range) {
+        return point >= range.first && point <= range.second;
+    });
+}
+
+void append_bytes_escaped(std::string_view bytes, std::string& out) {
+    for (const char byte : bytes) {
+        out += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+    }
+}
+
+// The first character, or one byte that belongs to none; not of an empty text.
+std::string_view first_character(std::string_view bytes) {
+    return bytes.substr(0, std::max<std::size_t>(1, character_length(bytes)));
+}
+
+bool is_shown(std::string_view character) {
+    return character_length(character) != 0 && !is_unsafe(code_point(character));
 }
 
 void append_escaped(std::string_view character, std::string& out) {
     if (character == "\\") {
         out += "\\\\";
-    } else if (character_length(character) == 0 || is_control(character)) {
-        for (const char byte : character) {
-            out += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
-        }
-    } else {
+    } else if (is_shown(character)) {
         out += character;
+    } else {
+        append_bytes_escaped(character, out);
     }
+}
+
+// Appends each character of `bytes` by `append`.
+template <class Append>
+std::string transform(std::string_view bytes, Append append) {
+    std::string out;
+    out.reserve(bytes.size());
+    while (!bytes.empty()) {
+        const std::string_view character = first_character(bytes);
+        append(character, out);
+        bytes.remove_prefix(character.size());
+    }
+    return out;
 }
 
 }  // namespace
@@ -75,14 +126,31 @@ bool is_utf8(std::string_view bytes) {
 }
 
 std::string escape(std::string_view bytes) {
-    std::string out;
-    out.reserve(bytes.size());
-    while (!bytes.empty()) {
-        const std::size_t length = std::max<std::size_t>(1, character_length(bytes));
-        append_escaped(bytes.substr(0, length), out);
-        bytes.remove_prefix(length);
-    }
-    return out;
+    return transform(bytes, append_escaped);
+}
+
+std::string message_text(std::string_view message) {
+    return transform(message, [](std::string_view character, std::string& out) {
+        if (character == "\n" || is_shown(character)) {
+            out += character;
+        } else {
+            append_bytes_escaped(character, out);
+        }
+    });
+}
+
+std::string json_text(std::string_view json) {
+    return transform(json, [](std::string_view character, std::string& out) {
+        const std::uint32_t point = code_point(character);
+        if (is_shown(character)) {
+            out += character;
+        } else if (point < 0x10000) {
+            out += fmt::format("\\u{:04x}", point);
+        } else {
+            out += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + ((point - 0x10000) >> 10U),
+                               0xdc00 + (point & 0x3ffU));
+        }
+    });
 }
 
 std::string preview(std::string_view bytes, std::size_t columns_max) {
@@ -97,15 +165,15 @@ std::string preview(std::string_view bytes, std::size_t columns_max) {
     std::size_t used = 0;
     std::string_view rest = bytes;
     while (!rest.empty()) {
-        const std::size_t length = std::max<std::size_t>(1, character_length(rest));
+        const std::string_view character = first_character(rest);
         std::string next;
-        append_escaped(rest.substr(0, length), next);
+        append_escaped(character, next);
         if (used + columns(next) + kMore.size() > columns_max) {
             break;
         }
         used += columns(next);
         out += next;
-        rest.remove_prefix(length);
+        rest.remove_prefix(character.size());
     }
     return out.append(kMore);
 }

@@ -12,8 +12,16 @@ namespace dedupctl {
 // Well-formed UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF.
 [[nodiscard]] bool is_utf8(std::string_view bytes);
 
-// Printable UTF-8 as it is; backslash, control characters and all other bytes as \\ and \xNN.
+// Visible UTF-8 as it is; all else as \xNN, and backslash as \\. What is not visible: bytes that
+// are not UTF-8, control characters, and those that end a line, change the direction of writing or
+// take no room.
 [[nodiscard]] std::string escape(std::string_view bytes);
+
+// The same for a whole message, parts of which may be escaped: leaves its lines and backslashes.
+[[nodiscard]] std::string message_text(std::string_view message);
+
+// JSON on one line, in UTF-8, in which such characters are escaped the way of JSON.
+[[nodiscard]] std::string json_text(std::string_view json);
 
 // The first characters of escape(bytes), at most `columns_max`, with "..." if that is not all.
 [[nodiscard]] std::string preview(std::string_view bytes, std::size_t columns_max);

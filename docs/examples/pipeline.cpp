@@ -18,8 +18,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::string_view kPipeline = "billing";
-constexpr std::string_view kStream = "orders";
+constexpr const char* kPipeline = "billing";
+constexpr const char* kStream = "orders";
 
 int fail(const dedup::Error& error) {
     std::cerr << "pipeline: " << error.message << " (" << dedup::name(error.code) << ")\n";

@@ -46,9 +46,9 @@ class StreamCache {
             options.event_id = rest;
             show(cache_.claim(key, options));
         } else if (name == "complete_receipt") {
-            show(cache_.complete(key, rest));
+            show(cache_.complete_current(key, rest));
         } else if (name == "release_claim") {
-            show(cache_.release(key));
+            show(cache_.release_current(key));
         } else if (name == "lookup") {
             show(cache_.lookup(key));
         } else if (name == "key_hash") {

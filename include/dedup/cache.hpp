@@ -31,7 +31,7 @@ inline constexpr std::chrono::milliseconds kForever = std::chrono::milliseconds:
 // How a call has changed its key. What expires is changed by nobody: it is in a sweep's report.
 enum class Change : std::uint8_t {
     claimed = 1,     // nobody held the key
-    taken_over = 2,  // claimed from a holder whose lease had run out
+    taken_over = 2,  // claimed from a holder whose lease or time had run out unanswered
     completed = 3,
     remembered = 4,  // claimed and completed in one append
     released = 5,
@@ -41,9 +41,14 @@ enum class Change : std::uint8_t {
 // "claimed", "taken_over" and so on, as written above; "unknown" for any other value.
 [[nodiscard]] DEDUP_API std::string_view name(Change change);
 
+// Not copyable, as the record is there for the call only: what is to be kept is copied from it.
 struct Transition {
+    Transition(Change made, const Record& appended) : change(made), record(appended) {}
+    Transition(const Transition&) = delete;
+    Transition& operator=(const Transition&) = delete;
+
     Change change;
-    const Record& record;  // as it was appended, with its sequences; for the call only
+    const Record& record;  // as it was appended, with its sequences
 };
 
 // Gets every change that a cache has made: when it is durable as the store's options say, before
@@ -108,9 +113,10 @@ struct New {
     std::uint64_t claim_sequence = 0;
 };
 
-using ClaimOutcome = std::variant<Claimed, Completed, InFlight, Mismatch>;
-using LookupOutcome = std::variant<Absent, Completed, InFlight>;
-using RememberOutcome = std::variant<New, Completed, InFlight, Mismatch>;
+// An outcome that was made by default says InFlight, upon which nobody works.
+using ClaimOutcome = std::variant<InFlight, Claimed, Completed, Mismatch>;
+using LookupOutcome = std::variant<InFlight, Absent, Completed>;
+using RememberOutcome = std::variant<InFlight, New, Completed, Mismatch>;
 
 struct ClaimOptions {
     std::string owner = {};
@@ -124,8 +130,9 @@ struct ClaimOptions {
                                                      // than now
 };
 
+// Requests own what they name, so that a list of them may be filled from temporaries.
 struct ClaimRequest {
-    std::string_view key;
+    std::string key;
     ClaimOptions options;
 };
 
@@ -141,7 +148,7 @@ struct Completion {
 };
 
 struct RememberRequest {
-    std::string_view key;
+    std::string key;
     std::string receipt;
     ClaimOptions options;  // a lease has no meaning here and is refused
 };
@@ -154,8 +161,9 @@ class DEDUP_API Cache {
     Cache(const Cache&) = delete;
     Cache& operator=(const Cache&) = delete;
 
-    // Claims `key` if nobody holds it. A duplicate costs no append. An in-flight claim whose lease
-    // has run out is taken over: the new claim has the next attempt number, the old one is stale.
+    // Claims `key` if nobody holds it. A duplicate costs no append. A claim in flight whose lease
+    // has run out, or that has expired and was not swept yet, is taken over: nobody knows what
+    // became of its work. The new claim has the next attempt number, the old one is stale.
     // Errors: invalid_argument, and those of StreamStore::append.
     [[nodiscard]] Result<ClaimOutcome> claim(std::string_view key,
                                              const ClaimOptions& options = {});
@@ -172,10 +180,12 @@ class DEDUP_API Cache {
                                         const CompleteOptions& options = {});
     [[nodiscard]] std::vector<Result<void>> complete_many(std::span<const Completion> completions);
 
-    // Completes whatever claim is current, for callers that have no handle.
-    // Errors: not_claimed, and those of the fenced form except stale_claim.
-    [[nodiscard]] Result<void> complete(std::string_view key, std::string_view receipt,
-                                        const CompleteOptions& options = {});
+    // Completes whatever claim is current, for callers that have no handle. Nothing keeps a caller
+    // whose claim was taken over from answering for its successor: use complete() where there is a
+    // claim.
+    // Errors: not_claimed, and those of complete() except stale_claim.
+    [[nodiscard]] Result<void> complete_current(std::string_view key, std::string_view receipt,
+                                                const CompleteOptions& options = {});
 
     // Gives the claim up so that somebody can try again. True if this call released it, false if
     // there was nothing to release: the key is absent, released or completed.
@@ -184,8 +194,8 @@ class DEDUP_API Cache {
 
     [[nodiscard]] std::vector<Result<bool>> release_many(std::span<const Claim> claims);
 
-    // Releases whatever claim is current.
-    [[nodiscard]] Result<bool> release(std::string_view key);
+    // Releases whatever claim is current; see complete_current().
+    [[nodiscard]] Result<bool> release_current(std::string_view key);
 
     // Lets the lease run until `lease` from now and keeps the fence; gives the claim with its new
     // deadline. A claim without a lease gets one. Works after the lease ran out as long as nobody
@@ -203,6 +213,7 @@ class DEDUP_API Cache {
 
     // What is known of the key. Appends nothing and refreshes nothing.
     [[nodiscard]] Result<LookupOutcome> lookup(std::string_view key);
+    // The keys need to live for the call only.
     [[nodiscard]] std::vector<Result<LookupOutcome>> lookup_many(
         std::span<const std::string_view> keys);
 

@@ -34,7 +34,7 @@ struct Failure {
 
 // What a function is told of its event.
 struct Attempt {
-    std::string_view event_id;
+    std::string event_id;
     std::size_t index = 0;      // of the event in its batch
     std::uint32_t number = 1;   // of claims of the event so far, this one included
     std::uint32_t retries = 0;  // within this claim
@@ -60,8 +60,9 @@ struct Failed {
     std::uint32_t retries = 0;
 };
 
-// InFlight: another consumer has the event, and did not finish within GuardOptions::wait.
-using ProcessOutcome = std::variant<Success, AlreadyProcessed, InFlight, Failed>;
+// InFlight: another consumer has the event, and did not finish within GuardOptions::wait. That is
+// also what an outcome made by default says.
+using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed>;
 
 // How transient failures are tried again: those of functions, and Code::unavailable of the store.
 // Each pause is random, up to a bound that doubles ("full jitter"; Brooker, Exponential Backoff And

@@ -73,7 +73,7 @@ struct Response {
 // What to answer to a request whose claim came to `outcome`: the claim to work under, or the
 // response to send instead. An error becomes 503 if another try may help, else 500; what it says
 // is for the server's log and not in the response.
-[[nodiscard]] DEDUP_API std::variant<Claim, Response> answer(const Result<ClaimOutcome>& outcome,
+[[nodiscard]] DEDUP_API std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome,
                                                              std::int64_t now_ms);
 
 struct Request {

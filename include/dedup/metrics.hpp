@@ -71,7 +71,7 @@ struct StoreMetrics {
 struct CacheCounts {
     // claim and remember:
     std::uint64_t claimed = 0;     // nobody held the key
-    std::uint64_t taken_over = 0;  // claimed from a holder whose lease had run out
+    std::uint64_t taken_over = 0;  // claimed from a holder whose lease or time had run out
     std::uint64_t remembered = 0;  // claimed and completed in one append
     std::uint64_t duplicates = 0;  // answered Completed
     std::uint64_t in_flight = 0;   // answered InFlight

@@ -20,10 +20,10 @@ struct Position {
 };
 
 struct OffsetCommit {
-    std::string_view pipeline;
-    std::string_view stream;  // with the pipeline's name at most about 1,000 bytes; any bytes
+    std::string pipeline;
+    std::string stream;  // with the pipeline's name at most about 1,000 bytes; any bytes
     std::uint64_t offset = 0;
-    std::string_view event_id = {};
+    std::string event_id = {};
     bool may_go_back = false;  // to read a part of the stream again on purpose
 };
 
@@ -35,7 +35,8 @@ struct Behind {
     Position current;
 };
 
-using CommitOutcome = std::variant<Committed, Behind>;
+// Behind is also what an outcome made by default says: nothing was done.
+using CommitOutcome = std::variant<Behind, Committed>;
 
 // Has no state of its own; any number may work on one store. All functions may be called from any
 // thread, and concurrent commits of one position never lose the higher one.

@@ -46,7 +46,7 @@ class DEDUP_API Registry {
         std::string event_id;
         std::int64_t first_seen_ms = 0;
     };
-    using KeyOutcome = std::variant<New, Duplicate>;
+    using KeyOutcome = std::variant<Duplicate, New>;
 
     // `store` must outlive this. Bad options show as invalid_argument at the first call.
     explicit Registry(StreamStore& store, const RegistryOptions& options = {});

@@ -41,7 +41,7 @@ struct Outcome {
 
 struct ReservationRequest {
     Scope scope;
-    std::string_view key;     // the tenant's own
+    std::string key;          // the tenant's own
     std::string fingerprint;  // 1 to kLabelBytesMax bytes; see request_fingerprint
     std::string owner = {};
     // As in ClaimOptions.
@@ -102,7 +102,7 @@ class DEDUP_API Reservations {
     struct Conflict {
         KnownReservation known;
     };
-    using ReserveOutcome = std::variant<Reserved, Duplicate, Conflict>;
+    using ReserveOutcome = std::variant<Duplicate, Reserved, Conflict>;
 
     // `store` must outlive this. Bad options show as invalid_argument at the first call.
     explicit Reservations(StreamStore& store, const ReservationsOptions& options = {});

@@ -15,17 +15,17 @@ namespace dedup {
 
 // Each part is at least one byte, of any bytes.
 struct Scope {
-    std::string_view organisation;
-    std::string_view workspace;
-    std::optional<std::string_view> deployment = {};
-    std::string_view operation;
+    std::string organisation;
+    std::string workspace;
+    std::optional<std::string> deployment = {};
+    std::string operation;
 
     bool operator==(const Scope&) const = default;
 };
 
 struct ScopedKey {
     Scope scope;
-    std::string_view key;
+    std::string key;
 
     bool operator==(const ScopedKey&) const = default;
 };
@@ -35,7 +35,7 @@ struct ScopedKey {
 // Errors: invalid_argument (a part or the key is empty, or all of it is longer than a key may be).
 [[nodiscard]] DEDUP_API Result<std::string> scoped_key(const Scope& scope, std::string_view key);
 
-// The inverse; the views are of `bytes`. nullopt if scoped_key gives no such bytes.
+// The inverse. nullopt if scoped_key gives no such bytes.
 [[nodiscard]] DEDUP_API std::optional<ScopedKey> parse_scoped_key(std::string_view bytes);
 
 }  // namespace dedup

@@ -39,7 +39,7 @@ std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) 
         counters_->add({.errors = ops.size()});
         return std::vector<Result<Answer>>(ops.size(), std::unexpected(options_checked_.error()));
     }
-    Recorder recorder{options_.observer};
+    Recorder recorder(options_.observer);
     const bool timed = !kLooks || Counters::times_lookup();
     const auto start = timed ? steady_clock::now() : steady_clock::time_point();
     auto answers = settle_span(store_, ops, recorder);
@@ -79,8 +79,8 @@ Result<void> Cache::complete(const Claim& claim, std::string_view receipt,
     return settle_one(CompleteOp{options_, claim.key, &claim, receipt, options});
 }
 
-Result<void> Cache::complete(std::string_view key, std::string_view receipt,
-                             const CompleteOptions& options) {
+Result<void> Cache::complete_current(std::string_view key, std::string_view receipt,
+                                     const CompleteOptions& options) {
     return settle_one(CompleteOp{options_, key, nullptr, receipt, options});
 }
 
@@ -106,7 +106,7 @@ std::vector<Result<bool>> Cache::release_many(std::span<const Claim> claims) {
     return settle(std::span<const ReleaseOp>(ops));
 }
 
-Result<bool> Cache::release(std::string_view key) {
+Result<bool> Cache::release_current(std::string_view key) {
     return settle_one(ReleaseOp{options_, key, nullptr});
 }
 

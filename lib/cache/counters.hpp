@@ -36,10 +36,10 @@ class Cache::Counters {
     // The same for one lookup of one key.
     void add_lookup(const LookupOutcome& outcome) {
         static constexpr std::array<std::size_t, 3> kPlaces{
+            offsetof(CacheCounts, lookups_in_flight) / sizeof(std::uint64_t),
             offsetof(CacheCounts, lookups_absent) / sizeof(std::uint64_t),
-            offsetof(CacheCounts, lookups_completed) / sizeof(std::uint64_t),
-            offsetof(CacheCounts, lookups_in_flight) / sizeof(std::uint64_t)};
-        static_assert(std::is_same_v<LookupOutcome, std::variant<Absent, Completed, InFlight>>);
+            offsetof(CacheCounts, lookups_completed) / sizeof(std::uint64_t)};
+        static_assert(std::is_same_v<LookupOutcome, std::variant<InFlight, Absent, Completed>>);
         sets_[thread().set].counters[kPlaces[outcome.index()]].add(1);
     }
 

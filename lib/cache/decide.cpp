@@ -182,7 +182,8 @@ Record new_claim(const CacheOptions& cache, std::string_view key, const ClaimOpt
     record.expires_at_ms = options.expires_at_ms
                                ? *options.expires_at_ms
                                : expiry_after(seen.now_ms, options.ttl.value_or(cache.ttl));
-    if (seen.current()) {  // released or taken over; an expired claim is forgotten
+    // Released or taken over. What has expired is forgotten, but not that nobody answered.
+    if (seen.current() || seen.unanswered()) {
         const std::uint32_t attempt = seen.head->attempt;
         record.attempt = std::max(attempt, attempt + 1);  // likewise never wraps
     }
@@ -235,7 +236,7 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
     if (auto refused = refuse<ClaimOutcome>(seen, options)) {
         return *std::move(refused);
     }
-    const Change change = seen.in_flight() ? Change::taken_over : Change::claimed;
+    const Change change = seen.unanswered() ? Change::taken_over : Change::claimed;
     Record record = new_claim(cache, key, options, seen);
     const milliseconds ttl = options.ttl.value_or(cache.ttl);
     if (!options.expires_at_ms && ttl != kForever) {

@@ -32,6 +32,10 @@ struct Seen {
     [[nodiscard]] bool in_flight() const { return live() && !head->receipt; }
     [[nodiscard]] bool completed() const { return live() && head->receipt; }
 
+    // Claimed, and never answered, however long ago: also if it has expired, while no sweep has
+    // removed it.
+    [[nodiscard]] bool unanswered() const { return head && head->state() == State::in_flight; }
+
     // In flight, and not to be taken over yet.
     [[nodiscard]] bool held() const {
         return in_flight() && (head->lease_until_ms == 0 || now_ms <= head->lease_until_ms);

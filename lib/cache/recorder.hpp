@@ -1,23 +1,36 @@
 // What one call does to the metrics, and who is told of its changes.
 #pragma once
 
-#include <chrono>
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <type_traits>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "cache/decide.hpp"
 
 namespace dedup {
 
 struct Recorder {
+    explicit Recorder(const TransitionObserver& told) : observer(told) {}
+
     const TransitionObserver& observer;
     CacheCounts counts = {};
     bool appended = false;
 
-    // An append of the call has landed as `sequence`.
-    void landed(Append& item, std::uint64_t sequence, std::optional<Change> change) {
+    // Up to `appends` more are about to land. They are durable then, so nothing may fail.
+    void expect(std::size_t appends) {
+        if (observer) {
+            changes_.reserve(changes_.size() + appends);
+        }
+    }
+
+    // The append of operation `op` has landed as `sequence`.
+    void landed(std::size_t op, Append& item, std::uint64_t sequence,
+                std::optional<Change> change) {
         appended = true;
         if (!observer || !change) {
             return;
@@ -27,7 +40,17 @@ struct Recorder {
         if (record.claim_sequence == 0) {
             record.claim_sequence = sequence;
         }
-        observer({*change, record});
+        changes_.push_back({op, *change, std::move(record)});
+    }
+
+    // All operations of a batch have their final answers. What lost a race has landed later than
+    // what stands behind it in the span, so the observer is told only now.
+    void settled() {
+        std::ranges::sort(changes_, {}, &Made::op);  // one change an operation
+        for (const auto& [op, change, record] : changes_) {
+            observer({change, record});
+        }
+        changes_.clear();
     }
 
     void lost_race() { ++counts.races_lost; }
@@ -55,6 +78,12 @@ struct Recorder {
     }
 
   private:
+    struct Made {
+        std::size_t op;
+        Change change;
+        Record record;
+    };
+
     [[nodiscard]] std::uint64_t& count_of(Change change) {
         switch (change) {
             case Change::claimed:
@@ -72,6 +101,8 @@ struct Recorder {
         }
         return counts.renewed;
     }
+
+    std::vector<Made> changes_ = {};  // that the observer is still to be told of
 };
 
 }  // namespace dedup

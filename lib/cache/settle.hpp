@@ -15,9 +15,11 @@ namespace dedup {
 
 // For operations that nobody counts or observes.
 struct RecordNothing {
-    static void landed(const Append&, std::uint64_t, std::optional<Change>) {}
+    static void expect(std::size_t) {}
+    static void landed(std::size_t, const Append&, std::uint64_t, std::optional<Change>) {}
     static void answered(const auto&, std::optional<Change> = {}) {}
     static void lost_race() {}
+    static void settled() {}
 };
 
 // Carries out `ops`, at most kBatchItemsMax of them, and returns their answers in order.
@@ -82,8 +84,9 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
         }
         open.clear();
         if (batch.empty()) {
-            return;
+            break;
         }
+        recorder.expect(batch.size());
         auto landed = store.append(batch, Batch::each);
         for (std::size_t j = 0; j < landed.size(); ++j) {
             const auto [op, change] = appending[j];
@@ -91,7 +94,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
             if (landed[j]) {
                 Op::landed(answer, *landed[j]);
                 recorder.answered(answer, change);
-                recorder.landed(batch[j], *landed[j], change);
+                recorder.landed(op, batch[j], *landed[j], change);
             } else if (landed[j].error().code == Code::sequence_conflict) {
                 recorder.lost_race();
                 open.push_back(op);
@@ -101,6 +104,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
             }
         }
     }
+    recorder.settled();
 }
 
 // As settle_batch, for any number of operations.

@@ -236,7 +236,7 @@ Response problem(int status, std::string_view title, std::string_view detail) {
                                 quoted_json(title), status, quoted_json(detail))};
 }
 
-std::variant<Claim, Response> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms) {
+std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms) {
     if (!outcome) {
         return failed(outcome.error());
     }

@@ -155,8 +155,8 @@ class Guard::Run {
         std::vector<ClaimRequest> requests;
         requests.reserve(open.size());
         for (const std::size_t i : open) {
-            requests.push_back(
-                {event_ids_[i], {.owner = guard_.options_.owner, .lease = guard_.options_.lease}});
+            requests.push_back({std::string(event_ids_[i]),
+                                {.owner = guard_.options_.owner, .lease = guard_.options_.lease}});
         }
         auto claims = until_available(std::move(requests),
                                       [this](auto span) { return guard_.cache_.claim_many(span); });
@@ -200,7 +200,7 @@ class Guard::Run {
     std::expected<std::string, Failure> attempt(Mine& mine) {
         Backoff backoff(guard_.options_.retry, guard_.store_, deadline_ms_);
         while (true) {
-            auto result = work_({.event_id = event_ids_[mine.index],
+            auto result = work_({.event_id = mine.claim.key,
                                  .index = mine.index,
                                  .number = mine.claim.attempt,
                                  .retries = mine.retries,

@@ -99,7 +99,7 @@ Result<CommitOutcome> Registry::finish(const OffsetCommit& commit, std::string_v
         return std::unexpected(std::move(checked).error());
     }
     const std::string key = receipt_key(commit.pipeline, commit.event_id);
-    const ClaimOptions options{.event_id = std::string(commit.event_id)};
+    const ClaimOptions options{.event_id = commit.event_id};
     const RememberOp record{receipt_options_, key, details, options};
     const OffsetOp offset{offsets_ns_, position_key(commit.pipeline, commit.stream), commit};
     return settle_with_offset(store_, std::span<const RememberOp>(&record, 1), offset, refusal);

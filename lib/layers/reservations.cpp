@@ -22,12 +22,14 @@ using std::chrono::milliseconds;
 // decode_stamps, so that nothing is written over what a newer version wrote.
 Result<Stamps> stamps_now(const Seen& seen) {
     Stamps stamps{seen.now_ms, seen.now_ms};
-    if (seen.current()) {
-        const auto known = decode_stamps(*seen.head);
-        if (!known) {
-            return std::unexpected(known.error());
-        }
+    if (!seen.current() && !seen.unanswered()) {
+        return stamps;
+    }
+    const auto known = decode_stamps(*seen.head);
+    if (known) {
         stamps.first_seen_ms = known->first_seen_ms;
+    } else if (seen.current()) {
+        return std::unexpected(known.error());
     }
     return stamps;
 }

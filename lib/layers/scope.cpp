@@ -22,7 +22,7 @@ Result<std::string> scoped_key(const Scope& scope, std::string_view key) {
     const std::array<std::pair<std::string_view, std::string_view>, 5> parts = {{
         {"organisation", scope.organisation},
         {"workspace", scope.workspace},
-        {"deployment", scope.deployment.value_or("-")},
+        {"deployment", scope.deployment ? std::string_view(*scope.deployment) : "-"},
         {"operation", scope.operation},
         {"key", key},
     }};
@@ -53,7 +53,7 @@ std::optional<ScopedKey> parse_scoped_key(std::string_view bytes) {
         return std::nullopt;
     }
     ScopedKey parsed;
-    const auto take = [&bytes](std::string_view& part) {
+    const auto take = [&bytes](std::string& part) {
         const auto taken = take_netstring(bytes);
         part = taken.value_or("");
         return !part.empty();

@@ -120,7 +120,7 @@ TEST_CASE("lease: without one a claim holds until its time to live ends") {
         store.clock.set(62'000);
         as<InFlight>(cache.claim("k"));
         store.clock.set(62'001);
-        CHECK(must_claim(cache, "k").attempt == 1);
+        CHECK(must_claim(cache, "k").attempt == 2);
     });
 }
 
@@ -270,6 +270,60 @@ TEST_CASE("expiry: a claim goes when its time and the grace are over, and not be
     });
 }
 
+TEST_CASE("expiry: a claim that nobody answered is taken over, not begun again") {
+    // Guards against a second worker who is told that nobody was there before him.
+    on_each_store([](TestStore& store) {
+        std::vector<Change> seen;
+        Cache cache(*store, {.ttl = 60s, .observer = [&](const Transition& transition) {
+                                 seen.push_back(transition.change);
+                             }});
+        const Claim dead = must_claim(cache, "claimed");
+        must_claim(cache, "leased", with_lease(1s));
+        must_claim(cache, "remembered");
+        CHECK(must(cache.release(must_claim(cache, "released"))));
+        as<New>(cache.remember("completed", "r"));
+        seen.clear();
+
+        store.clock.advance(120'000);
+        as<Absent>(cache.lookup("claimed"));  // it has expired all the same
+        const Claim next = must_claim(cache, "claimed");
+        CHECK(next.attempt == 2);
+        CHECK(must_claim(cache, "leased").attempt == 2);
+        as<New>(cache.remember("remembered", "r"));
+        CHECK(head_of(*store, "remembered").attempt == 2);
+        // What was answered is forgotten when its time is over.
+        CHECK(must_claim(cache, "released").attempt == 1);
+        CHECK(must_claim(cache, "completed").attempt == 1);
+        CHECK(seen == std::vector{Change::taken_over, Change::taken_over, Change::remembered,
+                                  Change::claimed, Change::claimed});
+        CHECK(cache.metrics().counts.taken_over == 2);
+        check_error(cache.complete(dead, "r"), Code::stale_claim, "replaced");
+
+        // It goes on counting, whatever the attempts' ends, until one is answered or swept.
+        store.clock.advance(120'000);
+        CHECK(must_claim(cache, "claimed").attempt == 3);
+        CHECK(must(store->history({"default", "claimed"})).size() == 3);
+        store.clock.advance(120'000);
+        must(store->sweep());
+        CHECK(must_claim(cache, "claimed").attempt == 1);
+    });
+}
+
+TEST_CASE("outcomes made by default let nobody work") {
+    // Guards against an answer that was never filled in and reads as "go ahead".
+    CHECK(std::holds_alternative<InFlight>(*Result<ClaimOutcome>()));
+    CHECK(std::holds_alternative<InFlight>(*Result<LookupOutcome>()));
+    CHECK(std::holds_alternative<InFlight>(*Result<RememberOutcome>()));
+    // Nor does a claim made by default complete or free anything.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        must_claim(cache, "k");
+        check_error(cache.complete(Claim{}, "r"), Code::invalid_argument);
+        check_error(cache.complete({.ns = "default", .key = "k"}, "r"), Code::stale_claim);
+        check_error(cache.release({.ns = "default", .key = "k"}), Code::stale_claim);
+    });
+}
+
 TEST_CASE("expiry: absolute, by option, and never") {
     // Guards against a receipt that outlives the day it was meant for, or does not last.
     on_each_store([](TestStore& store) {
@@ -371,7 +425,7 @@ TEST_CASE("mismatch: wrong requests never keep a key alive") {
         }
         CHECK(head_of(*store, "k").conflict.fingerprints.size() == 1);
         store.clock.set(62'001);
-        CHECK(must_claim(cache, "k", with_fingerprint("two")).attempt == 1);
+        CHECK(must_claim(cache, "k", with_fingerprint("two")).attempt == 2);
         CHECK(head_of(*store, "k").conflict.count == 0);
     });
 }
@@ -440,8 +494,8 @@ TEST_CASE("bad requests are refused by field, and append nothing") {
         check_error(cache.claim(std::string(1025, 'k')), Code::invalid_argument, "1,025");
         check_error(cache.lookup(""), Code::invalid_argument, "key");
         check_error(cache.wait("", 1s), Code::invalid_argument, "key");
-        check_error(cache.release(""), Code::invalid_argument, "key");
-        check_error(cache.complete("", "r"), Code::invalid_argument, "key");
+        check_error(cache.release_current(""), Code::invalid_argument, "key");
+        check_error(cache.complete_current("", "r"), Code::invalid_argument, "key");
         check_error(cache.remember("", "r"), Code::invalid_argument, "key");
         check_error(cache.remember("k", "r", with_lease(1s)), Code::invalid_argument, "lease");
         const std::string large(kReceiptBytesMax + 1, 'r');

@@ -61,9 +61,9 @@ TEST_CASE("complete: again with equal bytes is a no-op, with others an error") {
         must(cache.complete(claim, ""));  // an empty receipt is a receipt
         store.clock.set(9'000);
         must(cache.complete(claim, ""));
-        must(cache.complete("k", ""));
+        must(cache.complete_current("k", ""));
         check_error(cache.complete(claim, "other"), Code::receipt_mismatch, "\"k\"");
-        check_error(cache.complete("k", "other"), Code::receipt_mismatch);
+        check_error(cache.complete_current("k", "other"), Code::receipt_mismatch);
         CHECK(records_in(*store) == 2);
         CHECK(as<Completed>(cache.lookup("k")).receipt.empty());
         CHECK(as<Completed>(cache.lookup("k")).completed_at_ms == 1'000);
@@ -85,19 +85,19 @@ TEST_CASE("complete by key: whatever claim is current, and none is an error") {
     // Guards against a receipt for work that nobody claimed.
     on_each_store([](TestStore& store) {
         Cache cache(*store, {.ttl = 60s});
-        check_error(cache.complete("k", "r"), Code::not_claimed, "\"k\"");
+        check_error(cache.complete_current("k", "r"), Code::not_claimed, "\"k\"");
         const Claim claim = must_claim(cache, "k");
-        must(cache.complete("k", "r"));
+        must(cache.complete_current("k", "r"));
         CHECK(head_of(*store, "k").claim_sequence == claim.claim_sequence);
         must(cache.complete(claim, "r"));
 
         must_claim(cache, "released");
-        CHECK(must(cache.release("released")));
-        check_error(cache.complete("released", "r"), Code::not_claimed);
+        CHECK(must(cache.release_current("released")));
+        check_error(cache.complete_current("released", "r"), Code::not_claimed);
         must_claim(cache, "expired");
         store.clock.set(62'001);
-        check_error(cache.complete("expired", "r"), Code::not_claimed);
-        check_error(cache.complete("k", "r"), Code::not_claimed);
+        check_error(cache.complete_current("expired", "r"), Code::not_claimed);
+        check_error(cache.complete_current("k", "r"), Code::not_claimed);
     });
 }
 
@@ -105,7 +105,7 @@ TEST_CASE("release: lets somebody else try, and says whether there was anything 
     // Guards against a key that stays blocked after its worker gave up.
     on_each_store([](TestStore& store) {
         Cache cache(*store, {.ttl = 60s});
-        CHECK(!must(cache.release("k")));
+        CHECK(!must(cache.release_current("k")));
         ClaimOptions options = with_lease(5s);
         options.owner = "worker";
         options.fingerprint = "fp";
@@ -126,7 +126,7 @@ TEST_CASE("release: lets somebody else try, and says whether there was anything 
 
         as<Absent>(cache.lookup("k"));
         CHECK(!must(cache.release(claim)));
-        CHECK(!must(cache.release("k")));
+        CHECK(!must(cache.release_current("k")));
         CHECK(records_in(*store) == 2);
         CHECK(must_claim(cache, "k").attempt == 2);
     });
@@ -139,7 +139,7 @@ TEST_CASE("release: never touches a completed key") {
         const Claim claim = must_claim(cache, "k");
         must(cache.complete(claim, "r"));
         CHECK(!must(cache.release(claim)));
-        CHECK(!must(cache.release("k")));
+        CHECK(!must(cache.release_current("k")));
         CHECK(as<Completed>(cache.claim("k")).receipt == "r");
         CHECK(records_in(*store) == 2);
     });
@@ -151,8 +151,8 @@ TEST_CASE("release: tombstones expire by themselves, even where nothing else doe
         Cache cache(*store, {.ttl = 60s});
         must_claim(cache, "own", with_ttl(5s));
         must_claim(cache, "absolute", with_expiry(2'000));
-        CHECK(must(cache.release("own")));
-        CHECK(must(cache.release("absolute")));
+        CHECK(must(cache.release_current("own")));
+        CHECK(must(cache.release_current("absolute")));
         CHECK(head_of(*store, "own").expires_at_ms == 6'000);
         CHECK(head_of(*store, "absolute").expires_at_ms == 61'000);
         store.clock.set(7'001);
@@ -161,7 +161,7 @@ TEST_CASE("release: tombstones expire by themselves, even where nothing else doe
 
         Cache forever(*store, {.ns = "forever", .ttl = kForever});
         must_claim(forever, "k");
-        CHECK(must(forever.release("k")));
+        CHECK(must(forever.release_current("k")));
         CHECK(head_of(*store, "k", "forever").expires_at_ms == 7'001 + 86'400'000);
     });
 }
@@ -216,7 +216,7 @@ TEST_CASE("remember: waits for no claim, but respects one that is held") {
         check_error(cache.complete(leased, "r"), Code::stale_claim);
 
         must_claim(cache, "released");
-        CHECK(must(cache.release("released")));
+        CHECK(must(cache.release_current("released")));
         as<New>(cache.remember("released", "r"));
     });
 }
@@ -241,9 +241,9 @@ TEST_CASE("messages show keys with any bytes as printable text") {
     // Guards against a key that garbles a terminal or a log line.
     on_each_store([](TestStore& store) {
         Cache cache(*store);
-        check_error(cache.complete("a\n\"\x1b\xff", "r"), Code::not_claimed,
+        check_error(cache.complete_current("a\n\"\x1b\xff", "r"), Code::not_claimed,
                     R"("a\x0a\x22\x1b\xff")");
-        const auto error = cache.complete(std::string(1024, 'k'), "r");
+        const auto error = cache.complete_current(std::string(1024, 'k'), "r");
         check_error(error, Code::not_claimed, "kkk\"...");
         CHECK(error.error().message.size() < 200);
     });

@@ -166,6 +166,29 @@ TEST_CASE("many: renewals and releases, each with its fence, in one append") {
     });
 }
 
+TEST_CASE("many: requests made of temporaries name the keys that they were made with") {
+    // Guards against views of strings that are gone: all such requests named one key.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const std::string long_enough(40, 'k');  // to be on the heap
+        std::vector<ClaimRequest> claims;
+        std::vector<RememberRequest> lines;
+        for (int i = 0; i < 10; ++i) {
+            claims.push_back({.key = long_enough + std::to_string(i), .options = with_lease(30s)});
+            lines.push_back(
+                {.key = std::to_string(i) + long_enough, .receipt = "r", .options = {}});
+        }
+        const auto claimed = cache.claim_many(claims);
+        const auto remembered = cache.remember_many(lines);
+        for (std::size_t i = 0; i < claims.size(); ++i) {
+            CHECK(as<Claimed>(claimed[i]).claim.key == long_enough + std::to_string(i));
+            as<New>(remembered[i]);
+            as<InFlight>(cache.lookup(long_enough + std::to_string(i)));
+            as<Completed>(cache.lookup(std::to_string(i) + long_enough));
+        }
+    });
+}
+
 TEST_CASE("many: a span larger than a batch may be is split") {
     // Guards against a large file that the store refuses at once.
     const auto store = make_memory_store();

@@ -210,13 +210,14 @@ class History {
     void complete_by_key() {
         const std::string key = any_key();
         const std::string receipt = any_receipt();
-        CHECK(show(cache_->complete(key, receipt)) == model_.complete(key, nullptr, receipt));
+        CHECK(show(cache_->complete_current(key, receipt)) ==
+              model_.complete(key, nullptr, receipt));
     }
 
     void release() {
         if (pick(3) == 0) {
             const std::string key = any_key();
-            CHECK(show(cache_->release(key)) == model_.release(key, nullptr));
+            CHECK(show(cache_->release_current(key)) == model_.release(key, nullptr));
         } else {
             const Claim claim = any_claim();
             CHECK(show(cache_->release(claim)) == model_.release(claim.key, &claim));

@@ -51,7 +51,7 @@ TEST_CASE("lost race: a claim gets the answer that the winner's record gives") {
 
         racer.lose_to([](Cache& other) {
             must_claim(other, "released");
-            CHECK(must(other.release("released")));
+            CHECK(must(other.release_current("released")));
         });
         CHECK(must_claim(racer.cache, "released").attempt == 2);
 
@@ -70,7 +70,7 @@ TEST_CASE("lost race: as many times as it takes") {
         racer.lose_to(
             [](Cache& other) {
                 must_claim(other, "k");
-                CHECK(must(other.release("k")));
+                CHECK(must(other.release_current("k")));
             },
             5);
         CHECK(must_claim(racer.cache, "k").attempt == 6);
@@ -104,12 +104,12 @@ TEST_CASE("lost race: a completion succeeds if the winner stored equal bytes") {
         check_error(racer.cache.complete(slow, "r"), Code::stale_claim);
 
         const Claim dropped = must_claim(racer.cache, "dropped");
-        racer.lose_to([](Cache& other) { CHECK(must(other.release("dropped"))); });
+        racer.lose_to([](Cache& other) { CHECK(must(other.release_current("dropped"))); });
         check_error(racer.cache.complete(dropped, "r"), Code::stale_claim, "released");
         racer.lose_to([](Cache&) {});
         must_claim(racer.cache, "by key");
-        racer.lose_to([](Cache& other) { CHECK(must(other.release("by key"))); });
-        check_error(racer.cache.complete("by key", "r"), Code::not_claimed);
+        racer.lose_to([](Cache& other) { CHECK(must(other.release_current("by key"))); });
+        check_error(racer.cache.complete_current("by key", "r"), Code::not_claimed);
     });
 }
 
@@ -226,7 +226,7 @@ TEST_CASE("wait: returns at once what is decided, and InFlight when the time is 
         for (const milliseconds timeout : {0ms, -1ms, milliseconds::min(), 1ms, 20ms}) {
             as<InFlight>(cache.wait("k", timeout));
         }
-        CHECK(must(cache.release("k")));
+        CHECK(must(cache.release_current("k")));
         as<Absent>(cache.wait("k", 1h));
         CHECK(records_in(*store) == 3);
     });

@@ -80,11 +80,10 @@ void Workload::claim() {
 }
 
 void Workload::claim_many() {
-    std::vector<std::string> keys(2 + below(random_, 5));
-    std::vector<ClaimRequest> requests;
-    for (std::string& name : keys) {
-        name = key();
-        requests.push_back({name, options()});
+    std::vector<ClaimRequest> requests(2 + below(random_, 5));
+    for (ClaimRequest& request : requests) {
+        request.key = key();
+        request.options = options();
     }
     for (const auto& outcome : cache_.claim_many(requests)) {
         keep(outcome);

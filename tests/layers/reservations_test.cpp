@@ -17,10 +17,13 @@ using Reserved = Reservations::Reserved;
 using Duplicate = Reservations::Duplicate;
 using Conflicting = Reservations::Conflict;
 
-constexpr Scope kScope{.organisation = "acme", .workspace = "main", .operation = "charge"};
+const Scope kScope{.organisation = "acme", .workspace = "main", .operation = "charge"};
 
-ReservationRequest request(std::string fingerprint = "f", std::string_view key = "order-17") {
-    return {.scope = kScope, .key = key, .fingerprint = std::move(fingerprint), .owner = "web-1"};
+ReservationRequest request(std::string fingerprint = "f", std::string key = "order-17") {
+    return {.scope = kScope,
+            .key = std::move(key),
+            .fingerprint = std::move(fingerprint),
+            .owner = "web-1"};
 }
 
 Outcome charged() {

@@ -25,9 +25,9 @@ TEST_CASE("scope: hostile names never share a key, and each key gives its names 
         for (const std::string_view workspace : kHostile) {
             for (std::size_t d = 0; d <= kHostile.size(); ++d) {
                 for (const std::string_view operation : kHostile) {
-                    Scope scope{.organisation = organisation,
-                                .workspace = workspace,
-                                .operation = operation};
+                    Scope scope{.organisation = std::string(organisation),
+                                .workspace = std::string(workspace),
+                                .operation = std::string(operation)};
                     if (d < kHostile.size()) {
                         scope.deployment = kHostile.at(d);
                     }
@@ -36,7 +36,8 @@ TEST_CASE("scope: hostile names never share a key, and each key gives its names 
                         REQUIRE(bytes.has_value());
                         ++seen[*bytes];
                         ++count;
-                        const bool same = parse_scoped_key(*bytes) == ScopedKey{scope, key};
+                        const bool same =
+                            parse_scoped_key(*bytes) == ScopedKey{scope, std::string(key)};
                         REQUIRE(same);
                     }
                 }

@@ -25,9 +25,9 @@ TEST_CASE("stream cache: claim_or_get in each state of a key") {
         Cache cache(*store, {.ttl = 10s});
         as<Claimed>(cache.claim("k", by("e-1")));
         CHECK(as<InFlight>(cache.claim("k", by("e-2"))).event_id == "e-1");
-        CHECK(must(cache.release("k")));
+        CHECK(must(cache.release_current("k")));
         CHECK(as<Claimed>(cache.claim("k", by("e-3"))).claim.attempt == 2);
-        must(cache.complete("k", "receipt"));
+        must(cache.complete_current("k", "receipt"));
         const auto done = as<Completed>(cache.claim("k", by("e-4")));
         CHECK(done.receipt == "receipt");
         CHECK(done.event_id == "e-3");
@@ -41,31 +41,31 @@ TEST_CASE("stream cache: claim_or_get in each state of a key") {
 TEST_CASE("stream cache: complete_receipt in each state of a key") {
     on_each_store([](TestStore& store) {
         Cache cache(*store);
-        check_error(cache.complete("k", "r"), Code::not_claimed);
+        check_error(cache.complete_current("k", "r"), Code::not_claimed);
         const Claim claim = must_claim(cache, "k");
         must(cache.complete(claim, "r"));
         must(cache.complete(claim, "r"));
-        must(cache.complete("k", "r"));
+        must(cache.complete_current("k", "r"));
         check_error(cache.complete(claim, "other"), Code::receipt_mismatch);
         CHECK(as<Completed>(cache.lookup("k")).receipt == "r");
         const Claim released = must_claim(cache, "gone");
         CHECK(must(cache.release(released)));
         check_error(cache.complete(released, "r"), Code::stale_claim);
-        check_error(cache.complete("gone", "r"), Code::not_claimed);
+        check_error(cache.complete_current("gone", "r"), Code::not_claimed);
     });
 }
 
 TEST_CASE("stream cache: release_claim in each state of a key") {
     on_each_store([](TestStore& store) {
         Cache cache(*store);
-        CHECK_FALSE(must(cache.release("k")));
+        CHECK_FALSE(must(cache.release_current("k")));
         const Claim claim = must_claim(cache, "k");
         CHECK(must(cache.release(claim)));
         CHECK_FALSE(must(cache.release(claim)));
         must_claim(cache, "k");
         check_error(cache.release(claim), Code::stale_claim);
-        must(cache.complete("k", "r"));
-        CHECK_FALSE(must(cache.release("k")));
+        must(cache.complete_current("k", "r"));
+        CHECK_FALSE(must(cache.release_current("k")));
         CHECK(as<Completed>(cache.lookup("k")).receipt == "r");
     });
 }
@@ -95,8 +95,8 @@ TEST_CASE("stream cache: key_hash names the stream, and colliding keys are two k
         must_claim(cache, kCollidingA);
         as<Absent>(cache.lookup(kCollidingB));
         must_claim(cache, kCollidingB);
-        must(cache.complete(kCollidingA, "a"));
-        must(cache.complete(kCollidingB, "b"));
+        must(cache.complete_current(kCollidingA, "a"));
+        must(cache.complete_current(kCollidingB, "b"));
         CHECK(as<Completed>(cache.claim(kCollidingA)).receipt == "a");
         CHECK(as<Completed>(cache.claim(kCollidingB)).receipt == "b");
     });
@@ -119,10 +119,10 @@ TEST_CASE("stream cache: no call reads a key's whole history, or the whole store
         Cache cache(hooked);
         for (int i = 0; i < 500; ++i) {
             must_claim(cache, "k");
-            CHECK(must(cache.release("k")));
+            CHECK(must(cache.release_current("k")));
         }
         must_claim(cache, "k");
-        must(cache.complete("k", "r"));
+        must(cache.complete_current("k", "r"));
         as<Completed>(cache.claim("k"));
         as<Completed>(cache.lookup("k"));
         CHECK(hooked.walks == 0);
@@ -138,9 +138,9 @@ TEST_CASE("stream cache: a sweep counts what it scanned, what had expired and wh
             const std::string key = "brief-" + std::to_string(i);
             must_claim(cache, key);
             if (i % 4 == 1) {
-                CHECK(must(cache.release(key)));
+                CHECK(must(cache.release_current(key)));
             } else if (i % 4 != 0) {
-                must(cache.complete(key, receipt));
+                must(cache.complete_current(key, receipt));
             }
         }
         for (int i = 0; i < 30; ++i) {

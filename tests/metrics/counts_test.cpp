@@ -64,13 +64,13 @@ TEST_CASE("claims are counted by their outcome") {
         as<New>(cache.remember("n", "r"));
         counted.check({.remembered = 1}, "remember");
         must_claim(cache, "again");
-        CHECK(must(cache.release("again")));
-        CHECK(!must(cache.release("again")));
+        CHECK(must(cache.release_current("again")));
+        CHECK(!must(cache.release_current("again")));
         must_claim(cache, "again");
         counted.check({.claimed = 2, .released = 1, .released_nothing = 1}, "release");
         check_error(cache.claim(""), Code::invalid_argument);
         check_error(cache.lookup(""), Code::invalid_argument);
-        check_error(cache.complete("none", ""), Code::not_claimed);
+        check_error(cache.complete_current("none", ""), Code::not_claimed);
         counted.check({.errors = 3}, "errors");
     });
 }

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cache/helpers.hpp"
@@ -58,8 +59,8 @@ TEST_CASE("each change comes once, in order, with the record that is stored") {
         as<New>(cache.remember("n", "r"));
         as<Completed>(cache.remember("n", "r"));
         must_claim(cache, "gone");
-        CHECK(must(cache.release("gone")));
-        CHECK(!must(cache.release("gone")));
+        CHECK(must(cache.release_current("gone")));
+        CHECK(!must(cache.release_current("gone")));
         check_error(cache.complete(first, "x"), Code::stale_claim);
         (void)cache.lookup("k");
         CHECK(text_of(seen) ==
@@ -79,6 +80,34 @@ TEST_CASE("a mismatch and a failed append are no changes") {
     hooked.fail_append = [](const Append&) { return std::optional(Code::outcome_unknown); };
     check_error(cache.claim("other"), Code::outcome_unknown);
     CHECK(seen == std::vector{Change::claimed});
+}
+
+TEST_CASE("what lost a race is observed in its place in the span") {
+    on_each_store([](TestStore& store) {
+        HookedStore hooked(*store);
+        Cache other(*store);
+        std::vector<Seen> seen;
+        Cache cache(hooked, {.observer = [&](const Transition& transition) {
+                        CHECK_MESSAGE(head_of(*store, transition.record.key) == transition.record,
+                                      "it can be read when it is observed");
+                        seen.push_back({transition.change, transition.record});
+                    }});
+        // Between the look and the append somebody claims and releases the first key, and takes
+        // the third for good.
+        hooked.before_append = [&, lost = false]() mutable {
+            if (std::exchange(lost, true)) {
+                return;
+            }
+            CHECK(must(other.release(must_claim(other, "a"))));
+            must_claim(other, "c");
+        };
+        const std::vector<ClaimRequest> requests{{"a", {}}, {"b", {}}, {"c", {}}, {"d", {}}};
+        const auto answers = cache.claim_many(requests);
+        CHECK(as<Claimed>(answers[0]).claim.attempt == 2);
+        as<InFlight>(answers[2]);
+        CHECK(text_of(seen) == "claimed a, claimed b, claimed d");
+        CHECK(seen[0].record.sequence > seen[2].record.sequence);  // it landed last
+    });
 }
 
 TEST_CASE("an observer may use the store and the cache") {

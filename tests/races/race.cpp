@@ -189,7 +189,7 @@ class Race::Worker {
         const std::string receipt = "r" + std::to_string(pick(3));
         Operation operation = begin("complete " + std::to_string(fence) + " with " + receipt);
         const auto result = fence != 0 ? caches_[key]->complete(handle(key, fence), receipt)
-                                       : caches_[key]->complete(kKey, receipt);
+                                       : caches_[key]->complete_current(kKey, receipt);
         operation.apply = [fence, receipt](KeyModel& model, auto now_ms) {
             return model.complete(now_ms, fence, receipt);
         };
@@ -200,8 +200,8 @@ class Race::Worker {
         const std::size_t key = any_key();
         const std::uint64_t fence = any_fence(key);
         Operation operation = begin("release " + std::to_string(fence));
-        const auto result =
-            fence != 0 ? caches_[key]->release(handle(key, fence)) : caches_[key]->release(kKey);
+        const auto result = fence != 0 ? caches_[key]->release(handle(key, fence))
+                                       : caches_[key]->release_current(kKey);
         operation.apply = [fence](KeyModel& model, auto now_ms) {
             return model.release(now_ms, fence);
         };

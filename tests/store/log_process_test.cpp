@@ -27,12 +27,9 @@ int write_and_tell(const std::filesystem::path& path, int from, int pipe_fd) {
     }
     Cache cache(**store, {.ns = "test", .ttl = std::chrono::hours{24}});
     for (int i = from;; ++i) {
-        std::vector<std::string> keys;
         std::vector<RememberRequest> requests;
         for (int j = 0; j < 10; ++j) {
-            keys.push_back(std::to_string(i) + "." + std::to_string(j));
-        }
-        for (const std::string& key : keys) {
+            const std::string key = std::to_string(i) + "." + std::to_string(j);
             requests.push_back({key, "receipt of " + key, {}});
         }
         for (const auto& result : cache.remember_many(requests)) {
@@ -116,15 +113,12 @@ int sweep_and_tell(const std::filesystem::path& path, int from, int pipe_fd) {
     Cache cache(**store, {.ns = "test", .ttl = std::chrono::hours{100'000}});
     const std::string text(900, 'r');
     for (int i = from;; *now = ++i) {
-        std::vector<std::string> keys;
         std::vector<RememberRequest> requests;
         for (int j = 0; j < 10; ++j) {
-            keys.push_back(name_of(j < 3 ? "kept-" : "brief-", i, j));
-        }
-        for (std::size_t j = 0; j < keys.size(); ++j) {
-            requests.push_back({keys[j], text, {}});
+            requests.push_back({name_of(j < 3 ? "kept-" : "brief-", i, j), text, {}});
             if (j >= 3) {
-                requests[j].options.ttl = std::chrono::milliseconds((kBriefSteps - 2) * kStepMs);
+                requests.back().options.ttl =
+                    std::chrono::milliseconds((kBriefSteps - 2) * kStepMs);
             }
         }
         for (const auto& result : cache.remember_many(requests)) {

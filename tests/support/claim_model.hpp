@@ -186,7 +186,8 @@ class KeyModel {
     }
 
     void begin(std::int64_t now_ms, const ClaimOptions& options, std::uint64_t fence) {
-        attempt_ = remembered(now_ms) ? attempt_ + 1 : 1;
+        const bool unanswered = known_ && state_ == State::in_flight;
+        attempt_ = remembered(now_ms) || unanswered ? attempt_ + 1 : 1;
         known_ = true;
         state_ = State::in_flight;
         fence_ = fence;

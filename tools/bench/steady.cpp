@@ -61,12 +61,9 @@ std::uint64_t own_memory_bytes() {
 // Claims and completes `count` keys from `first` on.
 void cycle(dedup::Cache& cache, const BenchKeys& keys, std::uint64_t first, std::uint64_t count) {
     const std::string receipt(kReceiptBytes, 'r');
-    std::string bytes(count * BenchKeys::kKeyBytes, '\0');
     std::vector<dedup::ClaimRequest> requests(count);
     for (std::uint64_t i = 0; i < count; ++i) {
-        char* key = bytes.data() + i * BenchKeys::kKeyBytes;
-        keys.write(first + i, key);
-        requests[i].key = {key, BenchKeys::kKeyBytes};
+        requests[i].key = keys.at(first + i);
         requests[i].options.ttl = kTtl;
     }
     std::vector<dedup::Completion> completions;

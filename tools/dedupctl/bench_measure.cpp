@@ -97,18 +97,13 @@ Bench::Bench(std::string directory, dedup::Cache& cache, CheckStop check_stop)
       keys_(random_seed()) {}
 
 void Bench::load(std::uint64_t keys) {
-    std::vector<std::string> batch;
     std::vector<dedup::RememberRequest> requests;
     while (loaded_ < keys) {
         check_stop_();
         const std::size_t count = std::min<std::uint64_t>(kLoadGroup, keys - loaded_);
-        batch.clear();
-        for (std::size_t i = 0; i < count; ++i) {
-            batch.push_back(keys_.at(loaded_ + i));
-        }
         requests.resize(count);
         for (std::size_t i = 0; i < count; ++i) {
-            requests[i].key = batch[i];
+            requests[i].key = keys_.at(loaded_ + i);
         }
         for (auto& result : cache_.remember_many(requests)) {
             static_cast<void>(take(std::move(result)));
@@ -131,16 +126,13 @@ double Bench::disk_flushes(std::chrono::milliseconds time) {
 }
 
 double Bench::claims(std::size_t group, std::chrono::milliseconds time) {
-    std::vector<std::string> batch(group, std::string(BenchKeys::kKeyBytes, '\0'));
-    std::vector<dedup::ClaimRequest> requests(group);
-    for (std::size_t i = 0; i < group; ++i) {
-        requests[i].key = batch[i];
-    }
+    std::vector<dedup::ClaimRequest> requests(
+        group, {.key = std::string(BenchKeys::kKeyBytes, '\0'), .options = {}});
     std::uint64_t done = 0;
     const SteadyTime started = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() - started < time) {
-        for (std::string& key : batch) {
-            keys_.write(next_++, key.data());
+        for (dedup::ClaimRequest& request : requests) {
+            keys_.write(next_++, request.key.data());
         }
         for (const auto& result : cache_.claim_many(requests)) {
             expect_claimed(result);

@@ -30,7 +30,7 @@ int run_complete(const CompleteArguments& options, Context& context) {
         take(cache.complete({.ns = context.ns, .key = options.key, .claim_sequence = fence},
                             receipt));
     } else {
-        take(cache.complete(options.key, receipt));
+        take(cache.complete_current(options.key, receipt));
     }
     take(store->close());
 

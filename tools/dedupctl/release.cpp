@@ -29,7 +29,7 @@ int run_release(const ReleaseArguments& options, Context& context) {
     const auto store = context.open_writer();
     dedup::Cache cache = context.cache(*store);
     const bool released =
-        fence == 0 ? take(cache.release(options.key))
+        fence == 0 ? take(cache.release_current(options.key))
                    : take(cache.release(dedup::Claim{
                          .ns = context.ns, .key = options.key, .claim_sequence = fence}));
     const std::string_view outcome = released ? "released" : state_now(cache, options.key);

@@ -36,10 +36,10 @@ Delta::Slots Delta::allocate(std::size_t slots) {
     return Slots(static_cast<Slot*>(memory));
 }
 
-void Delta::put(const IndexEntry& entry, std::uint32_t replaced_offset) {
-    if (replaced_offset != 0) {
+void Delta::put(const IndexEntry& entry, std::uint64_t replaced_sequence) {
+    if (replaced_sequence != 0) {
         const IndexEntry* replaced = find(
-            entry.id, [&](const IndexEntry& known) { return known.offset == replaced_offset; });
+            entry.id, [&](const IndexEntry& known) { return known.sequence == replaced_sequence; });
         if (replaced != nullptr) {
             entries_[static_cast<std::size_t>(replaced - entries_.data())] = entry;
             return;

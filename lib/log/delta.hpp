@@ -15,7 +15,8 @@ namespace dedup {
 // Finds a stream's newest record in one segment: the entries, in order of arrival, and a hash
 // table of their positions. Open addressing with linear probing, at most 3/4 full; each slot has
 // half of the hash, so that a stream that is not there hardly ever costs more than one look at the
-// table, which is small. Two streams may share an id; they are told apart by their offsets.
+// table, which is small. Two streams may share an id; they are told apart by their sequences. (Not
+// by their offsets: an atomic batch is one frame.)
 // Not synchronised.
 class Delta {
   public:
@@ -48,9 +49,9 @@ class Delta {
 
     void prefetch(const StreamId& id) const { dedup::prefetch(&slots_[home(id)]); }
 
-    // Puts `entry` in place of the entry with the same id whose offset is `replaced_offset`, or
+    // Puts `entry` in place of the entry with the same id whose sequence is `replaced_sequence`, or
     // beside the others if there is none (0: there is none).
-    void put(const IndexEntry& entry, std::uint32_t replaced_offset);
+    void put(const IndexEntry& entry, std::uint64_t replaced_sequence);
 
     // Forgets all entries and keeps the memory.
     void clear();

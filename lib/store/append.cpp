@@ -126,12 +126,17 @@ class LogStore::Commit {
         Result<std::uint64_t>* result;
         Applied applied;
     };
+    // What an item's record comes after; a removed head, too.
+    struct Head {
+        Link link;
+        std::uint64_t sequence = 0;
+    };
 
     void add_each(Request& request, std::size_t i);
     void add_atomic(Request& request);
     Result<void> prepare();
-    Result<Link> check(const Append& item, const StreamId& id, Result<std::uint64_t>& result);
-    void stage(Request& request, std::size_t i, std::uint64_t sequence, const Link& link,
+    Result<Head> check(const Append& item, const StreamId& id, Result<std::uint64_t>& result);
+    void stage(Request& request, std::size_t i, std::uint64_t sequence, const Head& head,
                std::uint32_t offset, std::uint64_t bytes);
     void drop_staged(const Error& error);
     void clear();
@@ -366,9 +371,9 @@ Result<void> LogStore::Commit::prepare() {
     return {};
 }
 
-// Compares the stream's head with the expected one; gives the link to it.
-Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
-                                     Result<std::uint64_t>& result) {
+// Compares the stream's head with the expected one; gives it.
+Result<LogStore::Commit::Head> LogStore::Commit::check(const Append& item, const StreamId& id,
+                                                       Result<std::uint64_t>& result) {
     const StreamKey stream{item.record.ns, item.record.key};
     FrameBuffer buffer;
     Error failure;
@@ -391,6 +396,7 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
         }
         Located at;
         at.segment = store_.writer_->segment().get();
+        at.entry = entry;
         const auto found = find_in_frame(*frame, stream, at);
         if (!found) {
             failure = found.error();
@@ -402,8 +408,10 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
     }
     Link link;
     std::uint64_t head = 0;
+    std::uint64_t last = 0;  // the head, or what was it until a sweep
     if (pending != nullptr) {
         head = pending->sequence;
+        last = head;
         link = {store_.writer_->segment()->id(), pending->offset, pending->state()};
     } else {
         auto found = store_.find_newest(*view_, id, probe(*view_, id), is_stream);
@@ -420,7 +428,8 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
                 }
                 link.swept = removed(*view_, **found);
             }
-            head = link.swept ? 0 : entry.sequence;
+            last = entry.sequence;
+            head = link.swept ? 0 : last;
         }
     }
     if (head != item.expected_sequence) {
@@ -429,23 +438,24 @@ Result<Link> LogStore::Commit::check(const Append& item, const StreamId& id,
         }
         return std::unexpected(conflict(head, item.expected_sequence));
     }
-    return link;
+    return Head{link, last};
 }
 
 void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequence,
-                             const Link& link, std::uint32_t offset, std::uint64_t bytes) {
+                             const Head& head, std::uint32_t offset, std::uint64_t bytes) {
+    const Link& link = head.link;
     const Record& record = request.batch[i].record;
     const IndexEntry entry{request.ids[i], sequence, offset,
                            pack(record.state(), record.expires_at_ms)};
     const bool replaces_pending =
         link.segment == store_.writer_->segment()->id() && pending_.size() != 0;
-    pending_.put(entry, replaces_pending ? link.offset : 0);
+    pending_.put(entry, replaces_pending ? head.sequence : 0);
     request.results[i] = sequence;
     store_.records_since_mark_ = true;
     new_streams_ += begins_stream(link);
-    staged_.push_back(
-        {&request.results[i],
-         {entry, link, record.ns, record.timestamp_ms, record.expires_at_ms, bytes, false}});
+    staged_.push_back({&request.results[i],
+                       {entry, link, head.sequence, record.ns, record.timestamp_ms,
+                        record.expires_at_ms, bytes, false}});
 }
 
 void LogStore::Commit::add_each(Request& request, std::size_t i) {
@@ -454,12 +464,12 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
         request.results[i] = std::unexpected(prepared.error());
         return;
     }
-    const auto link = check(item, request.ids[i], request.results[i]);
-    if (!link) {
-        request.results[i] = std::unexpected(link.error());
+    const auto head = check(item, request.ids[i], request.results[i]);
+    if (!head) {
+        request.results[i] = std::unexpected(head.error());
         return;
     }
-    if (begins_stream(*link)) {
+    if (begins_stream(head->link)) {
         const std::uint64_t bytes = payload_bytes(item.record) + kRecordOverheadBytes;
         if (auto room = store_.room_for_streams(new_streams_ + 1, bytes); !room) {
             ++request.refused;
@@ -472,9 +482,9 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
     const std::size_t start = writer.buffered();
     const std::uint64_t sequence = store_.next_sequence_++;
     begin_frame(writer.buffer());
-    add_record(writer.buffer(), writer.segment()->id(), item.record, sequence, *link, true);
+    add_record(writer.buffer(), writer.segment()->id(), item.record, sequence, head->link, true);
     writer.finish(start, FrameKind::records, 1, sequence);
-    stage(request, i, sequence, *link, offset, writer.end() - offset);
+    stage(request, i, sequence, *head, offset, writer.end() - offset);
 }
 
 void LogStore::Commit::add_atomic(Request& request) {
@@ -485,17 +495,17 @@ void LogStore::Commit::add_atomic(Request& request) {
         refuse(prepared.error());
         return;
     }
-    std::vector<Link> links(request.batch.size());
+    std::vector<Head> heads(request.batch.size());
     bool conflicts = false;
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
-        const auto link = check(request.batch[i], request.ids[i], request.results[i]);
-        if (link) {
-            links[i] = *link;
-        } else if (link.error().code == Code::sequence_conflict) {
-            request.results[i] = std::unexpected(link.error());
+        const auto head = check(request.batch[i], request.ids[i], request.results[i]);
+        if (head) {
+            heads[i] = *head;
+        } else if (head.error().code == Code::sequence_conflict) {
+            request.results[i] = std::unexpected(head.error());
             conflicts = true;
         } else {
-            refuse(link.error());
+            refuse(head.error());
             return;
         }
     }
@@ -510,7 +520,7 @@ void LogStore::Commit::add_atomic(Request& request) {
         }
         return;
     }
-    if (const auto begin = std::ranges::count_if(links, begins_stream); begin != 0) {
+    if (const auto begin = std::ranges::count_if(heads, begins_stream, &Head::link); begin != 0) {
         const auto streams = static_cast<std::uint64_t>(begin);
         std::uint64_t bytes = 0;
         for (const Append& item : request.batch) {
@@ -529,7 +539,7 @@ void LogStore::Commit::add_atomic(Request& request) {
     begin_frame(writer.buffer());
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
         add_record(writer.buffer(), writer.segment()->id(), request.batch[i].record, first + i,
-                   links[i], request.batch.size() == 1);
+                   heads[i].link, request.batch.size() == 1);
     }
     if (writer.buffered() - start - kFrameHeaderBytes > kAtomicBatchBytesMax &&
         request.batch.size() > 1) {
@@ -542,7 +552,7 @@ void LogStore::Commit::add_atomic(Request& request) {
     store_.next_sequence_ += request.batch.size();
     const std::uint64_t bytes_each = (writer.end() - offset) / request.batch.size();
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
-        stage(request, i, first + i, links[i], offset, bytes_each);
+        stage(request, i, first + i, heads[i], offset, bytes_each);
     }
 }
 

@@ -116,7 +116,9 @@ Candidates LogStore::locked_probe(const View& view, const StreamId& id) const {
     return readers_.shared([&] { return probe(view, id); });
 }
 
-// Fills in the record of `stream` in a frame of `at.segment`. False: the frame has none.
+// Fills in the record of `stream` in a frame of `at.segment`, if it is the one with the sequence
+// of at.entry; with any, if that is 0. False: the frame has none. (A frame may hold two streams
+// that share an id, and the entry of one must not stand for the other.)
 Result<bool> LogStore::find_in_frame(const Frame& frame, StreamKey stream, Located& at) {
     FrameRecords records(frame, at.segment->id());
     FrameRecord record;
@@ -127,6 +129,9 @@ Result<bool> LogStore::find_in_frame(const Frame& frame, StreamKey stream, Locat
         }
         if (!*more) {
             return false;
+        }
+        if (at.entry.sequence != 0 && at.entry.sequence != record.sequence) {
+            continue;
         }
         at.record = {};
         if (const auto decoded = decode_view(record.encoded, at.record); !decoded) {

@@ -55,13 +55,21 @@ class ReaderGates {
         return change();
     }
 
+    // Shows `view` at all gates at once: whoever has seen it may tell another thread, which must
+    // not see an older one at a gate of its own. One caller at a time. Changes nothing if memory
+    // runs out.
     void publish(const ViewPtr& view) {
-        for (Gate& gate : gates_) {
-            // A reference count of its own for each gate, for the same reason as above.
-            auto counted = view ? ViewPtr(std::make_shared<ViewPtr>(view), view.get()) : ViewPtr();
-            const std::lock_guard lock(gate.mutex);
-            std::swap(gate.view, counted);
+        // A reference count of its own for each gate, for the same reason as above. What the gates
+        // had goes after they are open again.
+        std::array<ViewPtr, kGates> counted;
+        for (ViewPtr& each : counted) {
+            each = view ? ViewPtr(std::make_shared<ViewPtr>(view), view.get()) : ViewPtr();
         }
+        exclusive([&] {
+            for (std::size_t i = 0; i < kGates; ++i) {
+                std::swap(gates_[i].view, counted[i]);
+            }
+        });
     }
 
   private:

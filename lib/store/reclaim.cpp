@@ -604,6 +604,7 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
         applied.push_back(
             {{record.id, record.sequence, offset, pack(record.state, decoded->expires_at_ms)},
              link,
+             0,
              decoded->ns,
              decoded->timestamp_ms,
              decoded->expires_at_ms,

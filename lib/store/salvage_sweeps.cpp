@@ -157,6 +157,7 @@ Result<void> Salvage::write_moved(std::string_view encoded, const RecordView& re
         store.readers_.exclusive([&] {
             newest.apply({{id, record.sequence, offset, pack(record.state(), record.expires_at_ms)},
                           link,
+                          *older ? (*older)->entry.sequence : 0,
                           record.ns,
                           record.timestamp_ms,
                           record.expires_at_ms,

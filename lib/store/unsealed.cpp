@@ -13,7 +13,7 @@ void Unsealed::apply(const Applied& applied) {
     const IndexEntry& entry = applied.entry;
     const Link& link = applied.link;
     const bool replaces_own = link.segment == row.id;
-    delta.put(entry, replaces_own ? link.offset : 0);
+    delta.put(entry, replaces_own ? applied.replaced_sequence : 0);
     StateCounts& streams_of_ns = counts(applied.ns);
     if (link.swept) {
         ++counts_of(reclaimed[link.segment], applied.ns)[link.state];
@@ -51,6 +51,23 @@ StateCounts& Unsealed::counts(std::string_view ns) {
 
 namespace {
 
+// Calls use(sequence, view) for the records of the frame at `offset`, which has been read before.
+template <class Use>
+void for_each_record(const Segment& segment, std::uint32_t offset, Use use) {
+    FrameBuffer buffer;
+    const auto frame = segment.read_frame(offset, buffer);
+    if (!frame) {
+        return;
+    }
+    FrameRecords records(*frame, segment.id());
+    FrameRecord record;
+    for (auto more = records.next(record); more && *more; more = records.next(record)) {
+        if (const auto view = decode_view(record.encoded)) {
+            use(record.sequence, *view);
+        }
+    }
+}
+
 // Takes up the frames of a segment. A record's place in the delta is fetched while those behind it
 // are decoded, and filled a few records later.
 class Replay {
@@ -71,6 +88,8 @@ class Replay {
     Result<void> take_manifest(const Frame& frame);
     Result<void> take_mark(const Frame& frame);
     Applied& next_place();
+    void apply_next();
+    [[nodiscard]] std::uint64_t replaced_by(const Applied& applied) const;
 
     Unsealed& unsealed_;
     const Locator& locator_;
@@ -83,9 +102,48 @@ class Replay {
 // Where the next record waits.
 Applied& Replay::next_place() {
     if (taken_ - applied_ == kAhead) {
-        unsealed_.apply(waiting_[applied_++ % kAhead]);
+        apply_next();
     }
     return waiting_[taken_++ % kAhead];
+}
+
+void Replay::apply_next() {
+    Applied& applied = waiting_[applied_++ % kAhead];
+    const bool replaces = applied.link.segment == unsealed_.row.id;
+    applied.replaced_sequence = replaces ? replaced_by(applied) : 0;
+    unsealed_.apply(applied);
+}
+
+// The link says in which frame the record is that is replaced. Mostly one entry with this id is of
+// that frame. If there are more, of streams that share the id, the names decide.
+std::uint64_t Replay::replaced_by(const Applied& applied) const {
+    std::uint64_t replaced = 0;
+    bool shared = false;
+    (void)unsealed_.delta.find(applied.entry.id, [&](const IndexEntry& entry) {
+        if (entry.offset == applied.link.offset) {
+            shared = replaced != 0;
+            replaced = entry.sequence;
+        }
+        return shared;
+    });
+    if (!shared) {
+        return replaced;
+    }
+    const Segment& segment = *unsealed_.segment;
+    std::string ns;
+    std::string key;
+    for_each_record(segment, applied.entry.offset, [&](std::uint64_t sequence, auto& view) {
+        if (sequence == applied.entry.sequence) {
+            ns = view.ns;
+            key = view.key;
+        }
+    });
+    for_each_record(segment, applied.link.offset, [&](std::uint64_t sequence, auto& view) {
+        if (view.key == key && view.ns == ns) {
+            replaced = sequence;
+        }
+    });
+    return replaced;
 }
 
 Result<void> Replay::take_records(const Frame& frame) {
@@ -205,7 +263,7 @@ Result<std::uint64_t> Replay::run(std::uint64_t end) {
     unsealed_.delta.expect((end - unsealed_.row.bytes) / kFrameBytesTypical);
     auto flushed = take_frames(end);
     while (applied_ != taken_) {
-        unsealed_.apply(waiting_[applied_++ % kAhead]);
+        apply_next();
     }
     return flushed;
 }

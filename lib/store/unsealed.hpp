@@ -33,6 +33,9 @@ struct Locator {
 struct Applied {
     IndexEntry entry;
     Link link;
+    // Of the record that the link leads to, if it is in the same segment. (Its offset does not tell
+    // it from others of its frame.)
+    std::uint64_t replaced_sequence = 0;
     std::string_view ns;  // lives for the call of apply() only
     std::int64_t timestamp_ms = 0;
     std::int64_t expires_at_ms = 0;

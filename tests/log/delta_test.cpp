@@ -19,8 +19,8 @@ TEST_CASE("a delta holds what a map holds, while it grows and ids collide") {
         const StreamId id{random() % 3000 << (random() % 2 * 32)};  // equal tags, and equal homes
         const std::uint32_t stream = random() % 2;                  // two streams may share an id
         IndexEntry& known = model[{id.xxh, stream}];
-        const std::uint32_t replaced = known.offset;
-        known = {id, static_cast<std::uint64_t>(i), offset++, stream};
+        const std::uint64_t replaced = known.sequence;
+        known = {id, static_cast<std::uint64_t>(i + 1), offset++ / 2, stream};  // two to a frame
         delta.put(known, replaced);
     }
     REQUIRE(delta.size() == model.size());

@@ -75,9 +75,11 @@ struct Capacity {
     std::uint64_t keys_max = 0;   // streams, expired ones that no sweep has removed included
     std::uint64_t bytes_max = 0;  // of the log; what is in flight may go beyond it
     // At a limit the append sweeps first, which removes what has expired. If that gives no room, it
-    // removes completed streams, oldest completion first: as many as it needs, but at least a
-    // sixty-fourth of keys_max, so that not every append has to. Streams in flight and released
-    // ones are never evicted. Such a sweep's report stands in sweep_history().
+    // removes completed streams, those with the oldest head first: as many as it needs and, where
+    // there are more, a sixty-fourth of keys_max or a sixteenth of bytes_max beyond, so that not
+    // every append has to. Streams in flight and released ones are never evicted. Such a sweep's
+    // report stands in sweep_history(). An append that would have no room even without all
+    // completed streams gets out_of_space at once and evicts nothing.
     bool evict_oldest = false;
 };
 

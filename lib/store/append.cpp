@@ -20,6 +20,9 @@ constexpr std::uint64_t kWriteBytes = 8 * 1024 * 1024;
 // What a record takes in the log besides its texts, and a new segment's beginning, roughly.
 constexpr std::uint64_t kRecordOverheadBytes = 512;
 
+// How often an append makes room that others take before it gives up.
+constexpr std::uint64_t kRoomRoundsMax = 16;
+
 // Durability::async: how many sequences may be assigned before the next mark. A crash of the
 // machine may lose records whose sequences callers hold; recovery goes on above the mark.
 constexpr std::uint64_t kReservedSequences = 1024 * 1024;
@@ -34,6 +37,11 @@ std::size_t payload_bytes(const Record& record) {
     return record.ns.size() + record.key.size() + record.owner.size() + record.fingerprint.size() +
            record.event_id.size() + (record.receipt ? record.receipt->size() : 0) +
            record.metadata.size() + record.unknown_fields.size();
+}
+
+// What an append that begins a new stream takes.
+Room room_of(const Record& record) {
+    return {1, payload_bytes(record) + kRecordOverheadBytes};
 }
 
 Error batch_too_large() {
@@ -68,7 +76,7 @@ Result<void> check_atomic(std::span<const Append> batch) {
 struct LogStore::Request {
     std::span<const Append> batch;
     Batch mode = Batch::each;
-    std::uint64_t& refused;  // new streams, for want of room
+    Refused& refused;
     std::vector<StreamId> ids;
     std::vector<Result<std::uint64_t>> results;
 };
@@ -184,41 +192,61 @@ Error LogStore::fail(const Error& cause) {
 }
 
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
-    std::uint64_t refused = 0;
+    Refused refused;
     auto results = append_once(batch, mode, refused);
-    make_room_and_append(batch, mode, refused, results);
+    if (!refused.items.empty() && options_.capacity.evict_oldest) {
+        make_room_and_append(batch, mode, std::move(refused), results);
+    }
     counters_.count_failed(results);
     return results;
 }
 
-// Appends again what found no room, for as long as a sweep gives some.
-void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode,
-                                    std::uint64_t refused,
+// Makes room for what found none, and appends it again. Each round either answers an item or has
+// made room for one, which other appends may have taken; so the rounds without an answer are
+// bounded, and each makes more room than the one before.
+void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode, Refused refused,
                                     std::vector<Result<std::uint64_t>>& results) {
-    while (refused != 0 && options_.capacity.evict_oldest) {
-        const auto made = make_room(mode == Batch::atomic ? refused : 1, refused);
-        if (!made || !*made) {
-            return;
-        }
-        std::vector<std::size_t> again;
-        std::vector<Append> rest;
-        for (std::size_t i = 0; i < batch.size(); ++i) {
-            if (!results[i] && results[i].error().code == Code::out_of_space) {
-                again.push_back(i);
-                rest.push_back(batch[i]);
+    for (std::uint64_t round = 0; round < kRoomRoundsMax && !refused.items.empty(); ++round) {
+        const auto made = make_room(refused.wanted, round);
+        if (!made) {
+            const bool never = made.error().code == Code::out_of_space;
+            const Room most = refused.wanted.front();
+            Refused others;
+            for (std::size_t i = 0; i < refused.items.size(); ++i) {
+                const std::size_t at = mode == Batch::atomic ? 0 : i;
+                const Room& wanted = refused.wanted[at];
+                // What wants as much cannot have it, either.
+                if (!never || (wanted.keys >= most.keys && wanted.bytes >= most.bytes)) {
+                    results[refused.items[i]] = std::unexpected(made.error());
+                } else {
+                    others.items.push_back(refused.items[i]);
+                    others.wanted.push_back(wanted);
+                }
             }
+            refused = std::move(others);
+            round = 0;
+            continue;
         }
-        auto retried = append_once(rest, mode, refused);
-        for (std::size_t i = 0; i < again.size(); ++i) {
-            results[again[i]] = std::move(retried[i]);
+        std::vector<Append> rest;
+        for (const std::size_t i : refused.items) {
+            rest.push_back(batch[i]);
         }
+        Refused again;
+        auto retried = append_once(rest, mode, again);
+        for (std::size_t i = 0; i < rest.size(); ++i) {
+            results[refused.items[i]] = std::move(retried[i]);
+        }
+        round = again.items.size() < refused.items.size() ? 0 : round;
+        for (std::size_t& item : again.items) {
+            item = refused.items[item];
+        }
+        refused = std::move(again);
     }
 }
 
-// `refused` becomes the number of new streams for which there is no room; see Capacity.
+// `refused` gets the items for which the capacity has no room.
 std::vector<Result<std::uint64_t>> LogStore::append_once(std::span<const Append> batch, Batch mode,
-                                                         std::uint64_t& refused) {
-    refused = 0;
+                                                         Refused& refused) {
     Request request{batch, mode, refused, std::vector<StreamId>(batch.size()),
                     std::vector<Result<std::uint64_t>>(batch.size(), std::uint64_t{0})};
     const auto refuse = [&](const Error& error) {
@@ -470,9 +498,10 @@ void LogStore::Commit::add_each(Request& request, std::size_t i) {
         return;
     }
     if (begins_stream(head->link)) {
-        const std::uint64_t bytes = payload_bytes(item.record) + kRecordOverheadBytes;
-        if (auto room = store_.room_for_streams(new_streams_ + 1, bytes); !room) {
-            ++request.refused;
+        const Room wanted = room_of(item.record);
+        if (auto room = store_.check_room(new_streams_, wanted); !room) {
+            request.refused.items.push_back(i);
+            request.refused.wanted.push_back(wanted);
             request.results[i] = std::unexpected(room.error());
             return;
         }
@@ -521,13 +550,16 @@ void LogStore::Commit::add_atomic(Request& request) {
         return;
     }
     if (const auto begin = std::ranges::count_if(heads, begins_stream, &Head::link); begin != 0) {
-        const auto streams = static_cast<std::uint64_t>(begin);
-        std::uint64_t bytes = 0;
+        Room wanted;
         for (const Append& item : request.batch) {
-            bytes += payload_bytes(item.record) + kRecordOverheadBytes;
+            wanted += room_of(item.record);
         }
-        if (auto room = store_.room_for_streams(new_streams_ + streams, bytes); !room) {
-            request.refused = streams;
+        wanted.keys = static_cast<std::uint64_t>(begin);
+        if (auto room = store_.check_room(new_streams_, wanted); !room) {
+            for (std::size_t i = 0; i < request.batch.size(); ++i) {
+                request.refused.items.push_back(i);
+            }
+            request.refused.wanted.push_back(wanted);
             refuse(room.error());
             return;
         }
@@ -671,28 +703,22 @@ Result<void> LogStore::write_manifest(Manifest manifest) {
     return {};
 }
 
-// Whether the capacity allows so many more streams, whose records take about `added` bytes.
-Result<void> LogStore::room_for_streams(std::uint64_t streams, std::uint64_t added) const {
+std::string LogStore::name() const {
+    return fmt::format("store {}", path_.string());
+}
+
+// Whether the capacity allows `wanted` beside streams that are about to be written.
+Result<void> LogStore::check_room(std::uint64_t pending_streams, const Room& wanted) const {
     const Capacity& capacity = options_.capacity;
-    if (capacity.keys_max != 0 && streams_ + streams > capacity.keys_max) {
-        return std::unexpected(Error{
-            Code::out_of_space, fmt::format("store {} holds {} keys, and keys_max is {}",
-                                            path_.string(), streams_.load(), capacity.keys_max)});
+    Room held{streams_ + pending_streams, 0};
+    if (capacity.bytes_max != 0) {
+        held.bytes = writer_->end();
+        for (const SegmentLength& segment : manifest_.segments) {
+            held.bytes += segment.bytes;
+        }
     }
-    if (capacity.bytes_max == 0) {
-        return {};
-    }
-    std::uint64_t bytes = writer_->end() + added;
-    for (const SegmentLength& segment : manifest_.segments) {
-        bytes += segment.bytes;
-    }
-    if (bytes > capacity.bytes_max) {
-        return std::unexpected(
-            Error{Code::out_of_space,
-                  fmt::format("the log of store {} would have {} bytes, and bytes_max is {}",
-                              path_.string(), bytes, capacity.bytes_max)});
-    }
-    return {};
+    return fits(capacity, held, wanted) ? Result<void>()
+                                        : std::unexpected(no_room(name(), capacity, held, wanted));
 }
 
 Result<void> LogStore::reserve_sequences() {

@@ -41,6 +41,7 @@
 #include "dedup/log_store.hpp"
 #include "env/env.hpp"
 #include "log/segment_writer.hpp"
+#include "store/capacity.hpp"
 #include "store/head_search.hpp"
 #include "store/reader_gates.hpp"
 #include "store/store_counters.hpp"
@@ -164,9 +165,14 @@ class LogStore final : public StreamStore {
     [[nodiscard]] ViewPtr without_sealed(SnapshotPtr sealed) const;
 
     // append.cpp
+    // Items of a batch for which the capacity has no room, and what they take.
+    struct Refused {
+        std::vector<std::size_t> items;
+        std::vector<Room> wanted;  // of each; in an atomic batch, of all together
+    };
     std::vector<Result<std::uint64_t>> append_once(std::span<const Append> batch, Batch mode,
-                                                   std::uint64_t& refused);
-    void make_room_and_append(std::span<const Append> batch, Batch mode, std::uint64_t refused,
+                                                   Refused& refused);
+    void make_room_and_append(std::span<const Append> batch, Batch mode, Refused refused,
                               std::vector<Result<std::uint64_t>>& results);
     Result<void> ready_to_write() const;
     Error fail(const Error& cause);
@@ -181,23 +187,31 @@ class LogStore final : public StreamStore {
     Result<void> write_manifest(Manifest manifest);
     Result<void> write_now(FrameKind kind, std::string_view body, std::uint64_t sequence);
     Result<void> finish_writing();
-    [[nodiscard]] Result<void> room_for_streams(std::uint64_t streams, std::uint64_t added) const;
+    [[nodiscard]] std::string name() const;
+    [[nodiscard]] Result<void> check_room(std::uint64_t pending_streams, const Room& wanted) const;
 
     // sweep.cpp
     struct Now {
         ViewPtr view;
         TailNumbers tail;
     };
-    Result<SweepReport> sweep_locked(const SweepOptions& options, std::uint64_t evict);
+    // What a sweep does for the sake of an append.
+    struct MakeRoom {
+        Room evict;                   // so much at least, oldest completions first
+        std::uint64_t log_bytes = 0;  // give back space until the log has so few; 0: as always
+        Usage usage = {};             // filled in: of the store when the sweep is done
+    };
+    Result<SweepReport> sweep_locked(const SweepOptions& options, MakeRoom* room);
     Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
-    Result<void> run_sweep(const SweepOptions& options, std::uint64_t evict, SweepReport& report);
+    Result<void> run_sweep(const SweepOptions& options, MakeRoom* room, SweepReport& report);
     [[nodiscard]] bool has_counted_all() const;
-    Result<StateCounts> advance(const SweepOptions& options, std::uint64_t evict,
+    Result<StateCounts> advance(const SweepOptions& options, const Room& evict,
                                 SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
-    Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, std::uint64_t evict) const;
+    Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, const Room& evict) const;
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
-                                           std::uint64_t count) const;
+                                           const Room& evict) const;
+    Result<Usage> usage();
     Result<void> set_horizon(Horizon to, Now& now, SweepReport& report);
     Result<void> finish_counting();
     Result<void> drop_given_up();
@@ -206,7 +220,7 @@ class LogStore final : public StreamStore {
     void rest_beside_appends(std::uint64_t pause_us);
     Result<void> with_reserve(const std::function<Result<void>()>& work);
     void keep_reserve() const;
-    Result<bool> make_room(std::uint64_t needed, std::uint64_t evict);
+    Result<Room> make_room(std::span<const Room> wanted, std::uint64_t round);
 
     // count.cpp
     struct Count;

@@ -311,10 +311,6 @@ class MemoryStore final : public StreamStore {
         return record.sequence;
     }
 
-    [[nodiscard]] bool has_room_for(const Room& wanted) const {
-        return fits(capacity_, {streams_.size(), streams_.bytes()}, wanted);
-    }
-
     [[nodiscard]] Result<void> make_room(std::span<const Append> batch) {
         Room wanted;
         for (const auto& [expected_sequence, record] : batch) {
@@ -323,20 +319,20 @@ class MemoryStore final : public StreamStore {
                 wanted.bytes += memory_bytes(record);
             }
         }
-        if (wanted.keys == 0 || has_room_for(wanted)) {
+        const Room held{streams_.size(), streams_.bytes()};
+        if (wanted.keys == 0 || fits(capacity_, held, wanted)) {
             return {};
         }
-        if (capacity_.evict_oldest) {
-            run_sweep(now_ms(), SweepOptions().unanswered_max, false, wanted);
+        constexpr std::string_view kName = "the store in memory";
+        if (!capacity_.evict_oldest) {
+            return std::unexpected(no_room(kName, capacity_, held, wanted));
         }
-        if (has_room_for(wanted)) {
-            return {};
-        }
-        return failure(Code::out_of_space,
-                       fmt::format("the store in memory is full: {} streams of {}, {} bytes of {} "
-                                   "(0: no limit); sweep it or raise its capacity",
-                                   streams_.size(), capacity_.keys_max, streams_.bytes(),
-                                   capacity_.bytes_max));
+        const std::int64_t time_ms = now_ms();
+        const auto expired = choose_expired(streams_, time_ms, grace());
+        const auto evict =
+            plan_eviction(kName, capacity_, usage_without(streams_, expired), wanted);
+        run_sweep(time_ms, SweepOptions().unanswered_max, false, evict ? *evict : Room());
+        return evict ? Result<void>() : std::unexpected(evict.error());
     }
 
     // The time as of which to sweep. A dry run changes nothing, not even the time that was seen.
@@ -347,15 +343,13 @@ class MemoryStore final : public StreamStore {
         return options.dry_run ? std::max(saw_time(0), *options.now_ms) : saw_time(*options.now_ms);
     }
 
-    // Evicts too if there shall be room for `wanted`.
+    // Evicts so much too.
     SweepReport run_sweep(std::int64_t time_ms, std::size_t unanswered_max, bool dry_run,
-                          const std::optional<Room>& wanted = {}) {
+                          const Room& evict = {}) {
         const auto start = std::chrono::steady_clock::now();
         Removal removal;
         removal.expired = choose_expired(streams_, time_ms, grace());
-        if (wanted) {
-            removal.evicted = choose_evicted(streams_, removal.expired, capacity_, *wanted);
-        }
+        removal.evicted = choose_evicted(streams_, removal.expired, evict);
         SweepReport report = report_of(streams_, removal, unanswered_max);
         report.now_ms = time_ms;
         report.dry_run = dry_run;

@@ -7,25 +7,15 @@
 namespace dedup {
 namespace {
 
-constexpr std::uint64_t kEvictedPartOfKeys = 64;  // at least this part of keys_max goes at a time
-
-bool within(std::uint64_t limit, std::uint64_t held, std::uint64_t wanted) {
-    return limit == 0 || (held <= limit && wanted <= limit - held);
-}
-
-void take_from(Room& room, const MemoryStreams::Stream& stream) {
-    --room.keys;
+Room room_of(const MemoryStreams::Stream& stream) {
+    Room room{1, 0};
     for (const Record& record : stream.second) {
-        room.bytes -= memory_bytes(record);
+        room.bytes += memory_bytes(record);
     }
+    return room;
 }
 
 }  // namespace
-
-bool fits(const Capacity& capacity, const Room& held, const Room& wanted) {
-    return within(capacity.keys_max, held.keys, wanted.keys) &&
-           within(capacity.bytes_max, held.bytes, wanted.bytes);
-}
 
 std::vector<std::uint64_t> choose_expired(const MemoryStreams& streams, std::int64_t time_ms,
                                           std::chrono::milliseconds grace) {
@@ -38,29 +28,35 @@ std::vector<std::uint64_t> choose_expired(const MemoryStreams& streams, std::int
     return chosen;
 }
 
+Usage usage_without(const MemoryStreams& streams, const std::vector<std::uint64_t>& expired) {
+    Usage usage;
+    for (const auto& [sequence, stream] : streams.by_head()) {
+        if (!std::ranges::binary_search(expired, sequence)) {
+            const Room room = room_of(*stream);
+            usage.live += room;
+            usage.evictable += stream->second.back().state() == State::completed ? room : Room();
+        }
+    }
+    usage.held = usage.live;
+    return usage;
+}
+
 std::vector<std::uint64_t> choose_evicted(const MemoryStreams& streams,
                                           const std::vector<std::uint64_t>& expired,
-                                          const Capacity& capacity, const Room& wanted) {
-    Room left{streams.size(), streams.bytes()};
-    for (const std::uint64_t sequence : expired) {
-        take_from(left, *streams.by_head().at(sequence));
-    }
+                                          const Room& evict) {
     std::vector<std::uint64_t> chosen;
-    if (fits(capacity, left, wanted)) {
-        return chosen;
-    }
+    Room gone;
     for (const auto& [sequence, stream] : streams.by_head()) {
-        if (fits(capacity, left, wanted) &&
-            chosen.size() >= capacity.keys_max / kEvictedPartOfKeys) {
+        if (gone.keys >= evict.keys && gone.bytes >= evict.bytes) {
             break;
         }
         if (stream->second.back().state() == State::completed &&
             !std::ranges::binary_search(expired, sequence)) {
-            take_from(left, *stream);
+            gone += room_of(*stream);
             chosen.push_back(sequence);
         }
     }
-    return fits(capacity, left, wanted) ? chosen : std::vector<std::uint64_t>();
+    return chosen;
 }
 
 SweepReport report_of(const MemoryStreams& streams, const Removal& removal,

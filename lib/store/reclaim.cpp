@@ -31,6 +31,9 @@ constexpr std::uint64_t kEndedBytesMin = 1024 * 1024;
 constexpr std::uint64_t kEndedSegmentShare = 4;
 constexpr std::uint64_t kEndedLogShare = 128;
 
+// With a goal it is, but for next to nothing: a header and a manifest are not given back.
+constexpr std::uint64_t kEndedForGoalBytesMin = 1024;
+
 // Of the log or a part of it.
 struct Space {
     std::uint64_t bytes = 0;
@@ -117,11 +120,13 @@ class Frames {
 
 }  // namespace
 
-LogStore::Reclaim::Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report)
+LogStore::Reclaim::Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report,
+                           std::uint64_t bytes_goal)
     : store_(store),
       options_(options),
       garbage_share_(options.compact ? kGarbageShareCompact : kGarbageShare),
-      report_(report) {}
+      report_(report),
+      bytes_goal_(bytes_goal) {}
 
 bool LogStore::Reclaim::at_limit() const {
     return options_.stop.stop_requested() || store_.closed_ ||
@@ -179,7 +184,8 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     const bool merge = std::ranges::count_if(others, is_small) >= kSmallSegmentsMax;
     for (const Candidate& best : others) {
         const Space here = space(best.row, best.live);
-        if ((log.is_wasted(garbage_share_) && here.is_wasted(garbage_share_)) ||
+        const bool needed = bytes_goal_ != 0 && log.bytes > bytes_goal_ && here.bytes > here.live;
+        if (needed || (log.is_wasted(garbage_share_) && here.is_wasted(garbage_share_)) ||
             (merge && is_small(best))) {
             log.bytes -= here.bytes - here.live;
             found.push_back(best);
@@ -291,6 +297,10 @@ std::uint64_t LogStore::Reclaim::newest_if_garbage(const View& view, const TailN
     const SegmentRow& row = tail.parts.front().row;
     const Space newest = space(row, newest_live);
     const Space log = log_space(view, tail, counted, newest_live);
+    if (bytes_goal_ != 0 && newest.bytes > newest.live + kEndedForGoalBytesMin &&
+        log.live + (newest.bytes - newest.live) > bytes_goal_) {
+        return row.id;
+    }
     const std::uint64_t bytes_min =
         options_.compact ? 0 : std::max(ended_bytes_min(), log.bytes / kEndedLogShare);
     return newest.bytes >= bytes_min && newest.is_wasted(garbage_share_) &&

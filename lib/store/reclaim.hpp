@@ -18,7 +18,10 @@ namespace dedup {
 // appended again at the tail with their sequences, and then it is dropped too.
 class LogStore::Reclaim {
   public:
-    Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report);
+    // With `bytes_goal`, segments are compacted until the log has at most so many bytes, as far as
+    // that can be, however little of them is garbage. 0: there is no goal.
+    Reclaim(LogStore& store, const SweepOptions& options, SweepReport& report,
+            std::uint64_t bytes_goal);
 
     // Says in the report what run() would do once `count` was true.
     void plan(const Count& count);
@@ -71,6 +74,7 @@ class LogStore::Reclaim {
     const SweepOptions& options_;
     const std::uint64_t garbage_share_;
     SweepReport& report_;
+    const std::uint64_t bytes_goal_;
     std::uint64_t bytes_ = 0;        // given back so far
     std::uint64_t bytes_total_ = 0;  // of the segments to drop
     const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

@@ -19,18 +19,23 @@ constexpr std::uint64_t kRestShare = 3;
 constexpr std::uint64_t kRemovalRests = 4;
 constexpr std::uint64_t kRestMaxUs = 250'000;  // nobody waits longer for a sweep to stop
 constexpr std::chrono::microseconds kReadersPoll{50};
-// At least so many streams are evicted at a time: this part of keys_max.
-constexpr std::uint64_t kEvictShare = 64;
-// And with bytes_max, this part of the streams: a few would give back no segment.
-constexpr std::uint64_t kEvictBytesShare = 16;
-// With bytes_max, room is made for more than one record.
-constexpr std::uint64_t kRoomBytes = 4096;
+// The share of bytes_max that each further round of making room frees beyond what is wanted.
+constexpr std::uint64_t kMoreRoomShare = 16;
+// Of a log without records: a header, and the manifests of a sweep's steps, and for each segment.
+constexpr std::uint64_t kEmptyLogBytes = 1024;
+constexpr std::uint64_t kManifestBytesEach = 64;
+
+// About what a record takes in the log.
+std::uint64_t encoded_bytes(const RecordView& record) {
+    return kFrameHeaderBytes + record.ns.size() + record.key.size() +
+           record.receipt.size() + record.metadata.size();
+}
 
 }  // namespace
 
 Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
     const std::lock_guard one_at_a_time(sweep_mutex_);
-    auto report = sweep_locked(options, 0);
+    auto report = sweep_locked(options, nullptr);
     if (!options.dry_run) {
         const std::lock_guard lock(view_mutex_);
         sweep_error_ = report ? "" : report.error().message;
@@ -48,7 +53,7 @@ Result<std::vector<SweepReport>> LogStore::sweep_history() {
                    : Result<std::vector<SweepReport>>(std::unexpected(closed_error()));
 }
 
-Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, std::uint64_t evict) {
+Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, MakeRoom* room) {
     const auto start = std::chrono::steady_clock::now();
     if (auto ready = ready_to_write(); !options.dry_run && !ready) {
         return std::unexpected(ready.error());
@@ -59,7 +64,7 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, std::uin
     if (!options.dry_run) {
         report.now_ms = saw_time(report.now_ms);
     }
-    auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, evict, report);
+    auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, room, report);
     if (!done) {
         counters_.sweeps_failed.add(options.dry_run ? 0 : 1);
         return std::unexpected(done.error());
@@ -86,7 +91,7 @@ Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& repo
     }
     const auto& [view, tail] = *now;
     const auto state = catalog->sweep_state();
-    auto to = next_horizon(*view, report.now_ms, 0);
+    auto to = next_horizon(*view, report.now_ms, {});
     if (!state || !to) {
         return std::unexpected(state ? to.error() : state.error());
     }
@@ -100,12 +105,11 @@ Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& repo
     if (auto counted = this->count(count); !counted) {
         return counted;
     }
-    Reclaim(*this, options, report).plan(count);
+    Reclaim(*this, options, report, 0).plan(count);
     return {};
 }
 
-Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evict,
-                                 SweepReport& report) {
+Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, SweepReport& report) {
     if (auto dropped = drop_given_up(); !dropped) {
         return dropped;
     }
@@ -114,11 +118,11 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
     earlier.now_ms = report.now_ms;
     Result<StateCounts> advanced;
     if (!has_counted_all()) {
-        advanced = advance(options, 0, earlier);
+        advanced = advance(options, {}, earlier);
     }
     const std::uint64_t reports_before = sweep_state_.reports;
     if (advanced) {
-        advanced = advance(options, evict, report);
+        advanced = advance(options, room == nullptr ? Room() : room->evict, report);
     }
     {
         // While something has not been counted, nothing can be sealed.
@@ -136,7 +140,8 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
         return view ? log_bytes(**view) : 0;
     };
     report.bytes_before = bytes_now();
-    if (auto reclaimed = Reclaim(*this, options, report).run(*advanced); !reclaimed) {
+    const std::uint64_t bytes_goal = room == nullptr ? 0 : room->log_bytes;
+    if (auto reclaimed = Reclaim(*this, options, report, bytes_goal).run(*advanced); !reclaimed) {
         return reclaimed;
     }
     report.bytes_after = bytes_now();
@@ -153,6 +158,13 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, std::uint64_t evic
         sweep_state_ = state;
     }
     keep_reserve();
+    if (room != nullptr && kept) {
+        auto found = usage();
+        if (!found) {
+            return std::unexpected(found.error());
+        }
+        room->usage = *found;
+    }
     return kept;
 }
 
@@ -163,7 +175,7 @@ bool LogStore::has_counted_all() const {
 
 // Removes what has expired, and counts it. While that is counted, no segment is sealed. Gives the
 // live streams of the newest segment.
-Result<StateCounts> LogStore::advance(const SweepOptions& options, std::uint64_t evict,
+Result<StateCounts> LogStore::advance(const SweepOptions& options, const Room& evict,
                                       SweepReport& report) {
     SweepState state = sweep_state_;
     StateCounts newest_live;
@@ -311,10 +323,10 @@ std::uint64_t LogStore::log_bytes(const View& view) const {
     return bytes;
 }
 
-// The horizon as of `now_ms`, and with `evict` completed streams more behind it; the view's own if
+// The horizon as of `now_ms`, and with so many completed streams more behind it; the view's own if
 // that would remove nothing.
 Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
-                                       std::uint64_t evict) const {
+                                       const Room& evict) const {
     Horizon next = view.horizon;
     next.expired_before_ms = std::max(next.expired_before_ms, now_ms - grace().count());
     bool expires = false;
@@ -337,7 +349,7 @@ Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
     }
     // At the time of the last sweep there is work only for what has been appended since.
     next.sequence = std::max(next.sequence, newest);
-    if (evict != 0) {
+    if (evict != Room()) {
         const auto evicted_before = oldest_completed(view, next, evict);
         if (!evicted_before) {
             return std::unexpected(evicted_before.error());
@@ -347,15 +359,19 @@ Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
     return expires || next.evicted_before != view.horizon.evicted_before ? next : view.horizon;
 }
 
-// One more than the sequence of the `count`-th oldest completion that `horizon` leaves, or than the
-// last of them; 0 if there is none.
+// One more than the sequence of the newest of the oldest completions that `horizon` leaves, so many
+// keys and bytes of them; 0 if there is none.
 Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horizon,
-                                                 std::uint64_t count) const {
+                                                 const Room& evict) const {
     horizon.sequence = UINT64_MAX;
-    std::priority_queue<std::uint64_t> oldest;
+    std::priority_queue<std::pair<std::uint64_t, std::uint64_t>> oldest;  // sequences, and bytes
+    Room chosen;
+    const auto enough = [&](const Room& room) {
+        return room.keys >= evict.keys && room.bytes >= evict.bytes;
+    };
     const auto offer = [&](const Segment& segment, const IndexEntry& entry) -> Result<void> {
         if (entry.state() != State::completed || horizon.surely_removes(entry) ||
-            (oldest.size() == count && entry.sequence > oldest.top())) {
+            (enough(chosen) && entry.sequence > oldest.top().first)) {
             return {};
         }
         FrameBuffer buffer;
@@ -373,8 +389,11 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
             return std::unexpected(head.error());
         }
         if (*head) {
-            oldest.push(entry.sequence);
-            if (oldest.size() > count) {
+            const std::uint64_t bytes = encoded_bytes(at.record);
+            oldest.emplace(entry.sequence, bytes);
+            chosen += {1, bytes};
+            while (enough({chosen.keys - 1, chosen.bytes - oldest.top().second})) {
+                chosen = {chosen.keys - 1, chosen.bytes - oldest.top().second};
                 oldest.pop();
             }
         }
@@ -396,7 +415,7 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
             return std::unexpected(visited.error());
         }
     }
-    return oldest.empty() ? 0 : oldest.top() + 1;
+    return oldest.empty() ? 0 : oldest.top().first + 1;
 }
 
 // Makes `to` the horizon, durably, from the last applied sequence on. `now` becomes the view and
@@ -526,36 +545,79 @@ void LogStore::keep_reserve() const {
     }
 }
 
-// Sweeps for the sake of appends that need room for `needed` streams, and evicts `evict` of them or
-// more if that does not help. False: there is no room, and evicting all that may go would give
-// none.
-Result<bool> LogStore::make_room(std::uint64_t needed, std::uint64_t evict) {
-    const std::lock_guard one_at_a_time(sweep_mutex_);
-    const auto is_room = [&] {
-        return lead([&] { return room_for_streams(needed, kRoomBytes); }).has_value();
-    };
-    if (is_room()) {
-        return true;  // another append has made it
+// What the store holds, once a sweep has given back what it could.
+Result<Usage> LogStore::usage() {
+    const auto now = tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
     }
-    const auto swept = sweep_locked({}, 0);
-    if (!swept) {
+    const auto& [view, tail] = *now;
+    Usage usage;
+    const auto add = [&](const SegmentRow& row, const StateCounts& live) {
+        const StateCounts completed{.completed = live.completed};
+        usage.live += {live.total(), row.bytes_of(live) + kManifestBytesEach};
+        usage.evictable += {live.completed, row.bytes_of(completed)};
+    };
+    for (const SealedSegment& sealed : view->sealed->segments()) {
+        StateCounts live = sealed.row.live();
+        live -= total(tally_of(tail.superseded, sealed.row.id));
+        add(sealed.row, live);
+    }
+    for (std::size_t part = 0; part < tail.parts.size(); ++part) {
+        const auto live = live_in_tail(*view, tail, part, view->horizon, {});
+        if (!live) {
+            return std::unexpected(live.error());
+        }
+        add(tail.parts[part].row, total(*live));
+    }
+    usage.live.bytes += kEmptyLogBytes;
+    usage.held = {usage.live.keys, log_bytes(*view)};
+    return usage;
+}
+
+// Makes room for as many of the appends that want it as possible, beginning with the first: sweeps,
+// and evicts if that does not help. Gives for how much it has. Each round makes more.
+// Errors: out_of_space: there never is room for the first, and nothing has been evicted; or those
+// of sweeps.
+Result<Room> LogStore::make_room(std::span<const Room> wanted, std::uint64_t round) {
+    const std::lock_guard one_at_a_time(sweep_mutex_);
+    const Capacity& capacity = options_.capacity;
+    const auto is_room = [&](const Room& room) {
+        return lead([&] { return check_room(0, room); }).has_value();
+    };
+    if (is_room(wanted.front())) {
+        return wanted.front();  // another append has made it
+    }
+    MakeRoom room;
+    if (const auto swept = sweep_locked({}, &room); !swept) {
         return std::unexpected(swept.error());
     }
-    if (is_room()) {
-        return true;
+    if (is_room(wanted.front())) {
+        return wanted.front();
     }
-    const auto& [keys_max, bytes_max, evict_oldest] = options_.capacity;
-    const std::uint64_t completed = swept->retained.completed;
-    if (completed == 0 || (keys_max != 0 && streams_ - completed + needed > keys_max)) {
-        return false;
+    auto plan = plan_eviction(name(), capacity, room.usage, wanted.front());
+    if (!plan) {
+        return std::unexpected(plan.error());
     }
-    evict = std::max(
-        {evict, keys_max / kEvictShare, bytes_max == 0 ? 0 : completed / kEvictBytesShare});
-    const auto evicted = sweep_locked({}, evict);
-    if (!evicted) {
-        return std::unexpected(evicted.error());
+    Room made = wanted.front();
+    for (const Room& more : wanted.subspan(1)) {
+        const Room all{made.keys + more.keys, made.bytes + more.bytes};
+        const auto for_all = plan_eviction(name(), capacity, room.usage, all);
+        if (!for_all) {
+            break;
+        }
+        plan = for_all;
+        made = all;
     }
-    return evicted->removed.total() != 0;
+    const std::uint64_t spare = capacity.bytes_max / kMoreRoomShare;
+    if (const auto ample = plan_eviction(name(), capacity, room.usage,
+                                         {made.keys + round, made.bytes + round * spare})) {
+        plan = ample;
+    }
+    room.evict = *plan;
+    room.log_bytes = capacity.bytes_max - std::min(capacity.bytes_max, made.bytes + spare / 2);
+    const auto evicted = sweep_locked({}, &room);
+    return evicted ? Result<Room>(made) : std::unexpected(evicted.error());
 }
 
 }  // namespace dedup

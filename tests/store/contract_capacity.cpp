@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "store/contract_sweep.hpp"
@@ -301,6 +303,93 @@ TEST_CASE("eviction: for bytes") {
         CHECK(stats_of(*store).evicted + stats_of(*store).completed == 1'500);
         CHECK(stats_of(*store).log_bytes <= 2 * kBytesMax);
     });
+}
+
+// Appends completions of `bytes` bytes until the store has evicted some, and checks each.
+void fill_and_evict(TestStore& store, const std::string& prefix, std::size_t bytes, int keys) {
+    for (int i = 0; i < keys; ++i) {
+        must_append(*store, 0, lasting(prefix + std::to_string(i), std::string(bytes, 'r')));
+    }
+}
+
+TEST_CASE("eviction: for bytes, whatever the sizes of receipts and of the bound") {
+    // Guards against an append that never gets an answer, or a small store that stays full.
+    on_each_factory([&](const StoreFactory& factory) {
+        for (const std::uint64_t bytes_max : {100'000U, 400'000U, 1'500'000U}) {
+            TestStore store = factory.make({.bytes_max = bytes_max, .evict_oldest = true});
+            const std::uint64_t claim = must_append(*store, 0, expiring(in_flight("c"), kNever));
+            fill_and_evict(store, "small-", 100, 300);
+            fill_and_evict(store, "ten-", 10'000, static_cast<int>(bytes_max / 10'000) + 5);
+            must_append(*store, 0, lasting("big", std::string(64 * 1024, 'b')));
+            fill_and_evict(store, "again-", 2'000, 40);
+            CHECK(stats_of(*store).evicted > 0);
+            CHECK(stats_of(*store).completed > 10);
+            CHECK(stats_of(*store).log_bytes <= bytes_max + 4096);
+            CHECK(head_sequence(*store, "c") == claim);
+            CHECK(head_of(*store, "again-39").has_value());
+        }
+    });
+}
+
+TEST_CASE("eviction: what can never fit is refused at once, says why, and costs nothing") {
+    // Guards against a store that empties itself for an append that it refuses.
+    on_each_store_of({.bytes_max = 300'000, .evict_oldest = true}, [](TestStore& store) {
+        fill_and_evict(store, "k-", 2'000, 50);
+        const auto never = append_one(*store, 0, lasting("big", std::string(300'000, 'b')));
+        check_error(never, Code::out_of_space, "bytes_max is 300000");
+        check_error(never, Code::out_of_space, "needs 30");
+        CHECK(stats_of(*store).evicted == 0);
+        CHECK(stats_of(*store).completed == 50);
+        // In one batch with others, which do fit.
+        const std::vector<Append> batch = {{0, lasting("a")},
+                                           {0, lasting("too big", std::string(300'000, 'b'))},
+                                           {0, lasting("b", std::string(250'000, 'b'))},
+                                           {0, lasting("c")}};
+        const auto results = store->append(batch);
+        CHECK(results[0].has_value());
+        check_error(results[1], Code::out_of_space);
+        CHECK(results[2].has_value());
+        CHECK(results[3].has_value());
+    });
+}
+
+TEST_CASE("eviction: an atomic batch larger than what is free lands whole") {
+    on_each_store_of({.keys_max = 200, .bytes_max = 200'000, .evict_oldest = true},
+                     [](TestStore& store) {
+                         fill_and_evict(store, "k-", 1'000, 190);
+                         std::vector<Append> batch;
+                         for (int i = 0; i < 60; ++i) {
+                             batch.push_back({0, lasting("new-" + std::to_string(i))});
+                         }
+                         for (const auto& result : store->append(batch, Batch::atomic)) {
+                             REQUIRE_MESSAGE(result, (result ? "" : result.error().message));
+                         }
+                         CHECK(head_of(*store, "k-189").has_value());
+                         CHECK(!head_of(*store, "k-0").has_value());
+                     });
+}
+
+TEST_CASE("eviction: many threads at the bound all get an answer") {
+    on_each_store_of(
+        {.keys_max = 40, .bytes_max = 150'000, .evict_oldest = true}, [](TestStore& store) {
+            std::atomic<int> refused{0};
+            std::vector<std::thread> threads;
+            for (int thread = 0; thread < 6; ++thread) {
+                threads.emplace_back([&, thread] {
+                    for (int i = 0; i < 30; ++i) {
+                        const Append item{0,
+                                          lasting(std::to_string(thread) + "-" + std::to_string(i),
+                                                  std::string(3'000, 'r'))};
+                        refused += !store->append({&item, 1})[0];
+                    }
+                });
+            }
+            for (std::thread& thread : threads) {
+                thread.join();
+            }
+            CHECK(refused == 0);
+            CHECK(stats_of(*store).completed + stats_of(*store).evicted == 180);
+        });
 }
 
 }  // namespace

@@ -31,6 +31,12 @@ struct OpenOptions {
     // ones as it grows.
     std::uint64_t segment_bytes = 0;
     Capacity capacity = {};
+    // Who may use the store that is created: the permissions of its directory, less the umask; at
+    // least the owner's. Files get the same without execution. What is created in a store later
+    // follows its directory, whoever creates it and with whatever umask: its permissions and its
+    // group, and if it is root who writes, its owner. So 0770 is for a store that a group shares,
+    // and changing the directory's mode changes what new files get.
+    std::filesystem::perms permissions = std::filesystem::perms::owner_all;
 };
 
 // Opens the store in directory `path`, after repairing what a crash left: a torn tail is dropped

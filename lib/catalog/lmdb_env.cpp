@@ -13,10 +13,12 @@
 #include <utility>
 
 #include "catalog/lmdb_check.hpp"
+#include "env/places.hpp"
 
 namespace dedup {
 namespace {
 
+constexpr std::initializer_list<const char*> kFileNames = {"data.mdb", "lock.mdb"};
 constexpr unsigned kReadersMax = 1024;
 constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
 constexpr std::chrono::milliseconds kDrainTimeout{100};
@@ -75,6 +77,9 @@ Error lmdb_failure(std::string_view action, const Path& path, int rc) {
 
 Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
                                                std::uint64_t map_bytes) {
+    if (auto checked = check_regular(path, kFileNames); !checked) {
+        return std::unexpected(checked.error());
+    }
     OpenEnvs& envs = open_envs();
     std::shared_ptr<LmdbEnv> env;  // before the lock, which its destructor takes
     std::unique_lock lock(envs.mutex);
@@ -117,9 +122,10 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
     env.reset(new LmdbEnv(raw, path, opens_writable));
     mdb_env_set_maxreaders(raw, kReadersMax);
     mdb_env_set_mapsize(raw, map_bytes_at_most(map_bytes));
-    if (const int rc = mdb_env_open(raw, path.c_str(), flags, 0644); rc != 0) {
+    if (const int rc = mdb_env_open(raw, path.c_str(), flags, 0600); rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
+    inherit_access(path, kFileNames);
     int dead = 0;
     mdb_reader_check(raw, &dead);
     if (auto opened = env->open_database(); !opened) {

@@ -56,7 +56,7 @@ class Lock {
 };
 
 enum class PathType : std::uint8_t { absent, file, directory, other };
-enum class OpenMode : std::uint8_t { read, write, create };  // create: empties an existing file
+enum class OpenMode : std::uint8_t { read, write, create };  // create: replaces an existing file
 
 class Env {
   public:
@@ -79,6 +79,12 @@ class Env {
 };
 
 [[nodiscard]] Env& posix_env();
+
+// An Env for one store: it keeps the store's directories open, follows no link within them, and
+// gives what it creates there the access that the store's directory has. `permissions`: of that
+// directory, should it be created, less the umask.
+[[nodiscard]] std::shared_ptr<Env> posix_env_of(const Path& store,
+                                                std::filesystem::perms permissions);
 
 // The error for a system call that failed with `os_error` while doing `action` ("write",
 // "create") to `path`.

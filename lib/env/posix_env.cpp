@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -12,38 +13,12 @@
 #include <system_error>
 #include <utility>
 
+#include "env/descriptor.hpp"
 #include "env/env.hpp"
+#include "env/places.hpp"
 
 namespace dedup {
 namespace {
-
-// Repeats a call that a signal interrupted.
-template <class Call>
-auto retry(Call call) {
-    auto result = call();
-    while (result < 0 && errno == EINTR) {
-        result = call();
-    }
-    return result;
-}
-
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (fd_ >= 0) {
-            // Whatever had to be durable was synced, so close has nothing left to report.
-            ::close(fd_);
-        }
-    }
-    [[nodiscard]] int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
 
 class Mapping {
   public:
@@ -158,14 +133,6 @@ class PosixLock final : public Lock {
     Descriptor fd_;
 };
 
-Result<Descriptor> open_descriptor(const Path& path, int flags) {
-    const int fd = retry([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0644); });
-    if (fd < 0) {
-        return std::unexpected(os_failure("open", path, errno));
-    }
-    return Descriptor(fd);
-}
-
 Error busy(const Path& path, int fd) {
     char text[32] = {};
     const ssize_t n = ::pread(fd, text, sizeof text - 1, 0);
@@ -180,14 +147,28 @@ Error busy(const Path& path, int fd) {
                 : fmt::format("store {} is open for writing in another process", store.string())};
 }
 
+// Whoever may open LOCK can hold it, and so stop all writers: that is for those who may write.
+void keep_from_strangers(int fd, int directory) {
+    inherit_access(fd, directory);
+    struct stat status {};
+    if (::fstat(fd, &status) == 0 && (status.st_mode & S_IRWXO) != 0) {
+        static_cast<void>(::fchmod(fd, status.st_mode & ~mode_t{S_IRWXO} & 07777));
+    }
+}
+
 class PosixEnv final : public Env {
   public:
+    PosixEnv(const Path& root, std::filesystem::perms permissions)
+        : places_(root), mode_(static_cast<mode_t>(permissions)) {}
+
     Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
-        int flags = O_RDONLY;
-        if (mode != OpenMode::read) {
-            flags = mode == OpenMode::create ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR;
+        const auto at = places_.place(path);
+        if (!at) {
+            return std::unexpected(at.error());
         }
-        auto fd = open_descriptor(path, flags);
+        auto fd = mode == OpenMode::create
+                      ? create(*at, path)
+                      : open_regular(*at, path, mode == OpenMode::read ? O_RDONLY : O_RDWR);
         if (!fd) {
             return std::unexpected(fd.error());
         }
@@ -195,8 +176,14 @@ class PosixEnv final : public Env {
     }
 
     Result<PathType> type(const Path& path) override {
+        const auto at = places_.place(path);
+        if (!at) {
+            return std::unexpected(at.error());
+        }
+        // The path of a store may lead over links; what lies in it may not.
+        const int flags = at->directory == AT_FDCWD ? 0 : AT_SYMLINK_NOFOLLOW;
         struct stat status {};
-        if (::stat(path.c_str(), &status) != 0) {
+        if (::fstatat(at->directory, at->name.c_str(), &status, flags) != 0) {
             if (errno == ENOENT) {
                 return PathType::absent;
             }
@@ -208,56 +195,97 @@ class PosixEnv final : public Env {
         return S_ISDIR(status.st_mode) ? PathType::directory : PathType::other;
     }
 
-    Result<std::vector<std::string>> list(const Path& directory) override {
-        std::vector<std::string> names;
-        std::error_code error;
-        std::filesystem::directory_iterator entry(directory, error);
-        while (!error && entry != std::filesystem::directory_iterator()) {
-            names.push_back(entry->path().filename().string());
-            entry.increment(error);
+    Result<std::vector<std::string>> list(const Path& path) override {
+        const auto directory = places_.directory(path);
+        if (!directory) {
+            return std::unexpected(directory.error());
         }
-        if (error) {
-            return std::unexpected(os_failure("list", directory, error.value()));
+        // Of its own, since two that list would share the position in one that stays open.
+        const int fd = ::openat(directory->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        const std::unique_ptr<DIR, int (*)(DIR*)> entries(fd < 0 ? nullptr : ::fdopendir(fd),
+                                                          ::closedir);
+        if (!entries) {
+            return std::unexpected(os_failure("list", path, errno));
+        }
+        std::vector<std::string> names;
+        errno = 0;
+        while (const dirent* entry = ::readdir(entries.get())) {
+            const std::string_view name(entry->d_name);
+            if (name != "." && name != "..") {
+                names.emplace_back(name);
+            }
+        }
+        if (errno != 0) {
+            return std::unexpected(os_failure("list", path, errno));
         }
         return names;
     }
 
     Result<void> make_directory(const Path& path) override {
-        if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
-            return std::unexpected(os_failure("create directory", path, errno));
+        const auto at = places_.place(path);
+        if (!at) {
+            return std::unexpected(at.error());
+        }
+        if (::mkdirat(at->directory, at->name.c_str(), mode_) != 0) {
+            return errno == EEXIST ? Result<void>()
+                                   : std::unexpected(os_failure("create directory", path, errno));
+        }
+        if (at->directory != AT_FDCWD) {
+            const auto made = places_.directory(path);
+            if (!made) {
+                return std::unexpected(made.error());
+            }
+            inherit_access(made->fd, at->directory);
         }
         return {};
     }
 
     Result<void> rename(const Path& from, const Path& to) override {
-        if (::rename(from.c_str(), to.c_str()) != 0) {
+        const auto old_at = places_.place(from);
+        const auto new_at = places_.place(to);
+        if (!old_at || !new_at) {
+            return std::unexpected(old_at ? new_at.error() : old_at.error());
+        }
+        if (::renameat(old_at->directory, old_at->name.c_str(), new_at->directory,
+                       new_at->name.c_str()) != 0) {
             return std::unexpected(os_failure("rename", from, errno));
         }
         return {};
     }
 
     Result<void> remove(const Path& path) override {
-        if (::unlink(path.c_str()) != 0) {
+        const auto at = places_.place(path);
+        if (!at) {
+            return std::unexpected(at.error());
+        }
+        if (::unlinkat(at->directory, at->name.c_str(), 0) != 0) {
             return std::unexpected(os_failure("remove", path, errno));
         }
         return {};
     }
 
     Result<void> sync_directory(const Path& path) override {
-        auto fd = open_descriptor(path, O_RDONLY | O_DIRECTORY);
-        if (!fd) {
-            return std::unexpected(fd.error());
+        const auto directory = places_.directory(path);
+        if (!directory) {
+            return std::unexpected(directory.error());
         }
-        if (::fsync(fd->get()) != 0) {
+        if (::fsync(directory->fd) != 0) {
             return std::unexpected(os_failure("flush", path, errno));
         }
         return {};
     }
 
     Result<std::unique_ptr<Lock>> lock(const Path& path) override {
-        auto fd = open_descriptor(path, O_RDWR | O_CREAT);
+        const auto at = places_.place(path);
+        if (!at) {
+            return std::unexpected(at.error());
+        }
+        auto fd = open_regular(*at, path, O_RDWR | O_CREAT);
         if (!fd) {
             return std::unexpected(fd.error());
+        }
+        if (at->directory != AT_FDCWD) {
+            keep_from_strangers(fd->get(), at->directory);
         }
         if (retry([&] { return ::flock(fd->get(), LOCK_EX | LOCK_NB); }) != 0) {
             return std::unexpected(errno == EWOULDBLOCK ? busy(path, fd->get())
@@ -284,13 +312,33 @@ class PosixEnv final : public Env {
         }
         return {};
     }
+
+  private:
+    // A file that nobody has open or linked elsewhere: what has the name already is removed.
+    static Result<Descriptor> create(const Place& at, const Path& path) {
+        if (::unlinkat(at.directory, at.name.c_str(), 0) != 0 && errno != ENOENT) {
+            return std::unexpected(wrong_type(at, path, errno));
+        }
+        auto fd = open_regular(at, path, O_RDWR | O_CREAT | O_EXCL);
+        if (fd && at.directory != AT_FDCWD) {
+            inherit_access(fd->get(), at.directory);
+        }
+        return fd;
+    }
+
+    Places places_;
+    const mode_t mode_;
 };
 
 }  // namespace
 
 Env& posix_env() {
-    static PosixEnv env;
+    static PosixEnv env({}, std::filesystem::perms::owner_all);
     return env;
+}
+
+std::shared_ptr<Env> posix_env_of(const Path& store, std::filesystem::perms permissions) {
+    return std::make_shared<PosixEnv>(store, permissions);
 }
 
 Error os_failure(std::string_view action, const Path& path, int os_error) {

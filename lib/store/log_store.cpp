@@ -476,7 +476,7 @@ Result<StoreStats> LogStore::stats() {
 
 Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                           const OpenOptions& options) {
-    return LogStore::open(posix_env(), path, options);
+    return LogStore::open(path, options);
 }
 
 Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
@@ -484,7 +484,7 @@ Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& p
     options.read_only = true;
     LogStoreInternals internals;
     internals.tolerate_damage = true;
-    auto store = LogStore::open(posix_env(), path, options, internals);
+    auto store = LogStore::open(path, options, internals);
     if (!store) {
         return std::unexpected(store.error());
     }

@@ -92,6 +92,9 @@ class LogStore final : public StreamStore {
     [[nodiscard]] static Result<std::unique_ptr<LogStore>> open(
         Env& env, const Path& path, const OpenOptions& options,
         const LogStoreInternals& internals = {});
+    // The same with the system's files.
+    [[nodiscard]] static Result<std::unique_ptr<LogStore>> open(
+        const Path& path, const OpenOptions& options, const LogStoreInternals& internals = {});
     ~LogStore() override;
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
@@ -280,6 +283,7 @@ class LogStore final : public StreamStore {
                               const ScanOptions& options, std::uint64_t& offset, ScanPage& page,
                               std::uint64_t& budget) const;
 
+    std::shared_ptr<Env> owned_env_;  // null: the caller's, which outlives the store
     Env& env_;
     const Path path_;
     const Path log_path_;

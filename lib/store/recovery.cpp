@@ -19,6 +19,8 @@ constexpr std::chrono::milliseconds kLockPoll{20};
 
 std::string_view const kLockName = "LOCK";
 
+using fs_perms = std::filesystem::perms;
+
 Result<void> check_options(const OpenOptions& options) {
     using namespace std::chrono_literals;
     if (options.flush_interval < 1ms || options.flush_interval > 1min) {
@@ -35,6 +37,11 @@ Result<void> check_options(const OpenOptions& options) {
     }
     if (!options.clock) {
         return invalid("there is no clock");
+    }
+    if ((options.permissions & fs_perms::owner_all) != fs_perms::owner_all ||
+        (options.permissions & ~fs_perms::all) != fs_perms::none) {
+        return invalid(fmt::format("permissions are {:04o}; 0700 to 0777 are allowed",
+                                   static_cast<unsigned>(options.permissions)));
     }
     return {};
 }
@@ -97,6 +104,16 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
     auto opened = options.read_only ? store->open_for_reading() : store->open_for_writing();
     if (!opened) {
         return std::unexpected(opened.error());
+    }
+    return store;
+}
+
+Result<std::unique_ptr<LogStore>> LogStore::open(const Path& path, const OpenOptions& options,
+                                                 const LogStoreInternals& internals) {
+    auto env = posix_env_of(path, options.permissions);
+    auto store = open(*env, path, options, internals);
+    if (store) {
+        (*store)->owned_env_ = std::move(env);
     }
     return store;
 }

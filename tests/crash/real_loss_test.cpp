@@ -91,7 +91,7 @@ class RealLife {
     [[nodiscard]] Result<void> open() {
         LogStoreInternals internals;
         internals.catalog_map_bytes = std::uint64_t{64} << 20;
-        auto store = LogStore::open(posix_env(), root_ / "store", options_, internals);
+        auto store = LogStore::open(root_ / "store", options_, internals);
         if (!store) {
             return std::unexpected(store.error());
         }

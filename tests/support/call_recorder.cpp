@@ -9,16 +9,20 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdarg>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 namespace dedup::test {
 namespace {
 
 std::atomic<CallRecorder*> recorder = nullptr;
+// This thread's calls are the recorder's own.
+thread_local bool looking = false;
 
 }  // namespace
 
@@ -38,6 +42,13 @@ void CallRecorder::alone(const std::function<void()>& work) {
 
 Path CallRecorder::differing() {
     const std::lock_guard lock(mutex_);
+    looking = true;
+    Path found = differing_file();
+    looking = false;
+    return found;
+}
+
+Path CallRecorder::differing_file() {
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root_)) {
         const Path below = entry.path().lexically_relative(root_);
         const int node = disk_.find(below);
@@ -58,7 +69,7 @@ Path CallRecorder::differing() {
 // One call: held back until no other is made, and noted if it concerns the recorder's files.
 class RecordedCall {
   public:
-    RecordedCall() : recorder_(recorder.load()) {
+    RecordedCall() : recorder_(looking ? nullptr : recorder.load()) {
         if (recorder_ != nullptr) {
             lock_ = std::unique_lock(recorder_->mutex_);
         }
@@ -67,12 +78,20 @@ class RecordedCall {
     [[nodiscard]] bool has(int fd) const {
         return recorder_ != nullptr && recorder_->open_.contains(fd);
     }
-    // The path below the root, if it lies there.
-    [[nodiscard]] std::optional<Path> below_root(const char* path) const {
+    // The path below the root, if it lies there; `path` as calls take it that end in "at".
+    [[nodiscard]] std::optional<Path> below_root(int directory, const char* path) const {
         if (recorder_ == nullptr) {
             return std::nullopt;
         }
-        Path below = Path(path).lexically_normal().lexically_relative(recorder_->root_);
+        Path whole = path;
+        if (directory != AT_FDCWD && whole.is_relative()) {
+            whole = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(directory)) /
+                    (whole == "." ? Path() : whole);
+        }
+        if (!whole.has_filename()) {
+            whole = whole.parent_path();
+        }
+        Path below = whole.lexically_normal().lexically_relative(recorder_->root_);
         return below.empty() || *below.begin() == ".." ? std::nullopt : std::optional(below);
     }
 
@@ -164,10 +183,10 @@ class RecordedCall {
 
 namespace {
 
-int open_file(const char* path, int flags, mode_t mode) {
+int open_file(int directory, const char* path, int flags, mode_t mode) {
     RecordedCall call;
-    const auto fd = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
-    const auto below = call.below_root(path);
+    const auto fd = static_cast<int>(syscall(SYS_openat, directory, path, flags, mode));
+    const auto below = call.below_root(directory, path);
     if (fd >= 0 && below) {
         call.opened(fd, *below, flags);
     }
@@ -234,23 +253,29 @@ int recorded_fallocate(int fd, int mode, off_t at, off_t bytes) asm("fallocate")
 int recorded_fallocate64(int fd, int mode, off_t at, off_t bytes) asm("fallocate64");
 int recorded_fsync(int fd) asm("fsync");
 int recorded_fdatasync(int fd) asm("fdatasync");
+int recorded_openat(int directory, const char* path, int flags, ...) asm("openat");
+int recorded_openat64(int directory, const char* path, int flags, ...) asm("openat64");
 int recorded_mkdir(const char* path, mode_t mode) asm("mkdir");
+int recorded_mkdirat(int directory, const char* path, mode_t mode) asm("mkdirat");
 int recorded_unlink(const char* path) asm("unlink");
+int recorded_unlinkat(int directory, const char* path, int flags) asm("unlinkat");
 int recorded_rename(const char* from, const char* to) asm("rename");
+int recorded_renameat(int from_directory, const char* from, int to_directory,
+                      const char* to) asm("renameat");
 
 int recorded_open(const char* path, int flags, ...) {
     va_list more;
     va_start(more, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
     va_end(more);
-    return open_file(path, flags, mode);
+    return open_file(AT_FDCWD, path, flags, mode);
 }
 int recorded_open64(const char* path, int flags, ...) {
     va_list more;
     va_start(more, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
     va_end(more);
-    return open_file(path, flags, mode);
+    return open_file(AT_FDCWD, path, flags, mode);
 }
 int recorded_close(int fd) {
     RecordedCall call;
@@ -291,27 +316,52 @@ int recorded_fsync(int fd) {
 int recorded_fdatasync(int fd) {
     return sync_file(fd, SYS_fdatasync);
 }
-int recorded_mkdir(const char* path, mode_t mode) {
+int recorded_openat(int directory, const char* path, int flags, ...) {
+    va_list more;
+    va_start(more, flags);
+    const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
+    va_end(more);
+    return open_file(directory, path, flags, mode);
+}
+int recorded_openat64(int directory, const char* path, int flags, ...) {
+    va_list more;
+    va_start(more, flags);
+    const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
+    va_end(more);
+    return open_file(directory, path, flags, mode);
+}
+int recorded_mkdirat(int directory, const char* path, mode_t mode) {
     RecordedCall call;
     return call.change_name(
-        "create directory", call.below_root(path),
-        [&] { return static_cast<int>(syscall(SYS_mkdirat, AT_FDCWD, path, mode)); },
+        "create directory", call.below_root(directory, path),
+        [&] { return static_cast<int>(syscall(SYS_mkdirat, directory, path, mode)); },
         [](FaultDisk& disk, const Path& below) { disk.create(below, true); });
 }
-int recorded_unlink(const char* path) {
+int recorded_mkdir(const char* path, mode_t mode) {
+    return recorded_mkdirat(AT_FDCWD, path, mode);
+}
+int recorded_unlinkat(int directory, const char* path, int flags) {
     RecordedCall call;
     return call.change_name(
-        "remove", call.below_root(path),
-        [&] { return static_cast<int>(syscall(SYS_unlinkat, AT_FDCWD, path, 0)); },
+        "remove", call.below_root(directory, path),
+        [&] { return static_cast<int>(syscall(SYS_unlinkat, directory, path, flags)); },
         [](FaultDisk& disk, const Path& below) { (void)disk.remove(below); });
 }
-int recorded_rename(const char* from, const char* to) {
+int recorded_unlink(const char* path) {
+    return recorded_unlinkat(AT_FDCWD, path, 0);
+}
+int recorded_renameat(int from_directory, const char* from, int to_directory, const char* to) {
     RecordedCall call;
-    const auto to_below = call.below_root(to);
+    const auto to_below = call.below_root(to_directory, to);
     return call.change_name(
-        "rename", call.below_root(from),
-        [&] { return static_cast<int>(syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to)); },
+        "rename", call.below_root(from_directory, from),
+        [&] {
+            return static_cast<int>(syscall(SYS_renameat, from_directory, from, to_directory, to));
+        },
         [&](FaultDisk& disk, const Path& below) { (void)disk.rename(below, *to_below); });
+}
+int recorded_rename(const char* from, const char* to) {
+    return recorded_renameat(AT_FDCWD, from, AT_FDCWD, to);
 }
 
 }  // extern "C"

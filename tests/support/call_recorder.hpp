@@ -51,6 +51,7 @@ class CallRecorder {
     [[nodiscard]] std::uint64_t synchronous_writes() const { return synchronous_writes_; }
 
   private:
+    [[nodiscard]] Path differing_file();
     friend class RecordedCall;  // what the functions named like system calls use
 
     struct OpenFile {

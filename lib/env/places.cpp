@@ -1,0 +1,193 @@
+#include "env/places.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <initializer_list>
+
+namespace dedup {
+namespace {
+
+constexpr mode_t kPermissions = 07777;
+constexpr mode_t kReadWrite = 0666;
+constexpr mode_t kOwnerFile = 0600;
+constexpr mode_t kOwnerDirectory = 0700;
+
+std::string_view type_name(mode_t mode) {
+    switch (mode & S_IFMT) {
+        case S_IFLNK:
+            return "a symbolic link";
+        case S_IFDIR:
+            return "a directory";
+        case S_IFREG:
+            return "a file";
+        case S_IFIFO:
+            return "a pipe";
+        case S_IFSOCK:
+            return "a socket";
+        default:
+            return "a device";
+    }
+}
+
+Error not_ours(const Path& path, mode_t mode) {
+    return {Code::invalid_argument,
+            fmt::format("{} is {}; the files of a store are never that: put what belongs there in "
+                        "its place, or remove it",
+                        path.string(), type_name(mode))};
+}
+
+// "store/" is "store".
+Path without_slash(const Path& path) {
+    return path.has_filename() ? path : path.parent_path();
+}
+
+}  // namespace
+
+Error wrong_type(const Place& place, const Path& path, int os_error) {
+    const bool may_be =
+        os_error == ELOOP || os_error == ENOTDIR || os_error == EISDIR || os_error == ENXIO;
+    struct stat status {};
+    if (may_be &&
+        ::fstatat(place.directory, place.name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0) {
+        return not_ours(path, status.st_mode);
+    }
+    return os_failure("open", path, os_error);
+}
+
+Places::Places(const Path& root) : root_(without_slash(root)) {}
+
+Result<int> Places::kept(const Path& directory) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = open_.find(directory); found != open_.end()) {
+        return found->second.get();
+    }
+    Place at{AT_FDCWD, directory.string()};
+    int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    if (directory != root_) {
+        const auto root = open_.find(root_);
+        if (root == open_.end()) {
+            Descriptor fd(retry([&] { return ::open(root_.c_str(), flags); }));
+            if (fd.get() < 0) {
+                return std::unexpected(os_failure("open", root_, errno));
+            }
+            at.directory = open_.emplace(root_, std::move(fd)).first->second.get();
+        } else {
+            at.directory = root->second.get();
+        }
+        at.name = directory.filename().string();
+        flags |= O_NOFOLLOW;
+    }
+    Descriptor fd(retry([&] { return ::openat(at.directory, at.name.c_str(), flags); }));
+    if (fd.get() < 0) {
+        return std::unexpected(wrong_type(at, directory, errno));
+    }
+    return open_.emplace(directory, std::move(fd)).first->second.get();
+}
+
+Result<Place> Places::place(const Path& path) {
+    const Path directory = path.parent_path();
+    if (root_.empty() || without_slash(path) == root_ ||
+        (directory != root_ && directory.parent_path() != root_)) {
+        return Place{AT_FDCWD, path.string()};
+    }
+    const auto fd = kept(directory);
+    if (!fd) {
+        return std::unexpected(fd.error());
+    }
+    return Place{*fd, path.filename().string()};
+}
+
+Result<OpenDirectory> Places::directory(const Path& path) {
+    OpenDirectory found;
+    const Path named = without_slash(path);
+    const bool inside = named.parent_path() == root_ && named.filename() != "..";
+    if (!root_.empty() && (named == root_ || inside)) {
+        const auto fd = kept(named);
+        if (!fd) {
+            return std::unexpected(fd.error());
+        }
+        found.fd = *fd;
+        return found;
+    }
+    const auto at = place(path);
+    if (!at) {
+        return std::unexpected(at.error());
+    }
+    found.own = Descriptor(retry([&] {
+        return ::openat(at->directory, at->name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }));
+    found.fd = found.own.get();
+    if (found.fd < 0) {
+        return std::unexpected(wrong_type(*at, path, errno));
+    }
+    return found;
+}
+
+Result<Descriptor> open_regular(const Place& place, const Path& path, int flags) {
+    // Without O_NONBLOCK opening a pipe would wait for its other end; files do not know it.
+    flags |= O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    Descriptor fd(
+        retry([&] { return ::openat(place.directory, place.name.c_str(), flags, kOwnerFile); }));
+    if (fd.get() < 0) {
+        return std::unexpected(wrong_type(place, path, errno));
+    }
+    struct stat status {};
+    if (::fstat(fd.get(), &status) != 0) {
+        return std::unexpected(os_failure("open", path, errno));
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return std::unexpected(not_ours(path, status.st_mode));
+    }
+    return fd;
+}
+
+void inherit_access(int fd, int directory) {
+    struct stat from {};
+    struct stat to {};
+    if (::fstat(directory, &from) != 0 || ::fstat(fd, &to) != 0) {
+        return;
+    }
+    const bool gives_away = ::geteuid() == 0 && to.st_uid != from.st_uid;
+    if ((gives_away || to.st_gid != from.st_gid) &&
+        ::fchown(fd, gives_away ? from.st_uid : static_cast<uid_t>(-1), from.st_gid) != 0) {
+        // The process is not in that group: then it is not for that group to use.
+        from.st_mode &= ~mode_t{S_IRWXG};
+    }
+    const mode_t mode = S_ISDIR(to.st_mode) ? (from.st_mode & kPermissions) | kOwnerDirectory
+                                            : (from.st_mode & kReadWrite) | kOwnerFile;
+    if (mode != (to.st_mode & kPermissions)) {
+        static_cast<void>(::fchmod(fd, mode));
+    }
+}
+
+Result<void> check_regular(const Path& directory, std::initializer_list<const char*> names) {
+    const Descriptor in(retry([&] {
+        return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    }));
+    if (in.get() < 0) {
+        return std::unexpected(wrong_type({AT_FDCWD, directory.string()}, directory, errno));
+    }
+    for (const char* name : names) {
+        struct stat status {};
+        if (::fstatat(in.get(), name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+            !S_ISREG(status.st_mode)) {
+            return std::unexpected(not_ours(directory / name, status.st_mode));
+        }
+    }
+    return {};
+}
+
+void inherit_access(const Path& directory, std::initializer_list<const char*> names) {
+    const Descriptor from(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    for (const char* name : names) {
+        const Place place{from.get(), name};
+        if (const auto file = open_regular(place, directory / name, O_RDONLY)) {
+            inherit_access(file->get(), from.get());
+        }
+    }
+}
+
+}  // namespace dedup

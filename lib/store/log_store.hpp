@@ -2,6 +2,7 @@
 //
 //   append.cpp    group commit: callers queue, one of them leads
 //   seal.cpp      starting a new segment, and sealing full ones in the background
+//   creation.cpp  finding a store, and creating one
 //   recovery.cpp  opening for writing
 //   reading.cpp   opening for reading, and following a live writer
 //   log_store.cpp lookups, histories, scans, statistics
@@ -60,6 +61,7 @@ struct LogStoreInternals {
     std::function<void()> pause = [] {};
 };
 
+inline constexpr const char* kLockName = "LOCK";
 // A file that only takes up room, to be removed when a sweep needs some.
 inline constexpr const char* kReserveName = "reserve";
 inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;
@@ -120,13 +122,17 @@ class LogStore final : public StreamStore {
 
     LogStore(Env& env, Path path, const OpenOptions& options, const LogStoreInternals& internals);
 
+    // creation.cpp
+    // True if there is a store at `path`, false if one could be created there.
+    [[nodiscard]] static Result<bool> find_store(Env& env, const Path& path);
+    Result<void> sync_directories();
+    Result<void> check_creatable() const;
+    Result<void> create_files();
+    Result<void> make_catalog();
+
     // recovery.cpp
     Result<void> take_lock();
     Result<void> open_for_writing();
-    Result<void> open_for_reading();
-    Result<void> sync_directories();
-    Result<void> create_files();
-    Result<void> make_catalog(CatalogMeta meta);
     [[nodiscard]] Error missing_segment(std::uint64_t id) const;
     Result<std::vector<std::uint64_t>> list_segments() const;
     Result<void> open_catalog();
@@ -136,15 +142,31 @@ class LogStore final : public StreamStore {
     Result<std::shared_ptr<Unsealed>> replay_segment(std::uint64_t id, std::uint64_t bytes,
                                                      std::uint64_t& flushed);
     Result<void> check_log(const std::vector<std::uint64_t>& ids, const Unsealed& newest) const;
-    Result<void> check_catalog(const Unsealed& newest_segment);
-    Result<SnapshotPtr> checked_snapshot(const Unsealed& newest_segment);
-    Result<void> rebuild_catalog();
+    // How the catalog goes with the manifest that holds.
+    struct CatalogFit {
+        std::optional<Error> problem;         // why it has to be made anew
+        std::vector<std::uint64_t> given_up;  // rows of segments that are out of the log
+    };
+    struct FoundLog {
+        std::shared_ptr<Unsealed> newest;
+        std::uint64_t flushed = 0;  // of it, for certain
+        CatalogFit catalog;
+        SnapshotPtr sealed;
+    };
+    Result<CatalogFit> compare_catalog(const Unsealed& newest_segment);
+    Result<SnapshotPtr> first_snapshot();
     Result<void> recover(const std::vector<std::uint64_t>& ids);
-    Result<void> remove_given_up(const std::vector<std::uint64_t>& ids);
+    Result<FoundLog> read_log(const std::vector<std::uint64_t>& ids);
+    Result<void> resume_writing(const FoundLog& found);
+    Result<void> update_catalog(FoundLog& found);
+    Result<void> rebuild_catalog();
+    Result<void> remove_leftovers();
+    Result<void> finish_sweep();
     Result<void> replay_tail(SnapshotPtr snapshot, const std::shared_ptr<Unsealed>& newest);
     Result<void> inspect_newest(const Unsealed& newest);
 
     // reading.cpp
+    Result<void> open_for_reading();
     Result<void> follow();
     Result<void> try_open_for_reading(std::vector<std::uint64_t>& ids);
     bool writer_went_on(const std::vector<std::uint64_t>& ids) const;

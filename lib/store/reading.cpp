@@ -74,8 +74,7 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
     }
     ids = std::move(*listed);
     if (ids.empty()) {
-        return std::unexpected(
-            Error{Code::invalid_argument, fmt::format("there is no store at {}", path_.string())});
+        return check_creatable();
     }
     const auto segment = Segment::open(env_, log_path_, ids.back());
     if (!segment) {
@@ -102,7 +101,14 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
     } else if (!complete) {
         return complete;
     }
-    auto snapshot = checked_snapshot(**newest);
+    const auto fit = compare_catalog(**newest);
+    if (!fit) {
+        return std::unexpected(fit.error());
+    }
+    if (fit->problem) {
+        return needs_writer(*fit->problem);
+    }
+    auto snapshot = first_snapshot();
     if (!snapshot) {
         return needs_writer(snapshot.error());
     }

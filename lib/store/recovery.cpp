@@ -1,4 +1,9 @@
-// Opening a store for writing: creating it, and repairing what a crash left.
+// Opening a store for writing: repairing what a crash left.
+//
+// What a process that died has written is read whether or not it has been flushed, and after a
+// flush that failed it is read although it is not on the disk. So recover() changes nothing by
+// what it has read before that is durable. The order: read; make the newest segment durable, then
+// the names; then change the catalog; then remove files.
 
 #include <fmt/format.h>
 
@@ -16,8 +21,8 @@ namespace dedup {
 namespace {
 
 constexpr std::chrono::milliseconds kLockPoll{20};
-
-std::string_view const kLockName = "LOCK";
+// What a catalog that is being made anew says of the steps that it has followed.
+constexpr std::uint64_t kStepsUnfinished = UINT64_MAX;
 
 using fs_perms = std::filesystem::perms;
 
@@ -44,45 +49,6 @@ Result<void> check_options(const OpenOptions& options) {
                                    static_cast<unsigned>(options.permissions)));
     }
     return {};
-}
-
-// True if there is a store at `path`, false if one could be created there.
-Result<bool> find_store(Env& env, const Path& path) {
-    const auto type = env.type(path);
-    if (!type) {
-        return std::unexpected(type.error());
-    }
-    if (*type == PathType::absent) {
-        return false;
-    }
-    if (*type != PathType::directory) {
-        return invalid(fmt::format("{} is not a directory, and a store is one; name another path",
-                                   path.string()));
-    }
-    const auto names = env.list(path);
-    if (!names) {
-        return std::unexpected(names.error());
-    }
-    if (std::ranges::find(*names, "log") != names->end()) {
-        return true;
-    }
-    // A creation that was cut short may have left some of this.
-    const bool empty = std::ranges::all_of(
-        *names, [](const std::string& name) { return name == kLockName || name == "catalog"; });
-    if (!empty) {
-        return invalid(
-            fmt::format("{} is a directory with other things in it, not a store; name another path",
-                        path.string()));
-    }
-    return false;
-}
-
-Result<void> remove_if_there(Env& env, const Path& path) {
-    auto removed = env.remove(path);
-    if (!removed && removed.error().os_error == ENOENT) {
-        return {};
-    }
-    return removed;
 }
 
 }  // namespace
@@ -145,23 +111,15 @@ Result<void> LogStore::open_for_writing() {
         return done;
     }
     auto ids = list_segments();
-    if (!ids) {
-        return std::unexpected(ids.error());
-    }
-    if (ids->empty()) {
-        if (!options_.create) {
-            return invalid(fmt::format("there is no store at {}", path_.string()));
-        }
-        if (auto created = create_files(); !created) {
-            return created;
-        }
+    if (ids && ids->empty()) {
+        done = create_files();
         ids = std::vector<std::uint64_t>{1};
+    }
+    if (!ids || !done) {
+        return ids ? done : std::unexpected(ids.error());
     }
     if (auto recovered = recover(*ids); !recovered) {
         return recovered;
-    }
-    if (auto synced = sync_directories(); !synced) {
-        return synced;
     }
     keep_reserve();
     try {
@@ -178,74 +136,14 @@ Result<void> LogStore::open_for_writing() {
     return {};
 }
 
-// Makes the names of the store and of what is in it durable. At every opening: one before may have
-// been cut short just after it had created them.
-Result<void> LogStore::sync_directories() {
-    for (const Path& directory : {log_path_, path_}) {
-        if (auto synced = env_.sync_directory(directory); !synced) {
-            return synced;
-        }
-    }
-    auto synced = env_.sync_directory(path_ / "..");
-    // Whoever may not read the parent directory did not create the store in it either.
-    return synced || synced.error().code == Code::read_only ? Result<void>() : synced;
-}
-
-// The catalog and the first segment of a new store. The segment comes last: with it, the store
-// exists.
-Result<void> LogStore::create_files() {
-    if (const auto old = Catalog::open(catalog_path_, true, internals_.catalog_map_bytes); old) {
-        const auto snapshot = (*old)->snapshot(env_, log_path_, nullptr);
-        if (!snapshot || !(*snapshot)->segments().empty()) {
-            return std::unexpected(Error{
-                Code::corruption, fmt::format("{} is empty, although the catalog knows segments "
-                                              "that should be there; restore them",
-                                              log_path_.string())});
-        }
-    }
-    CatalogMeta meta;
-    auto done = env_.random(meta.store_id);
-    if (done) {
-        done = make_catalog(meta);
-    }
-    if (!done) {
-        return done;
-    }
-    SegmentHeader header;
-    header.store_id = meta.store_id;
-    header.id = 1;
-    if (const auto segment = SegmentWriter::create(env_, log_path_, header, {}); !segment) {
-        return std::unexpected(segment.error());
-    }
-    return {};
-}
-
-// Makes an empty catalog with a new secret in place of whatever is there.
-Result<void> LogStore::make_catalog(CatalogMeta meta) {
-    auto done = env_.random(meta.secret);
-    for (const char* name : {"data.mdb", "lock.mdb"}) {
-        if (done) {
-            done = remove_if_there(env_, catalog_path_ / name);
-        }
-    }
-    if (!done) {
-        return done;
-    }
-    if (const auto catalog =
-            Catalog::create(env_, catalog_path_, meta, internals_.catalog_map_bytes);
-        !catalog) {
-        return std::unexpected(catalog.error());
-    }
-    return {};
-}
-
 Error LogStore::missing_segment(std::uint64_t id) const {
     return {Code::corruption,
-            fmt::format("{} is missing; it is part of the log and must be restored",
+            fmt::format("{} is missing; it is part of the log: put it back, or save what is left "
+                        "in a new store with `dedupctl repair`",
                         (log_path_ / segment_file_name(id)).string())};
 }
 
-// The ids of all segment files, ascending. A writer removes what a cut-short creation left.
+// The ids of all segment files, ascending.
 Result<std::vector<std::uint64_t>> LogStore::list_segments() const {
     const auto names = env_.list(log_path_);
     if (!names) {
@@ -255,10 +153,6 @@ Result<std::vector<std::uint64_t>> LogStore::list_segments() const {
     for (const std::string& name : *names) {
         if (const auto id = segment_id(name)) {
             ids.push_back(*id);
-        } else if (!options_.read_only && name.ends_with(".tmp")) {
-            if (auto removed = env_.remove(log_path_ / name); !removed) {
-                return std::unexpected(removed.error());
-            }
         }
     }
     std::ranges::sort(ids);
@@ -286,31 +180,41 @@ Error LogStore::catalog_problem(std::string_view what) const {
     return {Code::corruption, fmt::format("catalog {}: {}", catalog_path_.string(), what)};
 }
 
-// Compares the catalog with the manifest that holds. A writer removes rows of segments that the
-// manifest has given up, which is what is left of a sweep that a crash cut short.
-// Errors: corruption, if it has to be rebuilt.
-Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
+// Compares the catalog with the manifest that holds, and changes neither.
+// Errors: corruption, if segments are missing that the catalog knows of.
+Result<LogStore::CatalogFit> LogStore::compare_catalog(const Unsealed& newest_segment) {
     const Manifest& manifest = newest_segment.manifest;
     const std::uint64_t newest = newest_segment.row.id;
     const auto state = catalog_->sweep_state();
     const auto rows = catalog_->rows();
+    CatalogFit fit;
+    const auto misfit = [&](const Error& error) {
+        fit.problem = error;
+        return fit;
+    };
     if (!state || !rows) {
-        return std::unexpected(state ? rows.error() : state.error());
+        const Error error = state ? rows.error() : state.error();
+        return error.code == Code::corruption ? Result<CatalogFit>(misfit(error))
+                                              : std::unexpected(error);
     }
     sweep_state_ = *state;
-    if (catalog_rebuilt_ || !damage_.empty()) {  // there is nothing to compare with
-        return {};
+    if (!damage_.empty() || state->steps == kStepsUnfinished) {
+        // There is nothing to compare with.
+        return damage_.empty() ? misfit(catalog_problem("it was not finished")) : fit;
+    }
+    // The catalog only ever follows what is durable in the log. If it is ahead, the log has lost
+    // its end, and with it sequences that must not be given again.
+    if (!rows->empty() && rows->back().id >= newest) {
+        const auto missing = std::ranges::upper_bound(*rows, newest, {}, &SegmentRow::id);
+        return std::unexpected(missing_segment(missing == rows->end() ? newest + 1 : missing->id));
+    }
+    if (state->steps > manifest.steps) {
+        return std::unexpected(missing_segment(newest + 1));
     }
     // A sweep writes a step to the log first, and the catalog follows.
     if (state->steps != manifest.steps && state->steps + 1 != manifest.steps) {
-        return std::unexpected(catalog_problem("it is not of the same age as the log"));
+        return misfit(catalog_problem("it is not of the same age as the log"));
     }
-    if (!rows->empty() && rows->back().id >= newest) {
-        const auto missing = std::ranges::upper_bound(*rows, newest, {}, &SegmentRow::id);
-        return std::unexpected(Error{
-            Code::io, missing_segment(missing == rows->end() ? newest + 1 : missing->id).message});
-    }
-    std::vector<std::uint64_t> given_up;
     auto next = manifest.segments.begin();
     for (const SegmentRow& row : *rows) {
         if (next != manifest.segments.end() && *next == SegmentLength{row.id, row.bytes}) {
@@ -318,34 +222,26 @@ Result<void> LogStore::check_catalog(const Unsealed& newest_segment) {
         } else if (state->steps != manifest.steps &&
                    std::ranges::find(manifest.segments, row.id, &SegmentLength::id) ==
                        manifest.segments.end()) {
-            given_up.push_back(row.id);
+            fit.given_up.push_back(row.id);
         } else {
-            return std::unexpected(
+            return misfit(
                 catalog_problem(fmt::format("it does not know the log before segment {}", row.id)));
         }
     }
     // A segment is sealed, and its row in the catalog, before a sweep takes it out of the log.
     if (state->steps != manifest.steps && manifest.given_up != 0 &&
-        (given_up.empty() || given_up.back() != manifest.given_up)) {
-        return std::unexpected(catalog_problem("it does not know what a sweep has dropped"));
+        (fit.given_up.empty() || fit.given_up.back() != manifest.given_up)) {
+        return misfit(catalog_problem("it does not know what a sweep has dropped"));
     }
     if (manifest.horizon != Horizon() &&
         manifest.segments.end() - next >= static_cast<std::ptrdiff_t>(kUnsealedMax)) {
-        return std::unexpected(catalog_problem("it knows too few segments"));
+        return misfit(catalog_problem("it knows too few segments"));
     }
-    if (given_up.empty() || options_.read_only) {
-        return {};
-    }
-    sweep_state_.steps = manifest.steps;
-    return catalog_->drop(given_up, sweep_state_);
+    return fit;
 }
 
-// What the catalog has, if that goes with the manifest that holds.
-// Errors: corruption, if it has to be rebuilt.
-Result<SnapshotPtr> LogStore::checked_snapshot(const Unsealed& newest_segment) {
-    if (auto checked = check_catalog(newest_segment); !checked) {
-        return std::unexpected(checked.error());
-    }
+// Errors: corruption, if the catalog has to be rebuilt; io, if a segment is missing.
+Result<SnapshotPtr> LogStore::first_snapshot() {
     auto snapshot = catalog_->snapshot(env_, log_path_, nullptr);
     if (!snapshot && snapshot.error().os_error == ENOENT) {
         return std::unexpected(Error{
@@ -410,54 +306,153 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
     return unsealed;
 }
 
+// Opens a store that is there. The order of the steps is what makes each of them safe: none acts on
+// anything that a power loss could still take away.
 Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
+    auto found = read_log(ids);
+    if (!found) {
+        return std::unexpected(found.error());
+    }
+    auto done = resume_writing(*found);
+    if (done) {
+        done = sync_directories();
+    }
+    if (done) {
+        done = update_catalog(*found);
+    }
+    if (done) {
+        done = remove_leftovers();
+    }
+    if (done) {
+        done = replay_tail(std::move(found->sealed), found->newest);
+    }
+    return done ? finish_sweep() : done;
+}
+
+// What the log says, and whether the catalog goes with it. Changes nothing.
+Result<LogStore::FoundLog> LogStore::read_log(const std::vector<std::uint64_t>& ids) {
     const auto newest_segment = Segment::open(env_, log_path_, ids.back());
     if (!newest_segment) {
         return std::unexpected(newest_segment.error());
     }
-    const SegmentHeader header = (*newest_segment)->header();
-    store_id_ = header.store_id;
-    auto opened = open_catalog();
+    store_id_ = (*newest_segment)->header().store_id;
+    const auto opened = open_catalog();
     if (!opened && opened.error().code != Code::corruption) {
-        return opened;
+        return std::unexpected(opened.error());
     }
     // The log first: a damaged or missing segment is no reason to rebuild the catalog.
-    std::uint64_t flushed = 0;
-    auto newest = replay_segment(ids.back(), 0, flushed);
+    FoundLog found;
+    auto newest = replay_segment(ids.back(), 0, found.flushed);
     if (!newest) {
         return std::unexpected(newest.error());
     }
-    if (auto inspected = inspect_newest(**newest); !inspected) {
-        return inspected;
+    found.newest = std::move(*newest);
+    auto whole = inspect_newest(*found.newest);
+    if (whole) {
+        whole = check_log(ids, *found.newest);
     }
-    if (auto complete = check_log(ids, **newest); !complete) {
-        return complete;
+    if (!whole) {
+        return std::unexpected(whole.error());
     }
-    auto snapshot = opened ? checked_snapshot(**newest) : std::unexpected(opened.error());
-    if (!snapshot && snapshot.error().code == Code::corruption) {
-        catalog_.reset();
-        if (auto rebuilt = rebuild_catalog(); !rebuilt) {
-            return rebuilt;
-        }
-        newest = replay_segment(ids.back(), 0, flushed);  // with the new secret
-        snapshot = newest ? checked_snapshot(**newest) : std::unexpected(newest.error());
+    if (!opened) {
+        found.catalog.problem = opened.error();
+        return found;
     }
-    if (!snapshot) {
-        return std::unexpected(snapshot.error());
+    auto fit = compare_catalog(*found.newest);
+    if (!fit) {
+        return std::unexpected(fit.error());
     }
-    manifest_ = (*newest)->manifest;
-    if (auto removed = remove_given_up(ids); !removed) {
-        return removed;
-    }
-    if (auto replayed = replay_tail(std::move(*snapshot), *newest); !replayed) {
-        return replayed;
-    }
-    auto writer =
-        SegmentWriter::resume(env_, log_path_, header, flushed, view_->unsealed.front()->row.bytes);
+    found.catalog = std::move(*fit);
+    return found;
+}
+
+// Makes all that was read of the newest segment durable, and goes on writing there.
+Result<void> LogStore::resume_writing(const FoundLog& found) {
+    const Unsealed& newest = *found.newest;
+    auto writer = SegmentWriter::resume(env_, log_path_, newest.segment->header(), found.flushed,
+                                        newest.row.bytes);
     if (!writer) {
         return std::unexpected(writer.error());
     }
     writer_ = std::move(*writer);
+    manifest_ = newest.manifest;
+    return {};
+}
+
+// Takes the rows out of the catalog that the manifest has given up, which is what is left of a
+// sweep that was cut short; or makes the catalog anew.
+Result<void> LogStore::update_catalog(FoundLog& found) {
+    const auto follow_manifest = [&]() -> Result<SnapshotPtr> {
+        if (found.catalog.problem) {
+            return std::unexpected(*found.catalog.problem);
+        }
+        if (!found.catalog.given_up.empty()) {
+            sweep_state_.steps = manifest_.steps;
+            auto dropped = catalog_->drop(found.catalog.given_up, sweep_state_);
+            if (!dropped) {
+                return std::unexpected(dropped.error());
+            }
+        }
+        return first_snapshot();
+    };
+    auto sealed = follow_manifest();
+    if (!sealed && sealed.error().code == Code::corruption) {
+        if (auto rebuilt = rebuild_catalog(); !rebuilt) {
+            return rebuilt;
+        }
+        auto newest =
+            replay_segment(found.newest->row.id, 0, found.flushed);  // with the new secret
+        if (!newest) {
+            return std::unexpected(newest.error());
+        }
+        found.newest = std::move(*newest);
+        sealed = first_snapshot();
+    }
+    if (!sealed) {
+        return std::unexpected(sealed.error());
+    }
+    found.sealed = std::move(*sealed);
+    return {};
+}
+
+Result<void> LogStore::rebuild_catalog() {
+    catalog_.reset();
+    if (auto made = make_catalog(); !made) {
+        return made;
+    }
+    catalog_rebuilt_ = true;
+    if (auto opened = open_catalog(); !opened) {
+        return opened;
+    }
+    // Until all is counted it is of no use: should this be cut short, the next opening begins anew.
+    sweep_state_ = {};
+    sweep_state_.steps = kStepsUnfinished;
+    return catalog_->count({}, sweep_state_, nullptr);
+}
+
+// Removes the files of segments that the manifest has given up, and of those that were never
+// named.
+Result<void> LogStore::remove_leftovers() {
+    const auto names = env_.list(log_path_);
+    if (!names) {
+        return std::unexpected(names.error());
+    }
+    for (const std::string& name : *names) {
+        const auto id = segment_id(name);
+        const bool given_up = id && *id != writer_->segment()->id() &&
+                              std::ranges::find(manifest_.segments, *id, &SegmentLength::id) ==
+                                  manifest_.segments.end();
+        if (given_up || (!id && name.ends_with(".tmp"))) {
+            if (auto removed = env_.remove(log_path_ / name); !removed) {
+                return removed;
+            }
+        }
+    }
+    return {};
+}
+
+// Counts what a sweep that was cut short has removed, or all of a catalog made anew.
+Result<void> LogStore::finish_sweep() {
     if (catalog_rebuilt_ || sweep_state_.counted != manifest_.horizon ||
         sweep_state_.steps != manifest_.steps) {
         if (auto counted = finish_counting(); !counted) {
@@ -470,35 +465,6 @@ Result<void> LogStore::recover(const std::vector<std::uint64_t>& ids) {
         return std::unexpected(streams.error());
     }
     streams_ = streams->total();
-    return {};
-}
-
-Result<void> LogStore::rebuild_catalog() {
-    CatalogMeta meta;
-    meta.store_id = store_id_;
-    if (auto made = make_catalog(meta); !made) {
-        return made;
-    }
-    catalog_rebuilt_ = true;
-    if (auto opened = open_catalog(); !opened) {
-        return opened;
-    }
-    // Until all is counted it is of no use: should this be cut short, the next opening begins anew.
-    SweepState unfinished;
-    unfinished.steps = UINT64_MAX;
-    return catalog_->count({}, unfinished, nullptr);
-}
-
-// Removes the files of segments that the manifest has given up.
-Result<void> LogStore::remove_given_up(const std::vector<std::uint64_t>& ids) {
-    for (const std::uint64_t id : ids) {
-        if (id != ids.back() && std::ranges::find(manifest_.segments, id, &SegmentLength::id) ==
-                                    manifest_.segments.end()) {
-            if (auto removed = env_.remove(log_path_ / segment_file_name(id)); !removed) {
-                return removed;
-            }
-        }
-    }
     return {};
 }
 

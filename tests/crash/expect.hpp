@@ -19,6 +19,9 @@ inline void expect_all_right(const Plan& plan) {
     MESSAGE("sweeps removed " << explored.swept.total() << " streams, dropped " << explored.dropped
                               << " segments and compacted " << explored.compacted << "; "
                               << explored.interrupted << " states were cut within one");
+    if (plan.process_dies) {
+        MESSAGE("the process died " << explored.deaths << " times");
+    }
     CHECK(explored.wrong == "");
     if (std::getenv("DEDUP_CRASH_ONLY") == nullptr) {
         CHECK(explored.states >= plan.states_min);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
+#include <string_view>
 #include <utility>
 
 #include "crash/aftermath.hpp"
@@ -33,6 +34,11 @@ std::optional<Only> only_from_environment() {
     return only;
 }
 
+// Of the moments outside sweeps, at which nothing is given up, the process dies in this part.
+constexpr std::uint64_t kDeathShare = 16;
+// Of the moments of a recovery after a death, the process dies once more in this part.
+constexpr std::uint64_t kSecondDeathShare = 16;
+
 class Explorer {
   public:
     Explorer(const Plan& plan, std::uint64_t seed, Explored& explored)
@@ -48,8 +54,9 @@ class Explorer {
         live(moments);
         explored_.moments += moments.size();
         const auto only = only_from_environment();
+        const std::uint64_t wrecks = plan_.wrecks_per_moment + (plan_.process_dies ? 2 : 0);
         for (std::size_t m = 0; m < moments.size() && explored_.wrong.empty(); ++m) {
-            for (std::uint64_t w = 0; w < plan_.wrecks_per_moment && explored_.wrong.empty(); ++w) {
+            for (std::uint64_t w = 0; w < wrecks && explored_.wrong.empty(); ++w) {
                 if (!only || (only->moment == m && only->wreck == w)) {
                     crash(moments[m], m, w);
                 }
@@ -119,39 +126,87 @@ class Explorer {
         const std::size_t chosen = below(random, 2) == 0 ? last : below(random, last + 1);
         const bool lost = plan_.catalog_lost && below(random, 3) == 0;
         wreck.catalog = lost ? nullptr : moment.catalogs[chosen];
+        const std::string_view catalog = wreck.catalog ? *wreck.catalog : std::string_view();
         const std::size_t state = fingerprint(wreck.disk) ^
-                                  (std::hash<const void*>()(wreck.catalog.get()) * 31) ^
+                                  (std::hash<std::string_view>()(catalog) * 31) ^
                                   (moment.mark.durable << 40) ^ (moment.mark.begun << 20);
         return seen_.insert(state).second;
     }
 
     void crash(const Moment& moment, std::size_t m, std::uint64_t w) {
         Random random(seed_ * 1'000'003 + m * 101 + w);
+        const std::string again = fmt::format(
+            "(to see it again: DEDUP_CRASH_SEED={} DEDUP_CRASH_ONLY={}.{})", seed_, m, w);
+        if (w >= plan_.wrecks_per_moment) {
+            if (dies_at(moment, random)) {
+                die(moment, w != plan_.wrecks_per_moment, again, random, true);
+            }
+            return;
+        }
         const auto survival = w < kSurvivals ? static_cast<Survival>(w) : Survival::any_order;
         Wreck wreck;
         if (!wreck_of(moment, survival, random, wreck)) {
             return;
         }
-        const std::string where = fmt::format(
-            "cut after \"{}\", {} of what was not flushed survived (to see it again: "
-            "DEDUP_CRASH_SEED={} DEDUP_CRASH_ONLY={}.{})",
-            moment.after, name(survival), seed_, m, w);
+        const std::string where =
+            fmt::format("cut after \"{}\", {} of what was not flushed survived {}", moment.after,
+                        name(survival), again);
         std::vector<Moment> later;
         const bool rebuilt = recover(wreck, moment, where, random, &later);
         for (int i = 0; i < plan_.recoveries_cut && !later.empty(); ++i) {
-            Moment again = later[below(random, later.size())];
-            if (rebuilt) {
-                auto ledger = std::make_shared<Ledger>(*again.ledger);
-                ledger->reports_lost = true;
-                again.ledger = std::move(ledger);
-            }
-            const auto how = static_cast<Survival>(below(random, kSurvivals));
-            if (!wreck_of(again, how, random, wreck)) {
-                continue;
-            }
+            Moment at = later[below(random, later.size())];
+            cut_again(at, static_cast<Survival>(below(random, kSurvivals)), rebuilt, where, random);
+        }
+    }
+
+    // Cuts the power at a moment of a recovery, which made the catalog anew or not.
+    void cut_again(Moment& moment, Survival survival, bool rebuilt, const std::string& where,
+                   Random& random) {
+        if (rebuilt && !moment.ledger->reports_lost) {
+            auto ledger = std::make_shared<Ledger>(*moment.ledger);
+            ledger->reports_lost = true;
+            moment.ledger = std::move(ledger);
+        }
+        Wreck wreck;
+        if (wreck_of(moment, survival, random, wreck)) {
             const std::string then = fmt::format("{}; then cut after \"{}\", {} survived", where,
-                                                 again.after, name(how));
-            recover(wreck, again, then, random, nullptr);
+                                                 moment.after, name(survival));
+            recover(wreck, moment, then, random, nullptr);
+        }
+    }
+
+    // Always within a sweep, whose steps rely on each other; at other times now and then.
+    static bool dies_at(const Moment& moment, Random& random) {
+        const std::size_t begun = moment.mark.begun;
+        const bool sweeps =
+            begun != 0 && moment.ledger->entries[begun - 1].swept_before_ms.has_value();
+        return !moment.disk.all_flushed() && (sweeps || below(random, kDeathShare) == 0);
+    }
+
+    // The process dies at `moment` and is started again, while the system goes on: the recovery
+    // sees all that was written. If flushes have failed, some of that is not on the disk and never
+    // will be. The power is cut at each call of the recovery and of what follows it; at some of
+    // them it is, if `once_more`, the process that dies.
+    void die(const Moment& moment, bool flush_failed, const std::string& where, Random& random,
+             bool once_more) {
+        ++explored_.deaths;
+        FaultDisk disk(moment.disk);
+        if (flush_failed) {
+            disk.fail_all_syncs(random);
+        }
+        const std::string then =
+            fmt::format("{}; the process died after \"{}\"{}", where, moment.after,
+                        flush_failed ? ", all flushes having failed" : "");
+        std::vector<Moment> later;
+        const bool rebuilt =
+            recover({disk.state(), moment.catalogs.back()}, moment, then, random, &later);
+        for (Moment& at : later) {
+            cut_again(at, Survival::nothing, rebuilt, then, random);
+            cut_again(at, static_cast<Survival>(below(random, kSurvivals)), rebuilt, then, random);
+            if (once_more && !at.disk.all_flushed() && below(random, kSecondDeathShare) == 0) {
+                die(at, below(random, 2) == 0, then, random, false);
+            }
+            at = {};
         }
     }
 

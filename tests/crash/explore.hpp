@@ -1,5 +1,7 @@
 // Exploring crashes: a store lives on a FaultDisk until the power fails, at any call; what is left
-// is opened again, compared with the ledger, used, and cut off once more.
+// is opened again, compared with the ledger, used, and cut off once more. Or its process dies while
+// the system goes on, with or without a flush that failed before: then the next opening sees what
+// a power loss during it, or after it, may still take away.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +30,7 @@ struct Moment {
     std::string after;  // the call before it
 };
 
-// What a power loss has left.
+// What a power loss has left, or, with what is pending, a process that has died.
 struct Wreck {
     DiskState disk;
     Bytes catalog;  // null: there is none
@@ -88,7 +90,10 @@ struct Plan {
     bool shows_old_blocks = false;
     bool catalog_lost = false;            // in every third wreck, as if somebody had deleted it
     std::uint64_t wrecks_per_moment = 8;  // how often each moment is tried
-    int recoveries_cut = 0;        // of each wreck, how many moments of its recovery are tried, too
+    int recoveries_cut = 0;  // of each wreck, how many moments of its recovery are tried, too
+    // At moments with something unflushed the process dies, too: twice, once with a flush that has
+    // failed. The power is cut at each call of the recoveries.
+    bool process_dies = false;
     std::uint64_t states_min = 0;  // more seeds are tried until so many states have been explored
 };
 
@@ -100,6 +105,7 @@ struct Explored {
     std::uint64_t moments = 0;  // calls at which the power was cut
     std::uint64_t sealed = 0;   // segments that the workloads sealed
     std::uint64_t in_part = 0;  // states that kept some of what was not acknowledged
+    std::uint64_t deaths = 0;   // of the process
     std::uint64_t rebuilt = 0;  // states whose catalog was made anew
     StateCounts swept;          // streams that the workloads' sweeps removed
     std::uint64_t dropped = 0;  // segments that they dropped, or compacted

@@ -11,9 +11,9 @@ namespace {
 namespace fs = std::filesystem;
 
 // Puts the catalog where LMDB will look for it.
-void lay_out(const Path& root, const Wreck& wreck) {
+void lay_out(const Path& root, const FaultDisk& disk, const Bytes& data) {
     const Path catalog = root / "store" / "catalog";
-    if (wreck.disk.find("store/catalog") < 0) {
+    if (disk.find("store/catalog") < 0) {
         fs::remove_all(catalog);
         fs::create_directories(root / "store");
         return;
@@ -21,16 +21,18 @@ void lay_out(const Path& root, const Wreck& wreck) {
     fs::create_directories(catalog);
     fs::remove(catalog / "lock.mdb");
     fs::remove(catalog / "data.mdb");
-    if (wreck.catalog) {
+    if (data) {
         std::ofstream file(catalog / "data.mdb", std::ios::binary);
-        file << *wreck.catalog;
+        file << *data;
     }
 }
 
 }  // namespace
 
 Life::Life(const Path& root, const Wreck& wreck, const OpenOptions& options, std::uint64_t seed)
-    : disk_((lay_out(root, wreck), wreck.disk)), env_(disk_, root, seed), options_(options) {}
+    : disk_(wreck.disk),
+      env_((lay_out(root, disk_, wreck.catalog), disk_), root, seed),
+      options_(options) {}
 
 Life::Life(Life& before, bool pages_lost, std::uint64_t seed)
     : disk_((before.end(), before.disk_)),

@@ -395,7 +395,7 @@ TEST_CASE("paths that hold no store are refused and left alone") {
     CHECK(open_error(dir.path() / "bare", existing).message.find("no store") != std::string::npos);
 
     // A creation that was cut short is finished.
-    std::filesystem::create_directories(dir.path() / "begun" / "catalog");
+    std::filesystem::create_directories(dir.path() / "begun");
     write_file(dir.path() / "begun" / "LOCK", "");
     must_append(*must_open(dir.path() / "begun"), "key");
     // So is one that got as far as an empty log.

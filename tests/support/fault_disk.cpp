@@ -134,6 +134,16 @@ class Fate {
     std::size_t chosen_sector_ = 0;
 };
 
+// A file's bytes with all of its pending changes.
+std::string with_pending(std::string image, const Node& file) {
+    for (const Change& change : file.pending) {
+        image.resize(std::max<std::uint64_t>(image.size(), change.size));
+        apply(change, image, 0, image.size());
+        image.resize(change.size);
+    }
+    return image;
+}
+
 // Where nothing has been written, an old block may show: here another place of the same file,
 // which is the likeliest to be mistaken for something valid.
 void show_old_blocks(const Node& file, std::string& image, const std::set<std::uint64_t>& written,
@@ -271,19 +281,19 @@ std::size_t fingerprint(const DiskState& disk) {
 FaultDisk::FaultDisk(DiskState state)
     : state_(std::move(state)), contents_(state_.nodes.size()), entries_(state_.nodes.size()) {
     for (std::size_t i = 0; i < state_.nodes.size(); ++i) {
-        entries_[i] = state_.nodes[i].entries;
+        const Node& node = state_.nodes[i];
+        contents_[i] = with_pending(node.cached ? *node.cached : *node.durable, node);
+        entries_[i] = node.entries;
+        for (const EntryChange& change : node.pending_entries) {
+            apply_entry(change, entries_[i]);
+        }
     }
-    drop_clean_pages();
 }
 
 void FaultDisk::drop_clean_pages() {
     for (std::size_t i = 0; i < state_.nodes.size(); ++i) {
-        const Node& node = state_.nodes[i];
-        contents_[i] = *node.durable;
-        for (const Change& change : node.pending) {
-            contents_[i].resize(change.size);
-            apply(change, contents_[i], 0, contents_[i].size());
-        }
+        state_.nodes[i].cached = nullptr;
+        contents_[i] = with_pending(*state_.nodes[i].durable, state_.nodes[i]);
     }
 }
 
@@ -363,13 +373,11 @@ void FaultDisk::resize(int file, std::uint64_t bytes) {
 void FaultDisk::sync(int node) {
     Node& synced = at(node);
     if (!synced.pending.empty()) {
-        std::string image = *synced.durable;
-        for (const Change& change : synced.pending) {
-            image.resize(std::max<std::uint64_t>(image.size(), change.size));
-            apply(change, image, 0, image.size());
-            image.resize(change.size);
+        for (Bytes* image : {&synced.durable, &synced.cached}) {
+            if (*image) {
+                *image = std::make_shared<const std::string>(with_pending(**image, synced));
+            }
         }
-        synced.durable = std::make_shared<const std::string>(std::move(image));
         synced.pending.clear();
     }
     for (const EntryChange& change : synced.pending_entries) {
@@ -412,8 +420,15 @@ void FaultDisk::fail_sync(int node, Random& random) {
     std::string image = survivor(failed, fate, false, random);
     // The length is the file system's own and not lost: only data is.
     image.resize(size);
+    failed.cached = std::make_shared<const std::string>(contents(node));
     failed.pending.clear();
     failed.durable = std::make_shared<const std::string>(std::move(image));
+}
+
+void FaultDisk::fail_all_syncs(Random& random) {
+    for (std::size_t i = 0; i < state_.nodes.size(); ++i) {
+        fail_sync(static_cast<int>(i), random);
+    }
 }
 
 }  // namespace dedup::test

@@ -57,12 +57,13 @@ struct EntryChange {
 struct Node {
     bool directory = false;
     Bytes durable = std::make_shared<const std::string>();
+    Bytes cached = {};  // what reads see in its place after a flush that failed; null: the same
     std::vector<Change> pending = {};
     std::map<std::string, int> entries = {};
     std::vector<EntryChange> pending_entries = {};
 };
 
-// The disk as it is without the system's memory. Node 0 is the root.
+// The disk, and what the system's memory has more. Node 0 is the root.
 struct DiskState {
     std::vector<Node> nodes = {Node{.directory = true}};
     std::uint64_t next_order = 1;
@@ -118,6 +119,8 @@ class FaultDisk {
     void sync_last(int file);
     // A flush that fails: some of what was pending is on the disk, and the rest never will be.
     void fail_sync(int node, Random& random);
+    // The same for all files.
+    void fail_all_syncs(Random& random);
     // The system forgets pages that are clean: reads see what is on the disk.
     void drop_clean_pages();
 

@@ -104,11 +104,19 @@ Result<void> LogStore::start_segment() {
     return {};
 }
 
+// At the end, too, what is full is sealed: then the catalog knows of each segment but the newest,
+// and a newest one that somebody removes is missed.
 void LogStore::seal_in_background() {
     std::unique_lock lock(view_mutex_);
-    while (!sealer_stops_) {
-        if (view_->unsealed.size() < 2 || counting_ ||
-            (horizon_waits_ && view_->unsealed.size() < kUnsealedMax)) {
+    const auto has_work = [&] {
+        return view_->unsealed.size() > 1 && !counting_ &&
+               (!horizon_waits_ || view_->unsealed.size() >= kUnsealedMax);
+    };
+    while (true) {
+        if (!has_work()) {
+            if (sealer_stops_) {
+                return;
+            }
             sealer_wakes_.wait(lock);
             continue;
         }
@@ -126,6 +134,9 @@ void LogStore::seal_in_background() {
         sealing_ = false;
         background_error_ = sealed ? "" : sealed.error().message;
         room_.notify_all();
+        if (!sealed && sealer_stops_) {
+            return;
+        }
         if (!sealed) {
             sealer_wakes_.wait_for(lock, kSealRetry);
         }

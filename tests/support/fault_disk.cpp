@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
+#include <span>
 #include <utility>
 
 namespace dedup::test {
@@ -134,14 +135,18 @@ class Fate {
     std::size_t chosen_sector_ = 0;
 };
 
-// A file's bytes with all of its pending changes.
-std::string with_pending(std::string image, const Node& file) {
-    for (const Change& change : file.pending) {
+std::string with_changes(std::string image, std::span<const Change> changes) {
+    for (const Change& change : changes) {
         image.resize(std::max<std::uint64_t>(image.size(), change.size));
         apply(change, image, 0, image.size());
         image.resize(change.size);
     }
     return image;
+}
+
+// A file's bytes with all of its pending changes.
+std::string with_pending(std::string image, const Node& file) {
+    return with_changes(std::move(image), file.pending);
 }
 
 // Where nothing has been written, an old block may show: here another place of the same file,
@@ -370,20 +375,23 @@ void FaultDisk::resize(int file, std::uint64_t bytes) {
     at(file).pending.push_back({state_.next_order++, 0, nullptr, bytes});
 }
 
-void FaultDisk::sync(int node) {
+void FaultDisk::sync(int node, std::uint64_t before) {
     Node& synced = at(node);
-    if (!synced.pending.empty()) {
-        for (Bytes* image : {&synced.durable, &synced.cached}) {
-            if (*image) {
-                *image = std::make_shared<const std::string>(with_pending(**image, synced));
-            }
+    const auto changes = std::ranges::find_if(
+        synced.pending, [&](const Change& change) { return change.order >= before; });
+    const std::span<const Change> reached(synced.pending.begin(), changes);
+    for (Bytes* image : {&synced.durable, &synced.cached}) {
+        if (*image && !reached.empty()) {
+            *image = std::make_shared<const std::string>(with_changes(**image, reached));
         }
-        synced.pending.clear();
     }
-    for (const EntryChange& change : synced.pending_entries) {
-        apply_entry(change, synced.entries);
+    synced.pending.erase(synced.pending.begin(), changes);
+    const auto entries = std::ranges::find_if(
+        synced.pending_entries, [&](const EntryChange& change) { return change.order >= before; });
+    for (auto change = synced.pending_entries.begin(); change != entries; ++change) {
+        apply_entry(*change, synced.entries);
     }
-    synced.pending_entries.clear();
+    synced.pending_entries.erase(synced.pending_entries.begin(), entries);
 }
 
 void FaultDisk::sync_last(int file) {

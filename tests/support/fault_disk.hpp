@@ -114,7 +114,8 @@ class FaultDisk {
     [[nodiscard]] int remove(const std::filesystem::path& path);
     void write(int file, std::uint64_t offset, std::string_view bytes);
     void resize(int file, std::uint64_t bytes);
-    void sync(int node);
+    // Makes durable what was changed before the change number `before`.
+    void sync(int node, std::uint64_t before = UINT64_MAX);
     // Makes the newest write to a file durable, and no other.
     void sync_last(int file);
     // A flush that fails: some of what was pending is on the disk, and the rest never will be.

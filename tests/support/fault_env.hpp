@@ -109,7 +109,7 @@ class FaultEnv final : public Env {
     // and where the sealer waits.
     void pause();
     [[nodiscard]] CatalogCopies catalog_copies() const { return catalog_.possible(); }
-    void look_at_catalog() { catalog_.look(false); }
+    void look_at_catalog(bool delayed = false) { catalog_.look(delayed); }
     [[nodiscard]] const Path& root() const { return root_; }
 
   private:

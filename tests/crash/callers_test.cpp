@@ -32,7 +32,7 @@ namespace dedup::test {
 namespace {
 
 constexpr int kCallers = 4;
-constexpr std::chrono::seconds kPatience{30};
+constexpr std::chrono::seconds kPatience{10};
 
 // One call, by a caller's thread.
 struct Call {
@@ -123,7 +123,7 @@ class Lives {
         options_.segment_bytes = kSegmentBytesMin;
         options_.clock = clock_.clock();
         env_.sealer_stays_away = true;  // it is waited for by other means
-        failing_ = below(random_, 3) == 0 ? 0 : 1 + below(random_, 60);
+        failing_ = below(random_, 4) == 0 ? 0 : 1 + below(random_, 40);
     }
 
     void run() {
@@ -173,6 +173,9 @@ class Lives {
         const bool has_flusher = options_.durability == Durability::async;
         while (!gated_.at_rest(has_flusher) || (gated_.waiting().empty() && somebody_calls())) {
             if (std::chrono::steady_clock::now() > give_up) {
+                if (gated_.at_rest(false) && !somebody_calls()) {
+                    return wrong("the flusher does not flush what was written");
+                }
                 std::cerr << "seed " << seed_ << ": somebody waits for ever\n";
                 std::abort();  // its thread could not be joined
             }
@@ -267,8 +270,9 @@ class Lives {
         std::optional<Fault> fault;
         if (++let_go_ == failing_) {
             fault = below(random_, 2) == 0 ? Fault::error : Fault::part;
-            has_failed_ = has_failed_ || call.find(" write ") != std::string::npos ||
-                          call.find(" sync ") != std::string::npos;
+            // (Of a segment that has no name yet a new one can be made.)
+            has_failed_ = !call.ends_with(".tmp") && (call.find(" write ") != std::string::npos ||
+                                                      call.find(" sync ") != std::string::npos);
             ++totals_.failed;
         }
         last_ = call + (fault ? ", which failed" : "");
@@ -342,14 +346,16 @@ class Lives {
                 if (!head) {
                     return wrong("a reader: " + head.error().message);
                 }
-                if (*head && !is_durable(*(*head)->receipt)) {
+                if (!has_failed_ && *head && !is_durable(*(*head)->receipt)) {
                     wrong(fmt::format("after \"{}\": a reader shows {}, which is not on the disk",
                                       last_, (*head)->key));
                 }
                 newest = std::max(newest, *head ? (*head)->sequence : 0);
             }
         }
-        told_ = std::max(told_, newest);
+        // What a failed flush has lost is in the system's memory all the same, and a reader's own
+        // flush, which has nothing left to do, succeeds.
+        told_ = has_failed_ ? told_ : std::max(told_, newest);
         last_ = "a look";
     }
 
@@ -485,7 +491,7 @@ class Lives {
 
 TEST_CASE("many callers: what is acknowledged is on the disk, whoever led, whatever failed") {
     Totals totals;
-    const auto lives = number_from_environment("DEDUP_CALLERS_LIVES", 60);
+    const auto lives = number_from_environment("DEDUP_CALLERS_LIVES", 40);
     const auto seed = number_from_environment("DEDUP_CRASH_SEED", 1);
     for (std::uint64_t i = 0; i < lives && totals.wrong.empty(); ++i) {
         Lives(seed + i, totals).run();

@@ -254,8 +254,8 @@ class Lives {
             item.record.timestamp_ms = clock_.now_ms();
             item.record.receipt = fmt::format("receipt-{}-{};", calls_.size(), i) +
                                   std::string(below(random_, 4) == 0 ? 6000 : 20, 'r');
-            if (items == 1 && below(random_, 3) == 0) {
-                item.record.key = "raced-" + std::to_string(below(random_, 3));
+            if (items == 1 && below(random_, 2) == 0) {
+                item.record.key = "raced-" + std::to_string(below(random_, 2));
                 item.expected_sequence = heads_[item.record.key];
             } else {
                 item.record.key = fmt::format("key-{}-{}", calls_.size(), i);

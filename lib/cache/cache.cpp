@@ -182,6 +182,9 @@ std::vector<Result<LookupOutcome>> Cache::lookup_many(std::span<const std::strin
 Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
     const auto start = steady_clock::now();
     timeout = std::max(timeout, milliseconds{0});
+    if (auto outcome = lookup(key); !outcome) {
+        return outcome;  // without a lock, for the same reason as in Waiters::wake
+    }
     Waiters::Place place(*waiters_, key);  // before the first look, so that no decision is missed
     for (milliseconds poll = kPollMin;; poll = std::min(2 * poll, kPollMax)) {
         auto outcome = lookup(key);

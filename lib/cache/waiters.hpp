@@ -1,6 +1,7 @@
 // The callers of one cache that wait for a key to be decided.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -46,9 +47,13 @@ class Cache::Waiters {
         std::unordered_multimap<std::string_view, Waiter*>::iterator at_;
     };
 
-    // Wakes the waiters of each operation's key whose answer is not an error.
+    // Wakes the waiters of each operation's key whose answer is not an error. Takes no lock if all
+    // are: in a forked child, where nothing succeeds, it may be held by a thread of the parent.
     template <class Ops, class Answers>
     void wake(const Ops& ops, const Answers& answers) {
+        if (std::ranges::none_of(answers, [](const auto& answer) { return answer.has_value(); })) {
+            return;
+        }
         const std::lock_guard lock(mutex_);
         if (by_key_.empty()) {
             return;

@@ -474,15 +474,15 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
             return std::unexpected(census.error());
         }
         std::shared_ptr<const Segment> segment = known ? known->segment : nullptr;
-        if (!segment && added && added->id() == row.id) {
-            segment = added;
-        }
         if (!segment) {
             auto opened = Segment::open(env, log, row.id, row.bytes);
-            if (!opened) {
+            if (opened) {
+                segment = std::move(*opened);
+            } else if (added && added->id() == row.id) {
+                segment = added;
+            } else {
                 return std::unexpected(opened.error());
             }
-            segment = std::move(*opened);
         }
         segments.push_back({row, SealedIndex(std::move(*index), row.entries),
                             known ? known->filter : Filter(), JointFilter(), *census,

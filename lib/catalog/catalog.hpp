@@ -148,7 +148,8 @@ class Catalog {
     [[nodiscard]] const CatalogMeta& meta() const { return meta_; }
 
     // The catalog as it is now. Segment files and checked blocks are taken over from `previous`
-    // where it has them, and opened in directory `log` of `env` otherwise; `added` is one of them.
+    // where it has them, and opened in directory `log` of `env` otherwise. `added` is one of them,
+    // open as it was written; it is taken if it cannot be opened as a sealed one.
     // Errors: corruption, io, unavailable (another process has resized the map: let go of all
     // snapshots and call adopt_size).
     [[nodiscard]] Result<SnapshotPtr> snapshot(

@@ -1,14 +1,17 @@
 #include "catalog/lmdb_env.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 
@@ -24,14 +27,36 @@ constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
 constexpr std::chrono::milliseconds kDrainTimeout{100};
 
 struct OpenEnvs {
+    const ProcessMark mark;
     std::mutex mutex;
     std::condition_variable closed;
     std::map<FileId, std::weak_ptr<LmdbEnv>> by_file;
 };
 
+// Those of this process. A forked child begins with none: LMDB forbids it to use its parent's, and
+// the mutex may be held by a thread that it does not have. Never destroyed, since a store in a
+// global variable closes after static objects have gone.
 OpenEnvs& open_envs() {
-    static OpenEnvs envs;
-    return envs;
+    static std::atomic<OpenEnvs*> current{nullptr};
+    OpenEnvs* envs = current.load();
+    while (envs == nullptr || envs->mark.inherited()) {
+        auto made = std::make_unique<OpenEnvs>();
+        if (current.compare_exchange_strong(envs, made.get())) {
+            if (envs != nullptr) {
+                leave_to_parent(envs);
+            }
+            envs = made.release();
+        }
+    }
+    return *envs;
+}
+
+// LMDB opens the data file such that started programs inherit it.
+void close_on_exec(MDB_env* env) {
+    mdb_filehandle_t fd = -1;
+    if (mdb_env_get_fd(env, &fd) == 0 && fd >= 0) {
+        (void)::fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
 }
 
 // Whether the address space, which may be limited, has room for so many more bytes. LMDB must not
@@ -122,9 +147,11 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
     env.reset(new LmdbEnv(raw, path, opens_writable));
     mdb_env_set_maxreaders(raw, kReadersMax);
     mdb_env_set_mapsize(raw, map_bytes_at_most(map_bytes));
+    fill_standard_descriptors();
     if (const int rc = mdb_env_open(raw, path.c_str(), flags, 0600); rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
+    close_on_exec(raw);
     inherit_access(path, kFileNames);
     int dead = 0;
     mdb_reader_check(raw, &dead);
@@ -139,6 +166,9 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
 }
 
 LmdbEnv::~LmdbEnv() {
+    if (mark_.inherited()) {
+        return;  // LMDB would give up what is the parent's
+    }
     OpenEnvs& envs = open_envs();
     {
         const std::lock_guard lock(envs.mutex);

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "env/env.hpp"
+#include "env/process.hpp"
 
 namespace dedup {
 
@@ -59,6 +60,7 @@ class LmdbEnv {
     [[nodiscard]] Result<void> open_database();
     [[nodiscard]] Result<void> resize(std::uint64_t map_bytes);
 
+    const ProcessMark mark_;
     MDB_env* env_;
     Path path_;
     MDB_dbi database_ = 0;

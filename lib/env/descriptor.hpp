@@ -29,13 +29,15 @@ class Descriptor {
     }
     Descriptor(const Descriptor&) = delete;
     Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
+    ~Descriptor() { close(); }
+    [[nodiscard]] int get() const { return fd_; }
+    void close() {
         if (fd_ >= 0) {
             // Whatever had to be durable was synced, so close has nothing left to report.
-            ::close(fd_);
+            ::close(std::exchange(fd_, -1));
         }
     }
-    [[nodiscard]] int get() const { return fd_; }
+    void leave() { fd_ = -1; }
 
   private:
     int fd_ = -1;

@@ -39,17 +39,26 @@ class File {
     // file does not have yet must not be touched: that ends the process. Empty if the file cannot
     // be mapped, or has been with fewer bytes: then read() gives them.
     [[nodiscard]] virtual std::string_view map(std::uint64_t /*bytes*/) { return {}; }
+    // For a file that will only be read: closes the descriptor, of which a process has few, if the
+    // file has been mapped. From then on it ends where it ends now. Before other threads read.
+    virtual void keep_map_only() {}
+    // Whether `path` still names this file: it may have been removed, moved or replaced.
+    [[nodiscard]] virtual bool is_at(const Path& /*path*/) { return true; }
 
   protected:
     File() = default;
 };
 
-// Held until destroyed, and given up by the system when the process dies.
+// Held until destroyed, and given up by the system when the process dies. It belongs to the process
+// that took it, and to none that is forked from that one.
 class Lock {
   public:
     virtual ~Lock() = default;
     Lock(const Lock&) = delete;
     Lock& operator=(const Lock&) = delete;
+
+    // Errors: failed, if it may not keep others out any more.
+    [[nodiscard]] virtual Result<void> check() { return {}; }
 
   protected:
     Lock() = default;
@@ -73,7 +82,8 @@ class Env {
     [[nodiscard]] virtual Result<void> remove(const Path& path) = 0;
     // Makes the entries of a directory durable: files created, renamed and removed in it.
     [[nodiscard]] virtual Result<void> sync_directory(const Path& path) = 0;
-    // Errors: busy, with the holder's pid in the message.
+    // Locks the file `path`, which is made if need be, and the directory that it is in.
+    // Errors: busy, which says who holds it.
     [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock(const Path& path) = 0;
     [[nodiscard]] virtual Result<void> random(std::span<char> into) = 0;
 };

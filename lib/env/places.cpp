@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <initializer_list>
 
+#include "env/process.hpp"
+
 namespace dedup {
 namespace {
 
@@ -65,11 +67,11 @@ Result<int> Places::kept(const Path& directory) {
         return found->second.get();
     }
     Place at{AT_FDCWD, directory.string()};
-    int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    int flags = O_RDONLY | O_DIRECTORY;
     if (directory != root_) {
         const auto root = open_.find(root_);
         if (root == open_.end()) {
-            Descriptor fd(retry([&] { return ::open(root_.c_str(), flags); }));
+            Descriptor fd(open_high(AT_FDCWD, root_.c_str(), flags, 0));
             if (fd.get() < 0) {
                 return std::unexpected(os_failure("open", root_, errno));
             }
@@ -80,7 +82,7 @@ Result<int> Places::kept(const Path& directory) {
         at.name = directory.filename().string();
         flags |= O_NOFOLLOW;
     }
-    Descriptor fd(retry([&] { return ::openat(at.directory, at.name.c_str(), flags); }));
+    Descriptor fd(open_high(at.directory, at.name.c_str(), flags, 0));
     if (fd.get() < 0) {
         return std::unexpected(wrong_type(at, directory, errno));
     }
@@ -116,9 +118,7 @@ Result<OpenDirectory> Places::directory(const Path& path) {
     if (!at) {
         return std::unexpected(at.error());
     }
-    found.own = Descriptor(retry([&] {
-        return ::openat(at->directory, at->name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    }));
+    found.own = Descriptor(open_high(at->directory, at->name.c_str(), O_RDONLY | O_DIRECTORY, 0));
     found.fd = found.own.get();
     if (found.fd < 0) {
         return std::unexpected(wrong_type(*at, path, errno));
@@ -128,9 +128,8 @@ Result<OpenDirectory> Places::directory(const Path& path) {
 
 Result<Descriptor> open_regular(const Place& place, const Path& path, int flags) {
     // Without O_NONBLOCK opening a pipe would wait for its other end; files do not know it.
-    flags |= O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    Descriptor fd(
-        retry([&] { return ::openat(place.directory, place.name.c_str(), flags, kOwnerFile); }));
+    flags |= O_NOFOLLOW | O_NONBLOCK;
+    Descriptor fd(open_high(place.directory, place.name.c_str(), flags, kOwnerFile));
     if (fd.get() < 0) {
         return std::unexpected(wrong_type(place, path, errno));
     }

@@ -7,25 +7,63 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
-#include <charconv>
+#include <cstring>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "env/descriptor.hpp"
 #include "env/env.hpp"
+#include "env/lock_holder.hpp"
 #include "env/places.hpp"
+#include "env/process.hpp"
 
 namespace dedup {
 namespace {
+
+// Reads of so many bytes that the disk should fetch them in one piece, mapped or not.
+constexpr std::size_t kFetchBytes = 16 * 1024;
+
+// The file that a name stands for. It is another's as soon as nobody has this one open.
+struct FileId {
+    dev_t device = 0;
+    ino_t inode = 0;
+    bool operator==(const FileId&) const = default;
+};
+
+FileId id_of(const struct stat& status) {
+    return {status.st_dev, status.st_ino};
+}
+
+FileId id_of(int fd) {
+    struct stat status {};
+    return ::fstat(fd, &status) == 0 ? id_of(status) : FileId();
+}
+
+// Whether `path` names this file. A path that cannot be looked at any more, as after a change of
+// user, is taken to.
+bool names(const Path& path, FileId file) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) {
+        return errno != ENOENT && errno != ENOTDIR;
+    }
+    return id_of(status) == file;
+}
 
 class Mapping {
   public:
     Mapping(void* start, std::size_t bytes) : start_(start), bytes_(bytes) {}
     Mapping(const Mapping&) = delete;
     Mapping& operator=(const Mapping&) = delete;
-    ~Mapping() { ::munmap(start_, bytes_); }
+    ~Mapping() {
+        if (start_ != nullptr) {
+            ::munmap(start_, bytes_);
+        }
+    }
+    void leave() { start_ = nullptr; }
     [[nodiscard]] std::string_view view() const {
         return {static_cast<const char*>(start_), bytes_};
     }
@@ -38,8 +76,17 @@ class Mapping {
 class PosixFile final : public File {
   public:
     PosixFile(Descriptor fd, Path path) : fd_(std::move(fd)), path_(std::move(path)) {}
+    ~PosixFile() override {
+        if (mark_.inherited() && map_) {
+            map_->leave();  // it is not mapped here, and something else may be
+        }
+    }
 
     Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
+        if (fd_.get() < 0) {
+            return read_mapped(offset, into);
+        }
+        const NoCancel no_cancel;
         std::size_t done = 0;
         while (done < into.size()) {
             const ssize_t n = retry([&] {
@@ -58,6 +105,9 @@ class PosixFile final : public File {
     }
 
     Result<void> write(std::uint64_t offset, std::string_view bytes) override {
+        if (auto own = check_own(); !own) {
+            return own;
+        }
         std::size_t done = 0;
         while (done < bytes.size()) {
             const ssize_t n = retry([&] {
@@ -73,6 +123,9 @@ class PosixFile final : public File {
     }
 
     Result<void> sync() override {
+        if (auto own = check_own(); !own) {
+            return own;
+        }
         // Not retried, whatever the error: after a failed flush the kernel may drop the pages and
         // let the next call succeed.
         if (::fdatasync(fd_.get()) != 0) {
@@ -82,6 +135,9 @@ class PosixFile final : public File {
     }
 
     Result<void> truncate(std::uint64_t bytes) override {
+        if (auto own = check_own(); !own) {
+            return own;
+        }
         if (retry([&] { return ::ftruncate(fd_.get(), static_cast<off_t>(bytes)); }) != 0) {
             return std::unexpected(os_failure("truncate", path_, errno));
         }
@@ -89,6 +145,9 @@ class PosixFile final : public File {
     }
 
     Result<bool> reserve(std::uint64_t bytes) override {
+        if (auto own = check_own(); !own) {
+            return std::unexpected(own.error());
+        }
         if (retry([&] { return ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(bytes)); }) == 0) {
             return true;
         }
@@ -99,6 +158,9 @@ class PosixFile final : public File {
     }
 
     Result<std::uint64_t> size() override {
+        if (fd_.get() < 0) {
+            return size_;
+        }
         struct stat status {};
         if (::fstat(fd_.get(), &status) != 0) {
             return std::unexpected(os_failure("stat", path_, errno));
@@ -114,37 +176,112 @@ class PosixFile final : public File {
             }
             // Lookups jump about; reading ahead would only fetch what nobody has asked for.
             (void)::madvise(start, bytes, MADV_RANDOM);
+            // A forked child reads none of it, and should not keep the file on the disk when a
+            // sweep has removed it.
+            (void)::madvise(start, bytes, MADV_DONTFORK);
             map_.emplace(start, bytes);
         }
         return bytes <= map_->view().size() ? map_->view().substr(0, bytes) : std::string_view();
     }
 
+    void keep_map_only() override {
+        if (!map_ || fd_.get() < 0) {
+            return;
+        }
+        if (const auto bytes = size()) {
+            size_ = std::min<std::uint64_t>(*bytes, map_->view().size());
+            fd_.close();
+        }
+    }
+
+    bool is_at(const Path& path) override {
+        if (id_ == FileId()) {
+            id_ = id_of(fd_.get());
+        }
+        return names(path, id_);
+    }
+
   private:
-    Descriptor fd_;
+    // What a forked child inherits is not its own, wherever in the library it was forked.
+    [[nodiscard]] Result<void> check_own() const {
+        return mark_.inherited() ? std::unexpected(mark_.inherited_error(path_.string()))
+                                 : Result<void>();
+    }
+
+    Result<std::size_t> read_mapped(std::uint64_t offset, std::span<char> into) const {
+        if (offset >= size_) {
+            return 0;
+        }
+        const std::string_view from =
+            map_->view().substr(offset, std::min<std::uint64_t>(into.size(), size_ - offset));
+        if (from.size() >= kFetchBytes) {
+            static const auto kPage = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+            const auto start = reinterpret_cast<std::uintptr_t>(from.data()) & ~(kPage - 1);
+            const auto bytes = reinterpret_cast<std::uintptr_t>(from.data()) + from.size() - start;
+            (void)::madvise(reinterpret_cast<void*>(start), bytes, MADV_WILLNEED);
+        }
+        std::memcpy(into.data(), from.data(), from.size());
+        return from.size();
+    }
+
+    const ProcessMark mark_;
+    Descriptor fd_;  // closed once only the map is kept
     Path path_;
+    FileId id_;  // once somebody has asked
     std::optional<Mapping> map_;
+    std::uint64_t size_ = 0;  // if only the map is kept
 };
 
+// Two locks: on the file, which is what all versions look at, and on the directory that it is in,
+// which nobody removes by mistake to "get rid of a stale lock". They belong to this process alone:
+// see close_in_children.
 class PosixLock final : public Lock {
   public:
-    explicit PosixLock(Descriptor fd) : fd_(std::move(fd)) {}
+    PosixLock(Path path, Descriptor file, Descriptor directory, bool directory_locked)
+        : path_(std::move(path)),
+          file_(std::move(file)),
+          directory_(std::move(directory)),
+          directory_locked_(directory_locked) {
+        close_in_children(file_.get());
+        close_in_children(directory_.get());
+    }
+    ~PosixLock() override {
+        for (Descriptor* fd : {&directory_, &file_}) {
+            if (mark_.inherited()) {
+                fd->leave();  // it has been closed, and may have been opened again
+                continue;
+            }
+            // Whoever else has it open: a child that was forked past the C library, or that is just
+            // about to run another program.
+            (void)::flock(fd->get(), LOCK_UN);
+            forget_in_children(fd->get());
+        }
+    }
+
+    Result<void> check() override {
+        if (directory_locked_) {
+            return {};
+        }
+        return names(path_, id_of(file_.get()))
+                   ? Result<void>()
+                   : std::unexpected(Error{
+                         Code::failed, fmt::format("{} was removed or replaced while the store "
+                                                   "was open, so another process may write, too",
+                                                   path_.string())});
+    }
 
   private:
-    Descriptor fd_;
+    const ProcessMark mark_;
+    Path path_;
+    Descriptor file_;
+    Descriptor directory_;
+    bool directory_locked_;  // some network file systems have no locks on directories
 };
 
-Error busy(const Path& path, int fd) {
-    char text[32] = {};
-    const ssize_t n = ::pread(fd, text, sizeof text - 1, 0);
-    int pid = 0;
-    std::from_chars(text, text + (n > 0 ? n : 0), pid);
-    const Path store = path.parent_path();
-    return {Code::busy,
-            pid > 0
-                ? fmt::format("store {} is open for writing in process {}; wait for it or "
-                              "stop it",
-                              store.string(), pid)
-                : fmt::format("store {} is open for writing in another process", store.string())};
+std::string text_of(int fd) {
+    std::array<char, 1024> text{};
+    const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
+    return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
 }
 
 // Whoever may open LOCK can hold it, and so stop all writers: that is for those who may write.
@@ -201,7 +338,7 @@ class PosixEnv final : public Env {
             return std::unexpected(directory.error());
         }
         // Of its own, since two that list would share the position in one that stays open.
-        const int fd = ::openat(directory->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        const int fd = open_high(directory->fd, ".", O_RDONLY | O_DIRECTORY, 0);
         const std::unique_ptr<DIR, int (*)(DIR*)> entries(fd < 0 ? nullptr : ::fdopendir(fd),
                                                           ::closedir);
         if (!entries) {
@@ -269,6 +406,7 @@ class PosixEnv final : public Env {
         if (!directory) {
             return std::unexpected(directory.error());
         }
+        const NoCancel no_cancel;
         if (::fsync(directory->fd) != 0) {
             return std::unexpected(os_failure("flush", path, errno));
         }
@@ -276,28 +414,48 @@ class PosixEnv final : public Env {
     }
 
     Result<std::unique_ptr<Lock>> lock(const Path& path) override {
-        const auto at = places_.place(path);
-        if (!at) {
-            return std::unexpected(at.error());
+        const Path store = path.parent_path();
+        while (true) {
+            const auto at = places_.place(path);
+            if (!at) {
+                return std::unexpected(at.error());
+            }
+            auto fd = open_regular(*at, path, O_RDWR | O_CREAT);
+            if (!fd) {
+                return std::unexpected(fd.error());
+            }
+            if (at->directory != AT_FDCWD) {
+                keep_from_strangers(fd->get(), at->directory);
+            }
+            // Of its own: what locks has to be closed in children, and the one that stays open not.
+            auto directory = std::optional<Descriptor>(
+                open_high(AT_FDCWD, store.c_str(), O_RDONLY | O_DIRECTORY, 0));
+            if (directory->get() < 0) {
+                return std::unexpected(os_failure("open", store, errno));
+            }
+            if (retry([&] { return ::flock(fd->get(), LOCK_EX | LOCK_NB); }) != 0) {
+                return std::unexpected(errno == EWOULDBLOCK
+                                           ? busy_error(store, fd->get(), text_of(fd->get()))
+                                           : os_failure("lock", path, errno));
+            }
+            const bool both =
+                retry([&] { return ::flock(directory->get(), LOCK_EX | LOCK_NB); }) == 0;
+            if (!both && errno == EWOULDBLOCK) {
+                return std::unexpected(busy_error(store, directory->get(), text_of(fd->get())));
+            }
+            // It may have been removed between the first two calls.
+            if (!names(path, id_of(fd->get()))) {
+                continue;
+            }
+            // What is in it is for people and worth no error: the lock itself is what counts, and a
+            // full disk must not keep a store from being opened.
+            const std::string text = lock_text();
+            if (::ftruncate(fd->get(), 0) != 0 ||
+                ::pwrite(fd->get(), text.data(), text.size(), 0) < 0) {
+                errno = 0;
+            }
+            return std::make_unique<PosixLock>(path, std::move(*fd), std::move(*directory), both);
         }
-        auto fd = open_regular(*at, path, O_RDWR | O_CREAT);
-        if (!fd) {
-            return std::unexpected(fd.error());
-        }
-        if (at->directory != AT_FDCWD) {
-            keep_from_strangers(fd->get(), at->directory);
-        }
-        if (retry([&] { return ::flock(fd->get(), LOCK_EX | LOCK_NB); }) != 0) {
-            return std::unexpected(errno == EWOULDBLOCK ? busy(path, fd->get())
-                                                        : os_failure("lock", path, errno));
-        }
-        // The pid is for people and worth no error: the lock itself is what counts, and a full
-        // disk must not keep a store from being opened.
-        const std::string pid = fmt::format("{}\n", ::getpid());
-        if (::ftruncate(fd->get(), 0) != 0 || ::pwrite(fd->get(), pid.data(), pid.size(), 0) < 0) {
-            errno = 0;
-        }
-        return std::make_unique<PosixLock>(std::move(*fd));
     }
 
     Result<void> random(std::span<char> into) override {
@@ -333,7 +491,8 @@ class PosixEnv final : public Env {
 }  // namespace
 
 Env& posix_env() {
-    static PosixEnv env({}, std::filesystem::perms::owner_all);
+    static PosixEnv& env =  // never destroyed: a store may outlive static objects
+        *new PosixEnv({}, std::filesystem::perms::owner_all);
     return env;
 }
 

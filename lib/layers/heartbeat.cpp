@@ -11,7 +11,7 @@ constexpr std::chrono::milliseconds kPauseMax = std::chrono::hours{1};
 }  // namespace
 
 Guard::Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
-    : cache_(cache), lease_(lease), thread_([this] { run(); }) {}
+    : cache_(cache), lease_(lease), thread_(start_thread("dedup-heartbeat", [this] { run(); })) {}
 
 Guard::Heartbeat::~Heartbeat() {
     {
@@ -19,7 +19,17 @@ Guard::Heartbeat::~Heartbeat() {
         stop_ = true;
     }
     changed_.notify_one();
+    const NoCancel no_cancel;
     thread_.join();
+}
+
+void Guard::Heartbeat::operator delete(Heartbeat* heartbeat, std::destroying_delete_t) {
+    if (heartbeat->mark_.inherited()) {
+        leave_to_parent(heartbeat);
+        return;
+    }
+    heartbeat->~Heartbeat();
+    ::operator delete(heartbeat, sizeof(Heartbeat));
 }
 
 void Guard::Heartbeat::add(std::span<const Claim> claims) {
@@ -37,6 +47,9 @@ void Guard::Heartbeat::add(std::span<const Claim> claims) {
 }
 
 void Guard::Heartbeat::remove(std::span<const Claim> claims) {
+    if (mark_.inherited()) {
+        return;  // forked by the work that was claimed
+    }
     const std::lock_guard lock(mutex_);
     for (const Claim& claim : claims) {
         by_fence_.erase(claim.claim_sequence);

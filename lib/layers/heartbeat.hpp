@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <new>
 #include <span>
 #include <thread>
 #include <vector>
 
 #include "dedup/guard.hpp"
+#include "env/process.hpp"
 
 namespace dedup {
 
@@ -23,6 +25,8 @@ class Guard::Heartbeat {
     // Throws std::system_error if there is no thread to be had.
     Heartbeat(Cache& cache, std::chrono::milliseconds lease);
     ~Heartbeat();
+    // In a forked child there is no thread to stop.
+    static void operator delete(Heartbeat* heartbeat, std::destroying_delete_t);
     Heartbeat(const Heartbeat&) = delete;
     Heartbeat& operator=(const Heartbeat&) = delete;
 
@@ -38,6 +42,7 @@ class Guard::Heartbeat {
     void run();
     std::vector<Claim> due_claims();
 
+    const ProcessMark mark_;
     Cache& cache_;
     const std::chrono::milliseconds lease_;
     std::mutex mutex_;

@@ -131,6 +131,7 @@ Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, 
         if (file_bytes && *file_bytes >= sealed_bytes) {
             segment->map(sealed_bytes);
             segment->has_frames_to(sealed_bytes);
+            segment->file().keep_map_only();
         }
     }
     return segment;

@@ -1,5 +1,7 @@
 #include "log/segment_writer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -198,6 +200,8 @@ Result<void> SegmentWriter::sync_written() {
     if (!sync_error_) {
         if (auto done = file_->sync(); !done) {
             sync_error_ = done.error();
+        } else if (auto there = check_place(); !there) {
+            sync_error_ = there.error();
         }
     }
     if (sync_error_) {
@@ -205,6 +209,18 @@ Result<void> SegmentWriter::sync_written() {
     }
     flushed_ = written;
     return {};
+}
+
+// What is appended to a file that has lost its name, or to one beside the store that is now at its
+// path, is found by nobody who opens the store.
+Result<void> SegmentWriter::check_place() const {
+    return file_->is_at(segment_->path())
+               ? Result<void>()
+               : std::unexpected(
+                     Error{Code::failed,
+                           fmt::format("{} was removed, moved or replaced while the store was "
+                                       "open, or a directory that it is in",
+                                       segment_->path().string())});
 }
 
 Result<void> SegmentWriter::trim() {

@@ -57,7 +57,8 @@ class SegmentWriter {
     // call gives the same error: a flush that failed once may seem to succeed when it is repeated,
     // although the kernel has dropped the bytes.
     [[nodiscard]] Result<void> write();
-    // Flushes what has been written. May run beside write(), but not beside itself.
+    // Flushes what has been written, and looks whether the file is still where the log has it. May
+    // run beside write(), but not beside itself.
     [[nodiscard]] Result<void> sync_written();
 
     // Cuts off the room that was reserved beyond the last frame.
@@ -70,6 +71,7 @@ class SegmentWriter {
                   std::uint64_t end);
 
     void write_zeros();
+    [[nodiscard]] Result<void> check_place() const;
 
     std::shared_ptr<File> file_;
     std::shared_ptr<const Segment> segment_;

@@ -161,6 +161,9 @@ class LogStore::Commit {
 };
 
 Result<void> LogStore::ready_to_write() const {
+    if (mark_.inherited()) {
+        return check_process();
+    }
     if (closed_) {
         return std::unexpected(closed_error());
     }
@@ -192,6 +195,8 @@ Error LogStore::fail(const Error& cause) {
 }
 
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
+    ::pthread_testcancel();  // nothing has been done yet
+    const NoCancel no_cancel;
     Refused refused;
     auto results = append_once(batch, mode, refused);
     if (!refused.items.empty() && options_.capacity.evict_oldest) {
@@ -312,6 +317,9 @@ std::vector<Result<std::uint64_t>> LogStore::append_once(std::span<const Append>
 
 // Runs `work` in the leader's place, with no group.
 Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
+    if (auto own = check_process(); !own) {
+        return own;  // it was forked in a callback of a sweep
+    }
     {
         const std::lock_guard lock(queue_mutex_);
         if (closed_) {
@@ -743,6 +751,9 @@ Result<void> LogStore::sync_written() {
     }
     const auto start = std::chrono::steady_clock::now();
     auto done = writer_->sync_written();
+    if (done) {
+        done = lock_->check();
+    }
     counters_.flushes.add(1);
     counters_.flush_ns.add(nanoseconds_since(start));
     return done;
@@ -756,6 +767,8 @@ Result<void> LogStore::write_buffered(SegmentWriter& writer) {
 }
 
 Result<void> LogStore::flush() {
+    ::pthread_testcancel();
+    const NoCancel no_cancel;
     if (auto ready = ready_to_write(); !ready) {
         return options_.read_only && !closed_ ? Result<void>() : ready;
     }
@@ -784,6 +797,10 @@ void LogStore::flush_in_background() {
 }
 
 Result<void> LogStore::close() {
+    if (auto own = check_process(); !own) {
+        return own;
+    }
+    const NoCancel no_cancel;
     {
         std::unique_lock lock(queue_mutex_);
         if (closed_.exchange(true)) {

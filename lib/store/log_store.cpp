@@ -22,6 +22,20 @@ Error bad_cursor(std::string_view cursor) {
     return {Code::invalid_argument, fmt::format("\"{}\" is not a cursor that scan gave", cursor)};
 }
 
+// A store opens files as long as it is open: neither a change of the working directory nor of a
+// symbolic link may take it to others.
+Result<Path> fixed_path(const Path& path) {
+    std::error_code error;
+    Path fixed = std::filesystem::weakly_canonical(path, error);
+    if (error || !fixed.is_absolute()) {
+        fixed = std::filesystem::absolute(path, error);
+    }
+    if (error) {
+        return std::unexpected(os_failure("find", path, error.value()));
+    }
+    return fixed;
+}
+
 Version to_version(const Located& at) {
     return {to_record(at.record), at.segment->id(), at.entry.offset, at.frame_bytes};
 }
@@ -42,6 +56,23 @@ LogStore::~LogStore() {
     (void)close();
 }
 
+void LogStore::operator delete(LogStore* store, std::destroying_delete_t) {
+    if (store->mark_.inherited()) {
+        leave_to_parent(store);
+        return;
+    }
+    store->~LogStore();
+    ::operator delete (store, sizeof(LogStore), std::align_val_t{alignof(LogStore)});
+}
+
+// Errors: closed, in a forked child.
+Result<void> LogStore::check_process() const {
+    if (mark_.inherited()) {
+        return std::unexpected(mark_.inherited_error(fmt::format("store {}", path_.string())));
+    }
+    return {};
+}
+
 Error LogStore::closed_error() const {
     return {Code::closed, fmt::format("store {} has been closed", path_.string())};
 }
@@ -57,6 +88,7 @@ Result<ViewPtr> LogStore::view() const {
     if (ViewPtr view = readers_.view(); view && view->sealed) {
         return view;
     }
+    const NoCancel no_cancel;
     std::unique_lock lock(view_mutex_);
     resized_.wait(lock, [&] { return !resizing_; });
     if (!view_) {
@@ -78,7 +110,11 @@ void LogStore::set_view(ViewPtr view) {
 }
 
 // Before a read: a read-only store takes up what its writer has done.
+// Errors: closed, in a forked child; and those of follow().
 Result<void> LogStore::follow_writer() {
+    if (mark_.inherited()) {
+        return check_process();
+    }
     return options_.read_only ? follow() : Result<void>();
 }
 
@@ -248,6 +284,7 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
     if (auto checked = check_stream(stream); !checked) {
         return std::unexpected(checked.error());
     }
+    const NoCancel no_cancel;
     const auto view = view_for_reading();
     if (!view) {
         return std::unexpected(view.error());
@@ -372,6 +409,7 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
         return std::unexpected(
             Error{Code::invalid_argument, "heads_max is 0; at least 1 is needed"});
     }
+    const NoCancel no_cancel;
     const auto view = view_for_reading();
     if (!view) {
         return std::unexpected(view.error());
@@ -420,6 +458,7 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
 }
 
 Result<StoreStats> LogStore::stats() {
+    const NoCancel no_cancel;
     const auto now = tail_now();
     if (!now) {
         return std::unexpected(now.error());
@@ -476,7 +515,11 @@ Result<StoreStats> LogStore::stats() {
 
 Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                           const OpenOptions& options) {
-    return LogStore::open(path, options);
+    const auto fixed = fixed_path(path);
+    if (!fixed) {
+        return std::unexpected(fixed.error());
+    }
+    return LogStore::open(*fixed, options);
 }
 
 Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
@@ -484,7 +527,11 @@ Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& p
     options.read_only = true;
     LogStoreInternals internals;
     internals.tolerate_damage = true;
-    auto store = LogStore::open(path, options, internals);
+    const auto fixed = fixed_path(path);
+    if (!fixed) {
+        return std::unexpected(fixed.error());
+    }
+    auto store = LogStore::open(*fixed, options, internals);
     if (!store) {
         return std::unexpected(store.error());
     }

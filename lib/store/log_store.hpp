@@ -23,6 +23,12 @@
 //   readers_      what lookups read: the view, and the newest delta
 //
 // What has no lock belongs to the leader: the one caller for whom committing_ is true.
+//
+// A forked child has a copy of all this, with locks that threads of the parent held and without
+// those threads. So before any lock, a call looks whether it is in the process that opened the
+// store (check_process). And a thread that is cancelled while it leads would leave the others
+// waiting, so no call that locks or waits can be cancelled on its way (NoCancel); those that write
+// can be before they begin.
 #pragma once
 
 #include <atomic>
@@ -41,6 +47,7 @@
 #include "catalog/catalog.hpp"
 #include "dedup/log_store.hpp"
 #include "env/env.hpp"
+#include "env/process.hpp"
 #include "log/segment_writer.hpp"
 #include "store/capacity.hpp"
 #include "store/head_search.hpp"
@@ -98,6 +105,8 @@ class LogStore final : public StreamStore {
     [[nodiscard]] static Result<std::unique_ptr<LogStore>> open(
         const Path& path, const OpenOptions& options, const LogStoreInternals& internals = {});
     ~LogStore() override;
+    // In a forked child nothing of the parent's store is destroyed.
+    static void operator delete(LogStore* store, std::destroying_delete_t);
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
@@ -280,6 +289,7 @@ class LogStore final : public StreamStore {
 
     // log_store.cpp
     [[nodiscard]] Error closed_error() const;
+    [[nodiscard]] Result<void> check_process() const;
     [[nodiscard]] Error damaged_in_catalog(const SealedSegment& sealed,
                                            std::string_view what) const;
     [[nodiscard]] Result<ViewPtr> view() const;
@@ -306,6 +316,7 @@ class LogStore final : public StreamStore {
                               std::uint64_t& budget) const;
 
     std::shared_ptr<Env> owned_env_;  // null: the caller's, which outlives the store
+    const ProcessMark mark_;
     Env& env_;
     const Path path_;
     const Path log_path_;

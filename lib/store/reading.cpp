@@ -131,6 +131,7 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
 
 // Brings a read-only store up to what the writer has made durable.
 Result<void> LogStore::follow() {
+    const NoCancel no_cancel;
     const std::lock_guard lock(follow_mutex_);
     if (closed_ || !catalog_) {
         return std::unexpected(closed_error());

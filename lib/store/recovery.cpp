@@ -56,6 +56,7 @@ Result<void> check_options(const OpenOptions& options) {
 Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
                                                  const OpenOptions& options,
                                                  const LogStoreInternals& internals) {
+    const NoCancel no_cancel;
     if (auto checked = check_options(options); !checked) {
         return std::unexpected(checked.error());
     }
@@ -123,9 +124,9 @@ Result<void> LogStore::open_for_writing() {
     }
     keep_reserve();
     try {
-        sealer_ = std::thread([this] { seal_in_background(); });
+        sealer_ = start_thread("dedup-sealer", [this] { seal_in_background(); });
         if (options_.durability == Durability::async) {
-            flusher_ = std::thread([this] { flush_in_background(); });
+            flusher_ = start_thread("dedup-flusher", [this] { flush_in_background(); });
         }
     } catch (const std::system_error& error) {
         return std::unexpected(Error{

@@ -178,9 +178,12 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
 
 // Writes to the catalog, whose map grows when it is full, and shows readers what has changed.
 // Nothing may fail between the two: what is in memory would count streams of a segment that the
-// catalog has, too. So a segment that is added stays open and mapped as it is.
+// catalog has, too. So a segment that is added is taken as it is if it cannot be opened again.
 Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
                                      const std::shared_ptr<const Segment>& added) {
+    if (auto own = check_process(); !own) {
+        return own;  // it was forked in a callback of a sweep
+    }
     const std::lock_guard one_at_a_time(catalog_mutex_);
     auto written = write();
     while (!written && written.error().code == Code::unavailable) {

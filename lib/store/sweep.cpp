@@ -34,6 +34,11 @@ std::uint64_t encoded_bytes(const RecordView& record) {
 }  // namespace
 
 Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
+    if (auto own = check_process(); !own) {
+        return std::unexpected(own.error());
+    }
+    ::pthread_testcancel();
+    const NoCancel no_cancel;
     const std::lock_guard one_at_a_time(sweep_mutex_);
     auto report = sweep_locked(options, nullptr);
     if (!options.dry_run) {
@@ -44,6 +49,10 @@ Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
 }
 
 Result<std::vector<SweepReport>> LogStore::sweep_history() {
+    if (auto own = check_process(); !own) {
+        return std::unexpected(own.error());
+    }
+    const NoCancel no_cancel;
     std::shared_ptr<Catalog> catalog;
     {
         const std::lock_guard lock(view_mutex_);

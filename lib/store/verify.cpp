@@ -222,6 +222,7 @@ void Verifier::name_unreadable(const Segment& segment, const PatchyFile& file) {
 }  // namespace
 
 Result<VerifyReport> LogStore::verify(const Progress& progress) {
+    const NoCancel no_cancel;
     const auto view = view_for_reading();
     if (!view) {
         return std::unexpected(view.error());

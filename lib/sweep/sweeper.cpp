@@ -12,6 +12,8 @@
 #include <thread>
 #include <utility>
 
+#include "env/process.hpp"
+
 namespace dedup {
 namespace {
 
@@ -78,12 +80,25 @@ class SweeperThread final : public Sweeper {
         : store_(store),
           options_(std::move(options)),
           clock_(store, options_.monotonic),
-          thread_([this] { run(); }) {}
+          thread_(start_thread("dedup-sweeper", [this] { run(); })) {}
 
     ~SweeperThread() override { stop_and_join(); }
 
+    // In a forked child there is no thread to stop.
+    static void operator delete(SweeperThread* sweeper, std::destroying_delete_t) {
+        if (sweeper->mark_.inherited()) {
+            leave_to_parent(sweeper);
+            return;
+        }
+        sweeper->~SweeperThread();
+        ::operator delete(sweeper, sizeof(SweeperThread));
+    }
+
     Result<SweepReport> sweep_once(std::optional<std::int64_t> now_ms) override {
         Result<SweepReport> outcome = [&]() -> Result<SweepReport> {
+            if (mark_.inherited()) {
+                return std::unexpected(mark_.inherited_error("the sweeper's store"));
+            }
             const std::lock_guard lock(sweep_mutex_);
             if (stop_.stop_requested()) {
                 return failure(Code::closed, "the sweeper was stopped");
@@ -99,6 +114,10 @@ class SweeperThread final : public Sweeper {
   private:
     // Not virtual, so that the destructor may call it.
     void stop_and_join() {
+        if (mark_.inherited()) {
+            return;
+        }
+        const NoCancel no_cancel;
         stop_.request_stop();
         std::call_once(joined_, [this] { thread_.join(); });
     }
@@ -162,6 +181,7 @@ class SweeperThread final : public Sweeper {
         }
     }
 
+    const ProcessMark mark_;
     StreamStore& store_;
     const SweeperOptions options_;
     std::mutex sweep_mutex_;  // held while a sweep runs; guards clock_

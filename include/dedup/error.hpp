@@ -23,7 +23,7 @@ enum class Code : std::uint8_t {
     unsupported_version = 5,  // written by a newer version of this library
     busy = 6,                 // another process holds the store for writing
     read_only = 7,            // the store was opened without the right to write
-    closed = 8,               // the store was closed
+    closed = 8,               // the store was closed, or another process opened it and forked
     failed = 9,               // an earlier write or flush failed; reopen the store to go on
     sequence_conflict = 10,   // the stream's head is not the expected one; see head_sequence
     stale_claim = 11,         // the claim was taken over, released or has expired

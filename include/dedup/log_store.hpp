@@ -41,9 +41,16 @@ struct OpenOptions {
 
 // Opens the store in directory `path`, after repairing what a crash left: a torn tail is dropped
 // and a missing or damaged catalog is rebuilt (see StoreStats). One process at a time may have a
-// store open for writing; any number may read beside it.
-// Errors: invalid_argument (no store there, not a store, or bad options), busy (names the pid
-// that writes), unsupported_version, corruption (names file and offset), io, out_of_space.
+// store open for writing; any number may read beside it. A relative path, and symbolic links in it,
+// mean what they mean now: neither chdir nor another target of the link moves an open store.
+//
+// Processes: the store belongs to the process that opened it. In a forked child every call on it
+// gives `closed`, and says so; destroying it there touches nothing of the parent's. If the store is
+// removed, moved or replaced while it is open, an append gets outcome_unknown, and then `failed`.
+// Threads: append, flush and sweep are cancellation points (pthread_cancel) before they do
+// anything, and cannot be cancelled on their way. See docs/running.md.
+// Errors: invalid_argument (no store there, not a store, or bad options), busy (says which process
+// holds it), unsupported_version, corruption (names file and offset), io, out_of_space.
 [[nodiscard]] DEDUP_API Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                                                   const OpenOptions& options = {});
 

@@ -33,6 +33,7 @@ struct SweeperOptions {
 
 // Owns a thread that sweeps at intervals, the first time when one has passed. A sweep that fails is
 // tried again at the next interval; its error goes to the observer and to StoreStats::sweep_error.
+// In a forked child there is no thread: sweep_once gives `closed`, and stopping does nothing.
 class DEDUP_API Sweeper {
   public:
     // Starts the thread. `store` must outlive the sweeper.

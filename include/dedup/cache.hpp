@@ -175,7 +175,8 @@ class DEDUP_API Cache {
 
     // Stores the receipt that every later claim of the key will get. Completing a claim again with
     // equal bytes is a no-op.
-    // Errors: stale_claim, receipt_mismatch, invalid_argument, and those of append.
+    // Errors: stale_claim, receipt_mismatch, invalid_argument (such as a receipt above
+    // kReceiptBytesMax; the claim still holds, complete it with less), and those of append.
     [[nodiscard]] Result<void> complete(const Claim& claim, std::string_view receipt,
                                         const CompleteOptions& options = {});
     [[nodiscard]] std::vector<Result<void>> complete_many(std::span<const Completion> completions);

@@ -7,8 +7,13 @@
 
 #include <cstdint>
 #include <expected>
+#include <iosfwd>
 #include <string>
 #include <string_view>
+#include <version>
+#ifdef __cpp_lib_format
+#include <format>
+#endif
 
 #include "dedup/export.hpp"
 
@@ -46,4 +51,30 @@ struct Error {
 template <class T>
 using Result = std::expected<T, Error>;
 
+// For logs: the code's name; of an error the code's name and the message, as in "busy: the store
+// ... is open in process 17". std::format gives the same where there is one.
+[[nodiscard]] DEDUP_API std::string to_string(Code code);
+[[nodiscard]] DEDUP_API std::string to_string(const Error& error);
+DEDUP_API std::ostream& operator<<(std::ostream& out, Code code);
+DEDUP_API std::ostream& operator<<(std::ostream& out, const Error& error);
+
 }  // namespace dedup
+
+#ifdef __cpp_lib_format
+// With the options of a string, such as a width.
+template <>
+struct std::formatter<dedup::Code> : std::formatter<std::string_view> {
+    template <class Context>
+    auto format(dedup::Code code, Context& context) const {
+        return std::formatter<std::string_view>::format(dedup::name(code), context);
+    }
+};
+
+template <>
+struct std::formatter<dedup::Error> : std::formatter<std::string_view> {
+    template <class Context>
+    auto format(const dedup::Error& error, Context& context) const {
+        return std::formatter<std::string_view>::format(dedup::to_string(error), context);
+    }
+};
+#endif

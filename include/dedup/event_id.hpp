@@ -9,14 +9,16 @@
 #include <string>
 #include <string_view>
 
+#include "dedup/bytes_view.hpp"
 #include "dedup/error.hpp"
 #include "dedup/json_pointer.hpp"
 
 namespace dedup {
 
+// The bytes need to live for the call only.
 struct Header {
-    std::string_view name;
-    std::string_view value;
+    BytesView name;
+    BytesView value;
 };
 
 // The value of header `name`; letters of both cases are the same in it, as in HTTP. Best, if the

@@ -41,18 +41,21 @@ struct Attempt {
     std::uint64_t fence = 0;    // higher than that of any attempt before it, and not used again
 };
 
-// The work. Gives bytes that whoever gets the event later is told, at most kReceiptBytesMax. An
-// exception counts as a failure and goes on to the caller.
+// The work. Gives bytes that whoever gets the event later is told. If they are more than
+// kReceiptBytesMax, the event counts as processed all the same, and those who come later are told
+// that its result was not kept. An exception counts as a failure and goes on to the caller.
 using Work = std::function<std::expected<std::string, Failure>(const Attempt&)>;
 
 struct Success {
     std::string result;
+    bool result_kept = true;  // false: it was longer than kReceiptBytesMax; only this caller has it
 };
 
 struct AlreadyProcessed {
     std::string result;  // of whoever processed it
     std::int64_t processed_at_ms = 0;
-    std::string metadata;  // that mark_processed was given
+    std::string metadata;     // that mark_processed was given
+    bool result_kept = true;  // false: there was one, longer than kReceiptBytesMax
 };
 
 struct Failed {
@@ -63,6 +66,9 @@ struct Failed {
 // InFlight: another consumer has the event, and did not finish within GuardOptions::wait. That is
 // also what an outcome made by default says.
 using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed>;
+
+// The metadata of an event whose result was too long to keep, for those who read its record.
+inline constexpr std::string_view kResultNotKept = "the result was too long to keep";
 
 // How transient failures are tried again: those of functions, and Code::unavailable of the store.
 // Each pause is random, up to a bound that doubles ("full jitter"; Brooker, Exponential Backoff And
@@ -119,6 +125,8 @@ class DEDUP_API Guard {
 
     // Says that the event needs no processing, whoever has it in flight. True if it was not known
     // to be processed before; otherwise nothing changes.
+    // Errors: invalid_argument (the id, or metadata above kMetadataBytesMax or equal to
+    // kResultNotKept), and those of StreamStore::append.
     [[nodiscard]] Result<bool> mark_processed(std::string_view event_id,
                                               std::string_view metadata = {});
 

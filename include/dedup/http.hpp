@@ -89,8 +89,10 @@ struct ServeOptions {
     // that somebody else has done it too, and cannot store his response.
     std::chrono::milliseconds lease = std::chrono::seconds{30};
     // Whether a response is final. A response that is not is sent and not stored, and the key
-    // released, so that the client can try again. Empty: all below 500 but 408, 425 and 429. Must
-    // not throw.
+    // released, so that the client can try again: so it must mean that nothing was done. Empty: all
+    // but those that ask for the same request once more, with other credentials or headers, on
+    // another connection, or later: 401, 403, 407, 408, 421, 423, 425, 426, 428, 429, and 500 to
+    // 599. Must not throw.
     std::function<bool(const Response&)> is_final = {};
     // Gets errors of the store, which the client is not told. Must not throw.
     std::function<void(const Error&)> on_error = {};

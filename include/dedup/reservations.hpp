@@ -111,7 +111,9 @@ class DEDUP_API Reservations {
     [[nodiscard]] Result<ReserveOutcome> reserve(const ReservationRequest& request);
 
     // Completing again with an equal outcome is a no-op.
-    // Errors: stale_claim, receipt_mismatch, invalid_argument, those of append.
+    // Errors: stale_claim, receipt_mismatch, invalid_argument (no kind, details that are no JSON,
+    // more than kReceiptBytesMax in all; the reservation still holds, complete it with less), those
+    // of append.
     [[nodiscard]] Result<void> complete(const Scope& scope, const Reservation& reservation,
                                         const Outcome& outcome);
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "dedup/bytes_view.hpp"
 #include "dedup/error.hpp"
 #include "dedup/metrics.hpp"
 #include "dedup/record.hpp"
@@ -30,10 +31,10 @@ using Clock = std::function<std::int64_t()>;
 inline constexpr std::size_t kBatchItemsMax = 65'535;                  // in one append
 inline constexpr std::size_t kAtomicBatchBytesMax = 64 * 1024 * 1024;  // encoded
 
-// Names a stream. The views need to live for the call only.
+// Names a stream. The bytes need to live for the call only.
 struct StreamKey {
-    std::string_view ns;
-    std::string_view key;
+    BytesView ns;
+    BytesView key;
 };
 
 // One item of a batch: "append `record` if the head of its stream is still `expected_sequence`".

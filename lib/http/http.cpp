@@ -87,9 +87,13 @@ Response in_flight(const InFlight& claim, std::int64_t now_ms) {
                       (left_ms - 1) / kSecondMs + 1);
 }
 
+// A key must not be bound to a response that says "not you" or "not now": the request that would
+// get another one is the same in all that the fingerprint knows. A status that is none says nothing
+// of the kind, so the work counts as done.
 bool is_final_by_default(const Response& response) {
-    return response.status < 500 && response.status != 408 && response.status != 425 &&
-           response.status != 429;
+    static constexpr std::array kAskAgain{401, 403, 407, 408, 421, 423, 425, 426, 428, 429};
+    return (response.status < 500 || response.status > 599) &&
+           std::ranges::find(kAskAgain, response.status) == kAskAgain.end();
 }
 
 // One request on its way through serve().

@@ -77,9 +77,11 @@ struct MarkOp {
 };
 
 AlreadyProcessed already(Completed&& done) {
+    const bool kept = done.metadata != kResultNotKept;
     return {.result = std::move(done.receipt),
             .processed_at_ms = done.completed_at_ms,
-            .metadata = std::move(done.metadata)};
+            .metadata = kept ? std::move(done.metadata) : std::string(),
+            .result_kept = kept};
 }
 
 }  // namespace
@@ -212,14 +214,21 @@ class Guard::Run {
         }
     }
 
+    // The work is done, so nothing about its result may keep it from being recorded.
     void complete() {
         std::vector<Completion> completions;
         std::vector<Mine*> done;
         for (Mine& mine : mine_) {
-            if (mine.result && *mine.result) {
-                completions.push_back({mine.claim, std::move(**mine.result), {}});
-                done.push_back(&mine);
+            if (!mine.result || !*mine.result) {
+                continue;
             }
+            Completion& completion = completions.emplace_back(Completion{mine.claim, {}, {}});
+            if (kept(**mine.result)) {
+                completion.receipt = std::move(**mine.result);
+            } else {
+                completion.options.metadata = kResultNotKept;
+            }
+            done.push_back(&mine);
         }
         if (done.empty()) {
             return;
@@ -227,13 +236,18 @@ class Guard::Run {
         const auto stored = until_available(
             completions, [this](auto span) { return guard_.cache_.complete_many(span); });
         for (std::size_t j = 0; j < done.size(); ++j) {
-            if (stored[j]) {
-                outcomes_[done[j]->index] = Success{std::move(completions[j].receipt)};
-            } else {
+            std::string& result = **done[j]->result;
+            if (!stored[j]) {
                 outcomes_[done[j]->index] = std::unexpected(stored[j].error());
+            } else if (completions[j].options.metadata) {
+                outcomes_[done[j]->index] = Success{std::move(result), false};
+            } else {
+                outcomes_[done[j]->index] = Success{std::move(completions[j].receipt)};
             }
         }
     }
+
+    static bool kept(const std::string& result) { return result.size() <= kReceiptBytesMax; }
 
     // Frees what failed or did not run.
     void give_up() {
@@ -343,6 +357,11 @@ Result<bool> Guard::is_processed(std::string_view event_id) {
 Result<bool> Guard::mark_processed(std::string_view event_id, std::string_view metadata) {
     if (Result<void> checked = check_event_id(event_id); !checked) {
         return std::unexpected(std::move(checked).error());
+    }
+    if (metadata == kResultNotKept) {
+        return std::unexpected(invalid("metadata says that a result was too long to keep, which "
+                                       "only the guard may say; use other words")
+                                   .error());
     }
     const CacheOptions cache{.ns = options_.ns, .ttl = options_.retention};
     const MarkOp op{cache, event_id, {.owner = options_.owner, .metadata = std::string(metadata)}};

@@ -1,5 +1,7 @@
 #include "dedup/error.hpp"
 
+#include <ostream>
+
 namespace dedup {
 
 std::string_view name(Code code) {
@@ -36,6 +38,26 @@ std::string_view name(Code code) {
             return "unavailable";
     }
     return "unknown";
+}
+
+std::string to_string(Code code) {
+    return std::string(name(code));
+}
+
+std::string to_string(const Error& error) {
+    std::string text = to_string(error.code);
+    if (!error.message.empty()) {
+        text.append(": ").append(error.message);
+    }
+    return text;
+}
+
+std::ostream& operator<<(std::ostream& out, Code code) {
+    return out << name(code);
+}
+
+std::ostream& operator<<(std::ostream& out, const Error& error) {
+    return out << to_string(error);
 }
 
 }  // namespace dedup

@@ -1,14 +1,9 @@
 // A program outside this project: it knows the installed headers and library, and nothing else.
 
-#include <dedup/cache.hpp>
-#include <dedup/event_id.hpp>
-#include <dedup/guard.hpp>
-#include <dedup/log_store.hpp>
-#include <dedup/memory_store.hpp>
-#include <dedup/registry.hpp>
-#include <dedup/reservations.hpp>
+#include <dedup/dedup.hpp>
 
 #include <iostream>
+#include <sstream>
 #include <string>
 #include <variant>
 
@@ -90,6 +85,18 @@ std::string use_codec() {
     return *decoded == record ? "" : "the record did not come back";
 }
 
+// What goes into logs.
+std::string use_texts() {
+    std::ostringstream text;
+    text << dedup::Error{.code = dedup::Code::busy, .message = "m"} << ' ' << dedup::Code::io;
+    if (text.str() != "busy: m io") {
+        return "an error has another text";
+    }
+    std::ostringstream version;
+    version << DEDUP_VERSION_MAJOR << '.' << DEDUP_VERSION_MINOR << '.' << DEDUP_VERSION_PATCH;
+    return version.str() == dedup::version() ? "" : "headers and library are of two versions";
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -101,13 +108,14 @@ int main(int argc, char** argv) {
         std::cerr << store.error().message << '\n';
         return 1;
     }
-    for (const std::string& problem : {use(**store), use(*dedup::make_memory_store()),
-                                       use_guard(**store), use_others(**store), use_codec()}) {
+    for (const std::string& problem :
+         {use(**store), use(*dedup::make_memory_store()), use_guard(**store), use_others(**store),
+          use_codec(), use_texts()}) {
         if (!problem.empty()) {
             std::cerr << problem << '\n';
             return 1;
         }
     }
-    std::cout << "ok\n";
+    std::cout << dedup::version() << '\n';
     return (*store)->close() ? 0 : 1;
 }

@@ -64,7 +64,8 @@ void wait_for_sealer(StreamStore& store) {
 Outcome ask(StreamStore& store, int keys) {
     Outcome outcome = right;
     for (int i = 0; i < keys + 100; ++i) {
-        const auto head = store.head({"test", i < keys ? key(i) : "other-" + key(i)});
+        const std::string name = i < keys ? key(i) : "other-" + key(i);
+        const auto head = store.head({"test", name});
         if (!head && head.error().code == Code::corruption) {
             outcome = refused;
         } else if (!head ||

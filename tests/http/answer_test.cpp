@@ -127,7 +127,8 @@ TEST_CASE("another request with the key gets 422 and is not handled") {
 }
 
 TEST_CASE("a response that is not final releases the key") {
-    for (const int status : {500, 503, 408, 425, 429}) {
+    // "Not you", "not so" and "not now": the same request may get another answer.
+    for (const int status : {500, 503, 599, 401, 403, 407, 408, 421, 423, 425, 426, 428, 429}) {
         Server server;
         server.handler = [&](const Claim&) { return Response{.status = status}; };
         CHECK(server.post("k").status == status);
@@ -153,6 +154,14 @@ TEST_CASE("a response that cannot be stored is an error for good, and its work i
     CHECK(server.post("bad").status == 500);
     CHECK(server.errors.back().code == Code::invalid_argument);
     CHECK(server.post("bad").status == 500);
+    CHECK(server.handled == 1);
+}
+
+TEST_CASE("a status above all is no reason to do the work again") {
+    Server server;
+    server.handler = [](const Claim&) { return Response{.status = 999}; };
+    CHECK(server.post("k").status == 500);
+    CHECK(server.post("k").status == 500);
     CHECK(server.handled == 1);
 }
 

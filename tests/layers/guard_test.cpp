@@ -65,6 +65,45 @@ TEST_CASE("guard: the function runs once, later deliveries get its result") {
     });
 }
 
+TEST_CASE("guard: a result too long to keep is given once, and the work is not repeated") {
+    // Guards against a charge with every delivery, since none of them could be recorded.
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store);
+        const std::string longest(kReceiptBytesMax, 'r');
+        const auto kept = as<Success>(guard->process_if_new("longest", gives(longest)));
+        CHECK(kept.result_kept);
+        CHECK(kept.result == longest);
+        const auto replayed = as<AlreadyProcessed>(guard->process_if_new("longest", gives("")));
+        CHECK(replayed.result_kept);
+        CHECK(replayed.result == longest);
+
+        const std::vector<std::string_view> events{"before", "long", "after"};
+        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Handled {
+            return attempt.event_id == "long" ? longest + "r" : attempt.event_id;
+        });
+        CHECK(as<Success>(outcomes[0]).result == "before");
+        CHECK(as<Success>(outcomes[2]).result == "after");
+        const auto given = as<Success>(outcomes[1]);
+        CHECK_FALSE(given.result_kept);
+        CHECK(given.result.size() == kReceiptBytesMax + 1);
+
+        store.clock.advance(3'600'000);  // whatever lease there was
+        CHECK(must(guard->is_processed("long")));
+        const auto later = as<AlreadyProcessed>(guard->process_if_new("long", gives("again")));
+        CHECK_FALSE(later.result_kept);
+        CHECK(later.result.empty());
+        CHECK(later.metadata.empty());
+        CHECK(head_of(*store, "long", "events").metadata == kResultNotKept);
+        // Nobody else can say so of an event that had no result.
+        check_error(guard->mark_processed("other", kResultNotKept), Code::invalid_argument,
+                    "metadata");
+    });
+}
+
+TEST_CASE("guard: outcomes made by default say that nothing was done") {
+    CHECK(std::holds_alternative<InFlight>(*Result<ProcessOutcome>()));
+}
+
 TEST_CASE("guard: a restart forgets nothing") {
     on_each_store([](TestStore& store) {
         if (!store.durable()) {

@@ -25,6 +25,11 @@ OffsetCommit at(std::uint64_t offset, std::string_view event_id = "e") {
             .event_id = std::string(event_id)};
 }
 
+TEST_CASE("registry: outcomes made by default let nobody go on") {
+    CHECK(std::holds_alternative<Registry::Duplicate>(*Result<Registry::KeyOutcome>()));
+    CHECK(std::holds_alternative<Behind>(*Result<CommitOutcome>()));
+}
+
 Position position(const Offsets& offsets, std::string_view stream = "orders-0") {
     const auto found = must(offsets.find("billing", stream));
     REQUIRE(found.has_value());

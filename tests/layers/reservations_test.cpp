@@ -49,6 +49,45 @@ Record stored(StreamStore& store, const Scope& scope = kScope, std::string_view 
     return head_of(store, must(scoped_key(scope, key)), "reservations");
 }
 
+TEST_CASE("reservations: outcomes made by default let nobody work") {
+    CHECK(std::holds_alternative<Duplicate>(*Result<Reservations::ReserveOutcome>()));
+}
+
+TEST_CASE("reservations: what nobody answered is reserved again as the next attempt") {
+    on_each_store([](TestStore& store) {
+        Reservations reservations(*store, {.ttl = 60s});
+        reserve(reservations);
+        store.clock.set(100'000);
+        CHECK_FALSE(must(reservations.find(kScope, "order-17")).has_value());
+        CHECK(reserve(reservations).attempt == 2);
+        CHECK(known(reservations).first_seen_ms == 1'000);
+    });
+}
+
+TEST_CASE("reservations: requests made of temporaries keep their names") {
+    on_each_store([](TestStore& store) {
+        Reservations reservations(*store);
+        const std::string long_enough(40, 'n');  // to be on the heap
+        std::vector<ReservationRequest> requests;
+        for (int i = 0; i < 5; ++i) {
+            const std::string n = std::to_string(i);
+            requests.push_back({.scope = {.organisation = long_enough + n,
+                                          .workspace = n + long_enough,
+                                          .deployment = long_enough + n,
+                                          .operation = n + long_enough},
+                                .key = long_enough + n,
+                                .fingerprint = "f"});
+        }
+        for (const ReservationRequest& wanted : requests) {
+            CHECK(reserve(reservations, wanted).attempt == 1);
+        }
+        const auto parsed = parse_scoped_key(must(scoped_key(requests[3].scope, requests[3].key)));
+        REQUIRE(parsed.has_value());
+        CHECK(parsed->scope == requests[3].scope);
+        CHECK(parsed->key == requests[3].key);
+    });
+}
+
 TEST_CASE("reservations: reserved once, then a duplicate, and its outcome once there is one") {
     on_each_store([](TestStore& store) {
         {

@@ -1,11 +1,43 @@
 #include <doctest/doctest.h>
 
 #include <limits>
+#include <sstream>
+#include <string>
+#include <type_traits>
 
+#include "dedup/bytes_view.hpp"
 #include "dedup/error.hpp"
 #include "dedup/record.hpp"
+#include "dedup/version.hpp"
 
 namespace dedup::test {
+
+// Guards against lists of names that are gone.
+static_assert(!std::is_constructible_v<BytesView, std::string>);
+static_assert(!std::is_constructible_v<BytesView, const std::string>);
+static_assert(std::is_constructible_v<BytesView, const std::string&>);
+static_assert(std::is_convertible_v<std::string_view, BytesView>);
+static_assert(std::is_convertible_v<const char*, BytesView>);
+
+TEST_CASE("errors have one text, with the code and the message") {
+    const Error error{.code = Code::busy, .message = "the store s is open in process 17"};
+    std::ostringstream out;
+    out << error << "; " << Code::out_of_space << "; " << Error{.code = Code::io, .message = {}};
+    CHECK(out.str() == "busy: the store s is open in process 17; out_of_space; io");
+    CHECK(to_string(error) == "busy: the store s is open in process 17");
+    CHECK(to_string(Code::stale_claim) == "stale_claim");
+#ifdef __cpp_lib_format
+    CHECK(std::format("{} {:>4}", error, Code::io) == to_string(error) + "   io");
+#endif
+}
+
+TEST_CASE("the library says the version of its headers") {
+    CHECK(version() == std::to_string(DEDUP_VERSION_MAJOR) + "." +
+                           std::to_string(DEDUP_VERSION_MINOR) + "." +
+                           std::to_string(DEDUP_VERSION_PATCH));
+    CHECK(DEDUP_VERSION_NUMBER ==
+          DEDUP_VERSION_MAJOR * 10'000 + DEDUP_VERSION_MINOR * 100 + DEDUP_VERSION_PATCH);
+}
 
 static_assert(fnv1a_64("") == 0xcbf29ce484222325);
 

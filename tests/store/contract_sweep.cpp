@@ -376,7 +376,8 @@ class Reader {
     void run(const std::stop_token& stop) {
         while (!stop.stop_requested()) {
             for (int i = 0; i < 5; ++i) {
-                const auto history = store_.history({kNs, "story-" + std::to_string(i)});
+                const std::string name = "story-" + std::to_string(i);
+                const auto history = store_.history({kNs, name});
                 std::string told;
                 for (const Version& version : history.value_or(std::vector<Version>())) {
                     told += *version.record.receipt;

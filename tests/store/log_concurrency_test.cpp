@@ -55,7 +55,8 @@ TEST_CASE("one append wins each expected sequence, however many threads race ove
         CHECK(odd_errors == 0);
         int records = 0;
         for (int stream = 0; stream < kStreams; ++stream) {
-            const auto history = store->history({"test", "stream-" + std::to_string(stream)});
+            const std::string name = "stream-" + std::to_string(stream);
+            const auto history = store->history({"test", name});
             REQUIRE(history);
             for (std::size_t i = 1; i < history->size(); ++i) {
                 REQUIRE((*history)[i - 1].record.sequence < (*history)[i].record.sequence);
@@ -88,7 +89,8 @@ TEST_CASE("readers see every acknowledged append, in this store and in a read-on
                 continue;
             }
             const std::string i = std::to_string(static_cast<int>(random()) % until);
-            const auto head = from.head({"test", "key-" + i});
+            const std::string name = "key-" + i;
+            const auto head = from.head({"test", name});
             wrong += !head || !*head || (*head)->receipt != "receipt-" + i;
         }
     };

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "commands.hpp"
+#include "dedup/version.hpp"
 #include "text.hpp"
 
 namespace dedupctl {
@@ -29,7 +30,7 @@ void add_globals(CLI::App& app, Context& context) {
         ->check(not_empty())
         ->type_name("D")
         ->capture_default_str();
-    app.set_version_flag("--version", "dedupctl " DEDUPCTL_VERSION);
+    app.set_version_flag("--version", "dedupctl " + std::string(dedup::version()));
     app.footer(
         "Durations D are 500ms, 30s, 15m, 24h, 7d or 1h30m. A KEY that starts with '-' goes after "
         "'--'.\nExit codes: 0 done, 1 error, 2 usage error, 10 in flight, 11 completed or "

@@ -1,0 +1,22 @@
+// All of the library's interface in one header.
+#pragma once
+
+#include "dedup/bytes_view.hpp"
+#include "dedup/cache.hpp"
+#include "dedup/error.hpp"
+#include "dedup/event_id.hpp"
+#include "dedup/guard.hpp"
+#include "dedup/http.hpp"
+#include "dedup/json_pointer.hpp"
+#include "dedup/log_store.hpp"
+#include "dedup/memory_store.hpp"
+#include "dedup/metrics.hpp"
+#include "dedup/offsets.hpp"
+#include "dedup/record.hpp"
+#include "dedup/registry.hpp"
+#include "dedup/reservations.hpp"
+#include "dedup/scope.hpp"
+#include "dedup/store.hpp"
+#include "dedup/sweep.hpp"
+#include "dedup/sweeper.hpp"
+#include "dedup/version.hpp"

@@ -168,6 +168,19 @@ class Exec(cli.CliTest):
         for wrong in ("0", "17MiB", "x", "-1"):
             self.exec("k", "true", options=("--output-limit=" + wrong,), expect=USAGE)
 
+    def test_what_something_else_completed_is_replayed(self):
+        # Its metadata may be anything, also what looks like exec's own.
+        for number, metadata in enumerate((
+                '{"stdout_cut":"yes"}', '{"stdout_cut":true,"stdout_bytes":"x"}', '[1]', '{}',
+                '{"stdout_cut":true,"stdout_bytes":-1}', '{"stdout_cut":true}', "not JSON", '"s"')):
+            with self.subTest(metadata=metadata):
+                key = f"k{number}"
+                record = {"namespace": "default", "key": key, "state": "completed",
+                          "receipt": "theirs", "metadata": metadata, "timestamp_ms": 1}
+                self.dedupctl("import", stdin=json.dumps(record).encode() + b"\n", expect=OK)
+                done = self.dedupctl("exec", "--key", key, "--", "false", expect=OK)
+                self.assertEqual(done.out, b"theirs")
+
     def test_output_up_to_the_default_limit_is_kept(self):
         script = "import sys; sys.stdout.buffer.write(b'x' * (1 << 20))"
         self.exec("k", sys.executable, "-c", script, expect=OK)

@@ -41,6 +41,15 @@ class Filter(cli.CliTest):
             self.assertInError(["1 line without a key: printed, not remembered",
                                 "2 lines with a key above 1,024 bytes"], found)
 
+    def test_a_line_that_does_not_end_is_an_error(self):
+        # Guards against memory that grows with it.
+        with open(self.path("before"), "wb") as file:
+            file.write(b"a\nb\n")
+        found = self.dedupctl("filter", "before", "/dev/zero", expect=ERROR)
+        self.assertEqual(found.out, b"a\nb\n")
+        self.assertInError("line 1 of /dev/zero is longer than 16 MiB", found)
+        self.assertEqual(self.filter(b"a\nb\n").out, b"", "what stood before it is remembered")
+
     def test_a_line_whose_key_is_claimed_is_not_lost(self):
         self.dedupctl("claim", "held", expect=OK)
         for _ in range(2):

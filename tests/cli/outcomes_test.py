@@ -1,6 +1,7 @@
 """Claim, complete, release, renew, lookup, remember: what they print and how they exit."""
 
 import os
+import time
 
 import cli
 from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, MISMATCH, OK, STALE
@@ -56,6 +57,28 @@ class Outcomes(cli.CliTest):
             self.assertInError(f"claim {old}", self.dedupctl(*command, expect=STALE))
         self.dedupctl("renew", "k", "--claim", new, "--lease", "1m", expect=OK)
         self.dedupctl("complete", "k", "--claim", new, expect=OK)
+
+    def test_without_a_fence_it_says_whose_claim_it_was(self):
+        for command in ("complete", "release"):
+            with self.subTest(command=command):
+                self.claim(command)
+                self.dedupctl("release", command, expect=OK)
+                fence = self.claim(command, "--owner", "worker-2")
+                done = self.dedupctl(command, command, expect=OK)
+                self.assertInError([f"claim {fence}, attempt 2, of worker-2", "--claim"], done)
+                # Of a first attempt there is nothing to say, nor with a fence.
+                self.claim("first")
+                self.assertEqual(self.dedupctl(command, "first", expect=OK).error, "")
+                self.dedupctl("release", "first", expect=OK)
+                fence = self.claim("fenced " + command)
+                done = self.dedupctl(command, "fenced " + command, "--claim", str(fence), expect=OK)
+                self.assertEqual(done.error, "")
+
+    def test_what_nobody_answered_is_no_first_attempt(self):
+        self.claim("k", "--ttl", "1ms")
+        time.sleep(1.1)  # the grace
+        self.dedupctl("lookup", "k", expect=ABSENT)
+        self.assertEqual(self.dedupctl("--json", "claim", "k", expect=OK).json["attempt"], 2)
 
     def test_a_lease_that_ran_out_is_taken_over(self):
         old = self.claim("k", "--lease", "1ms", "--owner", "first")

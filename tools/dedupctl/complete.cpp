@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "outcome.hpp"
 #include "receipt_option.hpp"
 #include "text.hpp"
 
@@ -30,7 +31,10 @@ int run_complete(const CompleteArguments& options, Context& context) {
         take(cache.complete({.ns = context.ns, .key = options.key, .claim_sequence = fence},
                             receipt));
     } else {
+        // Nobody else writes while the store is open here, so this is the claim.
+        const dedup::LookupOutcome held = take(cache.lookup(options.key));
         take(cache.complete_current(options.key, receipt));
+        note_whose_claim("completed", held);
     }
     take(store->close());
 

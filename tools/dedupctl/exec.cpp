@@ -98,13 +98,18 @@ std::string metadata_of(const ChildEnd& end) {
     return metadata.dump();
 }
 
-// The size that the output had, if the metadata of a completed key says that it was cut.
+// The size that the output had, if the metadata of a completed key says that it was cut. The key
+// may have been completed by something else, so the metadata may be anything.
 std::optional<std::uint64_t> cut_output_bytes(const std::string& metadata) {
     const auto parsed = nlohmann::json::parse(metadata, nullptr, false);
-    if (!parsed.is_object() || parsed.value("stdout_cut", false) != true) {
+    const auto member = [&parsed](const char* name) {
+        return parsed.is_object() && parsed.contains(name) ? parsed[name] : nlohmann::json();
+    };
+    const nlohmann::json bytes = member("stdout_bytes");
+    if (member("stdout_cut") != true || !bytes.is_number_unsigned()) {
         return std::nullopt;
     }
-    return parsed.value("stdout_bytes", std::uint64_t{0});
+    return bytes.get<std::uint64_t>();
 }
 
 int replay(Context& context, const Job& job, const dedup::Completed& completed) {

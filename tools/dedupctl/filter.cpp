@@ -27,6 +27,9 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 // Enough for a full batch of ordinary lines; more would only be copied to and fro.
 constexpr std::size_t kBufferedBytesEnough = 1024 * 1024;
 
+// A line is held in memory until its end is seen. What never ends is no line of text.
+constexpr std::size_t kLineBytesMax = 16 * 1024 * 1024;
+
 struct FilterArguments {
     std::vector<std::string> files;
     std::string field;
@@ -79,6 +82,16 @@ bool readable_now(int fd) {
     return ::poll(&event, 1, 0) > 0;
 }
 
+Failure too_long_line(const std::string& name, std::uint64_t line) {
+    return {
+        .exit_code = kExitError,
+        .code = "invalid_argument",
+        .message = fmt::format("line {} of {} is longer than {}; all before it is done\n  what "
+                               "has no newlines is not for filter; `fold` or `tr` makes lines",
+                               group_digits(line), name == "-" ? "standard input" : escape(name),
+                               human_bytes(kLineBytesMax))};
+}
+
 class Filter {
   public:
     Filter(Context& context, LineBatch& batch, std::uint64_t bytes_total)
@@ -90,17 +103,22 @@ class Filter {
     // False if a signal said to stop; what had been read by then has been dealt with.
     bool run(const std::string& name, int fd) {
         LineReader reader(fd);
+        std::uint64_t lines = 0;
         while (true) {
             if (!reader.ended() && wait_for_input(fd)) {
                 fill(reader, name, fd);
             }
             do {
                 reader.take_lines(kBatchLinesMax, lines_);
+                lines += lines_.size();
                 pass();
                 progress_.update(bytes_before_ + reader.bytes_read(), progress_detail());
             } while (!lines_.empty() && !should_read_first(reader, fd));
             if (stopped()) {
                 return false;
+            }
+            if (lines_.empty() && reader.bytes_buffered() > kLineBytesMax) {
+                throw too_long_line(name, lines + 1);
             }
             if (reader.ended() && reader.bytes_buffered() == 0) {
                 bytes_before_ += reader.bytes_read();

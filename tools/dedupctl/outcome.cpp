@@ -111,6 +111,18 @@ int print_mismatch(Context& context, std::string_view key, const dedup::Mismatch
     return kExitMismatch;
 }
 
+void note_whose_claim(std::string_view verb, const dedup::LookupOutcome& held) {
+    const auto* claim = std::get_if<dedup::InFlight>(&held);
+    if (claim == nullptr || claim->attempt == 1) {
+        return;
+    }
+    note(
+        fmt::format("{} claim {}, attempt {}, of {}; if another was meant: --claim N answers for "
+                    "that one only",
+                    verb, claim->claim_sequence, claim->attempt,
+                    claim->owner.empty() ? "somebody" : escape(claim->owner)));
+}
+
 int print_absent(Context& context, std::string_view key) {
     if (context.json) {
         context.out.json(context.outcome("absent", key));

@@ -22,6 +22,11 @@ int print_in_flight(Context& context, std::string_view key, const dedup::InFligh
 int print_mismatch(Context& context, std::string_view key, const dedup::Mismatch& mismatch,
                    std::int64_t now_ms);
 
+// Without --claim, a command answers for whoever holds the key. If there were others before, says
+// on standard error whose claim that was: a late worker may have meant his own. `held` is what was
+// found before; `verb` is "completed" or "released".
+void note_whose_claim(std::string_view verb, const dedup::LookupOutcome& held);
+
 int print_absent(Context& context, std::string_view key);
 
 }  // namespace dedupctl

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "outcome.hpp"
 #include "text.hpp"
 
 namespace dedupctl {
@@ -20,6 +21,16 @@ std::string_view state_now(dedup::Cache& cache, const std::string& key) {
     return std::holds_alternative<dedup::Completed>(found) ? "completed" : "absent";
 }
 
+bool release_current(dedup::Cache& cache, const std::string& key) {
+    // Nobody else writes while the store is open here, so this is the claim.
+    const dedup::LookupOutcome held = take(cache.lookup(key));
+    const bool released = take(cache.release_current(key));
+    if (released) {
+        note_whose_claim("released", held);
+    }
+    return released;
+}
+
 int run_release(const ReleaseArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
@@ -29,9 +40,9 @@ int run_release(const ReleaseArguments& options, Context& context) {
     const auto store = context.open_writer();
     dedup::Cache cache = context.cache(*store);
     const bool released =
-        fence == 0 ? take(cache.release_current(options.key))
-                   : take(cache.release(dedup::Claim{
-                         .ns = context.ns, .key = options.key, .claim_sequence = fence}));
+        fence == 0
+            ? release_current(cache, options.key)
+            : take(cache.release({.ns = context.ns, .key = options.key, .claim_sequence = fence}));
     const std::string_view outcome = released ? "released" : state_now(cache, options.key);
     take(store->close());
 

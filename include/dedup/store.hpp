@@ -13,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "dedup/bytes_view.hpp"
 #include "dedup/error.hpp"
 #include "dedup/metrics.hpp"
 #include "dedup/record.hpp"
@@ -33,8 +32,8 @@ inline constexpr std::size_t kAtomicBatchBytesMax = 64 * 1024 * 1024;  // encode
 
 // Names a stream. The bytes need to live for the call only.
 struct StreamKey {
-    BytesView ns;
-    BytesView key;
+    std::string_view ns;
+    std::string_view key;
 };
 
 // One item of a batch: "append `record` if the head of its stream is still `expected_sequence`".

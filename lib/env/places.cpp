@@ -179,12 +179,28 @@ Result<void> check_regular(const Path& directory, std::initializer_list<const ch
     return {};
 }
 
+// Opens none of the files: closing a descriptor of one would give up the locks that the other
+// library holds on it in this process.
 void inherit_access(const Path& directory, std::initializer_list<const char*> names) {
-    const Descriptor from(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor in(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    struct stat from {};
+    if (in.get() < 0 || ::fstat(in.get(), &from) != 0) {
+        return;
+    }
     for (const char* name : names) {
-        const Place place{from.get(), name};
-        if (const auto file = open_regular(place, directory / name, O_RDONLY)) {
-            inherit_access(file->get(), from.get());
+        struct stat to {};
+        if (::fstatat(in.get(), name, &to, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(to.st_mode)) {
+            continue;
+        }
+        const bool gives_away = ::geteuid() == 0 && to.st_uid != from.st_uid;
+        mode_t mode = (from.st_mode & kReadWrite) | kOwnerFile;
+        if ((gives_away || to.st_gid != from.st_gid) &&
+            ::fchownat(in.get(), name, gives_away ? from.st_uid : static_cast<uid_t>(-1),
+                       from.st_gid, AT_SYMLINK_NOFOLLOW) != 0) {
+            mode &= ~mode_t{S_IRWXG};
+        }
+        if (mode != (to.st_mode & kPermissions)) {
+            static_cast<void>(::fchmodat(in.get(), name, mode, 0));
         }
     }
 }

@@ -70,6 +70,7 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
     auto opened = options.read_only ? store->open_for_reading() : store->open_for_writing();
     if (!opened) {
+        store->failed_ = true;  // so that closing it writes nothing to what has not been recovered
         return std::unexpected(opened.error());
     }
     return store;

@@ -27,8 +27,8 @@ constexpr std::uint64_t kManifestBytesEach = 64;
 
 // About what a record takes in the log.
 std::uint64_t encoded_bytes(const RecordView& record) {
-    return kFrameHeaderBytes + record.ns.size() + record.key.size() +
-           record.receipt.size() + record.metadata.size();
+    return kFrameHeaderBytes + record.ns.size() + record.key.size() + record.receipt.size() +
+           record.metadata.size();
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ TEST_CASE(
     plan.steps = 110;
     plan.wrecks_per_moment = 0;
     plan.process_dies = true;
-    plan.states_min = 3500;
+    plan.states_min = 4600;
     expect_all_right(from_environment(plan));
 }
 

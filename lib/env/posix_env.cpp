@@ -216,9 +216,10 @@ class PosixFile final : public File {
             map_->view().substr(offset, std::min<std::uint64_t>(into.size(), size_ - offset));
         if (from.size() >= kFetchBytes) {
             static const auto kPage = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-            const auto start = reinterpret_cast<std::uintptr_t>(from.data()) & ~(kPage - 1);
-            const auto bytes = reinterpret_cast<std::uintptr_t>(from.data()) + from.size() - start;
-            (void)::madvise(reinterpret_cast<void*>(start), bytes, MADV_WILLNEED);
+            const std::uintptr_t before =
+                reinterpret_cast<std::uintptr_t>(from.data()) & (kPage - 1);
+            (void)::madvise(const_cast<char*>(from.data()) - before, from.size() + before,
+                            MADV_WILLNEED);
         }
         std::memcpy(into.data(), from.data(), from.size());
         return from.size();

@@ -233,6 +233,7 @@ void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode, R
             continue;
         }
         std::vector<Append> rest;
+        rest.reserve(refused.items.size());
         for (const std::size_t i : refused.items) {
             rest.push_back(batch[i]);
         }

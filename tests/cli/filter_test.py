@@ -47,7 +47,7 @@ class Filter(cli.CliTest):
             file.write(b"a\nb\n")
         found = self.dedupctl("filter", "before", "/dev/zero", expect=ERROR)
         self.assertEqual(found.out, b"a\nb\n")
-        self.assertInError("line 1 of /dev/zero is longer than 16 MiB", found)
+        self.assertInError("line 1 of /dev/zero is longer than 16.0 MiB", found)
         self.assertEqual(self.filter(b"a\nb\n").out, b"", "what stood before it is remembered")
 
     def test_a_line_whose_key_is_claimed_is_not_lost(self):

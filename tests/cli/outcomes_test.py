@@ -67,9 +67,9 @@ class Outcomes(cli.CliTest):
                 done = self.dedupctl(command, command, expect=OK)
                 self.assertInError([f"claim {fence}, attempt 2, of worker-2", "--claim"], done)
                 # Of a first attempt there is nothing to say, nor with a fence.
-                self.claim("first")
-                self.assertEqual(self.dedupctl(command, "first", expect=OK).error, "")
-                self.dedupctl("release", "first", expect=OK)
+                first = "first " + command
+                self.claim(first)
+                self.assertEqual(self.dedupctl(command, first, expect=OK).error, "")
                 fence = self.claim("fenced " + command)
                 done = self.dedupctl(command, "fenced " + command, "--claim", str(fence), expect=OK)
                 self.assertEqual(done.error, "")

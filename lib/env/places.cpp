@@ -46,6 +46,23 @@ Path without_slash(const Path& path) {
     return path.has_filename() ? path : path.parent_path();
 }
 
+// Changes `to` to what `from`, its directory, has; see inherit_access.
+template <class ChangeOwner, class ChangeMode>
+void give_access(const struct stat& from, const struct stat& to, ChangeOwner change_owner,
+                 ChangeMode change_mode) {
+    mode_t mode = S_ISDIR(to.st_mode) ? (from.st_mode & kPermissions) | kOwnerDirectory
+                                      : (from.st_mode & kReadWrite) | kOwnerFile;
+    const bool gives_away = ::geteuid() == 0 && to.st_uid != from.st_uid;
+    if ((gives_away || to.st_gid != from.st_gid) &&
+        change_owner(gives_away ? from.st_uid : static_cast<uid_t>(-1), from.st_gid) != 0) {
+        // The process is not in that group: then it is not for that group to use.
+        mode &= ~mode_t{S_IRWXG};
+    }
+    if (mode != (to.st_mode & kPermissions)) {
+        static_cast<void>(change_mode(mode));
+    }
+}
+
 }  // namespace
 
 Error wrong_type(const Place& place, const Path& path, int os_error) {
@@ -146,19 +163,10 @@ Result<Descriptor> open_regular(const Place& place, const Path& path, int flags)
 void inherit_access(int fd, int directory) {
     struct stat from {};
     struct stat to {};
-    if (::fstat(directory, &from) != 0 || ::fstat(fd, &to) != 0) {
-        return;
-    }
-    const bool gives_away = ::geteuid() == 0 && to.st_uid != from.st_uid;
-    if ((gives_away || to.st_gid != from.st_gid) &&
-        ::fchown(fd, gives_away ? from.st_uid : static_cast<uid_t>(-1), from.st_gid) != 0) {
-        // The process is not in that group: then it is not for that group to use.
-        from.st_mode &= ~mode_t{S_IRWXG};
-    }
-    const mode_t mode = S_ISDIR(to.st_mode) ? (from.st_mode & kPermissions) | kOwnerDirectory
-                                            : (from.st_mode & kReadWrite) | kOwnerFile;
-    if (mode != (to.st_mode & kPermissions)) {
-        static_cast<void>(::fchmod(fd, mode));
+    if (::fstat(directory, &from) == 0 && ::fstat(fd, &to) == 0) {
+        give_access(
+            from, to, [&](uid_t user, gid_t group) { return ::fchown(fd, user, group); },
+            [&](mode_t mode) { return ::fchmod(fd, mode); });
     }
 }
 
@@ -192,16 +200,12 @@ void inherit_access(const Path& directory, std::initializer_list<const char*> na
         if (::fstatat(in.get(), name, &to, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(to.st_mode)) {
             continue;
         }
-        const bool gives_away = ::geteuid() == 0 && to.st_uid != from.st_uid;
-        mode_t mode = (from.st_mode & kReadWrite) | kOwnerFile;
-        if ((gives_away || to.st_gid != from.st_gid) &&
-            ::fchownat(in.get(), name, gives_away ? from.st_uid : static_cast<uid_t>(-1),
-                       from.st_gid, AT_SYMLINK_NOFOLLOW) != 0) {
-            mode &= ~mode_t{S_IRWXG};
-        }
-        if (mode != (to.st_mode & kPermissions)) {
-            static_cast<void>(::fchmodat(in.get(), name, mode, 0));
-        }
+        give_access(
+            from, to,
+            [&](uid_t user, gid_t group) {
+                return ::fchownat(in.get(), name, user, group, AT_SYMLINK_NOFOLLOW);
+            },
+            [&](mode_t mode) { return ::fchmodat(in.get(), name, mode, 0); });
     }
 }
 

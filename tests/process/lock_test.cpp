@@ -74,15 +74,18 @@ TEST_CASE("a writer that was killed is gone, although a child of it lives") {
     const auto path = dir.path() / "store";
     for (const bool past_the_library : {false, true}) {
         const Shared<std::atomic<pid_t>> child;
+        const Signpost forked_off;  // the child has left `fork`, which gives its lock up
         const Signpost end;
         const pid_t writer = in_child([&] {
             const auto store = open(path);
             const pid_t forked = past_the_library ? _Fork() : fork();
             if (forked == 0) {
+                forked_off.give();
                 end.await();
                 _exit(0);
             }
             *child = forked;
+            forked_off.await();
             raise(SIGKILL);
             return 0;
         });

@@ -106,6 +106,9 @@ struct StoreStats {
     std::uint64_t evicted = 0;       // completed streams, since the store was created
     std::int64_t last_sweep_ms = 0;  // SweepReport::now_ms of the last sweep; 0: none yet
     std::string sweep_error;         // why the last sweep failed; empty if it did not
+    // As in SweepReport: what this store has met since it was opened and could not read.
+    std::uint64_t damaged = 0;
+    std::string damage;
 
     [[nodiscard]] std::uint64_t streams() const { return in_flight + completed + released; }
 };

@@ -102,6 +102,12 @@ struct SweepReport {
     std::vector<UnansweredClaim> unanswered;
     std::optional<std::int64_t> next_expiry_ms;  // the earliest of a retained stream
 
+    // Places in the log that the store has met so far and could not read, and the first of them:
+    // file, offset and what is wrong. What lies there stays, and counts as retained, until all of
+    // its segment has expired; `repair` saves the rest.
+    std::uint64_t damaged = 0;
+    std::string damage;
+
     // What that meant for the files. In a store without files only records_dropped counts.
     std::uint64_t segments_scanned = 0;
     std::uint64_t segments_dropped = 0;    // without anything left in them

@@ -554,6 +554,7 @@ Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
             done = change_counts(*txn, id, [&](SegmentRow& row, Census& census) {
                 row.expires_min_ms = found.expires_min_ms;
                 dedup::add(census.removed, found.removed);
+                census.superseded = found.superseded.value_or(std::move(census.superseded));
             });
         }
     }

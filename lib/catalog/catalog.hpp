@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -79,6 +80,7 @@ inline constexpr std::uint64_t kReportsMax = 100;
 // What a count has found in one sealed segment.
 struct Counted {
     Tally removed;
+    std::optional<Tally> superseded = {};  // replaces what the census says
     std::int64_t expires_min_ms = 0;
 };
 

@@ -45,6 +45,10 @@ std::string encode_report(const SweepReport& report) {
         writer.signed_number(claim.claimed_at_ms);
         writer.signed_number(claim.expired_at_ms);
     }
+    if (report.damaged != 0) {
+        writer.number(report.damaged);
+        writer.text(report.damage);
+    }
     return writer.finish();
 }
 
@@ -80,6 +84,10 @@ Result<SweepReport> decode_report(std::string_view bytes) {
         claim.claim_sequence = reader.number();
         claim.claimed_at_ms = reader.signed_number();
         claim.expired_at_ms = reader.signed_number();
+    }
+    if (reader.good() && !reader.finished()) {
+        report.damaged = reader.number();
+        report.damage = reader.text();
     }
     if (!reader.finished()) {
         return std::unexpected(Error{Code::corruption, "a sweep report is not intact"});

@@ -36,16 +36,18 @@ struct IndexEntry {
 };
 
 // Expiries in an index are rounded down to steps of 4,096 ms, which lets 30 bits reach the year
-// 2109. All later ones, and those that never come, share the last step.
-inline constexpr std::uint32_t kExpiryLast = (1U << 30) - 1;
+// 2109. All later ones share the last step but one; the last is for those that never come.
+inline constexpr std::uint32_t kExpiryNever = (1U << 30) - 1;
+inline constexpr std::uint32_t kExpiryLate = kExpiryNever - 1;
 
 [[nodiscard]] constexpr std::uint32_t expiry_step(std::int64_t expires_at_ms) {
     const std::int64_t step = expires_at_ms / 4096;
-    return expires_at_ms == 0 || step > kExpiryLast ? kExpiryLast
-                                                    : static_cast<std::uint32_t>(step);
+    return expires_at_ms == 0    ? kExpiryNever
+           : step >= kExpiryLate ? kExpiryLate
+                                 : static_cast<std::uint32_t>(step);
 }
 
-// The earliest expiry of a step.
+// The earliest expiry of a step but kExpiryNever.
 [[nodiscard]] constexpr std::int64_t expiry_step_start(std::uint32_t step) {
     return std::int64_t{step} * 4096;
 }

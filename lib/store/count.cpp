@@ -101,8 +101,20 @@ Result<void> LogStore::visit_entries(
     return {};
 }
 
-// Fills in the record of at.entry, which names it by its sequence.
-Result<void> LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
+// Fills in the record of at.entry, which names it by its sequence. False: it cannot be read, which
+// is noted.
+bool LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
+    auto read = try_read_entry(at, buffer);
+    if (!read && read.error().code == Code::io) {
+        read = try_read_entry(at, buffer);  // what stays unreadable is damage
+    }
+    if (!read) {
+        note_damage(*at.segment, at.entry.offset, read.error());
+    }
+    return read.has_value();
+}
+
+Result<void> LogStore::try_read_entry(Located& at, FrameBuffer& buffer) const {
     const auto frame = at.segment->read_frame(at.entry.offset, buffer);
     if (!frame) {
         return std::unexpected(frame.error());
@@ -127,7 +139,8 @@ Result<void> LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
         at.entry.offset, "the frame does not have the record that an index says"));
 }
 
-// The record of `stream` that a link leads to; nullopt if it is not there any more.
+// The record of `stream` that a link leads to; nullopt if it is not there any more. Errors:
+// corruption, io; they are noted as damage.
 Result<std::optional<Located>> LogStore::follow_link(const View& view, const Link& link,
                                                      StreamKey stream, FrameBuffer& buffer) const {
     Located at;
@@ -143,36 +156,57 @@ Result<std::optional<Located>> LogStore::follow_link(const View& view, const Lin
         return std::nullopt;
     }
     at.entry.offset = link.offset;
-    const auto read = read_record(at, stream, buffer);
-    if (!read) {
-        return std::unexpected(read.error());
-    }
-    if (!*read) {
-        return std::unexpected(
+    auto read = read_record(at, stream, buffer);
+    if (read && !*read) {
+        read = std::unexpected(
             at.segment->corruption(link.offset, "a link to it comes from another stream"));
+    }
+    if (!read) {
+        note_damage(*at.segment, link.offset, read.error());
+        return std::unexpected(read.error());
     }
     return at;
 }
 
-// Whether `at` was its stream's head when `as_of` was the last sequence.
+// Whether two places are one. (A moved record is in two segments, with one sequence.)
+bool LogStore::same_place(const Located& one, const Located& other) {
+    return one.segment->id() == other.segment->id() && one.entry.sequence == other.entry.sequence;
+}
+
+// The newest record of the stream that `at` belongs to. One of its id that cannot be read is taken
+// for it, and noted. `unsealed` is what probe() has found.
+Result<std::optional<Located>> LogStore::newest_of(const View& view, const Located& at,
+                                                   Candidates unsealed, FrameBuffer& buffer) const {
+    const StreamKey stream{at.record.ns, at.record.key};
+    return find_newest(view, at.entry.id, std::move(unsealed), [&](Located& found) -> Result<bool> {
+        if (same_place(found, at)) {
+            return true;
+        }
+        const auto read = read_record(found, stream, buffer);
+        if (!read) {
+            note_damage(*found.segment, found.entry.offset, read.error());
+        }
+        return !read || *read;
+    });
+}
+
+// Whether `at` was its stream's head when `as_of` was the last sequence. Not if that cannot be told
+// because of damage: then nothing is removed.
 Result<bool> LogStore::was_head(const View& view, const Located& at, std::uint64_t as_of) const {
     FrameBuffer buffer;
-    const StreamKey stream{at.record.ns, at.record.key};
-    const auto is_at = [&](const Located& other) {
-        return other.segment->id() == at.segment->id() && other.entry.sequence == at.entry.sequence;
-    };
-    auto newest = find_newest(
-        view, at.entry.id, locked_probe(view, at.entry.id), [&](Located& found) -> Result<bool> {
-            return is_at(found) ? Result<bool>(true) : read_record(found, stream, buffer);
-        });
-    while (newest && *newest && !is_at(**newest) && (*newest)->entry.sequence > as_of &&
-           (*newest)->link.segment != 0) {
-        newest = follow_link(view, (*newest)->link, stream, buffer);
-    }
+    auto newest = newest_of(view, at, locked_probe(view, at.entry.id), buffer);
     if (!newest) {
         return std::unexpected(newest.error());
     }
-    return *newest && is_at(**newest);
+    while (*newest && !same_place(**newest, at) && (*newest)->entry.sequence > as_of &&
+           (*newest)->link.segment != 0) {
+        const Link link = (*newest)->link;
+        newest = follow_link(view, link, {at.record.ns, at.record.key}, buffer);
+        if (!newest) {
+            return false;
+        }
+    }
+    return *newest && same_place(**newest, at);
 }
 
 // Calls found(head) if the stream of `entry` was removed by `to`, and its head as of `as_of` lies
@@ -188,8 +222,8 @@ Result<void> LogStore::find_removed(const View& view, const Segment& segment,
     Located at;
     at.segment = &segment;
     at.entry = entry;
-    if (auto read = read_entry(at, buffer); !read) {
-        return read;
+    if (!read_entry(at, buffer)) {
+        return {};  // and so it stays
     }
     FrameBuffer older;
     if (newer) {
@@ -201,10 +235,7 @@ Result<void> LogStore::find_removed(const View& view, const Segment& segment,
                 return {};
             }
             const auto previous = follow_link(view, at.link, {ns, key}, older);
-            if (!previous) {
-                return std::unexpected(previous.error());
-            }
-            if (!*previous) {
+            if (!previous || !*previous) {
                 return {};
             }
             at = **previous;
@@ -315,15 +346,11 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     ++count.report.segments_scanned;
     Counted& counted = count.counted[id];
     if (count.rebuilt) {
-        const auto heads = live_heads(count, sealed);
-        if (!heads) {
-            return std::unexpected(heads.error());
+        const auto now = recount(count.view, sealed, count.to, UINT64_MAX);
+        if (!now) {
+            return std::unexpected(now.error());
         }
-        for (const auto& [ns, counts] : *heads) {
-            counts_of(live, ns) -= counts;
-        }
-        counted.removed = std::move(live);
-        counted.expires_min_ms = sealed.row.expires_min_ms;
+        counted = counted_anew(*now, tally_of(count.tail.superseded, id));
         return {};
     }
     if (all) {
@@ -343,7 +370,7 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
         return count.remove(at);
     };
     auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
-        if (!count.to.surely_removes(entry) && entry.expiry() != kExpiryLast) {
+        if (!count.to.surely_removes(entry) && entry.expiry() != kExpiryNever) {
             counted.expires_min_ms =
                 std::min(counted.expires_min_ms, expiry_step_start(entry.expiry()));
         }
@@ -360,32 +387,6 @@ Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) c
     }
     add(count.retained, live);
     return {};
-}
-
-// The streams whose head is in a segment, counted one by one.
-Result<Tally> LogStore::live_heads(const Count& count, const SealedSegment& sealed) const {
-    Tally live;
-    auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
-        FrameBuffer buffer;
-        Located at;
-        at.segment = sealed.segment.get();
-        at.entry = entry;
-        if (auto read = read_entry(at, buffer); !read) {
-            return read;
-        }
-        if (count.to.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
-            return {};
-        }
-        const auto head = was_head(count.view, at, UINT64_MAX);
-        if (!head) {
-            return std::unexpected(head.error());
-        }
-        if (*head) {
-            ++counts_of(live, at.record.ns)[at.record.state()];
-        }
-        return {};
-    });
-    return done ? Result<Tally>(std::move(live)) : std::unexpected(done.error());
 }
 
 // What is called for each entry of a segment in which all has expired, to list the claims in
@@ -488,135 +489,6 @@ Result<void> LogStore::count(Count& count) const {
         return std::unexpected(next.error());
     }
     report.next_expiry_ms = *next;
-    return {};
-}
-
-namespace {
-
-// The entries of a segment that seem to expire first, some at a time and each time more: in the
-// order of expiry step and sequence, which no two entries share.
-class Earliest {
-  public:
-    void offer(const IndexEntry& entry) {
-        if (entry.expiry() == kExpiryLast || !(after_ < key(entry))) {
-            return;
-        }
-        entries_.push_back(entry);
-        if (entries_.size() == 2 * wanted_) {
-            cut();
-        }
-    }
-    // The next ones, in order. Empty: that was all.
-    [[nodiscard]] std::vector<IndexEntry> take() {
-        cut();
-        std::ranges::sort(entries_, {}, key);
-        if (!entries_.empty()) {
-            after_ = key(entries_.back());
-        }
-        wanted_ = std::min(wanted_ * 4, kWantedMax);
-        return std::exchange(entries_, {});
-    }
-
-  private:
-    static constexpr std::size_t kWantedMax = 256 * 1024;
-
-    using Key = std::pair<std::uint32_t, std::uint64_t>;
-    static Key key(const IndexEntry& entry) { return {entry.expiry(), entry.sequence}; }
-    void cut() {
-        if (entries_.size() > wanted_) {
-            std::ranges::nth_element(
-                entries_, entries_.begin() + static_cast<std::ptrdiff_t>(wanted_), {}, key);
-            entries_.resize(wanted_);
-        }
-    }
-
-    std::vector<IndexEntry> entries_;
-    std::size_t wanted_ = 1024;
-    Key after_{0, 0};
-};
-
-}  // namespace
-
-// The earliest expiry of a stream that `horizon` leaves. Segments are looked through in the order
-// in which something in them may expire, until none can expire sooner.
-Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
-                                                          const Horizon& horizon) const {
-    using Visit = std::function<Result<void>(const IndexEntry&)>;
-    struct Part {
-        std::int64_t bound;
-        const Segment* segment;
-        std::function<Result<void>(const Visit&)> visit;
-    };
-    std::vector<Part> parts;
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (sealed.row.expires_max_ms < horizon.expired_before_ms ||
-            sealed.row.live().total() == 0) {
-            continue;
-        }
-        parts.push_back({sealed.row.expires_min_ms, sealed.segment.get(),
-                         [&](const Visit& visit) { return visit_entries(sealed, visit); }});
-    }
-    {
-        const std::lock_guard lock(view_mutex_);
-        for (const auto& unsealed : view.unsealed) {
-            const std::size_t size = unsealed->delta.size();
-            parts.push_back(
-                {unsealed->row.expires_min_ms, unsealed->segment.get(),
-                 [&, size](const Visit& visit) { return visit_entries(*unsealed, size, visit); }});
-        }
-    }
-    std::ranges::sort(parts, {}, &Part::bound);
-    std::int64_t best = INT64_MAX;
-    for (const Part& part : parts) {
-        Earliest earliest;
-        for (bool more = part.bound < best; more;) {
-            auto visited = part.visit([&](const IndexEntry& entry) {
-                if (!horizon.surely_removes(entry)) {
-                    earliest.offer(entry);
-                }
-                return Result<void>();
-            });
-            if (!visited) {
-                return std::unexpected(visited.error());
-            }
-            const std::vector<IndexEntry> entries = earliest.take();
-            more = !entries.empty();
-            for (const IndexEntry& entry : entries) {
-                if (std::max(expiry_step_start(entry.expiry()), part.bound) >= best) {
-                    more = false;
-                    break;
-                }
-                auto checked = lower_expiry(view, horizon, *part.segment, entry, best);
-                if (!checked) {
-                    return std::unexpected(checked.error());
-                }
-            }
-        }
-    }
-    return best == INT64_MAX ? std::nullopt : std::optional(best);
-}
-
-// Lowers `best` to the expiry of the stream at `entry`, if that is its head, and left.
-Result<void> LogStore::lower_expiry(const View& view, const Horizon& horizon,
-                                    const Segment& segment, const IndexEntry& entry,
-                                    std::int64_t& best) const {
-    FrameBuffer buffer;
-    Located at;
-    at.segment = &segment;
-    at.entry = entry;
-    if (auto read = read_entry(at, buffer); !read) {
-        return read;
-    }
-    const std::int64_t expires_at_ms = at.record.expires_at_ms;
-    if (expires_at_ms >= best ||
-        horizon.removes(at.record.state(), entry.sequence, expires_at_ms)) {
-        return {};
-    }
-    const auto head = was_head(view, at, UINT64_MAX);
-    if (!head) {
-        return std::unexpected(head.error());
-    }
-    best = *head ? expires_at_ms : best;
     return {};
 }
 

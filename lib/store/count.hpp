@@ -8,6 +8,18 @@
 
 namespace dedup {
 
+// The entries of a sealed segment, each under the state of its record. With the streams that began
+// anew in the segment itself, which are removed, they are all of its streams.
+struct Recounted {
+    Tally live;                 // the record is its stream's head, and the horizon leaves it
+    Tally superseded;           // it is not the head, and the horizon leaves it
+    Tally removed;              // the horizon removes it, whether it is the head or not
+    std::uint64_t damaged = 0;  // it cannot be read, and counts as live
+    std::int64_t expires_min_ms = INT64_MAX;  // of those that the horizon leaves
+};
+
+[[nodiscard]] Counted counted_anew(const Recounted& now, const Tally& in_tail);
+
 struct LogStore::Count {
     // Claims in flight to be listed, by sequence.
     struct Unanswered {
@@ -26,8 +38,8 @@ struct LogStore::Count {
     Horizon from;  // what this removes has been counted before
     Horizon to;
     std::uint64_t as_of = 0;  // the last sequence when `to` was set
-    // The catalog is being rebuilt: segments are counted one stream at a time, since links to
-    // segments that are gone leave the censuses of older ones too high.
+    // The catalog is being made anew. Links from segments that are gone are missing, so the entries
+    // of all segments are looked at one by one.
     bool rebuilt = false;
     SweepReport& report;
     Unanswered unanswered = {};

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <tuple>
 #include <utility>
 
 #include "log/frame_reader.hpp"
@@ -271,8 +272,13 @@ void LogStore::find_head(const View& view, StreamKey stream, HeadSearch& search,
     }
     FrameBuffer buffer;
     Located at;
-    const auto found = find_newest(
-        search, at, [&](Located& candidate) { return read_record(candidate, stream, buffer); });
+    const auto found = find_newest(search, at, [&](Located& candidate) {
+        auto read = read_record(candidate, stream, buffer);
+        if (!read) {
+            note_damage(*candidate.segment, candidate.entry.offset, read.error());
+        }
+        return read;
+    });
     if (!found) {
         head = std::unexpected(found.error());
     } else if (*found && !removed(view, at)) {
@@ -306,14 +312,34 @@ Result<std::vector<Version>> LogStore::history(StreamKey stream) {
         if (link.swept) {
             break;
         }
-        // A predecessor in a segment that has been dropped is gone, and all before it.
         at = follow_link(**view, link, stream, buffer);
+        if (at && !*at && link.segment != 0) {
+            at = find_older(**view, link.segment, stream, versions.back().record, buffer);
+        }
     }
     if (!at) {
         return std::unexpected(at.error());
     }
     std::ranges::reverse(versions);
     return versions;
+}
+
+// The record before `newer` in its stream, where the link to it led to a segment that has been
+// dropped: the newest in an older segment. One that sweeps have removed belongs to the same history
+// only if both are of one claim; else the stream may have begun anew after it.
+Result<std::optional<Located>> LogStore::find_older(const View& view, std::uint64_t before_segment,
+                                                    StreamKey stream, const Record& newer,
+                                                    FrameBuffer& buffer) const {
+    const StreamId id = locator_.id(stream);
+    auto older = find_newest(view, id, locked_probe(view, id), [&](Located& found) -> Result<bool> {
+        return found.segment->id() < before_segment ? read_record(found, stream, buffer)
+                                                    : Result<bool>(false);
+    });
+    if (older && *older && removed(view, **older) &&
+        (*older)->record.claim_sequence != newer.claim_sequence) {
+        return std::nullopt;
+    }
+    return older;
 }
 
 // Whether no newer record of the stream exists, and no sweep has removed it.
@@ -504,7 +530,8 @@ Result<StoreStats> LogStore::stats() {
     stats.completed = streams->completed;
     stats.released = streams->released;
     stats.evicted = sweeps->evicted;
-    stats.last_sweep_ms = sweeps->last_sweep_ms;
+    stats.last_sweep_ms = std::max(sweeps->last_sweep_ms, last_sweep_ms_.load());
+    std::tie(stats.damaged, stats.damage) = damage();
     stats.last_sequence = next_sequence - 1;
     stats.time_high_ms = saw_time(time_high_ms);
     stats.catalog_bytes = view->sealed->used_bytes();

@@ -8,6 +8,9 @@
 //   log_store.cpp lookups, histories, scans, statistics
 //   sweep.cpp     sweeping: advancing the horizon, and the report
 //   count.cpp     finding what a horizon removes
+//   recount.cpp   what lies in a segment, entry by entry
+//   next_expiry.cpp  when the next sweep has something to remove
+//   damage.cpp    what of the log cannot be read
 //   reclaim.cpp   dropping and compacting segments
 //   verify.cpp    checking every frame and every catalog entry
 //   repair.cpp    making a new store of what is intact in a damaged one
@@ -36,6 +39,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -95,6 +99,8 @@ struct TailNumbers {
     // True only if `horizon` leaves no stream whose head is in this part.
     [[nodiscard]] bool removes_all(std::size_t part, const Horizon& horizon) const;
 };
+
+struct Recounted;
 
 class LogStore final : public StreamStore {
   public:
@@ -261,14 +267,17 @@ class LogStore final : public StreamStore {
     using Found = std::function<Result<void>(const Located&)>;
     Result<Now> tail_now();
     [[nodiscard]] TailNumbers tail_numbers(const View& view) const;  // under view_mutex_
-    Result<Tally> live_heads(const Count& count, const SealedSegment& sealed) const;
     Result<void> visit_entries(const SealedSegment& sealed,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
     Result<void> visit_entries(const Unsealed& unsealed, std::size_t size,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
-    Result<void> read_entry(Located& at, FrameBuffer& buffer) const;
+    bool read_entry(Located& at, FrameBuffer& buffer) const;
+    Result<void> try_read_entry(Located& at, FrameBuffer& buffer) const;
     Result<std::optional<Located>> follow_link(const View& view, const Link& link, StreamKey stream,
                                                FrameBuffer& buffer) const;
+    static bool same_place(const Located& one, const Located& other);
+    Result<std::optional<Located>> newest_of(const View& view, const Located& at,
+                                             Candidates unsealed, FrameBuffer& buffer) const;
     Result<bool> was_head(const View& view, const Located& at, std::uint64_t as_of) const;
     Result<void> find_removed(const View& view, const Segment& segment, const IndexEntry& entry,
                               const Horizon& to, std::uint64_t as_of, const Found& found) const;
@@ -280,9 +289,26 @@ class LogStore final : public StreamStore {
     std::function<Result<void>(const IndexEntry&)> offer_unanswered(Count& count,
                                                                     const Segment& segment) const;
     Result<void> count_tail(Count& count) const;
+
+    // recount.cpp
+    Result<Recounted> recount(const View& view, const SealedSegment& sealed, const Horizon& horizon,
+                              std::uint64_t as_of) const;
+    Result<void> check_counts(const Now& now, const SealedSegment& sealed,
+                              std::vector<std::string>& problems) const;
+    [[nodiscard]] bool may_show(const SealedSegment& sealed, const Horizon& horizon,
+                                std::uint64_t live) const;
+
+    // next_expiry.cpp
     Result<void> lower_expiry(const View& view, const Horizon& horizon, const Segment& segment,
                               const IndexEntry& entry, std::int64_t& best) const;
+    Result<bool> removes_more(const View& view, const Horizon& next) const;
     Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;
+
+    // damage.cpp
+    void note_damage(const Segment& segment, std::uint64_t offset, const Error& error) const;
+    [[nodiscard]] bool has_damage(std::uint64_t segment_id) const;
+    void forget_damage(std::span<const std::uint64_t> segment_ids);
+    [[nodiscard]] std::pair<std::uint64_t, std::string> damage() const;
 
     // reclaim.cpp
     class Reclaim;
@@ -310,6 +336,9 @@ class LogStore final : public StreamStore {
     Result<bool> find_newest(HeadSearch& search, Located& at, Accept accept) const;
     static Result<bool> find_in_frame(const Frame& frame, StreamKey stream, Located& at);
     static Result<bool> read_record(Located& at, StreamKey stream, FrameBuffer& buffer);
+    Result<std::optional<Located>> find_older(const View& view, std::uint64_t before_segment,
+                                              StreamKey stream, const Record& newer,
+                                              FrameBuffer& buffer) const;
     Result<bool> is_head(const View& view, const Located& at) const;
     Result<void> scan_segment(const View& view, const Segment& segment, std::uint64_t end,
                               const ScanOptions& options, std::uint64_t& offset, ScanPage& page,
@@ -333,7 +362,13 @@ class LogStore final : public StreamStore {
     // Guarded by sweep_mutex_:
     SweepState sweep_state_;               // as in the catalog
     std::vector<std::uint64_t> given_up_;  // not in the manifest any more, but in the catalog
-    std::pair<std::uint64_t, std::uint64_t> compacted_to_;  // segment and offset
+    // How far sweeps have got with segments that are still there, by id.
+    struct Compacted {
+        std::uint64_t offset = kSegmentHeaderBytes;
+        std::uint64_t moved = 0;  // records
+    };
+    std::map<std::uint64_t, Compacted> compacted_;
+    std::atomic<std::int64_t> last_sweep_ms_{0};  // also of one that found nothing to do
 
     std::mutex catalog_mutex_;
     mutable std::mutex view_mutex_;
@@ -383,6 +418,10 @@ class LogStore final : public StreamStore {
     std::string failure_;
 
     std::atomic<std::uint64_t> streams_{0};  // that no sweep has removed; if keys_max is set
+
+    // What has been met so far that cannot be read, by segment and offset, and why.
+    mutable std::mutex damage_mutex_;
+    mutable std::map<std::pair<std::uint64_t, std::uint64_t>, std::string> damaged_places_;
 
     std::uint64_t torn_bytes_dropped_ = 0;
     bool catalog_rebuilt_ = false;

@@ -96,23 +96,27 @@ class Frames {
             if (place_ == places_->end()) {
                 return std::nullopt;
             }
-            return segment_.read_frame(*place_++, buffer_);
+            offset_ = *place_++;
+            return segment_.read_frame(static_cast<std::uint32_t>(offset_), buffer_);
         }
-        const std::uint64_t offset = reader_.offset();
-        if (offset >= end_) {
+        offset_ = reader_.offset();
+        if (offset_ >= end_) {
             return std::nullopt;
         }
         auto frame = reader_.next();
         if (frame && !*frame) {
-            return std::unexpected(segment_.corruption(offset, "there is no valid frame"));
+            return std::unexpected(segment_.corruption(offset_, "there is no valid frame"));
         }
         return frame;
     }
+    // Of the frame that next() has given, or could not read.
+    [[nodiscard]] std::uint64_t offset() const { return offset_; }
 
   private:
     const Segment& segment_;
     FrameReader reader_;
     std::uint64_t end_;
+    std::uint64_t offset_ = 0;
     std::optional<std::vector<std::uint32_t>> places_;
     std::vector<std::uint32_t>::const_iterator place_;
     FrameBuffer buffer_;
@@ -136,6 +140,12 @@ bool LogStore::Reclaim::at_limit() const {
            (options_.bytes_max != 0 && bytes_ >= options_.bytes_max);
 }
 
+// How many records of a segment have been moved out of it.
+std::uint64_t LogStore::Reclaim::moved_from(std::uint64_t id) const {
+    const auto at = store_.compacted_.find(id);
+    return at == store_.compacted_.end() ? 0 : at->second.moved;
+}
+
 std::uint64_t LogStore::Reclaim::ended_bytes_min() const {
     const std::uint64_t segment_bytes = store_.segment_bytes_;  // 0 in a store open for reading
     return segment_bytes == 0 ? kEndedBytesMin
@@ -155,16 +165,28 @@ std::vector<LogStore::Reclaim::Candidate> LogStore::Reclaim::candidates(
     const std::map<std::uint64_t, Counted>& counted, const StateCounts& newest_live) const {
     std::vector<Candidate> found;
     std::vector<Candidate> others;
-    // An older segment that stays has a record that is not removed, only superseded.
+    // An older segment that stays has a record that is not removed, only superseded. Looked for
+    // once that matters.
     bool older_may_show = false;
+    std::vector<std::pair<const SealedSegment*, std::uint64_t>> staying;  // and their live streams
     for (const SealedSegment& sealed : view.sealed->segments()) {
         const StateCounts live = live_in(sealed, tail, counted);
-        StateCounts superseded = sealed.row.superseded;
-        superseded += total(tally_of(tail.superseded, sealed.row.id));
         const bool empty = live.total() == 0;
-        (empty ? found : others).push_back({sealed.row, !empty || older_may_show, live});
-        older_may_show = older_may_show || (!empty && superseded.total() != 0 &&
-                                            sealed.row.expires_max_ms >= horizon.expired_before_ms);
+        if (empty && !older_may_show) {
+            older_may_show = std::ranges::any_of(staying, [&](const auto& older) {
+                return store_.may_show(*older.first, horizon, older.second);
+            });
+            staying.clear();
+        }
+        // What is damaged cannot be moved, and may be what hides an older record.
+        const bool compact = !empty || older_may_show;
+        const bool stays = compact && store_.has_damage(sealed.row.id);
+        if (!stays) {
+            (empty ? found : others).push_back({sealed.row, compact, live});
+        }
+        if (!empty || stays) {
+            staying.emplace_back(&sealed, live.total());
+        }
     }
     // The space that a move saves, times how long it would have been wasted, over what it costs. So
     // what is about to expire altogether is left to do that.
@@ -202,7 +224,7 @@ void LogStore::Reclaim::plan(const Count& count) {
     }
     for (const auto& [row, compact, live] : found) {
         ++(compact ? report_.segments_compacted : report_.segments_dropped);
-        report_.records_dropped += row.records() - live.total();
+        report_.records_dropped += row.records() - live.total() - moved_from(row.id);
         report_.records_moved += live.total();
         report_.bytes_after -= row.bytes - row.bytes_of(live);
     }
@@ -254,6 +276,9 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
 Result<void> LogStore::Reclaim::compact_all(std::span<const Candidate> candidates) {
     for (const Candidate& candidate : candidates) {
         const auto done = at_limit() ? false : compact(candidate);
+        if (!done && store_.has_damage(candidate.row.id)) {
+            continue;
+        }
         if (!done && done.error().code != Code::out_of_space) {
             return std::unexpected(done.error());
         }
@@ -365,15 +390,17 @@ Result<void> LogStore::Reclaim::drop(std::span<const Candidate> candidates) {
         return done;
     }
     for (const Candidate& candidate : candidates) {
-        report_.records_dropped += candidate.row.records();
+        report_.records_dropped += candidate.row.records() - moved_from(candidate.row.id);
+        store_.compacted_.erase(candidate.row.id);
     }
+    store_.forget_damage(ids);
     store_.given_up_ = std::move(ids);
     return store_.drop_given_up();
 }
 
-// False: a limit has been reached before the segment was empty.
+// False: a limit has been reached before the segment was empty. An error because of damage in the
+// segment is noted, and the segment stays; what has been moved by then is there twice.
 Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
-    const std::uint64_t moved_before = report_.records_moved;
     const auto moved = move_all(candidate);
     if (!moved || !*moved) {
         return moved;
@@ -381,7 +408,6 @@ Result<bool> LogStore::Reclaim::compact(const Candidate& candidate) {
     if (auto dropped = drop({&candidate, 1}); !dropped) {
         return std::unexpected(dropped.error());
     }
-    report_.records_dropped -= report_.records_moved - moved_before;
     return true;
 }
 
@@ -443,14 +469,20 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
         places = std::move(*found);
     }
     // What has been looked at by an earlier sweep, up to its limit, need not stay.
-    const auto [resumed_id, resumed_at] = store_.compacted_to_;
-    const std::uint64_t start = resumed_id == segment->id() ? resumed_at : kSegmentHeaderBytes;
+    Compacted& compacted = store_.compacted_[segment->id()];
     std::vector<Moving> moving;
     std::size_t bytes = 0;
-    Frames frames(*segment, start, candidate.row.bytes, std::move(places));
+    Frames frames(*segment, compacted.offset, candidate.row.bytes, std::move(places));
+    const auto move_now = [&] {
+        const std::uint64_t before = report_.records_moved;
+        auto moved = move(*segment, moving);
+        compacted.moved += report_.records_moved - before;
+        return moved;
+    };
     while (true) {
         const auto frame = frames.next();
         if (!frame) {
+            store_.note_damage(*segment, frames.offset(), frame.error());
             return std::unexpected(frame.error());
         }
         if (!*frame) {
@@ -460,7 +492,7 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
             continue;
         }
         bytes += (*frame)->bytes();
-        if (auto picked = pick(**view, *segment, **frame, moving); !picked) {
+        if (auto picked = pick(**view, *segment, **frame, moving, compacted); !picked) {
             return std::unexpected(picked.error());
         }
         if (moving.size() < kMovedAtOnce && bytes < kMovedBytesAtOnce) {
@@ -468,11 +500,11 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
         }
         const std::uint64_t end = (*frame)->offset + (*frame)->bytes();
         view->reset();
-        if (auto moved = move(*segment, moving); !moved) {
+        if (auto moved = move_now(); !moved) {
             return std::unexpected(moved.error());
         }
         bytes = 0;
-        store_.compacted_to_ = {segment->id(), end};
+        compacted.offset = end;
         show_progress(end);
         if (at_limit()) {
             return false;
@@ -483,15 +515,21 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
         }
     }
     view->reset();
-    if (auto moved = move(*segment, moving); !moved) {
+    if (auto moved = move_now(); !moved) {
         return std::unexpected(moved.error());
     }
     return true;
 }
 
-// Adds to `moving` the records of a frame that have to stay.
+// Adds to `moving` the records of a frame that have to stay. Those that a sweep before this opening
+// has moved are counted.
 Result<void> LogStore::Reclaim::pick(const View& view, const Segment& segment, const Frame& frame,
-                                     std::vector<Moving>& moving) {
+                                     std::vector<Moving>& moving, Compacted& compacted) {
+    const auto damaged = [&](const Error& error) {
+        store_.note_damage(segment, frame.offset, error);
+        return std::unexpected(error);
+    };
+    FrameBuffer buffer;
     FrameRecords records(frame, segment.id());
     FrameRecord record;
     auto more = records.next(record);
@@ -499,7 +537,7 @@ Result<void> LogStore::Reclaim::pick(const View& view, const Segment& segment, c
         ++report_.records_scanned;
         const auto decoded = decode_view(record.encoded);
         if (!decoded) {
-            return std::unexpected(segment.corruption(frame.offset, decoded.error().message));
+            return damaged(segment.corruption(frame.offset, decoded.error().message));
         }
         Located at;
         at.segment = &segment;
@@ -507,11 +545,13 @@ Result<void> LogStore::Reclaim::pick(const View& view, const Segment& segment, c
         at.entry.offset = frame.offset;
         at.entry.sequence = record.sequence;
         at.record = *decoded;
-        const auto head = store_.was_head(view, at, UINT64_MAX);
-        if (!head) {
-            return std::unexpected(head.error());
+        const auto newest =
+            store_.newest_of(view, at, store_.locked_probe(view, at.entry.id), buffer);
+        if (!newest) {
+            return std::unexpected(newest.error());
         }
-        if (!*head) {
+        if (!*newest || !same_place(**newest, at)) {
+            compacted.moved += *newest && (*newest)->entry.sequence == record.sequence;
             continue;
         }
         const bool shield = removed(view, at);
@@ -527,23 +567,31 @@ Result<void> LogStore::Reclaim::pick(const View& view, const Segment& segment, c
         moving.push_back({at.entry.id, record.sequence, frame.offset, decoded->state(), shield,
                           std::string(record.encoded)});
     }
-    return more ? Result<void>()
-                : std::unexpected(segment.corruption(frame.offset, more.error().message));
+    return more ? Result<void>() : damaged(segment.corruption(frame.offset, more.error().message));
 }
 
 // Whether a removed head in `segment` hides an older record that would come back to life without
-// it: one that expires later, as when a receipt is kept for a shorter time than its claim.
+// it: one that expires later, as when a receipt is kept for a shorter time than its claim. What
+// cannot be read may be such a one.
 Result<bool> LogStore::Reclaim::shields(const View& view, const Segment& segment,
                                         const StreamId& id, StreamKey stream) const {
     FrameBuffer buffer;
+    bool damaged = false;
     const auto older = store_.find_newest(view, id, {}, [&](Located& found) -> Result<bool> {
-        return found.segment->id() < segment.id() ? read_record(found, stream, buffer)
-                                                  : Result<bool>(false);
+        if (found.segment->id() >= segment.id()) {
+            return false;
+        }
+        const auto read = read_record(found, stream, buffer);
+        if (!read) {
+            store_.note_damage(*found.segment, found.entry.offset, read.error());
+            damaged = true;
+        }
+        return damaged || *read;
     });
     if (!older) {
         return std::unexpected(older.error());
     }
-    return *older && !removed(view, **older);
+    return *older && (damaged || !removed(view, **older));
 }
 
 Result<void> LogStore::Reclaim::move(const Segment& from, std::vector<Moving>& moving) {
@@ -588,20 +636,18 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
             writer.discard();
             return std::unexpected(from.corruption(record.offset, decoded.error().message));
         }
-        const StreamKey stream{decoded->ns, decoded->key};
         FrameBuffer buffer;
-        const auto is_it = [&](const Located& found) {
-            return found.segment->id() == from.id() && found.entry.sequence == record.sequence;
-        };
-        const auto newest =
-            store_.find_newest(**view, record.id, probe(**view, record.id), [&](Located& found) {
-                return is_it(found) ? Result<bool>(true) : read_record(found, stream, buffer);
-            });
+        Located at;
+        at.segment = &from;
+        at.entry.id = record.id;
+        at.entry.sequence = record.sequence;
+        at.record = *decoded;
+        const auto newest = store_.newest_of(**view, at, probe(**view, record.id), buffer);
         if (!newest) {
             writer.discard();
             return std::unexpected(newest.error());
         }
-        if (!*newest || !is_it(**newest)) {
+        if (!*newest || !same_place(**newest, at)) {
             continue;
         }
         // Swept, or it would count as superseded besides as removed.

@@ -46,6 +46,7 @@ class LogStore::Reclaim {
     };
 
     [[nodiscard]] bool at_limit() const;
+    [[nodiscard]] std::uint64_t moved_from(std::uint64_t id) const;
     [[nodiscard]] std::uint64_t ended_bytes_min() const;
     void show_progress(std::uint64_t bytes_more) const;
     [[nodiscard]] std::vector<Candidate> candidates(const View& view, const TailNumbers& tail,
@@ -64,7 +65,7 @@ class LogStore::Reclaim {
         const View& view, const SealedSegment& sealed) const;
     Result<bool> move_all(const Candidate& candidate);
     Result<void> pick(const View& view, const Segment& segment, const Frame& frame,
-                      std::vector<Moving>& moving);
+                      std::vector<Moving>& moving, Compacted& compacted);
     Result<bool> shields(const View& view, const Segment& segment, const StreamId& id,
                          StreamKey stream) const;
     Result<void> move(const Segment& from, std::vector<Moving>& moving);

@@ -296,9 +296,12 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
     }
     const std::uint64_t room = bytes == 0 ? expected_bytes(**segment, *file_bytes) : bytes;
     auto unsealed = std::make_shared<Unsealed>(*segment, room);
-    const auto replayed = replay(*unsealed, locator_);
+    const auto replayed = replay(*unsealed, locator_, bytes);
     if (!replayed) {
         return std::unexpected(replayed.error());
+    }
+    for (const auto& [begin, end] : unsealed->damaged) {
+        note_damage(**segment, begin, (*segment)->corruption(begin, "there is no valid frame"));
     }
     flushed = *replayed;
     if (bytes != 0 && unsealed->row.bytes != bytes) {

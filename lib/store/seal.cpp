@@ -160,7 +160,9 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
     Census census;
     census.streams = oldest.streams;
     if (view->horizon == Horizon()) {
-        return census;  // nothing was ever swept; or recovery counts it all at its end
+        // Nothing was ever swept; or recovery counts at its end what its entries tell.
+        census.removed = tally_of(oldest.reclaimed, oldest.row.id);
+        return census;
     }
     census.removed = tally_of(tail.reclaimed, oldest.row.id);
     const auto remove = [&](const Located& at) -> Result<void> {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <queue>
 #include <thread>
+#include <tuple>
 
 #include "store/reclaim.hpp"
 
@@ -69,7 +70,8 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, MakeRoom
     }
     SweepReport report;
     report.dry_run = options.dry_run;
-    report.now_ms = std::max(now_ms(), options.now_ms.value_or(0));
+    report.now_ms = options.now_ms ? saw_time(0) : now_ms();
+    report.now_ms = std::max(report.now_ms, options.now_ms.value_or(0));
     if (!options.dry_run) {
         report.now_ms = saw_time(report.now_ms);
     }
@@ -115,6 +117,7 @@ Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& repo
         return counted;
     }
     Reclaim(*this, options, report, 0).plan(count);
+    std::tie(report.damaged, report.damage) = damage();
     return {};
 }
 
@@ -154,15 +157,19 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, Sw
         return reclaimed;
     }
     report.bytes_after = bytes_now();
+    std::tie(report.damaged, report.damage) = damage();
+    last_sweep_ms_ = report.now_ms;
     SweepState state = sweep_state_;
     state.last_sweep_ms = report.now_ms;
     const bool has_begun = state.reports != reports_before;
     const bool worth_keeping = has_begun || report.records_dropped + report.records_moved != 0;
     state.reports += worth_keeping && !has_begun;
-    auto kept = with_reserve([&] {
-        return write_catalog(
-            [&] { return catalog_->count({}, state, worth_keeping ? &report : nullptr); });
-    });
+    if (!worth_keeping) {
+        keep_reserve();
+        return {};
+    }
+    auto kept = with_reserve(
+        [&] { return write_catalog([&] { return catalog_->count({}, state, &report); }); });
     if (kept) {
         sweep_state_ = state;
     }
@@ -225,6 +232,7 @@ Result<StateCounts> LogStore::advance(const SweepOptions& options, const Room& e
     }
     state.evicted += report.evicted;
     // The report is kept with the counts, for whatever may come before the sweep's end.
+    std::tie(report.damaged, report.damage) = damage();
     SweepReport begun = report;
     begun.interrupted = true;
     begun.finished = false;
@@ -356,8 +364,14 @@ Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
         }
         newest = std::min(newest, applied_sequence_);
     }
-    // At the time of the last sweep there is work only for what has been appended since.
     next.sequence = std::max(next.sequence, newest);
+    if (expires) {
+        const auto removes = removes_more(view, next);
+        if (!removes) {
+            return std::unexpected(removes.error());
+        }
+        expires = *removes;
+    }
     if (evict != Room()) {
         const auto evicted_before = oldest_completed(view, next, evict);
         if (!evicted_before) {
@@ -387,8 +401,8 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
         Located at;
         at.segment = &segment;
         at.entry = entry;
-        if (auto read = read_entry(at, buffer); !read) {
-            return read;
+        if (!read_entry(at, buffer)) {
+            return {};
         }
         if (horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
             return {};

@@ -6,12 +6,13 @@
 
 #include "log/frame_reader.hpp"
 #include "record/codec.hpp"
+#include "store/damaged_frame.hpp"
 
 namespace dedup {
 
 void Unsealed::apply(const Applied& applied) {
     const IndexEntry& entry = applied.entry;
-    const Link& link = applied.link;
+    const Link link = damaged.empty() ? applied.link : counted_link(applied);
     const bool replaces_own = link.segment == row.id;
     delta.put(entry, replaces_own ? applied.replaced_sequence : 0);
     StateCounts& streams_of_ns = counts(applied.ns);
@@ -33,6 +34,21 @@ void Unsealed::apply(const Applied& applied) {
     const std::int64_t expires_ms = applied.expires_at_ms == 0 ? INT64_MAX : applied.expires_at_ms;
     row.expires_min_ms = std::min(row.expires_min_ms, expires_ms);
     row.expires_max_ms = std::max(row.expires_max_ms, expires_ms);
+}
+
+// The link of a record, where the record before it may lie in what is damaged: then it leads to
+// what was taken from there, or nowhere.
+Link Unsealed::counted_link(const Applied& applied) const {
+    Link link = applied.link;
+    const auto next = damaged.upper_bound(link.offset);
+    if (link.segment == row.id && next != damaged.begin() &&
+        link.offset < std::prev(next)->second) {
+        const IndexEntry* before = delta.find(
+            applied.entry.id, [&](const IndexEntry& e) { return e.offset == link.offset; });
+        before = before == nullptr ? delta.find(applied.entry.id) : before;
+        link = before == nullptr ? Link() : Link{row.id, before->offset, before->state()};
+    }
+    return link;
 }
 
 std::string_view Unsealed::intern(std::string_view ns) {
@@ -77,12 +93,16 @@ class Replay {
 
     // Up to `end` or the first place without a valid frame. Whatever the outcome, unsealed.row and
     // the delta are of what lies before row.bytes.
-    Result<std::uint64_t> run(std::uint64_t end);
+    Result<std::uint64_t> run(std::uint64_t end, bool whole);
 
   private:
     static constexpr std::size_t kAhead = 16;
+    static constexpr std::uint64_t kDamagedSequencesMax = 65'536;
 
-    Result<std::uint64_t> take_frames(std::uint64_t end);
+    Result<std::uint64_t> take_frames(std::uint64_t end, bool whole);
+    Result<void> take_damage(FrameReader& reader, std::uint64_t end);
+    void take_suspect(const DamagedRecord& record);
+    void apply_waiting();
     Result<void> take_frame(const Frame& frame);
     Result<void> take_records(const Frame& frame);
     Result<void> take_manifest(const Frame& frame);
@@ -240,13 +260,61 @@ Result<void> Replay::take_frame(const Frame& frame) {
     }
 }
 
-Result<std::uint64_t> Replay::take_frames(std::uint64_t end) {
+// One more key that lies in what is damaged, in place of an older record of its stream.
+void Replay::take_suspect(const DamagedRecord& record) {
+    Applied applied;
+    applied.entry.id =
+        record.key.empty() ? StreamId{record.unnamed_id} : locator_.id({record.ns, record.key});
+    // What is far off cannot be right, and would leave no sequences for appends.
+    const bool likely = record.sequence > last_sequence_ &&
+                        record.sequence - last_sequence_ <= kDamagedSequencesMax;
+    applied.entry.sequence = likely ? record.sequence : last_sequence_;
+    applied.entry.offset = record.offset;
+    applied.entry.packed = pack(record.state, record.expires_at_ms);
+    if (const IndexEntry* const before = unsealed_.delta.find(applied.entry.id)) {
+        applied.link = {unsealed_.row.id, before->offset, before->state()};
+    }
+    applied.ns = record.ns;
+    applied.expires_at_ms = record.expires_at_ms;
+    applied.moved = true;
+    unsealed_.apply(applied);
+}
+
+// Goes on behind a place without a valid frame.
+Result<void> Replay::take_damage(FrameReader& reader, std::uint64_t end) {
+    const std::uint64_t begin = reader.offset();
+    const auto next = find_frame_from(*unsealed_.segment, begin + 1, end);
+    if (!next) {
+        return std::unexpected(next.error());
+    }
+    const std::uint64_t next_begin = next->value_or(end);
+    const auto records = read_damaged(*unsealed_.segment, begin, next_begin);
+    if (!records) {
+        return std::unexpected(records.error());
+    }
+    apply_waiting();
+    for (const DamagedRecord& record : *records) {
+        take_suspect(record);
+    }
+    unsealed_.damaged.emplace(begin, next_begin);
+    reader.skip_to(next_begin);
+    unsealed_.grown_to(next_begin);
+    return {};
+}
+
+Result<std::uint64_t> Replay::take_frames(std::uint64_t end, bool whole) {
     std::uint64_t flushed = kSegmentHeaderBytes;
     FrameReader reader(*unsealed_.segment, unsealed_.row.bytes, end);
     while (true) {
         const auto frame = reader.next();
         if (!frame) {
             return std::unexpected(frame.error());
+        }
+        if (!*frame && whole && reader.offset() < end) {
+            if (auto taken = take_damage(reader, end); !taken) {
+                return std::unexpected(taken.error());
+            }
+            continue;
         }
         if (!*frame) {
             return flushed;
@@ -259,21 +327,29 @@ Result<std::uint64_t> Replay::take_frames(std::uint64_t end) {
     }
 }
 
-Result<std::uint64_t> Replay::run(std::uint64_t end) {
-    unsealed_.delta.expect((end - unsealed_.row.bytes) / kFrameBytesTypical);
-    auto flushed = take_frames(end);
+void Replay::apply_waiting() {
     while (applied_ != taken_) {
         apply_next();
     }
+}
+
+Result<std::uint64_t> Replay::run(std::uint64_t end, bool whole) {
+    unsealed_.delta.expect((end - unsealed_.row.bytes) / kFrameBytesTypical);
+    auto flushed = take_frames(end, whole);
+    apply_waiting();
     return flushed;
 }
 
 }  // namespace
 
-Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
+Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
+                             std::uint64_t whole_bytes) {
     const auto file_bytes = unsealed.segment->file().size();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
+    }
+    if (whole_bytes != 0) {
+        return Replay(unsealed, locator).run(std::min(whole_bytes, *file_bytes), true);
     }
     // A reader asks often and mostly finds nothing new; that should not cost a block.
     std::array<char, kFrameHeaderBytes> next;
@@ -285,7 +361,7 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator) {
     if (*got < next.size() || !read_frame_header(next.data(), header)) {
         return kSegmentHeaderBytes;
     }
-    return Replay(unsealed, locator).run(*file_bytes);
+    return Replay(unsealed, locator).run(*file_bytes, false);
 }
 
 }  // namespace dedup

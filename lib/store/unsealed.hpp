@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string_view>
 
@@ -72,8 +73,11 @@ struct Unsealed {
     SegmentTallies superseded;  // streams of older segments that have a newer record in this one
     SegmentTallies reclaimed;   // swept streams that began anew in this one, by where they had been
     std::uint64_t last_sequence = 0;  // of the newest record in it; row.next_sequence may be higher
+    // Where replaying it met no valid frame, by offset, and where it went on.
+    std::map<std::uint64_t, std::uint64_t> damaged;
 
   private:
+    [[nodiscard]] Link counted_link(const Applied& applied) const;
     StateCounts& counts(std::string_view ns);
 
     // Most appends are to the namespace of the one before.
@@ -83,7 +87,10 @@ struct Unsealed {
 
 // Reads frames of `unsealed.segment` from unsealed.row.bytes on and applies them, up to the first
 // place without a valid frame. Gives how much of the segment is known to have been flushed.
+// `whole_bytes`, if not 0, says how long the segment is: then it goes on behind what is damaged,
+// and takes from there what can be told. Whoever asks for one of these keys is told of the damage.
 // Errors: corruption (valid frames that contradict each other), unsupported_version, io.
-[[nodiscard]] Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator);
+[[nodiscard]] Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
+                                           std::uint64_t whole_bytes = 0);
 
 }  // namespace dedup

@@ -100,6 +100,9 @@ void Verifier::check_records(const Segment& segment, const Frame& frame,
             ++counted.entries;
         }
         counted.next_sequence = std::max(counted.next_sequence, record.sequence + 1);
+        counted.expires_max_ms =
+            std::max(counted.expires_max_ms,
+                     decoded->expires_at_ms == 0 ? INT64_MAX : decoded->expires_at_ms);
         ++counted.streams[decoded->state()];
         if (record.link.segment == segment.id() && !record.link.swept) {
             --counted.streams[record.link.state];
@@ -206,6 +209,7 @@ void Verifier::compare(const SegmentRow& counted, const SegmentRow& row, const P
                 row.version_bytes[state]);
     }
     differs("streams with a record", counted.entries, row.entries);
+    differs("as the latest expiry", counted.expires_max_ms, row.expires_max_ms);
     differs("as the next sequence", counted.next_sequence, row.next_sequence);
     for (const State state : {State::in_flight, State::completed, State::released}) {
         differs(fmt::format("streams {}", name(state)), counted.streams[state], row.streams[state]);
@@ -223,22 +227,23 @@ void Verifier::name_unreadable(const Segment& segment, const PatchyFile& file) {
 
 Result<VerifyReport> LogStore::verify(const Progress& progress) {
     const NoCancel no_cancel;
-    const auto view = view_for_reading();
-    if (!view) {
-        return std::unexpected(view.error());
+    const auto now = tail_now();
+    if (!now) {
+        return std::unexpected(now.error());
     }
+    const ViewPtr& view = now->view;
     struct Part {
         const Segment* segment;
         SegmentRow row;
         const SealedSegment* sealed;
     };
     std::vector<Part> parts;
-    for (const SealedSegment& sealed : (*view)->sealed->segments()) {
+    for (const SealedSegment& sealed : view->sealed->segments()) {
         parts.push_back({sealed.segment.get(), sealed.row, &sealed});
     }
     {
         const std::lock_guard lock(view_mutex_);
-        for (auto u = (*view)->unsealed.rbegin(); u != (*view)->unsealed.rend(); ++u) {
+        for (auto u = view->unsealed.rbegin(); u != view->unsealed.rend(); ++u) {
             parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
         }
     }
@@ -271,6 +276,11 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         verifier.name_unreadable(segment, *patchy);
         if (part.sealed != nullptr) {
             verifier.check_index(*part.sealed, segment);
+        }
+        if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
+            if (auto done = check_counts(*now, *part.sealed, verifier.report.problems); !done) {
+                verifier.report.problems.push_back(done.error().message);
+            }
         }
     }
     if (progress) {

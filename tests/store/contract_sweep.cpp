@@ -445,5 +445,49 @@ TEST_CASE("sweep: callers at the same time share the work and count nothing twic
     });
 }
 
+TEST_CASE("sweep: as of a time before the clock's that the store has not seen") {
+    // Guards against a sweep that asks the clock although it was told the time.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, minute_cache());
+        must_claim(cache, "a", {.ttl = milliseconds{1'000}});
+        must_claim(cache, "b");
+        store.clock.set(2'000'000);
+        for (const bool dry_run : {true, false}) {
+            const auto report = store->sweep({.dry_run = dry_run, .now_ms = 50'000});
+            REQUIRE_MESSAGE(report.has_value(), report.error().message);
+            CHECK(report->now_ms == 50'000);
+            CHECK(report->removed == StateCounts{.in_flight = 1});
+        }
+        CHECK(store->sweep({}).value().removed == StateCounts{.in_flight = 1});
+    });
+}
+
+TEST_CASE("sweep: expiries after 2109 are as all others") {
+    // Guards against the step in which a log store's index keeps all later ones.
+    constexpr std::int64_t kLate = 100'000'000'000'000;
+    on_each_factory([](const StoreFactory& factory) {
+        for (const std::int64_t start : {1'700'000'000'000, 5'000'000'000'000}) {
+            TestStore store = factory.make();
+            store.clock.set(start);
+            Cache cache(*store, minute_cache());
+            const auto add = [&](const std::string& key, std::int64_t expires_at_ms) {
+                ClaimOptions options;
+                options.expires_at_ms = expires_at_ms;
+                REQUIRE(cache.remember(key, std::string(1'000, 'x'), options).has_value());
+            };
+            add("short", start + 1'000);
+            add("mid", start + 100'000);
+            for (int i = 0; i < 100; ++i) {
+                add("late-" + std::to_string(i), kLate + i);
+            }
+            CHECK(sweep_at(store, start + 10'000).removed == StateCounts{.completed = 1});
+            const SweepReport second = sweep_at(store, start + 200'000);
+            CHECK(second.removed == StateCounts{.completed = 1});
+            CHECK(second.next_expiry_ms == kLate);
+            CHECK(sweep_at(store, kLate + 2'000).removed == StateCounts{.completed = 100});
+        }
+    });
+}
+
 }  // namespace
 }  // namespace dedup::test

@@ -42,15 +42,21 @@ class TestStore {
     // Whether reopen() finds again what was appended.
     [[nodiscard]] bool durable() const { return durable_; }
 
-    // Closes the store and opens it again. Precondition: durable(). References from operator* die.
-    void reopen() {
+    // Closes the store and opens it again, perhaps without its catalog. Precondition: durable().
+    // References from operator* die.
+    void reopen(bool without_catalog = false) {
         const Result<void> closed = store_->close();
         if (!closed) {
             throw std::runtime_error(closed.error().message);
         }
         store_.reset();
+        if (without_catalog) {
+            std::filesystem::remove_all(path() / "catalog");
+        }
         store_ = open_(dir_.path() / "store", settings_);
     }
+
+    [[nodiscard]] std::filesystem::path path() const { return dir_.path() / "store"; }
 
     // Another one, open for reading beside the store. Precondition: durable().
     [[nodiscard]] std::unique_ptr<StreamStore> open_reader() const {

@@ -31,11 +31,23 @@ NextSweep next_sweep(dedup::StreamStore& store) {
     return store.sweep(options);
 }
 
+// What of the log could not be read, and the first place: the sweep to come reads more of it.
+std::pair<std::uint64_t, std::string> known_damage(const dedup::StoreStats& stats,
+                                                   const NextSweep& next) {
+    return next && next->damaged > stats.damaged ? std::pair{next->damaged, next->damage}
+                                                 : std::pair{stats.damaged, stats.damage};
+}
+
 void add_sweeps_json(Json& object, const dedup::StoreStats& stats, const NextSweep& next) {
     object["evicted"] = stats.evicted;
     object["last_sweep_ms"] = time_or_null(stats.last_sweep_ms);
     if (!stats.sweep_error.empty()) {
         object["sweep_error"] = stats.sweep_error;
+    }
+    const auto& [damaged, damage] = known_damage(stats, next);
+    object["damaged"] = damaged;
+    if (damaged != 0) {
+        object["damage"] = damage;
     }
     if (next) {
         object["next_sweep"] = {{"streams", next->removed.total()},
@@ -90,6 +102,11 @@ void add_sweep_rows(Table& table, const dedup::StoreStats& stats, const NextSwee
         table.add({{"next sweep"}, {"unknown: " + escape(next.error().message), Colour::red}});
     }
     table.add({{"evicted"}, {group_digits(stats.evicted)}});
+    if (const auto [damaged, damage] = known_damage(stats, next); damaged != 0) {
+        table.add(
+            {{"damaged"},
+             {fmt::format("{}: {}", count_of(damaged, "place"), escape(damage)), Colour::red}});
+    }
     if (!stats.sweep_error.empty()) {
         table.add({{"sweep error"}, {escape(stats.sweep_error), Colour::red}});
     }

@@ -91,6 +91,11 @@ void print_summary(Output& out, const dedup::SweepReport& report, std::int64_t n
                            human_bytes(report.bytes_after), human_bytes(report.bytes_reclaimed())));
     row("longest pause", format_us(report.longest_pause_us));
     row("took", format_us(report.duration_us));
+    if (report.damaged != 0) {
+        row("damaged",
+            fmt::format("{}: {}", count_of(report.damaged, "place"), escape(report.damage)),
+            Colour::red);
+    }
     if (const std::string why = remark(report); !why.empty()) {
         row("not finished", why, Colour::yellow);
     }
@@ -153,6 +158,10 @@ Json sweep_json(const dedup::SweepReport& report) {
     object["bytes_reclaimed"] = report.bytes_reclaimed();
     object["longest_pause_us"] = report.longest_pause_us;
     object["duration_us"] = report.duration_us;
+    object["damaged"] = report.damaged;
+    if (report.damaged != 0) {
+        object["damage"] = report.damage;
+    }
     object["namespaces"] = namespaces_json(report);
     object["unanswered"] = unanswered_json(report);
     return object;

@@ -145,12 +145,12 @@ Result<void> LogStore::check_counts(const Now& now, const SealedSegment& sealed,
     for (const State in : {State::in_flight, State::completed, State::released}) {
         if (live[in] != live_in_log[in]) {
             problem(fmt::format("the log has {} live streams {}, the catalog says {}",
-                                live_in_log[in], name(in), live[in]));
+                                live_in_log[in], dedup::name(in), live[in]));
         }
         // (Of them, the catalog goes on counting those that have expired.)
         if (superseded[in] < superseded_in_log[in]) {
             problem(fmt::format("the log has {} superseded records {}, the catalog says {}",
-                                superseded_in_log[in], name(in), superseded[in]));
+                                superseded_in_log[in], dedup::name(in), superseded[in]));
         }
     }
     if (counted->expires_min_ms < sealed.row.expires_min_ms) {

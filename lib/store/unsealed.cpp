@@ -12,7 +12,7 @@ namespace dedup {
 
 void Unsealed::apply(const Applied& applied) {
     const IndexEntry& entry = applied.entry;
-    const Link link = damaged.empty() ? applied.link : counted_link(applied);
+    const Link& link = applied.link;
     const bool replaces_own = link.segment == row.id;
     delta.put(entry, replaces_own ? applied.replaced_sequence : 0);
     StateCounts& streams_of_ns = counts(applied.ns);
@@ -34,21 +34,6 @@ void Unsealed::apply(const Applied& applied) {
     const std::int64_t expires_ms = applied.expires_at_ms == 0 ? INT64_MAX : applied.expires_at_ms;
     row.expires_min_ms = std::min(row.expires_min_ms, expires_ms);
     row.expires_max_ms = std::max(row.expires_max_ms, expires_ms);
-}
-
-// The link of a record, where the record before it may lie in what is damaged: then it leads to
-// what was taken from there, or nowhere.
-Link Unsealed::counted_link(const Applied& applied) const {
-    Link link = applied.link;
-    const auto next = damaged.upper_bound(link.offset);
-    if (link.segment == row.id && next != damaged.begin() &&
-        link.offset < std::prev(next)->second) {
-        const IndexEntry* before = delta.find(
-            applied.entry.id, [&](const IndexEntry& e) { return e.offset == link.offset; });
-        before = before == nullptr ? delta.find(applied.entry.id) : before;
-        link = before == nullptr ? Link() : Link{row.id, before->offset, before->state()};
-    }
-    return link;
 }
 
 std::string_view Unsealed::intern(std::string_view ns) {
@@ -102,6 +87,7 @@ class Replay {
     Result<std::uint64_t> take_frames(std::uint64_t end, bool whole);
     Result<void> take_damage(FrameReader& reader, std::uint64_t end);
     void take_suspect(const DamagedRecord& record);
+    void lead_past_damage(Applied& applied) const;
     void apply_waiting();
     Result<void> take_frame(const Frame& frame);
     Result<void> take_records(const Frame& frame);
@@ -129,9 +115,27 @@ Applied& Replay::next_place() {
 
 void Replay::apply_next() {
     Applied& applied = waiting_[applied_++ % kAhead];
+    if (!unsealed_.damaged.empty()) {
+        lead_past_damage(applied);
+    }
     const bool replaces = applied.link.segment == unsealed_.row.id;
     applied.replaced_sequence = replaces ? replaced_by(applied) : 0;
     unsealed_.apply(applied);
+}
+
+// A link into what is damaged leads to what was taken from there instead, or to what came before.
+void Replay::lead_past_damage(Applied& applied) const {
+    Link& link = applied.link;
+    const auto next = unsealed_.damaged.upper_bound(link.offset);
+    if (link.segment != unsealed_.row.id || next == unsealed_.damaged.begin() ||
+        link.offset >= std::prev(next)->second) {
+        return;
+    }
+    const Delta& delta = unsealed_.delta;
+    const IndexEntry* before = delta.find(
+        applied.entry.id, [&](const IndexEntry& entry) { return entry.offset == link.offset; });
+    before = before == nullptr ? delta.find(applied.entry.id) : before;
+    link = before == nullptr ? Link() : Link{link.segment, before->offset, before->state()};
 }
 
 // The link says in which frame the record is that is replaced. Mostly one entry with this id is of
@@ -273,6 +277,7 @@ void Replay::take_suspect(const DamagedRecord& record) {
     applied.entry.packed = pack(record.state, record.expires_at_ms);
     if (const IndexEntry* const before = unsealed_.delta.find(applied.entry.id)) {
         applied.link = {unsealed_.row.id, before->offset, before->state()};
+        applied.replaced_sequence = before->sequence;
     }
     applied.ns = record.ns;
     applied.expires_at_ms = record.expires_at_ms;

@@ -77,7 +77,6 @@ struct Unsealed {
     std::map<std::uint64_t, std::uint64_t> damaged;
 
   private:
-    [[nodiscard]] Link counted_link(const Applied& applied) const;
     StateCounts& counts(std::string_view ns);
 
     // Most appends are to the namespace of the one before.

@@ -464,7 +464,7 @@ TEST_CASE("sweep: as of a time before the clock's that the store has not seen") 
 
 TEST_CASE("sweep: expiries after 2109 are as all others") {
     // Guards against the step in which a log store's index keeps all later ones.
-    constexpr std::int64_t kLate = 100'000'000'000'000;
+    static constexpr std::int64_t kLate = 100'000'000'000'000;
     on_each_factory([](const StoreFactory& factory) {
         for (const std::int64_t start : {1'700'000'000'000, 5'000'000'000'000}) {
             TestStore store = factory.make();

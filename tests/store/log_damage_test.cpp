@@ -12,7 +12,7 @@
 namespace dedup::test {
 namespace {
 
-constexpr int kKeys = 200;
+constexpr int kDamagedKeys = 200;
 constexpr std::int64_t kStart = 1'700'000'000'000;
 constexpr std::int64_t kDay = 86'400'000;
 
@@ -28,7 +28,7 @@ struct DamagedStore {
         options.grace = std::chrono::milliseconds{0};
         options.segment_bytes = kSegmentBytesMin;
         open();
-        for (int i = 0; i < kKeys; ++i) {
+        for (int i = 0; i < kDamagedKeys; ++i) {
             append(key(i), std::string(1500, 'x'), kStart + (i % 10 == 0 ? 1'000 : 30 * kDay));
         }
         wait_until_sealed(*store);
@@ -65,7 +65,7 @@ struct DamagedStore {
 
     // The key is in error, and all others are as they should be after `removed` are gone.
     void check_answers(const std::string& damaged) {
-        for (int i = 0; i < kKeys; ++i) {
+        for (int i = 0; i < kDamagedKeys; ++i) {
             const auto head = store->head({"test", key(i)});
             CAPTURE(key(i));
             if (key(i) == damaged) {
@@ -133,8 +133,8 @@ TEST_CASE("damaged record: a sweep, more appends and a reopening go on around it
 
 TEST_CASE("damaged record: so is one in the unsealed tail, sealed later") {
     DamagedStore damaged;
-    damaged.damage(key(kKeys - 1));
-    damaged.sweep_and_reopen(key(kKeys - 1));
+    damaged.damage(key(kDamagedKeys - 1));
+    damaged.sweep_and_reopen(key(kDamagedKeys - 1));
 }
 
 TEST_CASE("damaged record: it stays until its whole segment has expired, and is then counted") {
@@ -143,12 +143,12 @@ TEST_CASE("damaged record: it stays until its whole segment has expired, and is 
     damaged.clock.set(kStart + 10'000);
     const auto first = damaged.store->sweep({});
     REQUIRE(first);
-    CHECK(first->removed.completed == kKeys / 10 - 1);
-    CHECK(first->retained.completed == kKeys - (kKeys / 10 - 1));
+    CHECK(first->removed.completed == kDamagedKeys / 10 - 1);
+    CHECK(first->retained.completed == kDamagedKeys - (kDamagedKeys / 10 - 1));
     damaged.clock.set(kStart + 31 * kDay);
     const auto second = damaged.store->sweep({});
     REQUIRE(second);
-    CHECK(first->removed.completed + second->removed.completed == kKeys);
+    CHECK(first->removed.completed + second->removed.completed == kDamagedKeys);
     CHECK(second->retained.total() == 0);
     CHECK(second->damaged == 0);
     CHECK(damaged.store->stats()->streams() == 0);

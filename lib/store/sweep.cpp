@@ -164,14 +164,13 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, Sw
     const bool has_begun = state.reports != reports_before;
     const bool worth_keeping = has_begun || report.records_dropped + report.records_moved != 0;
     state.reports += worth_keeping && !has_begun;
-    if (!worth_keeping) {
-        keep_reserve();
-        return {};
-    }
-    auto kept = with_reserve(
-        [&] { return write_catalog([&] { return catalog_->count({}, state, &report); }); });
-    if (kept) {
-        sweep_state_ = state;
+    Result<void> kept;
+    if (worth_keeping) {
+        kept = with_reserve(
+            [&] { return write_catalog([&] { return catalog_->count({}, state, &report); }); });
+        if (kept) {
+            sweep_state_ = state;
+        }
     }
     keep_reserve();
     if (room != nullptr && kept) {

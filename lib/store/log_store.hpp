@@ -248,7 +248,7 @@ class LogStore final : public StreamStore {
     Result<StateCounts> advance(const SweepOptions& options, const Room& evict,
                                 SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
-    Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, const Room& evict) const;
+    Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, const Room& evict);
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
                                            const Room& evict) const;
     Result<Usage> usage();
@@ -301,7 +301,7 @@ class LogStore final : public StreamStore {
     // next_expiry.cpp
     Result<void> lower_expiry(const View& view, const Horizon& horizon, const Segment& segment,
                               const IndexEntry& entry, std::int64_t& best) const;
-    Result<bool> removes_more(const View& view, const Horizon& next) const;
+    Result<bool> removes_more(const View& view, const Horizon& next);
     Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;
 
     // damage.cpp
@@ -368,6 +368,9 @@ class LogStore final : public StreamStore {
         std::uint64_t moved = 0;  // records
     };
     std::map<std::uint64_t, Compacted> compacted_;
+    // Of what this removes nothing is left, and a sealed segment has nothing that expires earlier.
+    Horizon looked_to_;
+    std::map<std::uint64_t, std::int64_t> looked_expires_min_ms_;
     std::atomic<std::int64_t> last_sweep_ms_{0};  // also of one that found nothing to do
 
     std::mutex catalog_mutex_;

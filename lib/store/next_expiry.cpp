@@ -55,39 +55,52 @@ class Earliest {
 }  // namespace
 
 // Whether `next` removes a stream that the view's horizon leaves. An idle store has none, and then
-// a sweep writes nothing.
-Result<bool> LogStore::removes_more(const View& view, const Horizon& next) const {
+// a sweep writes nothing; nor does it look again at what it has looked at before. Under
+// sweep_mutex_.
+Result<bool> LogStore::removes_more(const View& view, const Horizon& next) {
+    const Error found_one{Code::unavailable, "one is enough"};
     bool removes = false;
     const auto look_at = [&](const Segment& segment, const IndexEntry& entry) -> Result<void> {
-        if (view.horizon.surely_removes(entry)) {
+        if (view.horizon.surely_removes(entry) || looked_to_.surely_removes(entry)) {
             return {};
         }
         auto looked = find_removed(view, segment, entry, next, UINT64_MAX, [&](const Located& at) {
             removes = removes || !removed(view, at);
             return Result<void>();
         });
-        const Error found{Code::unavailable, "one is enough"};
-        return looked && removes ? std::unexpected(found) : looked;
+        return looked && removes ? std::unexpected(found_one) : looked;
     };
     Result<void> done;
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (removes || !done) {
-            break;
-        }
-        if (sealed.row.live().total() == 0 || sealed.row.expires_min_ms >= next.expired_before_ms) {
+    for (const auto& unsealed : view.unsealed) {
+        const auto [size, min_ms] = readers_.shared(
+            [&] { return std::pair(unsealed->delta.size(), unsealed->row.expires_min_ms); });
+        if (!done || min_ms >= next.expired_before_ms) {
             continue;
         }
-        done = visit_entries(
-            sealed, [&](const IndexEntry& entry) { return look_at(*sealed.segment, entry); });
-    }
-    for (const auto& unsealed : view.unsealed) {
-        if (removes || !done) {
-            break;
-        }
-        const std::size_t size = readers_.shared([&] { return unsealed->delta.size(); });
         done = visit_entries(*unsealed, size, [&](const IndexEntry& entry) {
             return look_at(*unsealed->segment, entry);
         });
+    }
+    std::map<std::uint64_t, std::int64_t> expires_min_ms;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        const std::uint64_t id = sealed.row.id;
+        const auto known = looked_expires_min_ms_.find(id);
+        std::int64_t& min_ms = expires_min_ms[id];
+        min_ms = known == looked_expires_min_ms_.end() ? sealed.row.expires_min_ms : known->second;
+        if (!done || min_ms >= next.expired_before_ms || sealed.row.live().total() == 0) {
+            continue;
+        }
+        min_ms = INT64_MAX;
+        done = visit_entries(sealed, [&](const IndexEntry& entry) {
+            if (entry.expiry() != kExpiryNever && !next.surely_removes(entry)) {
+                min_ms = std::min(min_ms, expiry_step_start(entry.expiry()));
+            }
+            return look_at(*sealed.segment, entry);
+        });
+    }
+    if (done) {
+        looked_to_ = next;
+        looked_expires_min_ms_ = std::move(expires_min_ms);
     }
     return removes || done ? Result<bool>(removes) : std::unexpected(done.error());
 }

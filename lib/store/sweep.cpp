@@ -341,35 +341,16 @@ std::uint64_t LogStore::log_bytes(const View& view) const {
 
 // The horizon as of `now_ms`, and with so many completed streams more behind it; the view's own if
 // that would remove nothing.
-Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
-                                       const Room& evict) const {
+Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms, const Room& evict) {
     Horizon next = view.horizon;
     next.expired_before_ms = std::max(next.expired_before_ms, now_ms - grace().count());
-    bool expires = false;
-    std::uint64_t newest = 0;  // record in a segment that may hold something expired
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (sealed.row.expires_min_ms < next.expired_before_ms && sealed.row.live().total() != 0) {
-            expires = true;
-            newest = std::max(newest, sealed.row.next_sequence - 1);
-        }
-    }
     {
         const std::lock_guard lock(view_mutex_);
-        for (const auto& unsealed : view.unsealed) {
-            if (unsealed->row.expires_min_ms < next.expired_before_ms) {
-                expires = true;
-                newest = std::max(newest, unsealed->last_sequence);
-            }
-        }
-        newest = std::min(newest, applied_sequence_);
+        next.sequence = std::max(next.sequence, applied_sequence_);
     }
-    next.sequence = std::max(next.sequence, newest);
-    if (expires) {
-        const auto removes = removes_more(view, next);
-        if (!removes) {
-            return std::unexpected(removes.error());
-        }
-        expires = *removes;
+    const auto expires = removes_more(view, next);
+    if (!expires) {
+        return std::unexpected(expires.error());
     }
     if (evict != Room()) {
         const auto evicted_before = oldest_completed(view, next, evict);
@@ -378,7 +359,7 @@ Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms,
         }
         next.evicted_before = std::max(next.evicted_before, *evicted_before);
     }
-    return expires || next.evicted_before != view.horizon.evicted_before ? next : view.horizon;
+    return *expires || next.evicted_before != view.horizon.evicted_before ? next : view.horizon;
 }
 
 // One more than the sequence of the newest of the oldest completions that `horizon` leaves, so many

@@ -198,6 +198,9 @@ std::optional<Frame> Segment::checked_frame(std::uint32_t offset, const char* st
 Result<Frame> Segment::read_frame(std::uint32_t offset, FrameBuffer& buffer) const {
     auto frame = find_frame(offset, buffer);
     if (!frame) {
+        frame = find_frame(offset, buffer);  // sweeps take what stays unreadable for damage
+    }
+    if (!frame) {
         return std::unexpected(frame.error());
     }
     if (!*frame) {

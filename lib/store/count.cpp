@@ -103,15 +103,12 @@ Result<void> LogStore::visit_entries(
 
 // Fills in the record of at.entry, which names it by its sequence. False: it cannot be read, which
 // is noted.
-bool LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
-    auto read = try_read_entry(at, buffer);
-    if (!read && read.error().code == Code::io) {
-        read = try_read_entry(at, buffer);  // what stays unreadable is damage
+Result<bool> LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
+    if (const auto read = try_read_entry(at, buffer); !read) {
+        const auto noted = note_damage(*at.segment, at.entry.offset, read.error());
+        return noted ? Result<bool>(false) : std::unexpected(noted.error());
     }
-    if (!read) {
-        note_damage(*at.segment, at.entry.offset, read.error());
-    }
-    return read.has_value();
+    return true;
 }
 
 Result<void> LogStore::try_read_entry(Located& at, FrameBuffer& buffer) const {
@@ -162,8 +159,10 @@ Result<std::optional<Located>> LogStore::follow_link(const View& view, const Lin
             at.segment->corruption(link.offset, "a link to it comes from another stream"));
     }
     if (!read) {
-        note_damage(*at.segment, link.offset, read.error());
-        return std::unexpected(read.error());
+        if (auto noted = note_damage(*at.segment, link.offset, read.error()); !noted) {
+            return std::unexpected(noted.error());
+        }
+        return std::unexpected(Error{Code::corruption, read.error().message});
     }
     return at;
 }
@@ -182,11 +181,12 @@ Result<std::optional<Located>> LogStore::newest_of(const View& view, const Locat
         if (same_place(found, at)) {
             return true;
         }
-        const auto read = read_record(found, stream, buffer);
+        auto read = read_record(found, stream, buffer);
         if (!read) {
-            note_damage(*found.segment, found.entry.offset, read.error());
+            const auto noted = note_damage(*found.segment, found.entry.offset, read.error());
+            return noted ? Result<bool>(true) : std::unexpected(noted.error());
         }
-        return !read || *read;
+        return read;
     });
 }
 
@@ -202,8 +202,11 @@ Result<bool> LogStore::was_head(const View& view, const Located& at, std::uint64
            (*newest)->link.segment != 0) {
         const Link link = (*newest)->link;
         newest = follow_link(view, link, {at.record.ns, at.record.key}, buffer);
-        if (!newest) {
+        if (!newest && newest.error().code == Code::corruption) {
             return false;
+        }
+        if (!newest) {
+            return std::unexpected(newest.error());
         }
     }
     return *newest && same_place(**newest, at);
@@ -222,8 +225,8 @@ Result<void> LogStore::find_removed(const View& view, const Segment& segment,
     Located at;
     at.segment = &segment;
     at.entry = entry;
-    if (!read_entry(at, buffer)) {
-        return {};  // and so it stays
+    if (const auto read = read_entry(at, buffer); !read || !*read) {
+        return read ? Result<void>() : std::unexpected(read.error());  // damaged: so it stays
     }
     FrameBuffer older;
     if (newer) {
@@ -235,6 +238,9 @@ Result<void> LogStore::find_removed(const View& view, const Segment& segment,
                 return {};
             }
             const auto previous = follow_link(view, at.link, {ns, key}, older);
+            if (!previous && previous.error().code != Code::corruption) {
+                return std::unexpected(previous.error());
+            }
             if (!previous || !*previous) {
                 return {};
             }

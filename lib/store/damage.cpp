@@ -5,10 +5,17 @@
 
 namespace dedup {
 
-// Notes an error of reading the record at this place.
-void LogStore::note_damage(const Segment& segment, std::uint64_t offset, const Error& error) const {
+// Notes that the record at this place cannot be read. Gives `error` back if that is no damage: not
+// even the segment's first bytes can be read, so that it is the disk which fails.
+Result<void> LogStore::note_damage(const Segment& segment, std::uint64_t offset,
+                                   const Error& error) const {
+    char byte = 0;
+    if (error.code != Code::corruption && !segment.file().read(0, {&byte, 1})) {
+        return std::unexpected(error);
+    }
     const std::lock_guard lock(damage_mutex_);
     damaged_places_.try_emplace({segment.id(), offset}, error.message);
+    return {};
 }
 
 bool LogStore::has_damage(std::uint64_t segment_id) const {

@@ -275,7 +275,7 @@ void LogStore::find_head(const View& view, StreamKey stream, HeadSearch& search,
     const auto found = find_newest(search, at, [&](Located& candidate) {
         auto read = read_record(candidate, stream, buffer);
         if (!read) {
-            note_damage(*candidate.segment, candidate.entry.offset, read.error());
+            (void)note_damage(*candidate.segment, candidate.entry.offset, read.error());
         }
         return read;
     });

@@ -271,7 +271,7 @@ class LogStore final : public StreamStore {
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
     Result<void> visit_entries(const Unsealed& unsealed, std::size_t size,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
-    bool read_entry(Located& at, FrameBuffer& buffer) const;
+    Result<bool> read_entry(Located& at, FrameBuffer& buffer) const;
     Result<void> try_read_entry(Located& at, FrameBuffer& buffer) const;
     Result<std::optional<Located>> follow_link(const View& view, const Link& link, StreamKey stream,
                                                FrameBuffer& buffer) const;
@@ -305,7 +305,8 @@ class LogStore final : public StreamStore {
     Result<std::optional<std::int64_t>> next_expiry(const View& view, const Horizon& horizon) const;
 
     // damage.cpp
-    void note_damage(const Segment& segment, std::uint64_t offset, const Error& error) const;
+    Result<void> note_damage(const Segment& segment, std::uint64_t offset,
+                             const Error& error) const;
     [[nodiscard]] bool has_damage(std::uint64_t segment_id) const;
     void forget_damage(std::span<const std::uint64_t> segment_ids);
     [[nodiscard]] std::pair<std::uint64_t, std::string> damage() const;

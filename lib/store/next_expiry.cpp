@@ -172,8 +172,8 @@ Result<void> LogStore::lower_expiry(const View& view, const Horizon& horizon,
     Located at;
     at.segment = &segment;
     at.entry = entry;
-    if (!read_entry(at, buffer)) {
-        return {};
+    if (const auto read = read_entry(at, buffer); !read || !*read) {
+        return read ? Result<void>() : std::unexpected(read.error());
     }
     const std::int64_t expires_at_ms = at.record.expires_at_ms;
     if (expires_at_ms >= best ||

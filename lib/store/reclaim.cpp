@@ -482,7 +482,7 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
     while (true) {
         const auto frame = frames.next();
         if (!frame) {
-            store_.note_damage(*segment, frames.offset(), frame.error());
+            (void)store_.note_damage(*segment, frames.offset(), frame.error());
             return std::unexpected(frame.error());
         }
         if (!*frame) {
@@ -526,7 +526,7 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
 Result<void> LogStore::Reclaim::pick(const View& view, const Segment& segment, const Frame& frame,
                                      std::vector<Moving>& moving, Compacted& compacted) {
     const auto damaged = [&](const Error& error) {
-        store_.note_damage(segment, frame.offset, error);
+        (void)store_.note_damage(segment, frame.offset, error);
         return std::unexpected(error);
     };
     FrameBuffer buffer;
@@ -583,7 +583,10 @@ Result<bool> LogStore::Reclaim::shields(const View& view, const Segment& segment
         }
         const auto read = read_record(found, stream, buffer);
         if (!read) {
-            store_.note_damage(*found.segment, found.entry.offset, read.error());
+            if (auto noted = store_.note_damage(*found.segment, found.entry.offset, read.error());
+                !noted) {
+                return std::unexpected(noted.error());
+            }
             damaged = true;
         }
         return damaged || *read;

@@ -22,9 +22,9 @@ Result<Recounted> LogStore::recount(const View& view, const SealedSegment& seale
         Located at;
         at.segment = sealed.segment.get();
         at.entry = entry;
-        if (!read_entry(at, buffer)) {
+        if (const auto read = read_entry(at, buffer); !read || !*read) {
             ++counted.damaged;
-            return {};
+            return read ? Result<void>() : std::unexpected(read.error());
         }
         const RecordView& record = at.record;
         if (horizon.removes(record.state(), entry.sequence, record.expires_at_ms)) {
@@ -68,7 +68,8 @@ bool LogStore::may_show(const SealedSegment& sealed, const Horizon& horizon,
         Located at;
         at.segment = sealed.segment.get();
         at.entry = *entry;
-        left += !horizon.may_remove(*entry) || !read_entry(at, buffer) ||
+        const auto removable = horizon.may_remove(*entry) ? read_entry(at, buffer) : false;
+        left += !removable.value_or(false) ||
                 !horizon.removes(at.record.state(), entry->sequence, at.record.expires_at_ms);
     }
     return left > live;

@@ -301,7 +301,8 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
         return std::unexpected(replayed.error());
     }
     for (const auto& [begin, end] : unsealed->damaged) {
-        note_damage(**segment, begin, (*segment)->corruption(begin, "there is no valid frame"));
+        (void)note_damage(**segment, begin,
+                          (*segment)->corruption(begin, "there is no valid frame"));
     }
     flushed = *replayed;
     if (bytes != 0 && unsealed->row.bytes != bytes) {

@@ -381,8 +381,8 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
         Located at;
         at.segment = &segment;
         at.entry = entry;
-        if (!read_entry(at, buffer)) {
-            return {};
+        if (const auto read = read_entry(at, buffer); !read || !*read) {
+            return read ? Result<void>() : std::unexpected(read.error());
         }
         if (horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {
             return {};

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,10 @@ struct OpenOptions {
     std::chrono::milliseconds flush_interval{100};  // Durability::async; 1 ms to 1 min
     std::chrono::milliseconds lock_timeout{0};      // how long to wait for another writer
     Clock clock = system_now_ms;
+    // However far the clock jumps forward, it is right: sweeps go on. For a store that rests for
+    // more than a day between two uses; without it, each such rest withholds sweeps for a day (see
+    // dedup/clock.hpp). Jumps are noted all the same.
+    bool trust_clock = false;
     std::chrono::milliseconds grace = kDefaultGrace;
     // The size at which a segment is sealed, 64 KiB to 1 GiB. 0: the store chooses, and larger
     // ones as it grows.
@@ -60,6 +65,7 @@ struct VerifyReport {
     std::uint64_t records = 0;
     std::uint64_t bytes = 0;
     std::uint64_t index_entries = 0;
+    std::int64_t time_high_ms = 0;      // the highest time that the store has seen
     std::vector<std::string> problems;  // each names a file and an offset, or a catalog entry
 };
 
@@ -102,5 +108,29 @@ struct RepairReport {
 [[nodiscard]] DEDUP_API Result<RepairReport> repair(const std::filesystem::path& damaged,
                                                     const std::filesystem::path& target,
                                                     const Progress& progress = {});
+
+// Sets the time of the store at `path` back to that of options.clock, which must be right now. For
+// a store whose clock was ahead for a while: its time never goes back by itself, and so leases hold
+// and receipts have expired that should not. Nobody may be writing; readers follow.
+//
+// Nullopt: the store's time is not ahead, and nothing was done. Otherwise `to_ms` is the store's
+// time from then on, and the heads that were written by the wrong time are written again, as new
+// versions, with their fences and receipts:
+//  - whose timestamp is later than `to_ms`, as if written at `to_ms`: what is left of its lease and
+//    time to live runs from then. (An expiry that was not later than the timestamp stays.)
+//  - of a claim from before whose lease was renewed by the wrong time: what was left of the lease
+//  at
+//    `from_ms` runs from `to_ms`. Only if a jump was noted that led there; a lease that was renewed
+//    by a clock less than a day ahead may hold up to a day too long.
+// What had expired by the wrong time and was not removed is valid again. What a sweep did remove
+// stays gone; and until the time has come again as of which it did, sweeps remove nothing that has
+// expired (SweepWithheld::by_reset). The history and the log keep all as it was, and a trace of the
+// reset (StoreStats::clock).
+//
+// A crash leaves all as it was, or the time set back; the next opening for writing then writes the
+// heads that are left. Costs a read of every head.
+// Errors: those of open; invalid_argument if options.read_only or the clock stands at 1970.
+[[nodiscard]] DEDUP_API Result<std::optional<ClockReset>> reset_clock(
+    const std::filesystem::path& path, const OpenOptions& options = {});
 
 }  // namespace dedup

@@ -8,8 +8,9 @@
 namespace dedup {
 
 // Fulfils the whole contract of StreamStore except durability. Its bytes are an estimate.
+// `trust_clock`: as in OpenOptions.
 [[nodiscard]] DEDUP_API std::unique_ptr<StreamStore> make_memory_store(
     Clock clock = system_now_ms, std::chrono::milliseconds grace = kDefaultGrace,
-    const Capacity& capacity = {});
+    const Capacity& capacity = {}, bool trust_clock = false);
 
 }  // namespace dedup

@@ -24,8 +24,11 @@ using SweepProgress = std::function<void(std::uint64_t done, std::uint64_t total
 struct SweepOptions {
     bool dry_run = false;  // say what a sweep would do, and change nothing
     // Sweep as of this time instead of the clock's. The store then has seen this time, unless it is
-    // a dry run; a time before the highest that the store has seen counts as that one.
+    // a dry run; a time before the highest that the store has seen counts as that one. It may be a
+    // jump, as the clock's may.
     std::optional<std::int64_t> now_ms = {};
+    // The time is right, however far it jumped: sweep, and withhold nothing until the next jump.
+    bool trust_clock = false;
     std::chrono::milliseconds time_max{0};
     std::uint64_t records_max = 0;  // moved
     std::uint64_t bytes_max = 0;    // of segments given back
@@ -86,11 +89,29 @@ struct UnansweredClaim {
     bool operator==(const UnansweredClaim&) const = default;
 };
 
+// Why a sweep removed nothing that has expired. (It still gives back the space of what had been
+// removed before, and makes room by evicting completed streams, which goes by their order.)
+struct SweepWithheld {
+    // The clock jumped from `jump_from_ms` to `since_ms`: see dedup/clock.hpp. If that is right, a
+    // sweep with SweepOptions::trust_clock says so (`dedupctl sweep --trust-clock`); if it is not,
+    // set the clock right and reset the store's time (reset_clock(), `dedupctl clock --reset`).
+    std::int64_t jump_from_ms = 0;
+    std::int64_t since_ms = 0;
+    std::int64_t until_ms = 0;  // when the store's time is this, sweeps remove again
+    // Another reason: the time was reset from `jump_from_ms` to `since_ms`, and a sweep in between
+    // had removed what had expired up to `until_ms`. Nobody can say that this is over.
+    bool by_reset = false;
+
+    bool operator==(const SweepWithheld&) const = default;
+};
+
 struct SweepReport {
     std::int64_t now_ms = 0;   // the store's time at its start; what had expired by then went
     bool dry_run = false;      // nothing went: this is what would have
     bool finished = true;      // false: a limit or a stop left space that the next sweep gives back
     bool interrupted = false;  // a crash or an error cut the sweep short after it had counted
+    // Set: nothing was removed for having expired. (Not kept in sweep_history().)
+    std::optional<SweepWithheld> withheld;
 
     // What left the store, and what is still there: equal for equal histories on every store.
     StateCounts removed;

@@ -18,15 +18,6 @@ struct SweeperOptions {
     // that started together do not sweep together. 0 to 1.
     double jitter = 0.1;
     SweepOptions sweep = {};  // for each sweep; its `stop` is ignored
-    // If the store's time gained more than this over the monotonic clock since the last look, the
-    // sweeper does not sweep: a clock that was set wrong would have everything expire at once. It
-    // gives Code::unavailable to the observer at each interval instead, until sweep_once() accepts
-    // the new time or the monotonic clock has caught up. Should be the longest time to live that is
-    // in use. More than 0.
-    std::chrono::milliseconds clock_jump_max{std::chrono::hours{24}};
-    // Time that passes whatever the clock is set to, from any start; called from one thread at a
-    // time. Empty: the system's, which goes on while the machine is suspended.
-    std::function<std::chrono::milliseconds()> monotonic = {};
     // Gets the outcome of every sweep, on the thread that swept. Must not throw or call stop().
     std::function<void(const Result<SweepReport>&)> observer = {};
 };
@@ -34,6 +25,8 @@ struct SweeperOptions {
 // Owns a thread that sweeps at intervals, the first time when one has passed. A sweep that fails is
 // tried again at the next interval; its error goes to the observer and to StoreStats::sweep_error.
 // In a forked child there is no thread: sweep_once gives `closed`, and stopping does nothing.
+// After a jump of the clock its sweeps remove nothing for a day, as anybody's (dedup/clock.hpp);
+// their reports say so, and a sweep with SweepOptions::trust_clock ends that.
 class DEDUP_API Sweeper {
   public:
     // Starts the thread. `store` must outlive the sweeper.
@@ -45,8 +38,8 @@ class DEDUP_API Sweeper {
     Sweeper& operator=(const Sweeper&) = delete;
 
     // Sweeps on the calling thread, after one that is running; as of `now_ms` if that is given (see
-    // SweepOptions::now_ms). Accepts the store's time, however far it jumped. The observer gets
-    // this too. Errors: those of StreamStore::sweep, and closed after stop().
+    // SweepOptions::now_ms). The observer gets this too. Errors: those of StreamStore::sweep, and
+    // closed after stop().
     [[nodiscard]] virtual Result<SweepReport> sweep_once(
         std::optional<std::int64_t> now_ms = std::nullopt) = 0;
 

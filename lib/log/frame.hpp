@@ -37,6 +37,7 @@ enum class FrameKind : std::uint8_t {
     mark = 2,      // no record: the highest sequence that may have been assigned, and the time seen
     moved = 3,     // one record that a sweep moved here, with the sequence that it always had
     manifest = 4,  // no record: what has been swept, and which segments there are; see manifest.hpp
+    clock_manifest = 5,  // a manifest that knows jumps or resets of the clock
 };
 
 struct FrameHeader {
@@ -90,10 +91,14 @@ struct FrameRecord {
     return kind == FrameKind::records || kind == FrameKind::moved;
 }
 
+[[nodiscard]] inline bool is_manifest(FrameKind kind) {
+    return kind == FrameKind::manifest || kind == FrameKind::clock_manifest;
+}
+
 // Whether this program knows frames of this version and kind.
 [[nodiscard]] inline bool known_frame(const FrameHeader& header) {
     return header.version == kFrameVersion && header.kind >= FrameKind::records &&
-           header.kind <= FrameKind::manifest;
+           header.kind <= FrameKind::clock_manifest;
 }
 
 // Building a frame at the end of a buffer: begin, then add each record, then finish.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "dedup/clock.hpp"
 #include "dedup/error.hpp"
 #include "dedup/record.hpp"
 #include "log/frame.hpp"
@@ -65,7 +66,19 @@ struct Manifest {
     std::int64_t time_high_ms = 0;        // the highest time that the store has seen
     std::vector<SegmentLength> segments;  // those before the one it stands in, oldest first
     std::uint64_t given_up = 0;  // the newest segment that its step has taken out; 0: it took none
+    ClockHistory clock;
+
+    // Segments before this one tell times from before the clock was reset.
+    [[nodiscard]] std::uint64_t time_from_segment() const {
+        return clock.resets.empty() ? 0 : clock.resets.back().segment;
+    }
 };
+
+// Of the frame that the manifest is to be in: a program that does not know the second kind must not
+// sweep, and does not open the store.
+[[nodiscard]] inline FrameKind manifest_kind(const Manifest& manifest) {
+    return manifest.clock == ClockHistory() ? FrameKind::manifest : FrameKind::clock_manifest;
+}
 
 [[nodiscard]] std::string encode_manifest(const Manifest& manifest);
 

@@ -41,7 +41,7 @@ std::string segment_start(const SegmentHeader& header, const Manifest& manifest)
     begin_frame(start);
     start += encode_manifest(manifest);
     FrameHeader frame;
-    frame.kind = FrameKind::manifest;
+    frame.kind = manifest_kind(manifest);
     frame.flushed = kSegmentHeaderBytes;
     frame.sequence = header.next_sequence - 1;
     finish_frame(start, kSegmentHeaderBytes, frame, segment_salt(header), kSegmentHeaderBytes);

@@ -142,7 +142,7 @@ class LogStore::Commit {
 
     void add_each(Request& request, std::size_t i);
     void add_atomic(Request& request);
-    Result<void> prepare();
+    Result<void> prepare(std::int64_t time_ms);
     Result<Head> check(const Append& item, const StreamId& id, Result<std::uint64_t>& result);
     void stage(Request& request, std::size_t i, std::uint64_t sequence, const Head& head,
                std::uint32_t offset, std::uint64_t bytes);
@@ -370,8 +370,9 @@ void LogStore::Commit::add(Request& request) {
     }
 }
 
-// Sees to it that there is a segment with room to encode into.
-Result<void> LogStore::Commit::prepare() {
+// Sees to it that there is a segment with room to encode into a record of this time, and that a
+// jump of the clock is noted before it.
+Result<void> LogStore::Commit::prepare(std::int64_t time_ms) {
     if (auto ready = store_.ready_to_write(); !ready) {
         return ready;
     }
@@ -385,6 +386,18 @@ Result<void> LogStore::Commit::prepare() {
     if (segment_full) {
         if (auto started = store_.start_segment(); !started) {
             return started;
+        }
+    }
+    if (store_.would_jump(time_ms)) {
+        store_.watch_time(time_ms);
+    }
+    if (store_.clock_changes() != store_.clock_noted_) {
+        finish();
+        if (auto ready = store_.ready_to_write(); !ready) {
+            return ready;
+        }
+        if (auto noted = store_.note_clock(); !noted) {
+            return noted;
         }
     }
     if (store_.options_.durability == Durability::async &&
@@ -497,7 +510,7 @@ void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequ
 
 void LogStore::Commit::add_each(Request& request, std::size_t i) {
     const Append& item = request.batch[i];
-    if (auto prepared = prepare(); !prepared) {
+    if (auto prepared = prepare(item.record.timestamp_ms); !prepared) {
         request.results[i] = std::unexpected(prepared.error());
         return;
     }
@@ -529,7 +542,11 @@ void LogStore::Commit::add_atomic(Request& request) {
     const auto refuse = [&](const Error& error) {
         std::ranges::fill(request.results, std::unexpected(error));
     };
-    if (auto prepared = prepare(); !prepared) {
+    std::int64_t time_ms = 0;
+    for (const Append& item : request.batch) {
+        time_ms = std::max(time_ms, item.record.timestamp_ms);
+    }
+    if (auto prepared = prepare(time_ms); !prepared) {
         refuse(prepared.error());
         return;
     }
@@ -677,6 +694,9 @@ Result<void> LogStore::write_now(FrameKind kind, std::string_view body, std::uin
 
 Result<void> LogStore::write_mark(std::uint64_t sequence) {
     const std::int64_t time_ms = now_ms();
+    if (auto noted = note_clock(); !noted) {
+        return noted;
+    }
     if (auto written = write_now(FrameKind::mark, mark_body(time_ms), sequence); !written) {
         return written;
     }
@@ -691,15 +711,21 @@ Result<void> LogStore::write_mark(std::uint64_t sequence) {
     return {};
 }
 
-// Puts a manifest in force, with its number of steps and its time filled in.
-Result<void> LogStore::write_manifest(Manifest manifest) {
+// Puts a manifest in force, with its number of steps, its time and the clock's history filled in.
+Result<void> LogStore::write_manifest(Manifest manifest, bool is_step) {
     const std::uint64_t sequence = std::max(next_sequence_ - 1, reserved_sequence_);
-    manifest.steps = manifest_.steps + 1;
-    manifest.time_high_ms = now_ms();
-    if (auto written = write_now(FrameKind::manifest, encode_manifest(manifest), sequence);
+    manifest.steps = manifest_.steps + (is_step ? 1 : 0);
+    // A jump is in the history before the time behind it is seen. So the time is read last: that of
+    // every jump in this history.
+    (void)now_ms();
+    std::uint64_t changes = 0;
+    manifest.clock = clock_history_at(next_sequence_ - 1, changes);
+    manifest.time_high_ms = saw_time(0);
+    if (auto written = write_now(manifest_kind(manifest), encode_manifest(manifest), sequence);
         !written) {
         return written;
     }
+    clock_noted_ = changes;
     records_since_mark_ = false;
     const std::lock_guard lock(view_mutex_);
     Unsealed& newest = *view_->unsealed.front();
@@ -859,7 +885,8 @@ Result<void> LogStore::finish_writing() {
     // from a torn tail. It also keeps a time that only duplicates have seen, if that is worth a
     // flush.
     constexpr std::int64_t kTimeWorthAMarkMs = 60'000;
-    if (records_since_mark_ || now_ms() - written_time_ms_ > kTimeWorthAMarkMs) {
+    if (now_ms() - written_time_ms_ > kTimeWorthAMarkMs || records_since_mark_ ||
+        clock_changes() != clock_noted_) {
         // Without room for the mark nothing is lost but that proof.
         auto marked = write_mark(next_sequence_ - 1);
         if (!marked && marked.error().code != Code::out_of_space) {

@@ -45,7 +45,10 @@ Version to_version(const Located& at) {
 
 LogStore::LogStore(Env& env, Path path, const OpenOptions& options,
                    const LogStoreInternals& internals)
-    : StreamStore(options.clock, options.grace),
+    : StreamStore(options.clock, options.grace,
+                  options.read_only || internals.ignore_jumps ? Jumps::ignore
+                  : options.trust_clock                       ? Jumps::trust
+                                                              : Jumps::withhold),
       env_(env),
       path_(std::move(path)),
       log_path_(path_ / "log"),
@@ -495,12 +498,10 @@ Result<StoreStats> LogStore::stats() {
         stats.store_id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
     }
     std::uint64_t next_sequence = 1;
-    std::int64_t time_high_ms = 0;
     const auto add = [&](const SegmentRow& row) {
         stats.records += row.records();
         stats.log_bytes += row.bytes;
         next_sequence = std::max(next_sequence, row.next_sequence);
-        time_high_ms = std::max(time_high_ms, row.time_high_ms);
     };
     for (const SealedSegment& sealed : view->sealed->segments()) {
         add(sealed.row);
@@ -533,7 +534,10 @@ Result<StoreStats> LogStore::stats() {
     stats.last_sweep_ms = std::max(sweeps->last_sweep_ms, last_sweep_ms_.load());
     std::tie(stats.damaged, stats.damage) = damage();
     stats.last_sequence = next_sequence - 1;
-    stats.time_high_ms = saw_time(time_high_ms);
+    stats.time_high_ms = saw_time(0);
+    stats.clock_ms = clock_ms();
+    stats.clock = clock_as_seen();
+    stats.withheld = why_withheld(*view, {}, std::max(stats.time_high_ms, stats.clock_ms));
     stats.catalog_bytes = view->sealed->used_bytes();
     stats.torn_bytes_dropped = torn_bytes_dropped_;
     stats.catalog_rebuilt = catalog_rebuilt_;

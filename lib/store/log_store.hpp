@@ -14,6 +14,7 @@
 //   reclaim.cpp   dropping and compacting segments
 //   verify.cpp    checking every frame and every catalog entry
 //   repair.cpp    making a new store of what is intact in a damaged one
+//   clock_reset.cpp  jumps of the clock in the log, and setting the store's time back
 //
 // Locks, in the order in which they may be taken:
 //
@@ -66,6 +67,7 @@ struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
     bool tolerate_damage = false;  // at the end of the log, when reading: for verification
+    bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
     // How long a sweep waits for readers of segments that it removes together.
     std::chrono::milliseconds readers_wait{100};
     // Called before waiting for the sealer, and after a change of the catalog.
@@ -127,6 +129,7 @@ class LogStore final : public StreamStore {
     Result<void> close() override;
 
     [[nodiscard]] Result<VerifyReport> verify(const Progress& progress);
+    [[nodiscard]] Result<std::optional<ClockReset>> reset_clock();
 
   private:
     struct Request;
@@ -224,11 +227,22 @@ class LogStore final : public StreamStore {
     Result<void> write_buffered(SegmentWriter& writer);
     Result<void> reserve_sequences();
     Result<void> write_mark(std::uint64_t sequence);
-    Result<void> write_manifest(Manifest manifest);
+    Result<void> write_manifest(Manifest manifest, bool is_step = true);
     Result<void> write_now(FrameKind kind, std::string_view body, std::uint64_t sequence);
     Result<void> finish_writing();
     [[nodiscard]] std::string name() const;
     [[nodiscard]] Result<void> check_room(std::uint64_t pending_streams, const Room& wanted) const;
+
+    // clock_reset.cpp
+    Result<void> note_clock();
+    Result<void> begin_clock(ClockHistory clock, std::int64_t time_ms);
+    Result<void> finish_reset();
+    Result<std::optional<Record>> put_right(const Record& head, const ClockReset& reset);
+    void adopt_clock(const Manifest& manifest);
+    [[nodiscard]] std::optional<SweepWithheld> why_withheld(const View& view,
+                                                            const SweepOptions& options,
+                                                            std::int64_t now_ms);
+    [[nodiscard]] ClockHistory clock_as_seen();
 
     // sweep.cpp
     struct Now {
@@ -248,7 +262,7 @@ class LogStore final : public StreamStore {
     Result<StateCounts> advance(const SweepOptions& options, const Room& evict,
                                 SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
-    Result<Horizon> next_horizon(const View& view, std::int64_t now_ms, const Room& evict);
+    Result<Horizon> next_horizon(const View& view, const SweepReport& report, const Room& evict);
     Result<std::uint64_t> oldest_completed(const View& view, Horizon horizon,
                                            const Room& evict) const;
     Result<Usage> usage();
@@ -405,16 +419,20 @@ class LogStore final : public StreamStore {
     std::thread flusher_;
 
     // Read-only.
-    std::mutex follow_mutex_;  // one follower at a time; taken before view_mutex_
-    std::string damage_;       // what tolerate_damage tolerated
+    std::mutex follow_mutex_;      // one follower at a time; taken before view_mutex_
+    std::string damage_;           // what tolerate_damage tolerated
+    ClockHistory followed_clock_;  // the writer's, as last taken up
 
     // The leader's.
     std::unique_ptr<SegmentWriter> writer_;
     std::atomic<std::uint64_t> segment_bytes_{0};
     std::uint64_t next_sequence_ = 1;
     std::uint64_t reserved_sequence_ = 0;  // Durability::async: the last that a mark allows
-    std::int64_t written_time_ms_ = 0;     // the highest time that is in the log
-    Manifest manifest_;                    // the one that holds
+    // The highest time that is in the log. (Atomic for a read-only store, which compares its clock
+    // with it.)
+    std::atomic<std::int64_t> written_time_ms_{0};
+    std::uint64_t clock_noted_ = 0;  // what clock_changes() was when it was last written down
+    Manifest manifest_;              // the one that holds
     bool records_since_mark_ = false;
 
     std::atomic<bool> failed_{false};

@@ -34,8 +34,10 @@ std::string random_store_id() {
 
 class MemoryStore final : public StreamStore {
   public:
-    MemoryStore(Clock clock, std::chrono::milliseconds grace, const Capacity& capacity)
-        : StreamStore(std::move(clock), grace), capacity_(capacity) {}
+    MemoryStore(Clock clock, std::chrono::milliseconds grace, const Capacity& capacity,
+                bool trust_clock)
+        : StreamStore(std::move(clock), grace, trust_clock ? Jumps::trust : Jumps::withhold),
+          capacity_(capacity) {}
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
         const std::lock_guard lock(mutex_);
@@ -123,7 +125,7 @@ class MemoryStore final : public StreamStore {
             if (closed_) {
                 return closed();
             }
-            return run_sweep(time_of(options), options.unanswered_max, options.dry_run);
+            return run_sweep(time_of(options), options);
         }();
         if (report && options.progress) {
             options.progress(1, 1);  // without the lock: it may use the store
@@ -149,6 +151,9 @@ class MemoryStore final : public StreamStore {
         stats.records = streams_.records();
         stats.last_sequence = last_sequence_;
         stats.time_high_ms = saw_time(0);
+        stats.clock_ms = clock_ms();
+        stats.clock = clock_history();
+        stats.withheld = withheld(std::max(stats.time_high_ms, stats.clock_ms), stats.time_high_ms);
         stats.memory_bytes = streams_.bytes();
         stats.evicted = evicted_;
         stats.last_sweep_ms = last_sweep_ms_;
@@ -306,6 +311,9 @@ class MemoryStore final : public StreamStore {
         if (record.claim_sequence == 0) {
             record.claim_sequence = record.sequence;
         }
+        if (would_jump(record.timestamp_ms)) {
+            watch_time(record.timestamp_ms);
+        }
         streams_.append(record);
         saw_time(record.timestamp_ms);
         return record.sequence;
@@ -328,30 +336,40 @@ class MemoryStore final : public StreamStore {
             return std::unexpected(no_room(kName, capacity_, held, wanted));
         }
         const std::int64_t time_ms = now_ms();
-        const auto expired = choose_expired(streams_, time_ms, grace());
+        const auto expired = withheld(time_ms, saw_time(0))
+                                 ? decltype(choose_expired(streams_, time_ms, grace()))()
+                                 : choose_expired(streams_, time_ms, grace());
         const auto evict =
             plan_eviction(kName, capacity_, usage_without(streams_, expired), wanted);
-        run_sweep(time_ms, SweepOptions().unanswered_max, false, evict ? *evict : Room());
+        run_sweep(time_ms, {}, evict ? *evict : Room());
         return evict ? Result<void>() : std::unexpected(evict.error());
     }
 
     // The time as of which to sweep. A dry run changes nothing, not even the time that was seen.
     [[nodiscard]] std::int64_t time_of(const SweepOptions& options) {
-        if (!options.now_ms) {
-            return now_ms();
-        }
-        return options.dry_run ? std::max(saw_time(0), *options.now_ms) : saw_time(*options.now_ms);
+        const std::int64_t time_ms =
+            options.now_ms ? std::max(saw_time(0), *options.now_ms) : now_ms();
+        return options.dry_run ? time_ms : watch_time(time_ms);
     }
 
     // Evicts so much too.
-    SweepReport run_sweep(std::int64_t time_ms, std::size_t unanswered_max, bool dry_run,
+    SweepReport run_sweep(std::int64_t time_ms, const SweepOptions& options,
                           const Room& evict = {}) {
         const auto start = std::chrono::steady_clock::now();
+        const bool dry_run = options.dry_run;
+        if (options.trust_clock && !dry_run) {
+            trust_clock();
+        }
+        const auto why_withheld =
+            options.trust_clock ? std::nullopt : withheld(time_ms, saw_time(0));
         Removal removal;
-        removal.expired = choose_expired(streams_, time_ms, grace());
+        if (!why_withheld) {
+            removal.expired = choose_expired(streams_, time_ms, grace());
+        }
         removal.evicted = choose_evicted(streams_, removal.expired, evict);
-        SweepReport report = report_of(streams_, removal, unanswered_max);
+        SweepReport report = report_of(streams_, removal, options.unanswered_max);
         report.now_ms = time_ms;
+        report.withheld = why_withheld;
         report.dry_run = dry_run;
         if (!dry_run) {
             for (const auto& heads : {removal.expired, removal.evicted}) {
@@ -391,10 +409,11 @@ class MemoryStore final : public StreamStore {
 }  // namespace
 
 std::unique_ptr<StreamStore> make_memory_store(Clock clock, std::chrono::milliseconds grace,
-                                               const Capacity& capacity) {
+                                               const Capacity& capacity, bool trust_clock) {
     // This function cannot fail, so what makes no sense becomes the nearest thing that does.
     return std::make_unique<MemoryStore>(clock ? std::move(clock) : Clock(system_now_ms),
-                                         std::max(grace, std::chrono::milliseconds{0}), capacity);
+                                         std::max(grace, std::chrono::milliseconds{0}), capacity,
+                                         trust_clock);
 }
 
 }  // namespace dedup

@@ -174,6 +174,10 @@ Result<bool> LogStore::try_follow() {
         (next && newest.row.bytes == kSegmentHeaderBytes)) {
         return false;
     }
+    if (newest.manifest.clock != followed_clock_) {
+        written_time_ms_ = newest.row.time_high_ms;
+        adopt_clock(newest.manifest);
+    }
     if (!sealed && !next && newest.manifest.horizon == view_->horizon) {
         return true;
     }
@@ -234,6 +238,7 @@ Result<void> LogStore::take_up(Unsealed& newest) {
         (void)fail(synced.error());  // or the next call would show it
         return synced;
     }
+    written_time_ms_ = std::max(written_time_ms_.load(), newest.row.time_high_ms);
     saw_time(newest.row.time_high_ms);
     return {};
 }

@@ -689,7 +689,7 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
         }
     });
     newest.grown_to(writer.end());
-    store_.written_time_ms_ = std::max(store_.written_time_ms_, newest.row.time_high_ms);
+    store_.written_time_ms_ = std::max(store_.written_time_ms_.load(), newest.row.time_high_ms);
     report_.records_moved += applied.size();
     return {};
 }

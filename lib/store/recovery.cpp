@@ -135,7 +135,8 @@ Result<void> LogStore::open_for_writing() {
             fmt::format("cannot start a thread for store {}: {}", path_.string(), error.what()),
             error.code().value()});
     }
-    return {};
+    const std::vector<ClockReset>& resets = manifest_.clock.resets;
+    return resets.empty() || resets.back().finished ? Result<void>() : finish_reset();
 }
 
 Error LogStore::missing_segment(std::uint64_t id) const {
@@ -480,18 +481,20 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<U
     const std::size_t unsealed_max =
         catalog_rebuilt_ && newest->manifest.steps != 0 ? 1 : kUnsealedMax;
     auto view = std::make_shared<View>();
-    const auto take_over = [&](const Unsealed& unsealed) {
-        next_sequence_ = std::max(next_sequence_, unsealed.row.next_sequence);
-        written_time_ms_ = std::max(written_time_ms_, unsealed.row.time_high_ms);
+    std::int64_t time_ms = newest->manifest.time_high_ms;
+    const auto take_over = [&](const SegmentRow& row) {
+        next_sequence_ = std::max(next_sequence_, row.next_sequence);
+        if (row.id >= newest->manifest.time_from_segment()) {
+            time_ms = std::max(time_ms, row.time_high_ms);
+        }
     };
     std::uint64_t sealed_last = 0;
     for (const SealedSegment& sealed : snapshot->segments()) {
-        next_sequence_ = std::max(next_sequence_, sealed.row.next_sequence);
-        written_time_ms_ = std::max(written_time_ms_, sealed.row.time_high_ms);
+        take_over(sealed.row);
         sealed_last = sealed.row.id;
     }
     view->sealed = std::move(snapshot);
-    take_over(*newest);
+    take_over(newest->row);
     view->unsealed.push_back(newest);
     // While a rebuilt catalog has counted nothing, nothing may seem to be removed; see seal().
     if (!catalog_rebuilt_) {
@@ -507,7 +510,7 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<U
         if (!unsealed) {
             return std::unexpected(unsealed.error());
         }
-        take_over(**unsealed);
+        take_over((*unsealed)->row);
         view->unsealed.insert(view->unsealed.begin() + 1, *unsealed);
         set_view(view);
         if (view->unsealed.size() > unsealed_max && !options_.read_only) {
@@ -523,7 +526,9 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<U
     view->horizon = view->unsealed.front()->manifest.horizon;
     applied_sequence_ = next_sequence_ - 1;
     set_view(view);
-    saw_time(written_time_ms_);
+    written_time_ms_ = time_ms;
+    saw_time(time_ms);
+    adopt_clock(newest->manifest);
     return {};
 }
 

@@ -192,6 +192,9 @@ Result<void> Salvage::copy_to(LogStore& target) {
     next_sequence_ =
         std::max(next_sequence_,
                  std::min(next_sequence_, kSequenceMax - kSequencesSkipped) + kSequencesSkipped);
+    if (auto clock = put_clock_in_force(); !clock) {
+        return clock;
+    }
     auto marked = target.lead([&]() -> Result<void> {
         target.next_sequence_ = std::max(target.next_sequence_, next_sequence_);
         return target.write_mark(target.next_sequence_ - 1);
@@ -206,7 +209,7 @@ Result<void> Salvage::copy_segment(std::size_t number) {
     ++report.segments;
     if (damaged.header_intact) {
         next_sequence_ = std::max(next_sequence_, segment.header().next_sequence);
-        target_->saw_time(segment.header().time_high_ms);
+        note_time(segment, segment.header().time_high_ms);
     } else {
         add_loss({segment.path().string(), 0,
                   std::min<std::uint64_t>(kSegmentHeaderBytes, damaged.file_bytes), 0, 0,
@@ -259,13 +262,13 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
     ++report.frames;
     if (frame.header.kind == FrameKind::mark) {
         next_sequence_ = std::max(next_sequence_, frame.header.sequence + 1);
-        target_->saw_time(mark_time(frame).value_or(0));
+        note_time(segment, mark_time(frame).value_or(0));
         return {};
     }
-    if (frame.header.kind == FrameKind::manifest) {
+    if (is_manifest(frame.header.kind)) {
         next_sequence_ = std::max(next_sequence_, frame.header.sequence + 1);
         const auto manifest = decode_manifest(frame);
-        target_->saw_time(manifest ? manifest->time_high_ms : 0);
+        note_time(segment, manifest ? manifest->time_high_ms : 0);
         return {};
     }
     if (frame.header.kind == FrameKind::moved) {
@@ -285,6 +288,7 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
             break;
         }
         anew = anew || record.link.swept;
+        note_time(segment, decoded->timestamp_ms);
         items.push_back({0, *std::move(decoded)});
     }
     if (!more || *more || frame.header.sequence <= last_sequence_) {
@@ -383,7 +387,9 @@ Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
         }
     }
     const auto make = [&]() -> Result<void> {
-        auto store = LogStore::open(env, partial, {});
+        LogStoreInternals internals;
+        internals.ignore_jumps = true;  // between the records that are copied
+        auto store = LogStore::open(env, partial, {}, internals);
         if (!store) {
             return std::unexpected(store.error());
         }

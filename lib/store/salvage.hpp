@@ -37,6 +37,8 @@ class Salvage {
     Result<void> find_manifest();
     Result<bool> find_manifest_in(std::size_t number);
     void leave_out_given_up();
+    void note_time(const Segment& segment, std::int64_t time_ms);
+    Result<void> put_clock_in_force();
     [[nodiscard]] bool is_expected(std::uint64_t id) const;
     Result<void> take_moved(const Segment& segment, const Frame& frame);
     Result<void> write_moved(std::string_view encoded, const RecordView& record);
@@ -58,6 +60,7 @@ class Salvage {
     std::uint64_t bytes_before_ = 0;  // of the segments that have been copied
     std::uint64_t manifest_in_ = 0;  // the segment with the newest valid manifest; 0: there is none
     Manifest manifest_;
+    std::int64_t time_ms_ = 0;  // the highest that the damaged store had seen
     LogStore* target_ = nullptr;
     std::vector<Append> pending_;
     std::size_t pending_bytes_ = 0;

@@ -38,7 +38,7 @@ Result<bool> Salvage::find_manifest_in(std::size_t number) {
             reader.skip_to(next->value_or(end));
             continue;
         }
-        if ((*frame)->header.kind != FrameKind::manifest) {
+        if (!is_manifest((*frame)->header.kind)) {
             continue;
         }
         if (auto manifest = decode_manifest(**frame)) {
@@ -165,10 +165,29 @@ Result<void> Salvage::write_moved(std::string_view encoded, const RecordView& re
                           true});
         });
         newest.grown_to(writer.end());
-        store.written_time_ms_ = std::max(store.written_time_ms_, newest.row.time_high_ms);
+        store.written_time_ms_ = std::max(store.written_time_ms_.load(), newest.row.time_high_ms);
         ++report.records;
         return {};
     });
+}
+
+// A time that counts; see Manifest::time_from_segment.
+void Salvage::note_time(const Segment& segment, std::int64_t time_ms) {
+    if (segment.id() >= manifest_.time_from_segment()) {
+        time_ms_ = std::max(time_ms_, time_ms);
+        target_->saw_time(time_ms);
+    }
+}
+
+// The new store's time goes on from that of the old one, with what that had noted of its clock.
+Result<void> Salvage::put_clock_in_force() {
+    LogStore& store = *target_;
+    auto done = store.lead([&]() -> Result<void> {
+        return manifest_.clock == ClockHistory() ? Result<void>()
+                                                 : store.begin_clock(manifest_.clock, time_ms_);
+    });
+    store.set_jumps(StreamStore::Jumps::withhold);
+    return done;
 }
 
 // What the sweeps have removed is in the new store's log, too, and gone from here on. How much that

@@ -70,10 +70,13 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, MakeRoom
     }
     SweepReport report;
     report.dry_run = options.dry_run;
-    report.now_ms = options.now_ms ? saw_time(0) : now_ms();
-    report.now_ms = std::max(report.now_ms, options.now_ms.value_or(0));
+    // The one reading of the time: what it lets the sweep do is decided by it, too.
+    report.now_ms = options.now_ms ? std::max(saw_time(0), *options.now_ms) : now_ms();
     if (!options.dry_run) {
-        report.now_ms = saw_time(report.now_ms);
+        report.now_ms = watch_time(report.now_ms);
+        if (options.trust_clock) {
+            trust_clock();
+        }
     }
     auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, room, report);
     if (!done) {
@@ -102,7 +105,8 @@ Result<void> LogStore::plan_sweep(const SweepOptions& options, SweepReport& repo
     }
     const auto& [view, tail] = *now;
     const auto state = catalog->sweep_state();
-    auto to = next_horizon(*view, report.now_ms, {});
+    report.withheld = why_withheld(*view, options, report.now_ms);
+    auto to = next_horizon(*view, report, {});
     if (!state || !to) {
         return std::unexpected(state ? to.error() : state.error());
     }
@@ -203,7 +207,8 @@ Result<StateCounts> LogStore::advance(const SweepOptions& options, const Room& e
         // A count that has failed is finished before the horizon advances again.
         const bool resumed = state.counted != now->view->horizon;
         if (!resumed) {
-            const auto to = next_horizon(*now->view, report.now_ms, evict);
+            report.withheld = why_withheld(*now->view, options, report.now_ms);
+            const auto to = next_horizon(*now->view, report, evict);
             if (!to) {
                 return std::unexpected(to.error());
             }
@@ -339,11 +344,17 @@ std::uint64_t LogStore::log_bytes(const View& view) const {
     return bytes;
 }
 
-// The horizon as of `now_ms`, and with so many completed streams more behind it; the view's own if
-// that would remove nothing.
-Result<Horizon> LogStore::next_horizon(const View& view, std::int64_t now_ms, const Room& evict) {
+// The horizon as of the report's time, unless that is withheld, and with so many completed streams
+// more behind it; the view's own if that would remove nothing. Nothing else removes anything.
+Result<Horizon> LogStore::next_horizon(const View& view, const SweepReport& report,
+                                       const Room& evict) {
     Horizon next = view.horizon;
-    next.expired_before_ms = std::max(next.expired_before_ms, now_ms - grace().count());
+    if (report.withheld && (evict == Room() || report.withheld->by_reset)) {
+        return next;
+    }
+    if (!report.withheld) {
+        next.expired_before_ms = std::max(next.expired_before_ms, report.now_ms - grace().count());
+    }
     {
         const std::lock_guard lock(view_mutex_);
         next.sequence = std::max(next.sequence, applied_sequence_);

@@ -30,7 +30,11 @@ void Unsealed::apply(const Applied& applied) {
         last_sequence = entry.sequence;
     }
     row.next_sequence = std::max(row.next_sequence, entry.sequence + 1);
-    row.time_high_ms = std::max(row.time_high_ms, applied.timestamp_ms);
+    // A moved record tells no time that the manifest before it does not, but perhaps one from
+    // before the clock was reset.
+    if (!applied.moved) {
+        row.time_high_ms = std::max(row.time_high_ms, applied.timestamp_ms);
+    }
     const std::int64_t expires_ms = applied.expires_at_ms == 0 ? INT64_MAX : applied.expires_at_ms;
     row.expires_min_ms = std::min(row.expires_min_ms, expires_ms);
     row.expires_max_ms = std::max(row.expires_max_ms, expires_ms);
@@ -246,7 +250,7 @@ Result<void> Replay::take_manifest(const Frame& frame) {
 
 Result<void> Replay::take_frame(const Frame& frame) {
     // A segment is made together with its first manifest, so this one is not a torn tail.
-    if (unsealed_.row.bytes == kSegmentHeaderBytes && frame.header.kind != FrameKind::manifest) {
+    if (unsealed_.row.bytes == kSegmentHeaderBytes && !is_manifest(frame.header.kind)) {
         return std::unexpected(unsealed_.segment->corruption(
             frame.offset, "the segment does not begin with a manifest"));
     }
@@ -258,6 +262,7 @@ Result<void> Replay::take_frame(const Frame& frame) {
         case FrameKind::mark:
             return take_mark(frame);
         case FrameKind::manifest:
+        case FrameKind::clock_manifest:
             return take_manifest(frame);
         default:
             return take_records(frame);

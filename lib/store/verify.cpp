@@ -283,6 +283,7 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
             }
         }
     }
+    verifier.report.time_high_ms = written_time_ms_;
     if (progress) {
         progress(bytes_total, bytes_total);
     }

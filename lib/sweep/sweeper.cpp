@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <ctime>
 #include <mutex>
 #include <random>
 #include <stop_token>
@@ -22,14 +21,6 @@ using std::chrono::milliseconds;
 // Longer ones would overflow where a deadline is computed.
 constexpr milliseconds kWaitMax = std::chrono::hours{24 * 365};
 
-// Goes on while the machine is suspended, as the clock does, so that waking up is no jump.
-milliseconds system_monotonic() {
-    timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
-    return std::chrono::duration_cast<milliseconds>(std::chrono::seconds{now.tv_sec} +
-                                                    std::chrono::nanoseconds{now.tv_nsec});
-}
-
 std::unexpected<Error> failure(Code code, std::string message, int os_error = 0) {
     return std::unexpected(
         Error{.code = code, .message = std::move(message), .os_error = os_error});
@@ -43,43 +34,14 @@ Result<void> check_options(const SweeperOptions& options) {
         return failure(Code::invalid_argument,
                        fmt::format("the sweeper's jitter is {}, not 0 to 1", options.jitter));
     }
-    if (options.clock_jump_max < milliseconds{1}) {
-        return failure(Code::invalid_argument, "the sweeper's clock_jump_max is less than 1 ms");
-    }
     return {};
 }
-
-// Tells time that has passed from time that was set.
-class ClockWatch {
-  public:
-    ClockWatch(StreamStore& store, std::function<milliseconds()> monotonic)
-        : store_(store), monotonic_(monotonic ? std::move(monotonic) : system_monotonic) {
-        accept();
-    }
-
-    // How much the store's time has gained over the monotonic one since it was last accepted.
-    [[nodiscard]] milliseconds jump() const {
-        return milliseconds{store_.now_ms() - store_ms_} - (monotonic_() - monotonic_ms_);
-    }
-
-    void accept() {
-        store_ms_ = store_.now_ms();
-        monotonic_ms_ = monotonic_();
-    }
-
-  private:
-    StreamStore& store_;
-    std::function<milliseconds()> monotonic_;
-    std::int64_t store_ms_ = 0;
-    milliseconds monotonic_ms_{0};
-};
 
 class SweeperThread final : public Sweeper {
   public:
     SweeperThread(StreamStore& store, SweeperOptions options)
         : store_(store),
           options_(std::move(options)),
-          clock_(store, options_.monotonic),
           thread_(start_thread("dedup-sweeper", [this] { run(); })) {}
 
     ~SweeperThread() override { stop_and_join(); }
@@ -95,16 +57,9 @@ class SweeperThread final : public Sweeper {
     }
 
     Result<SweepReport> sweep_once(std::optional<std::int64_t> now_ms) override {
-        Result<SweepReport> outcome = [&]() -> Result<SweepReport> {
-            if (mark_.inherited()) {
-                return std::unexpected(mark_.inherited_error("the sweeper's store"));
-            }
-            const std::lock_guard lock(sweep_mutex_);
-            if (stop_.stop_requested()) {
-                return failure(Code::closed, "the sweeper was stopped");
-            }
-            return sweep(now_ms);
-        }();
+        Result<SweepReport> outcome =
+            mark_.inherited() ? std::unexpected(mark_.inherited_error("the sweeper's store"))
+                              : sweep(now_ms);
         observe(outcome);
         return outcome;
     }
@@ -128,7 +83,7 @@ class SweeperThread final : public Sweeper {
             static_cast<unsigned>(std::chrono::steady_clock::now().time_since_epoch().count()));
         std::uniform_real_distribution<double> around(1 - options_.jitter, 1 + options_.jitter);
         while (wait(around(random))) {
-            observe(sweep_unless_jumped());
+            observe(sweep(std::nullopt));
         }
     }
 
@@ -143,35 +98,17 @@ class SweeperThread final : public Sweeper {
         return !stop_.stop_requested();
     }
 
-    Result<SweepReport> sweep_unless_jumped() {
-        const std::lock_guard lock(sweep_mutex_);
-        if (const milliseconds jump = clock_.jump(); jump > options_.clock_jump_max) {
-            return failure(
-                Code::unavailable,
-                fmt::format("the clock jumped forward by {} s, which is more than the {} s of "
-                            "clock_jump_max: not sweeping, as everything might expire at once. "
-                            "If the time is right, accept it with sweep_once()",
-                            jump.count() / 1000,
-                            static_cast<double>(options_.clock_jump_max.count()) / 1000));
-        }
-        return sweep(std::nullopt);
-    }
-
-    // Precondition: sweep_mutex_ is held.
     Result<SweepReport> sweep(std::optional<std::int64_t> now_ms) {
+        const std::lock_guard lock(sweep_mutex_);
+        if (stop_.stop_requested()) {
+            return failure(Code::closed, "the sweeper was stopped");
+        }
         SweepOptions options = options_.sweep;
         options.stop = stop_.get_token();
         if (now_ms) {
             options.now_ms = now_ms;
         }
-        // Before it begins, so that a jump while it runs is not accepted unseen; and after one as
-        // of a time of its own, which the store then has seen.
-        clock_.accept();
-        Result<SweepReport> outcome = store_.sweep(options);
-        if (options.now_ms) {
-            clock_.accept();
-        }
-        return outcome;
+        return store_.sweep(options);
     }
 
     // Without a lock: the observer may use the sweeper.
@@ -184,8 +121,7 @@ class SweeperThread final : public Sweeper {
     const ProcessMark mark_;
     StreamStore& store_;
     const SweeperOptions options_;
-    std::mutex sweep_mutex_;  // held while a sweep runs; guards clock_
-    ClockWatch clock_;
+    std::mutex sweep_mutex_;  // held while a sweep runs
     std::stop_source stop_;
     std::mutex wait_mutex_;
     std::condition_variable_any wake_;

@@ -4,10 +4,9 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import cli
-from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, OK, USAGE
+from cli import COMPLETED, ERROR, OK, USAGE
 
 
 class Sweep(cli.CliTest):
@@ -206,40 +205,6 @@ class Sweep(cli.CliTest):
         sweeping.send_signal(signal.SIGTERM)
         sweeping.communicate(timeout=cli.HANG_SECONDS)
         self.assertEqual(sweeping.returncode, OK)
-
-    def test_every_pauses_when_the_clock_jumps_far_ahead(self):
-        self.dedupctl("claim", "k", "--ttl", "30d", expect=OK)
-        ahead = self.path("ahead")
-        environment = dict(self.environment(), LD_PRELOAD=os.environ["CLOCK_SHIM"],
-                           CLOCK_AHEAD=ahead)
-
-        def set_clock(days):
-            with open(ahead + ".new", "w") as file:
-                file.write(str(days * 86_400))
-            os.replace(ahead + ".new", ahead)
-
-        sweeping = self.start("sweep", "--every", "10ms", stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, env=environment)
-        self.assertNotEqual(sweeping.stdout.readline(), b"")
-        set_clock(3650)
-        for _ in range(3):
-            self.assertRegex(sweeping.stderr.readline().decode(),
-                             r"^dedupctl: the clock jumped forward by 3650d: not sweeping, ")
-        # Nothing went, and the store has not seen that time.
-        self.dedupctl("lookup", "k", expect=IN_FLIGHT)
-        self.assertLess(self.dedupctl("--json", "stats", expect=OK).json["time_high_ms"],
-                        (time.time() + 86_400) * 1000)
-        set_clock(0)
-        self.dedupctl("claim", "brief", "--ttl", "1ms", expect=OK)
-        self.wait_until(lambda: self.history() != [], "it sweeps again")
-        sweeping.send_signal(signal.SIGTERM)
-        sweeping.communicate(timeout=cli.HANG_SECONDS)
-        self.assertEqual(sweeping.returncode, OK)
-        # Whoever starts a sweep at that time means it.
-        set_clock(3650)
-        self.assertRegex(self.dedupctl("sweep", env=environment, expect=OK).text,
-                         r"(?m)^removed +1 stream")
-        self.dedupctl("lookup", "k", expect=ABSENT)
 
     def test_a_signal_ends_the_wait_for_another_writer(self):
         self.hold_store()

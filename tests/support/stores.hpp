@@ -23,6 +23,7 @@ struct StoreSettings {
     Clock clock;
     Capacity capacity = {};
     bool read_only = false;  // durable stores only
+    bool trust_clock = true;
 };
 
 using OpenStore = std::function<std::unique_ptr<StreamStore>(const std::filesystem::path& dir,
@@ -31,8 +32,9 @@ using OpenStore = std::function<std::unique_ptr<StreamStore>(const std::filesyst
 // A new store with what it lies in. Its time is that of `clock`, which starts at 1,000 ms.
 class TestStore {
   public:
-    TestStore(bool durable, OpenStore open, const Capacity& capacity = {})
+    TestStore(bool durable, OpenStore open, const Capacity& capacity = {}, bool trust_clock = true)
         : durable_(durable), open_(std::move(open)), settings_{clock.clock(), capacity} {
+        settings_.trust_clock = trust_clock;
         store_ = open_(dir_.path() / "store", settings_);
     }
 
@@ -80,8 +82,9 @@ struct StoreFactory {
     bool durable;
     OpenStore open;
 
-    [[nodiscard]] TestStore make(const Capacity& capacity = {}) const {
-        return {durable, open, capacity};
+    // Most tests go through days in one step, and mean it.
+    [[nodiscard]] TestStore make(const Capacity& capacity = {}, bool trust_clock = true) const {
+        return {durable, open, capacity, trust_clock};
     }
 };
 
@@ -92,6 +95,7 @@ inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& 
     options.read_only = settings.read_only;
     options.clock = settings.clock;
     options.capacity = settings.capacity;
+    options.trust_clock = settings.trust_clock;
     options.segment_bytes = 64 * 1024;
     auto store = open(dir, options);
     if (!store) {
@@ -104,7 +108,8 @@ inline std::vector<StoreFactory> store_factories() {
     return {
         {"memory", false,
          [](const auto&, const StoreSettings& settings) {
-             return make_memory_store(settings.clock, kDefaultGrace, settings.capacity);
+             return make_memory_store(settings.clock, kDefaultGrace, settings.capacity,
+                                      settings.trust_clock);
          }},
         {"log", true, open_log_store},
     };

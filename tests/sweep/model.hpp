@@ -17,6 +17,7 @@
 namespace dedup::test {
 
 inline constexpr std::int64_t kModelGraceMs = 1'000;
+inline constexpr std::int64_t kModelJumpMs = 24 * 3'600 * 1'000;
 inline constexpr std::int64_t kModelTtlMs = 8'000;  // of what is released without a ttl of its own
 
 struct ModelStream {
@@ -37,6 +38,17 @@ class SweepModel {
     using Streams = std::map<Name, ModelStream>;
 
     std::int64_t now_ms = 0;
+    std::int64_t withheld_until_ms =
+        0;  // before this time a sweep removes nothing that has expired
+
+    // The time goes on. `trusted`: however far.
+    void see(std::int64_t time_ms, bool trusted) {
+        if (now_ms > 0 && time_ms - now_ms > kModelJumpMs && !trusted) {
+            withheld_until_ms = time_ms + kModelJumpMs;
+        }
+        now_ms = time_ms;
+    }
+    [[nodiscard]] bool withheld() const { return now_ms < withheld_until_ms; }
 
     [[nodiscard]] const Streams& streams() const { return streams_; }
     [[nodiscard]] bool has(const Name& name) const { return streams_.contains(name); }
@@ -93,7 +105,7 @@ class SweepModel {
     // How many streams a sweep would leave.
     [[nodiscard]] std::uint64_t unexpired() const {
         return static_cast<std::uint64_t>(std::ranges::count_if(
-            streams_, [this](const auto& stream) { return !expired(stream.second); }));
+            streams_, [this](const auto& stream) { return !goes(stream.second); }));
     }
 
     [[nodiscard]] StateCounts counts() const {
@@ -116,7 +128,7 @@ class SweepModel {
         for (const auto& [name, stream] : streams_) {
             SweptNamespace& row = namespaces[name.first];
             row.ns = name.first;
-            if (!expired(stream) && std::ranges::find(oldest, name) == oldest.end()) {
+            if (!goes(stream) && std::ranges::find(oldest, name) == oldest.end()) {
                 ++row.retained[stream.state];
                 left.emplace(name, stream);
                 continue;
@@ -155,6 +167,11 @@ class SweepModel {
         return stream.expires_at_ms != 0 && now_ms > stream.expires_at_ms + kModelGraceMs;
     }
 
+    // What a sweep removes.
+    [[nodiscard]] bool goes(const ModelStream& stream) const {
+        return !withheld() && expired(stream);
+    }
+
     ModelStream& touch(ModelStream& stream) {
         stream.changed = ++changes_;
         return stream;
@@ -163,7 +180,7 @@ class SweepModel {
     [[nodiscard]] std::vector<Name> oldest_completions(std::uint64_t count) const {
         std::map<std::uint64_t, Name> completions;
         for (const auto& [name, stream] : streams_) {
-            if (stream.state == State::completed && !expired(stream)) {
+            if (stream.state == State::completed && !goes(stream)) {
                 completions[stream.changed] = name;
             }
         }

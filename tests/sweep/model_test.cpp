@@ -34,8 +34,9 @@ std::string show_result(const Result<SweepReport>& report) {
     return report ? show(*report) : report.error().message;
 }
 
-// A history of one store. Some have a capacity, with or without eviction. `forgets`, if set, says
-// whether the catalog is removed at each reopening; then two of one seed do the same.
+// A history of one store. Some have a capacity, with or without eviction, and some trust a clock
+// that jumps. `forgets`, if set, says whether the catalog is removed at each reopening; then two of
+// one seed do the same.
 class History {
   public:
     History(const StoreFactory& factory, std::uint64_t seed, std::optional<bool> forgets = {})
@@ -43,12 +44,12 @@ class History {
           forgets_(forgets.value_or(false)),
           compared_(forgets.has_value()),
           capacity_(any_capacity()),
-          store_(factory.make(capacity_)) {
+          store_(factory.make(capacity_, trusts_)) {
         open_caches();
     }
 
     void step() {
-        model_.now_ms = (*store_).now_ms();
+        model_.see((*store_).now_ms(), trusts_);
         switch (pick(20)) {
             case 0:
             case 1:
@@ -389,12 +390,19 @@ class History {
         if (pick(8) == 0) {  // ahead of the clock, or behind
             options.now_ms = model_.now_ms + static_cast<std::int64_t>(pick(3'000)) - 1'000;
         }
+        options.trust_clock = pick(4) == 0;
         const std::int64_t before_ms = model_.now_ms;
+        const std::int64_t withheld_before_ms = model_.withheld_until_ms;
         model_.now_ms = std::max(model_.now_ms, options.now_ms.value_or(0));
+        if (options.trust_clock) {
+            model_.withheld_until_ms = 0;
+        }
+        const bool withheld = model_.withheld();
         const SweepReport expected = model_.sweep(options.unanswered_max, options.dry_run);
         const auto report = store_->sweep(options);
         CHECK(show_result(report) == show(expected));
         REQUIRE((report && report->dry_run == options.dry_run));
+        CHECK(report->withheld.has_value() == withheld);
         if (!options.dry_run) {  // which cannot drop what is not sealed yet
             files_ += std::to_string(report->segments_dropped) + " dropped, " +
                       std::to_string(report->segments_compacted) + " compacted, records " +
@@ -403,6 +411,7 @@ class History {
         }
         if (options.dry_run) {
             model_.now_ms = before_ms;
+            model_.withheld_until_ms = withheld_before_ms;
             CHECK((*store_).now_ms() == before_ms);
         } else {
             note(expected);
@@ -444,6 +453,18 @@ class History {
     void pass_time() {
         const auto by_ms = static_cast<std::int64_t>(pick(pick(8) == 0 ? 20'000 : 2'500));
         store_.clock.advance(pick(10) == 0 ? -by_ms : by_ms);
+        switch (pick(60)) {
+            case 0:  // a jump, and hardly one; nearly the day that ends it, and all of it
+                return store_.clock.advance(kModelJumpMs * 100);
+            case 1:
+                return store_.clock.advance(kModelJumpMs + 30'000);
+            case 2:
+                return store_.clock.advance(kModelJumpMs - 120'000);
+            case 3:
+                return store_.clock.advance(kModelJumpMs / 2);
+            default:
+                return;
+        }
     }
 
     void reopen() {
@@ -455,7 +476,7 @@ class History {
                 evicted_ = 0;
             }
             open_caches();
-            model_.now_ms = (*store_).now_ms();
+            model_.see((*store_).now_ms(), trusts_);
             const auto report = verify(store_.path());
             REQUIRE_MESSAGE(report.has_value(), report.error().message);
             CHECK((report->problems.empty() ? "" : report->problems.front()) == "");
@@ -476,6 +497,7 @@ class History {
     const bool compared_;
     std::string files_;  // what sweeps reported of files, since the last comparison
     const bool all_expire_ = pick(2) == 0;
+    const bool trusts_ = pick(2) == 0;
     Capacity capacity_;
     TestStore store_;
     std::vector<std::unique_ptr<Cache>> caches_;

@@ -16,6 +16,7 @@ void add_lookup(CLI::App& app, Context& context);
 void add_remember(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_ls(CLI::App& app, Context& context);
+void add_clock(CLI::App& app, Context& context);
 void add_sweep(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);
 void add_export(CLI::App& app, Context& context);

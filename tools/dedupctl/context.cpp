@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "clock_text.hpp"
 #include "text.hpp"
 
 namespace dedupctl {
@@ -30,13 +31,16 @@ std::unique_ptr<dedup::StreamStore> Context::open_writer() const {
     return take(try_open_writer(lock_timeout));
 }
 
-dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
-    milliseconds timeout, bool create, const dedup::Clock& clock) const {
+dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(milliseconds timeout,
+                                                                            bool create) const {
     dedup::OpenOptions options;
-    options.clock = clock;
     options.create = create;
     options.lock_timeout = timeout;
-    return dedup::open(store_path, options);
+    auto store = dedup::open(store_path, options);
+    if (store) {
+        warn_if_ahead((*store)->now_ms(), dedup::system_now_ms());
+    }
+    return store;
 }
 
 Json Context::outcome(std::string_view name, std::string_view key) const {

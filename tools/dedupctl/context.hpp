@@ -37,8 +37,7 @@ struct Context {
     // Writers wait for another writer, and create the store if there is none, unless told not to.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_writer() const;
     [[nodiscard]] dedup::Result<std::unique_ptr<dedup::StreamStore>> try_open_writer(
-        milliseconds timeout, bool create = true,
-        const dedup::Clock& clock = dedup::system_now_ms) const;
+        milliseconds timeout, bool create = true) const;
 
     [[nodiscard]] dedup::Cache cache(dedup::StreamStore& store) const {
         return dedup::Cache(store, {.ns = ns});

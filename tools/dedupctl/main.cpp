@@ -48,6 +48,7 @@ void add_commands(CLI::App& app, Context& context) {
     add_ls(app, context);
     add_sweep(app, context);
     add_stats(app, context);
+    add_clock(app, context);
     add_watch(app, context);
     add_export(app, context);
     add_import(app, context);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "clock_text.hpp"
 #include "commands.hpp"
 #include "progress.hpp"
 #include "table.hpp"
@@ -68,6 +69,9 @@ void print_json(Context& context, const dedup::StoreStats& stats, const NextSwee
     object["records"] = stats.records;
     object["last_sequence"] = stats.last_sequence;
     object["time_high_ms"] = stats.time_high_ms;
+    object["clock_ms"] = stats.clock_ms;
+    object["clock"] = clock_json(stats.clock);
+    object["sweeps_withheld"] = withheld_json(stats.withheld);
     object["segments_sealed"] = stats.segments_sealed;
     object["segments_unsealed"] = stats.segments_unsealed;
     object["log_bytes"] = stats.log_bytes;
@@ -101,6 +105,10 @@ void add_sweep_rows(Table& table, const dedup::StoreStats& stats, const NextSwee
     } else {
         table.add({{"next sweep"}, {"unknown: " + escape(next.error().message), Colour::red}});
     }
+    if (stats.withheld) {
+        table.add({{"sweeps withheld"}, {withheld_text(*stats.withheld), Colour::yellow}});
+        table.add({{""}, {withheld_hint(*stats.withheld)}});
+    }
     table.add({{"evicted"}, {group_digits(stats.evicted)}});
     if (const auto [damaged, damage] = known_damage(stats, next); damaged != 0) {
         table.add(
@@ -128,6 +136,7 @@ void print_table(Context& context, const dedup::StoreStats& stats, const NextSwe
     row("last sequence", group_digits(stats.last_sequence));
     row("last activity",
         stats.time_high_ms == 0 ? "none" : format_time_and_age(stats.time_high_ms, now_ms));
+    add_clock_rows(table, stats.clock);
     row("segments",
         fmt::format("{} sealed, {} unsealed", stats.segments_sealed, stats.segments_unsealed));
     row("log", human_and_exact(stats.log_bytes));
@@ -173,6 +182,7 @@ int run_stats(const std::string& format, Context& context) {
     const auto store = context.open_reader();
     const dedup::StoreStats stats = take(store->stats());
     const NextSweep next = next_sweep(*store);
+    warn_if_ahead(stats.time_high_ms, stats.clock_ms);
     if (format == "prometheus") {
         print_prometheus(context, stats, next);
     } else if (context.json) {

@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 #include <memory>
 #include <optional>
 #include <stop_token>
 
+#include "clock_text.hpp"
 #include "commands.hpp"
 #include "progress.hpp"
 #include "stop_signal.hpp"
@@ -27,59 +27,19 @@ constexpr milliseconds kLockSlice{100};
 struct SweepArguments {
     bool dry_run = false;
     bool compact = false;
+    bool trust_clock = false;
     bool history = false;
     std::string max_time;
     std::string every;
 };
 
-// Tells time that has passed from a clock that was set, as dedup::Sweeper does: a date mistyped by
-// years would have everything expire at once.
-class ClockWatch {
-  public:
-    // The time. Throws if the clock has gained too much since the last time that this gave. To be
-    // asked before the store is opened, which would remember the time.
-    [[nodiscard]] std::int64_t now_ms() {
-        const milliseconds now = clock();
-        const milliseconds now_passed = passed();
-        const milliseconds jump = now - clock_ - (now_passed - passed_);
-        if (jump > kJumpMax) {
-            throw Failure{.exit_code = kExitError,
-                          .code = std::string(dedup::name(dedup::Code::unavailable)),
-                          .message = fmt::format(
-                              "the clock jumped forward by {}: not sweeping, as everything might "
-                              "expire at once; if the time is right, start this command again",
-                              format_duration(jump))};
-        }
-        clock_ = now;
-        passed_ = now_passed;
-        return now.count();
-    }
-
-  private:
-    static constexpr milliseconds kJumpMax = std::chrono::hours{24};  // as SweeperOptions
-
-    static milliseconds clock() { return milliseconds{dedup::system_now_ms()}; }
-
-    // Goes on while the machine is suspended, as the clock does.
-    static milliseconds passed() {
-        timespec now{};
-        ::clock_gettime(CLOCK_BOOTTIME, &now);
-        return std::chrono::floor<milliseconds>(std::chrono::seconds{now.tv_sec} +
-                                                std::chrono::nanoseconds{now.tv_nsec});
-    }
-
-    milliseconds clock_ = clock();
-    milliseconds passed_ = passed();
-};
-
 // Null if a signal came while another process held the store.
-std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, const dedup::Clock& clock,
-                                                StopSignal& stop) {
+std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, StopSignal& stop) {
     const SteadyTime end = std::chrono::steady_clock::now() + context.lock_timeout;
     while (true) {
         const auto left = std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
         const milliseconds slice = std::clamp(left, milliseconds{0}, kLockSlice);
-        auto store = context.try_open_writer(slice, false, clock);
+        auto store = context.try_open_writer(slice, false);
         if (store || store.error().code != dedup::Code::busy || left <= kLockSlice) {
             return take(std::move(store));
         }
@@ -102,20 +62,24 @@ dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options,
 
 // Nothing if a signal came before there was anything to report.
 std::optional<dedup::SweepReport> open_and_sweep(const dedup::SweepOptions& options,
-                                                 const Context& context, const dedup::Clock& clock,
-                                                 StopSignal& stop) {
-    const auto store = options.dry_run ? context.open_reader() : open_writer(context, clock, stop);
+                                                 const Context& context, StopSignal& stop) {
+    const auto store = options.dry_run ? context.open_reader() : open_writer(context, stop);
     if (!store) {
         return std::nullopt;
     }
     const dedup::SweepReport report = sweep(*store, options, stop);
     take(store->close());
+    if (report.withheld) {  // on standard error, where cron looks for what to mail
+        note(fmt::format("nothing that has expired {} removed: {}; {}",
+                         report.dry_run ? "would be" : "was", withheld_text(*report.withheld),
+                         withheld_hint(*report.withheld)));
+    }
     return report;
 }
 
 int run_once(const dedup::SweepOptions& options, Context& context) {
     StopSignal stop;
-    if (const auto report = open_and_sweep(options, context, dedup::system_now_ms, stop)) {
+    if (const auto report = open_and_sweep(options, context, stop)) {
         if (context.json) {
             context.out.json(sweep_json(*report));
         } else {
@@ -139,15 +103,11 @@ void print_row(Context& context, const dedup::SweepReport& report, bool with_tit
 // what prevents a later one may have passed by the next.
 int run_every(milliseconds pause, const dedup::SweepOptions& options, Context& context) {
     StopSignal stop;
-    ClockWatch watch;
     bool first = true;
     do {
         std::optional<dedup::SweepReport> report;
         try {
-            // As of the time that was checked, whatever the clock is set to meanwhile.
-            const std::int64_t now_ms = watch.now_ms();
-            report = open_and_sweep(
-                options, context, [now_ms] { return now_ms; }, stop);
+            report = open_and_sweep(options, context, stop);
         } catch (const Failure& failure) {
             if (first) {
                 throw;
@@ -178,6 +138,7 @@ int run_sweep(const SweepArguments& options, Context& context) {
     dedup::SweepOptions sweep_options;
     sweep_options.dry_run = options.dry_run;
     sweep_options.compact = options.compact;
+    sweep_options.trust_clock = options.trust_clock;
     if (!options.max_time.empty()) {
         sweep_options.time_max = parse_duration(options.max_time, "--max-time");
     }
@@ -201,6 +162,10 @@ void add_sweep(CLI::App& app, Context& context) {
     CLI::Option* compact = command->add_flag("--compact", options->compact,
                                              "Leave no garbage in the log, which may write all of "
                                              "it anew; without it up to a sixth stays");
+    CLI::Option* trust_clock = command->add_flag(
+        "--trust-clock", options->trust_clock,
+        "The time is right: sweep although the clock jumped forward by more than a day, or the "
+        "store rested for so long");
     CLI::Option* max_time = command
                                 ->add_option("--max-time", options->max_time,
                                              "Stop after this long; the next sweep goes on")
@@ -216,6 +181,7 @@ void add_sweep(CLI::App& app, Context& context) {
     command->add_flag("--history", options->history, "List past sweeps, the newest first")
         ->excludes(dry_run)
         ->excludes(compact)
+        ->excludes(trust_clock)
         ->excludes(max_time)
         ->excludes(every);
     command->callback([options, &context] { context.exit_code = run_sweep(*options, context); });

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "clock_text.hpp"
 #include "text.hpp"
 #include "time_text.hpp"
 
@@ -63,6 +64,9 @@ std::string remark(const dedup::SweepReport& report) {
     if (report.interrupted) {
         return "cut short by a crash; counted when the store was opened";
     }
+    if (report.withheld) {
+        return "withheld: see `dedupctl clock`";
+    }
     return report.finished ? "" : "stopped early; the next sweep goes on";
 }
 
@@ -96,7 +100,10 @@ void print_summary(Output& out, const dedup::SweepReport& report, std::int64_t n
             fmt::format("{}: {}", count_of(report.damaged, "place"), escape(report.damage)),
             Colour::red);
     }
-    if (const std::string why = remark(report); !why.empty()) {
+    if (report.withheld) {
+        row("withheld", withheld_text(*report.withheld), Colour::yellow);
+        row("", withheld_hint(*report.withheld));
+    } else if (const std::string why = remark(report); !why.empty()) {
         row("not finished", why, Colour::yellow);
     }
     table.print(out, false);
@@ -143,6 +150,7 @@ Json sweep_json(const dedup::SweepReport& report) {
     object["dry_run"] = report.dry_run;
     object["finished"] = report.finished;
     object["interrupted"] = report.interrupted;
+    object["withheld"] = withheld_json(report.withheld);
     object["removed"] = counts_json(report.removed);
     object["retained"] = counts_json(report.retained);
     object["evicted"] = report.evicted;

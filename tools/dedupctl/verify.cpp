@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "clock_text.hpp"
 #include "commands.hpp"
 #include "progress.hpp"
 #include "table.hpp"
@@ -19,6 +20,7 @@ void print_json(Context& context, const dedup::VerifyReport& report) {
     object["records"] = report.records;
     object["bytes"] = report.bytes;
     object["index_entries"] = report.index_entries;
+    object["time_high_ms"] = report.time_high_ms;
     object["problems"] = report.problems;
     context.out.json(object);
 }
@@ -48,6 +50,7 @@ int run_verify(Context& context) {
             progress.update(done);
         }));
     progress.clear();
+    warn_if_ahead(report.time_high_ms, dedup::system_now_ms());
     if (context.json) {
         print_json(context, report);
     } else {

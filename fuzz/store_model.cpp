@@ -33,6 +33,7 @@ class History {
     explicit History(Input& input) : input_(input) {
         options_.segment_bytes = kSegmentBytesMin;
         options_.clock = clock_.clock();
+        options_.trust_clock = true;  // by which days go in one step
         options_.durability = input_.below(4) == 0 ? Durability::async : Durability::sync;
         life_ = std::make_unique<Life>(root(), Wreck{}, options_, ++lives_);
         open();

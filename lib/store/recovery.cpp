@@ -136,7 +136,12 @@ Result<void> LogStore::open_for_writing() {
             error.code().value()});
     }
     const std::vector<ClockReset>& resets = manifest_.clock.resets;
-    return resets.empty() || resets.back().finished ? Result<void>() : finish_reset();
+    if (resets.empty() || resets.back().finished) {
+        return {};
+    }
+    // On a full disk it waits for another opening: a sweep may make room, and needs this one.
+    auto finished = finish_reset();
+    return finished || finished.error().code == Code::out_of_space ? Result<void>() : finished;
 }
 
 Error LogStore::missing_segment(std::uint64_t id) const {

@@ -182,12 +182,12 @@ void Salvage::note_time(const Segment& segment, std::int64_t time_ms) {
 // The new store's time goes on from that of the old one, with what that had noted of its clock.
 Result<void> Salvage::put_clock_in_force() {
     LogStore& store = *target_;
-    auto done = store.lead([&]() -> Result<void> {
+    // From here on the time is the system's, and to that it may be a jump.
+    store.set_jumps(LogStore::Jumps::withhold);
+    return store.lead([&]() -> Result<void> {
         return manifest_.clock == ClockHistory() ? Result<void>()
                                                  : store.begin_clock(manifest_.clock, time_ms_);
     });
-    store.set_jumps(StreamStore::Jumps::withhold);
-    return done;
 }
 
 // What the sweeps have removed is in the new store's log, too, and gone from here on. How much that

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <vector>
 
 #include "dedup/cache.hpp"
 
@@ -42,6 +44,39 @@ std::string use(LedgerStore& store, const Ledger& ledger) {
         if (const auto done = cache.complete(claim, "late"); !done) {
             return "complete a claim from before the crash: " + done.error().message;
         }
+    }
+    return "";
+}
+
+std::string hidden_jump(StreamStore& store) {
+    std::map<std::uint64_t, std::int64_t> times;  // of heads, by their sequence
+    ScanOptions options;
+    do {
+        const auto page = store.scan(options);
+        if (!page) {
+            return page.error().message;
+        }
+        for (const Version& head : page->heads) {
+            times[head.record.sequence] = head.record.timestamp_ms;
+        }
+        options.cursor = page->cursor;
+    } while (!options.cursor.empty());
+    const auto stats = store.stats();
+    if (!stats) {
+        return stats.error().message;
+    }
+    const std::vector<ClockJump>& jumps = stats->clock.jumps;
+    std::int64_t before_ms = 0;
+    for (const auto& [sequence, time_ms] : times) {
+        const bool noted = std::ranges::any_of(jumps, [&](const ClockJump& jump) {
+            return jump.to_ms > before_ms && jump.to_ms <= time_ms;
+        });
+        const bool forgotten = jumps.size() == kClockEventsMax && jumps.front().from_ms > before_ms;
+        if (before_ms != 0 && time_ms - before_ms > kClockJump.count() && !noted && !forgotten) {
+            return fmt::format("record {} hides a jump of the clock from {} to {}", sequence,
+                               before_ms, time_ms);
+        }
+        before_ms = std::max(before_ms, time_ms);
     }
     return "";
 }

@@ -11,4 +11,8 @@ namespace dedup::test {
 // claimer's, and no sequence that somebody knows comes again.
 [[nodiscard]] std::string use(LedgerStore& store, const Ledger& ledger);
 
+// A record, after a step of the clock of more than a day, that no noted jump comes before; empty if
+// there is none. For a store whose clock goes on by less than a day at a time, or by more at once.
+[[nodiscard]] std::string hidden_jump(StreamStore& store);
+
 }  // namespace dedup::test

@@ -42,6 +42,7 @@ OpenOptions options_with(const ManualClock& clock) {
     OpenOptions options;
     options.segment_bytes = kSegmentBytesMin;
     options.clock = clock.clock();
+    options.trust_clock = true;  // by which days go in one step
     return options;
 }
 

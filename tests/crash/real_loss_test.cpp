@@ -158,6 +158,7 @@ class RealExplorer {
     RealExplorer(std::uint64_t seed, Explored& explored) : seed_(seed), explored_(explored) {
         options_.segment_bytes = kSegmentBytesMin;
         options_.clock = clock_.clock();
+        options_.trust_clock = true;  // by which days go in one step
     }
 
     void run(std::uint64_t states_max) {

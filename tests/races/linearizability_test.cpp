@@ -19,6 +19,7 @@ namespace {
 OpenOptions racing_options(RaceClock& clock) {
     OpenOptions options;
     options.clock = clock.clock();
+    options.trust_clock = true;  // by which days go in one step
     options.segment_bytes = 64 * 1024;
     return options;
 }

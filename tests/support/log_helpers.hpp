@@ -73,10 +73,12 @@ inline Error open_error(const std::filesystem::path& path, const OpenOptions& op
     return store.error();
 }
 
+// (That trust the clock: most tests go through days in one step, and mean it.)
 inline OpenOptions small_segments(Clock clock = system_now_ms) {
     OpenOptions options;
     options.segment_bytes = kSegmentBytesMin;
     options.clock = std::move(clock);
+    options.trust_clock = true;
     return options;
 }
 

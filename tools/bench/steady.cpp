@@ -92,6 +92,7 @@ void run(const std::string& directory, std::uint64_t live) {
     std::int64_t now_ms = 1'700'000'000'000;
     dedup::OpenOptions options;
     options.clock = [&now_ms] { return now_ms; };
+    options.trust_clock = true;
     const auto store = take(dedup::open(directory + "/store", options));
     dedup::Cache cache(*store);
     const BenchKeys keys(1);

@@ -39,6 +39,7 @@ class Ages {
     Ages(std::uint64_t seed, Totals& totals) : seed_(seed), totals_(totals) {
         options_.segment_bytes = kSegmentBytesMin;
         options_.clock = clock_.clock();
+        options_.trust_clock = true;  // by which days go in one step
     }
 
     void run() {

@@ -153,7 +153,7 @@ TEST_CASE("a manifest is read as it was written, and in no other form") {
     Frame frame;
     for (const std::uint64_t given_up : {std::uint64_t{0}, std::uint64_t{7}}) {
         for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{3}}) {
-            Manifest manifest{{5, 6, 7}, 8, 9, {}, given_up};
+            Manifest manifest{{5, 6, 7}, 8, 9, {}, given_up, {}};
             for (std::uint64_t id = 1; id <= count; ++id) {
                 manifest.segments.push_back({id * 2, id * 1000});
             }

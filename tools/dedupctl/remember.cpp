@@ -7,6 +7,7 @@
 #include "commands.hpp"
 #include "outcome.hpp"
 #include "receipt_option.hpp"
+#include "time_text.hpp"
 
 namespace dedupctl {
 namespace {
@@ -14,6 +15,7 @@ namespace {
 struct RememberArguments {
     std::string key;
     ReceiptOption receipt;
+    std::string ttl;
 };
 
 int print_new(Context& context, const std::string& key, const dedup::New& fresh) {
@@ -31,9 +33,14 @@ int run_remember(const RememberArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::string receipt = options.receipt.read();
+    dedup::ClaimOptions claim;
+    if (!options.ttl.empty()) {
+        claim.ttl = parse_ttl(options.ttl);
+    }
 
     const auto store = context.open_writer();
-    const dedup::RememberOutcome found = take(context.cache(*store).remember(options.key, receipt));
+    const dedup::RememberOutcome found =
+        take(context.cache(*store).remember(options.key, receipt, claim));
     const std::int64_t now_ms = store->now_ms();
     take(store->close());
 
@@ -56,6 +63,9 @@ void add_remember(CLI::App& app, Context& context) {
     const auto options = std::make_shared<RememberArguments>();
     command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
     options->receipt.add_to(*command);
+    command->add_option("--ttl", options->ttl, "Forget the key after this long (24h), or 'never'")
+        ->check(not_empty())
+        ->type_name("D");
     command->callback([options, &context] { context.exit_code = run_remember(*options, context); });
 }
 

@@ -58,14 +58,16 @@ void read_newest(BaseStore& base) {
     base.header.time_high_ms = load<std::int64_t>(bytes + kSegmentTimeHighAt);
     std::uint32_t at = kSegmentHeaderBytes;
     FrameHeader header;
-    while (at + kFrameHeaderBytes <= base.newest.size() && read_frame_header(bytes + at, header)) {
+    const FrameSalt salt = segment_salt(base.header);
+    while (at + kFrameHeaderBytes <= base.newest.size() &&
+           read_frame_header(bytes + at, salt, at, header)) {
         base.frames.push_back(at);
         at += static_cast<std::uint32_t>(kFrameHeaderBytes) + header.body_bytes;
     }
     require(base.frames.size() > 2);
     base.newest.resize(at);
     Frame first;
-    require(read_frame_header(bytes + base.frames[0], first.header));
+    first.header = load_frame_header(bytes + base.frames[0]);
     first.body = {bytes + base.frames[0] + kFrameHeaderBytes, first.header.body_bytes};
     const auto manifest = decode_manifest(first);
     require(manifest.has_value());

@@ -17,18 +17,19 @@ std::string first_frames(std::uint64_t count) {
     return base.newest.substr(0, base.frames[std::min(count, base.frames.size() - 1)]);
 }
 
-// Gives each frame from `at` on its magic and its checksum; a length that reaches too far is cut.
-void repair_frames(std::string& bytes, std::size_t at, std::uint64_t salt) {
+// Gives each frame from `at` on its checks; a length that reaches too far is cut.
+void repair_frames(std::string& bytes, std::size_t at, const FrameSalt& salt) {
     while (at + kFrameHeaderBytes <= bytes.size()) {
         char* frame = bytes.data() + at;
-        store(frame + kFrameMagicAt, kFrameMagic);
         const std::size_t room = bytes.size() - at - kFrameHeaderBytes;
         const auto body = static_cast<std::uint32_t>(
             std::min<std::size_t>(room, load<std::uint32_t>(frame + kFrameBodyBytesAt) % 4096));
         store(frame + kFrameBodyBytesAt, body);
-        const std::size_t checked = kFrameHeaderBytes - kFrameMagicAt + body;
-        store(frame + kFrameChecksumAt, frame_checksum(salt, static_cast<std::uint32_t>(at),
-                                                       {frame + kFrameMagicAt, checked}));
+        const auto offset = static_cast<std::uint32_t>(at);
+        store(frame + kFrameHeaderCheckAt, frame_header_check(salt, offset, frame));
+        const std::size_t checked = kFrameHeaderBytes - kFrameHeaderCheckAt + body;
+        store(frame + kFrameChecksumAt,
+              frame_checksum(salt, offset, {frame + kFrameHeaderCheckAt, checked}));
         at += kFrameHeaderBytes + body;
     }
 }
@@ -40,6 +41,9 @@ std::string whole_segment(Input& input) {
         return bytes;
     }
     SegmentHeader header = base_store().header;
+    if (load<std::uint32_t>(bytes.data() + kSegmentVersionAt) == 1) {
+        header.version = 1;
+    }
     header.previous_id = load<std::uint64_t>(bytes.data() + kSegmentPreviousIdAt);
     header.previous_bytes = load<std::uint64_t>(bytes.data() + kSegmentPreviousBytesAt);
     header.next_sequence = load<std::uint64_t>(bytes.data() + kSegmentNextSequenceAt);

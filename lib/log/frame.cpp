@@ -11,6 +11,14 @@ namespace dedup {
 namespace {
 
 constexpr std::uint64_t kOffsetSpread = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio, odd
+// So that a frame's checksum and its header check have different seeds: the fraction of sqrt(2).
+constexpr std::uint64_t kHeaderCheckSeed = 0x6a09e667f3bcc908;
+constexpr std::size_t kCheckedHeaderBytes = kFrameHeaderBytes - kFrameBodyBytesAt;
+
+// Binds a hash to the frame's place.
+std::uint64_t place_seed(const FrameSalt& salt, std::uint32_t offset) {
+    return salt.value ^ (offset * kOffsetSpread);
+}
 
 void put_varint(std::string& out, std::uint64_t value) {
     while (value >= 0x80) {
@@ -73,14 +81,22 @@ bool take_link(std::string_view& in, std::uint64_t segment, Link& link) {
 
 }  // namespace
 
-std::uint64_t frame_checksum(std::uint64_t salt, std::uint32_t offset, std::string_view checked) {
-    return XXH3_64bits_withSeed(checked.data(), checked.size(), salt ^ (offset * kOffsetSpread));
+std::uint64_t frame_checksum(const FrameSalt& salt, std::uint32_t offset,
+                             std::string_view checked) {
+    return XXH3_64bits_withSeed(checked.data(), checked.size(), place_seed(salt, offset));
 }
 
-bool read_frame_header(const char* bytes, FrameHeader& header) {
-    if (load<std::uint32_t>(bytes + kFrameMagicAt) != kFrameMagic) {
-        return false;
+std::uint32_t frame_header_check(const FrameSalt& salt, std::uint32_t offset, const char* bytes) {
+    if (!salt.checks_headers) {
+        return kFrameMagic;
     }
+    return static_cast<std::uint32_t>(
+        XXH3_64bits_withSeed(bytes + kFrameBodyBytesAt, kCheckedHeaderBytes,
+                             place_seed(salt, offset) ^ kHeaderCheckSeed));
+}
+
+FrameHeader load_frame_header(const char* bytes) {
+    FrameHeader header;
     header.checksum = load<std::uint64_t>(bytes + kFrameChecksumAt);
     header.body_bytes = load<std::uint32_t>(bytes + kFrameBodyBytesAt);
     header.kind = static_cast<FrameKind>(bytes[kFrameKindAt]);
@@ -88,7 +104,15 @@ bool read_frame_header(const char* bytes, FrameHeader& header) {
     header.records = load<std::uint16_t>(bytes + kFrameRecordsAt);
     header.flushed = load<std::uint32_t>(bytes + kFrameFlushedAt);
     header.sequence = load<std::uint64_t>(bytes + kFrameSequenceAt);
-    return header.body_bytes <= kFrameBodyBytesMax;
+    return header;
+}
+
+bool read_frame_header(const char* bytes, const FrameSalt& salt, std::uint32_t offset,
+                       FrameHeader& header) {
+    header = load_frame_header(bytes);
+    return header.body_bytes <= kFrameBodyBytesMax &&
+           load<std::uint32_t>(bytes + kFrameHeaderCheckAt) ==
+               frame_header_check(salt, offset, bytes);
 }
 
 void begin_frame(std::string& out) {
@@ -115,18 +139,19 @@ void add_moved(std::string& out, std::uint64_t segment, std::string_view encoded
     out += encoded;
 }
 
-void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::uint64_t salt,
+void finish_frame(std::string& out, std::size_t start, FrameHeader header, const FrameSalt& salt,
                   std::uint32_t offset) {
     char* frame = out.data() + start;
     const std::size_t body_bytes = out.size() - start - kFrameHeaderBytes;
-    store(frame + kFrameMagicAt, kFrameMagic);
     store(frame + kFrameBodyBytesAt, static_cast<std::uint32_t>(body_bytes));
     store(frame + kFrameKindAt, header.kind);
     store(frame + kFrameVersionAt, kFrameVersion);
     store(frame + kFrameRecordsAt, header.records);
     store(frame + kFrameFlushedAt, header.flushed);
     store(frame + kFrameSequenceAt, header.sequence);
-    const std::string_view checked(frame + kFrameMagicAt, out.size() - start - kFrameMagicAt);
+    store(frame + kFrameHeaderCheckAt, frame_header_check(salt, offset, frame));
+    const std::string_view checked(frame + kFrameHeaderCheckAt,
+                                   out.size() - start - kFrameHeaderCheckAt);
     store(frame + kFrameChecksumAt, frame_checksum(salt, offset, checked));
 }
 

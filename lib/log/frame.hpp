@@ -12,18 +12,20 @@
 
 namespace dedup {
 
-inline constexpr std::uint32_t kFrameMagic = 0x4d524644;  // "DFRM"
 inline constexpr std::uint8_t kFrameVersion = 1;
 
-inline constexpr std::size_t kFrameChecksumAt = 0;    // u64, of all that follows
-inline constexpr std::size_t kFrameMagicAt = 8;       // u32
-inline constexpr std::size_t kFrameBodyBytesAt = 12;  // u32
-inline constexpr std::size_t kFrameKindAt = 16;       // u8
-inline constexpr std::size_t kFrameVersionAt = 17;    // u8
-inline constexpr std::size_t kFrameRecordsAt = 18;    // u16
-inline constexpr std::size_t kFrameFlushedAt = 20;    // u32
-inline constexpr std::size_t kFrameSequenceAt = 24;   // u64
+inline constexpr std::size_t kFrameChecksumAt = 0;     // u64, of all that follows
+inline constexpr std::size_t kFrameHeaderCheckAt = 8;  // u32, of the header from the next field on
+inline constexpr std::size_t kFrameBodyBytesAt = 12;   // u32
+inline constexpr std::size_t kFrameKindAt = 16;        // u8
+inline constexpr std::size_t kFrameVersionAt = 17;     // u8
+inline constexpr std::size_t kFrameRecordsAt = 18;     // u16
+inline constexpr std::size_t kFrameFlushedAt = 20;     // u32
+inline constexpr std::size_t kFrameSequenceAt = 24;    // u64
 inline constexpr std::size_t kFrameHeaderBytes = 32;
+
+// What the frames of segments of version 1 have in place of a check: "DFRM".
+inline constexpr std::uint32_t kFrameMagic = 0x4d524644;
 
 // One record with the largest of every field, or an atomic batch, whichever is more.
 inline constexpr std::size_t kFrameBodyBytesMax = 96 * 1024 * 1024;
@@ -78,13 +80,30 @@ struct FrameRecord {
     std::string_view encoded;
 };
 
-// The seed that binds a frame to its store, segment and offset, so that a stale or misplaced
-// frame never passes. `salt` is the segment's.
-[[nodiscard]] std::uint64_t frame_checksum(std::uint64_t salt, std::uint32_t offset,
+// What binds frames to their store and segment, so that a stale or misplaced one never passes.
+struct FrameSalt {
+    std::uint64_t value = 0;
+    bool checks_headers = true;  // false in segments of version 1
+};
+
+// Of `checked`, a frame from its header check on.
+[[nodiscard]] std::uint64_t frame_checksum(const FrameSalt& salt, std::uint32_t offset,
                                            std::string_view checked);
 
-// Reads the header's fields from kFrameHeaderBytes bytes. False if they cannot start a frame.
-[[nodiscard]] bool read_frame_header(const char* bytes, FrameHeader& header);
+// What the frame whose header is at `bytes` must have as its header check. It is the cheap half of
+// looking for frames among any bytes: whoever chooses a payload does not know the salt, so what
+// looks like a header there passes once in 2^32, and only what passes is worth a checksum over the
+// body that it claims.
+[[nodiscard]] std::uint32_t frame_header_check(const FrameSalt& salt, std::uint32_t offset,
+                                               const char* bytes);
+
+// The fields of a header, whatever they are; `bytes` has kFrameHeaderBytes bytes.
+[[nodiscard]] FrameHeader load_frame_header(const char* bytes);
+
+// The same for a frame that lies at `offset`. False if these bytes cannot begin one: their header
+// check is wrong, or the body too large.
+[[nodiscard]] bool read_frame_header(const char* bytes, const FrameSalt& salt, std::uint32_t offset,
+                                     FrameHeader& header);
 
 // Whether a frame of this kind has records.
 [[nodiscard]] inline bool has_records(FrameKind kind) {
@@ -113,7 +132,7 @@ void add_record(std::string& out, std::uint64_t segment, const Record& record,
 void add_moved(std::string& out, std::uint64_t segment, std::string_view encoded, const Link& link);
 
 // `start` is where in `out` the frame begins, `offset` where it will lie in the segment.
-void finish_frame(std::string& out, std::size_t start, FrameHeader header, std::uint64_t salt,
+void finish_frame(std::string& out, std::size_t start, FrameHeader header, const FrameSalt& salt,
                   std::uint32_t offset);
 
 // Gives the records of a frame one after the other.

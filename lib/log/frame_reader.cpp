@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <string_view>
 
@@ -11,6 +10,15 @@ namespace dedup {
 namespace {
 
 constexpr std::uint64_t kBlockBytes = 256 * 1024;
+
+// Whether the header at `bytes` can be that of a frame at `offset` which ends at or before `end`.
+bool may_be_frame(const Segment& segment, const char* bytes, std::uint64_t offset,
+                  std::uint64_t end, std::uint64_t flushed_min) {
+    FrameHeader header = load_frame_header(bytes);
+    return known_frame(header) && header.flushed >= flushed_min && header.flushed <= offset &&
+           header.body_bytes <= end - offset - kFrameHeaderBytes &&
+           read_frame_header(bytes, segment.salt(), static_cast<std::uint32_t>(offset), header);
+}
 
 }  // namespace
 
@@ -24,6 +32,16 @@ Result<bool> FrameReader::fill(std::uint64_t bytes) {
     }
     if (offset_ + bytes > end_) {
         return false;
+    }
+    if (bytes > kBlockBytes) {
+        // A wrong length must not cost more memory than the file has bytes.
+        const auto file_bytes = segment_.file().size();
+        if (!file_bytes) {
+            return std::unexpected(file_bytes.error());
+        }
+        if (offset_ + bytes > *file_bytes) {
+            return false;
+        }
     }
     const std::uint64_t want = std::min(std::max(bytes, kBlockBytes), end_ - offset_);
     const std::uint64_t kept = block_at_ + block_bytes_ - offset_;
@@ -58,7 +76,9 @@ Result<std::optional<Frame>> FrameReader::next() {
         return std::unexpected(header_there.error());
     }
     Frame frame;
-    if (!*header_there || !read_frame_header(block_.get() + (offset_ - block_at_), frame.header)) {
+    frame.offset = static_cast<std::uint32_t>(offset_);
+    if (!*header_there || !read_frame_header(block_.get() + (offset_ - block_at_), segment_.salt(),
+                                             frame.offset, frame.header)) {
         return std::nullopt;
     }
     const std::uint64_t bytes = kFrameHeaderBytes + frame.header.body_bytes;
@@ -70,8 +90,7 @@ Result<std::optional<Frame>> FrameReader::next() {
         return std::nullopt;
     }
     const char* start = block_.get() + (offset_ - block_at_);
-    const std::string_view checked(start + kFrameMagicAt, bytes - kFrameMagicAt);
-    frame.offset = static_cast<std::uint32_t>(offset_);
+    const std::string_view checked(start + kFrameHeaderCheckAt, bytes - kFrameHeaderCheckAt);
     if (frame_checksum(segment_.salt(), frame.offset, checked) != frame.header.checksum) {
         return std::nullopt;
     }
@@ -88,11 +107,9 @@ Result<std::optional<Frame>> FrameReader::next() {
     return frame;
 }
 
+// Judged by what costs little first, so that bytes which merely look like frames cost no checksum.
 Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std::uint64_t start,
                                                      std::uint64_t end, std::uint64_t flushed_min) {
-    std::array<char, sizeof kFrameMagic> magic_bytes;
-    store(magic_bytes.data(), kFrameMagic);
-    const std::string_view magic(magic_bytes.data(), magic_bytes.size());
     FrameBuffer buffer;
     const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
     for (std::uint64_t at = start; at + kFrameHeaderBytes <= end;) {
@@ -100,20 +117,17 @@ Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std
         if (!got) {
             return std::unexpected(got.error());
         }
-        const std::string_view bytes(block.get(), *got);
-        if (bytes.size() < kFrameHeaderBytes) {
+        if (*got < kFrameHeaderBytes) {
             break;
         }
-        for (auto found = bytes.find(magic); found != std::string_view::npos;
-             found = bytes.find(magic, found + 1)) {
-            // Judged before the checksum, so that bytes which merely look like frames cost little.
-            const std::uint64_t candidate = at + found - kFrameMagicAt;
-            FrameHeader header;
-            if (found < kFrameMagicAt || found - kFrameMagicAt + kFrameHeaderBytes > bytes.size() ||
-                !read_frame_header(bytes.data() + found - kFrameMagicAt, header) ||
-                !known_frame(header) || header.flushed < flushed_min ||
-                header.flushed > candidate ||
-                header.body_bytes > end - candidate - kFrameHeaderBytes) {
+        // The places where a header begins that ends within this block.
+        const std::size_t places = *got - kFrameHeaderBytes + 1;
+        const std::string_view versions(block.get() + kFrameVersionAt, places);
+        constexpr char kVersion = kFrameVersion;
+        for (auto found = versions.find(kVersion); found != std::string_view::npos;
+             found = versions.find(kVersion, found + 1)) {
+            const std::uint64_t candidate = at + found;
+            if (!may_be_frame(segment, block.get() + found, candidate, end, flushed_min)) {
                 continue;
             }
             const auto frame = segment.find_frame(static_cast<std::uint32_t>(candidate), buffer);
@@ -124,8 +138,7 @@ Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std
                 return candidate;
             }
         }
-        // Blocks overlap by a header, so that one across their border is found.
-        at += bytes.size() - kFrameHeaderBytes + 1;
+        at += places;
     }
     return std::nullopt;
 }

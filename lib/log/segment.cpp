@@ -40,7 +40,11 @@ Result<SegmentHeader> decode_segment_header(const Path& path, std::string_view b
     if (load<std::uint64_t>(bytes.data() + kSegmentChecksumAt) != header_checksum(bytes)) {
         return damaged("the checksum of the segment header is wrong");
     }
+    if (version == 0) {
+        return damaged("there is no format version 0");
+    }
     SegmentHeader header;
+    header.version = version;
     std::memcpy(header.store_id.data(), bytes.data() + kSegmentStoreIdAt, header.store_id.size());
     header.id = load<std::uint64_t>(bytes.data() + kSegmentIdAt);
     header.previous_id = load<std::uint64_t>(bytes.data() + kSegmentPreviousIdAt);
@@ -68,15 +72,16 @@ std::optional<std::uint64_t> segment_id(std::string_view file_name) {
     return id;
 }
 
-std::uint64_t segment_salt(const SegmentHeader& header) {
-    return XXH3_64bits_withSeed(header.store_id.data(), header.store_id.size(), header.id);
+FrameSalt segment_salt(const SegmentHeader& header) {
+    return {XXH3_64bits_withSeed(header.store_id.data(), header.store_id.size(), header.id),
+            header.version > 1};
 }
 
 std::string encode_segment_header(const SegmentHeader& header) {
     std::string bytes(kSegmentHeaderBytes, '\0');
     char* to = bytes.data();
     std::memcpy(to + kSegmentMagicAt, kSegmentMagic.data(), kSegmentMagic.size());
-    store(to + kSegmentVersionAt, kSegmentVersion);
+    store(to + kSegmentVersionAt, header.version);
     store(to + kSegmentHeaderBytesAt, static_cast<std::uint32_t>(kSegmentHeaderBytes));
     store(to + kSegmentStoreIdAt, header.store_id);
     store(to + kSegmentIdAt, header.id);
@@ -141,7 +146,8 @@ Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuff
     if (const auto readable = readable_.load(std::memory_order_acquire); offset < readable) {
         const std::string_view rest = map_.substr(offset, readable - offset);
         FrameHeader header;
-        if (rest.size() >= kFrameHeaderBytes && read_frame_header(rest.data(), header) &&
+        if (rest.size() >= kFrameHeaderBytes &&
+            read_frame_header(rest.data(), salt_, offset, header) &&
             header.body_bytes <= rest.size() - kFrameHeaderBytes) {
             if (const auto frame = checked_frame(offset, rest.data(), header)) {
                 return frame;
@@ -154,7 +160,8 @@ Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuff
         return std::unexpected(got.error());
     }
     FrameHeader header;
-    if (*got < kFrameHeaderBytes || !read_frame_header(buffer.inline_bytes(), header)) {
+    if (*got < kFrameHeaderBytes ||
+        !read_frame_header(buffer.inline_bytes(), salt_, offset, header)) {
         return std::nullopt;
     }
     const std::size_t bytes = kFrameHeaderBytes + header.body_bytes;
@@ -187,8 +194,8 @@ Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuff
 // The frame whose bytes, all of them, begin at `start`; nullopt if its checksum is wrong.
 std::optional<Frame> Segment::checked_frame(std::uint32_t offset, const char* start,
                                             const FrameHeader& header) const {
-    const std::string_view checked(start + kFrameMagicAt,
-                                   kFrameHeaderBytes - kFrameMagicAt + header.body_bytes);
+    const std::string_view checked(start + kFrameHeaderCheckAt,
+                                   kFrameHeaderBytes - kFrameHeaderCheckAt + header.body_bytes);
     if (frame_checksum(salt_, offset, checked) != header.checksum) {
         return std::nullopt;
     }

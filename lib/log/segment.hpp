@@ -18,7 +18,8 @@ namespace dedup {
 using StoreId = std::array<char, 16>;
 
 inline constexpr std::string_view kSegmentMagic = "DEDUPLOG";
-inline constexpr std::uint32_t kSegmentVersion = 1;
+// The newest. In version 1, which is still read and written on in, frames have no header check.
+inline constexpr std::uint32_t kSegmentVersion = 2;
 
 inline constexpr std::size_t kSegmentMagicAt = 0;           // 8 bytes
 inline constexpr std::size_t kSegmentVersionAt = 8;         // u32
@@ -38,6 +39,7 @@ inline constexpr std::uint64_t kSegmentBytesMax = 1024 * 1024 * 1024;
 static_assert(kSegmentBytesMax + kFrameHeaderBytes + kFrameBodyBytesMax < UINT32_MAX);
 
 struct SegmentHeader {
+    std::uint32_t version = kSegmentVersion;
     StoreId store_id{};
     std::uint64_t id = 0;
     std::uint64_t previous_id = 0;
@@ -52,8 +54,8 @@ struct SegmentHeader {
 [[nodiscard]] std::optional<std::uint64_t> segment_id(std::string_view file_name);
 
 [[nodiscard]] std::string encode_segment_header(const SegmentHeader& header);
-// Binds the frames of a segment to it; see frame_checksum().
-[[nodiscard]] std::uint64_t segment_salt(const SegmentHeader& header);
+// Binds the frames of a segment to it, and says which header checks they carry.
+[[nodiscard]] FrameSalt segment_salt(const SegmentHeader& header);
 
 // Bytes of one frame, on the stack while they are few.
 class FrameBuffer {
@@ -84,7 +86,7 @@ class Segment {
     [[nodiscard]] const SegmentHeader& header() const { return header_; }
     [[nodiscard]] const Path& path() const { return path_; }
     [[nodiscard]] File& file() const { return *file_; }
-    [[nodiscard]] std::uint64_t salt() const { return salt_; }
+    [[nodiscard]] const FrameSalt& salt() const { return salt_; }
 
     // Maps the file up to `bytes`, if that can be. Once, and before other threads read.
     void map(std::uint64_t bytes) const { map_ = file_->map(bytes); }
@@ -124,7 +126,7 @@ class Segment {
     std::shared_ptr<File> file_;
     Path path_;
     SegmentHeader header_;
-    std::uint64_t salt_;
+    FrameSalt salt_;
     mutable std::string_view map_;
     mutable std::atomic<std::uint64_t> readable_{0};  // of map_; beyond, the file may end
 };

@@ -125,7 +125,7 @@ Result<Frame> SegmentWriter::read_frame(std::uint32_t offset, FrameBuffer& bytes
     }
     Frame frame;
     const char* start = buffer_.data() + (offset - written_);
-    if (!read_frame_header(start, frame.header)) {
+    if (!read_frame_header(start, segment_->salt(), offset, frame.header)) {
         return std::unexpected(segment_->corruption(offset, "the frame in memory is damaged"));
     }
     frame.offset = offset;

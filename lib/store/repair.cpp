@@ -22,21 +22,44 @@ constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
 // it.
 constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
 
-// Whether `id` is the store's: with it, the first frame of the segment is valid.
-bool proves(const Segment& segment, const StoreId& id) {
-    SegmentHeader header = segment.header();
+// The same file, read as a segment with another header.
+std::shared_ptr<const Segment> with_header(const std::shared_ptr<const Segment>& segment,
+                                           const SegmentHeader& header) {
+    const std::shared_ptr<File> file(segment, &segment->file());
+    return std::make_shared<const Segment>(file, segment->path(), header);
+}
+
+// Whether `id` is the store's: with it, in one version or another, the segment's first frame is
+// valid.
+bool proves(const std::shared_ptr<const Segment>& segment, const StoreId& id) {
+    SegmentHeader header = segment->header();
     header.store_id = id;
     FrameBuffer buffer;
-    const std::shared_ptr<File> borrowed(&segment.file(), [](File*) {});
-    const auto frame =
-        Segment(borrowed, segment.path(), header).find_frame(kSegmentHeaderBytes, buffer);
-    return frame && *frame;
+    for (header.version = kSegmentVersion; header.version != 0; --header.version) {
+        const auto frame = with_header(segment, header)->find_frame(kSegmentHeaderBytes, buffer);
+        if (frame && *frame) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// The version in which the segment has a valid frame, for a header that does not tell.
+std::uint32_t guess_version(const std::shared_ptr<const Segment>& segment, SegmentHeader header,
+                            std::uint64_t end) {
+    for (header.version = kSegmentVersion; header.version > 1; --header.version) {
+        const auto found = find_frame_from(*with_header(segment, header), kSegmentHeaderBytes, end);
+        if (found && *found) {
+            break;
+        }
+    }
+    return header.version;
 }
 
 // The id in a damaged header, with at most one bit put right.
-std::optional<StoreId> guess_store_id(const Segment& segment) {
+std::optional<StoreId> guess_store_id(const std::shared_ptr<const Segment>& segment) {
     StoreId id{};
-    if (const auto got = segment.file().read(kSegmentStoreIdAt, id); !got || *got < id.size()) {
+    if (const auto got = segment->file().read(kSegmentStoreIdAt, id); !got || *got < id.size()) {
         return std::nullopt;
     }
     if (proves(segment, id)) {
@@ -122,7 +145,7 @@ Result<void> Salvage::find_store_id() {
         }
     }
     for (const DamagedSegment& damaged : segments_) {
-        id = id ? id : guess_store_id(*damaged.segment);
+        id = id ? id : guess_store_id(damaged.segment);
     }
     if (!id) {
         return std::unexpected(Error{
@@ -133,9 +156,10 @@ Result<void> Salvage::find_store_id() {
     for (DamagedSegment& damaged : segments_) {
         SegmentHeader header = damaged.segment->header();
         header.store_id = *id;
-        const std::shared_ptr<const Segment> old = damaged.segment;
-        const std::shared_ptr<File> file(old, &old->file());
-        damaged.segment = std::make_shared<const Segment>(file, old->path(), header);
+        if (!damaged.header_intact) {
+            header.version = guess_version(damaged.segment, header, damaged.file_bytes);
+        }
+        damaged.segment = with_header(damaged.segment, header);
     }
     return {};
 }

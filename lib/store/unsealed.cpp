@@ -368,7 +368,9 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
         return std::unexpected(got.error());
     }
     FrameHeader header;
-    if (*got < next.size() || !read_frame_header(next.data(), header)) {
+    if (*got < next.size() ||
+        !read_frame_header(next.data(), unsealed.segment->salt(),
+                           static_cast<std::uint32_t>(unsealed.row.bytes), header)) {
         return kSegmentHeaderBytes;
     }
     return Replay(unsealed, locator).run(*file_bytes, false);

@@ -44,7 +44,7 @@ std::shared_ptr<const Segment> as_segment(const TempDir& dir, const std::string&
 }
 
 void append_frame(std::string& out, const std::vector<std::pair<Record, Link>>& records,
-                  std::uint64_t sequence, std::uint64_t salt) {
+                  std::uint64_t sequence, const FrameSalt& salt) {
     const std::size_t start = out.size();
     begin_frame(out);
     for (std::size_t i = 0; i < records.size(); ++i) {
@@ -61,7 +61,7 @@ TEST_CASE("a segment that is mapped gives the frames that reading it gives") {
     // Guards against a lookup that finds in place what a read would refuse, or the reverse.
     const TempDir dir;
     std::string bytes = encode_segment_header(sample_header());
-    const std::uint64_t salt = as_segment(dir, bytes)->salt();
+    const FrameSalt salt = as_segment(dir, bytes)->salt();
     const std::size_t first = bytes.size();
     append_frame(bytes, {{sample_claim(), {}}}, 1, salt);
     const std::size_t large = bytes.size();
@@ -99,7 +99,7 @@ TEST_CASE("a sealed segment that has been cut short is not mapped") {
     // Guards against reading behind the end of the file, which would end the process.
     const TempDir dir;
     std::string bytes = encode_segment_header(sample_header());
-    const std::uint64_t salt = as_segment(dir, bytes)->salt();
+    const FrameSalt salt = as_segment(dir, bytes)->salt();
     append_frame(bytes, {{sample_claim(), {}}}, 1, salt);
     as_segment(dir, bytes);
     const auto segment = Segment::open(posix_env(), dir.path(), 1, bytes.size() + 100'000);
@@ -175,6 +175,31 @@ TEST_CASE("a manifest is read as it was written, and in no other form") {
     const std::string zero = encode_manifest({}) + std::string(8, '\0');
     frame.body = zero;
     CHECK_FALSE(decode_manifest(frame));
+}
+
+TEST_CASE("a segment's version says how its frames are checked, and an unknown one is refused") {
+    const TempDir dir;
+    const auto open_version = [&](std::uint32_t version) {
+        SegmentHeader header = sample_header();
+        header.version = version;
+        std::ofstream(dir.path() / segment_file_name(1), std::ios::binary)
+            << segment_start(header, {});
+        return Segment::open(posix_env(), dir.path(), 1);
+    };
+    for (const std::uint32_t version : {1U, 2U}) {
+        const auto segment = open_version(version);
+        REQUIRE(segment);
+        FrameBuffer buffer;
+        CHECK((*segment)->read_frame(kSegmentHeaderBytes, buffer));
+        SegmentHeader other = (*segment)->header();
+        CHECK(other.version == version);
+        other.version = 3 - version;
+        const std::shared_ptr<File> file(*segment, &(*segment)->file());
+        const Segment misread(file, (*segment)->path(), other);
+        CHECK_FALSE(misread.find_frame(kSegmentHeaderBytes, buffer)->has_value());
+    }
+    CHECK(open_version(0).error().code == Code::corruption);
+    CHECK(open_version(3).error().code == Code::unsupported_version);
 }
 
 TEST_CASE("every flipped bit of a frame is noticed") {

@@ -118,7 +118,7 @@ TEST_CASE("bytes that look like frames are no proof") {
     const TempDir dir;
     const auto starts = write_groups(dir, 1);
     std::string fake(kFrameHeaderBytes, '\0');
-    store(fake.data() + kFrameMagicAt, kFrameMagic);
+    store(fake.data() + kFrameHeaderCheckAt, kFrameMagic);
     store(fake.data() + kFrameFlushedAt, static_cast<std::uint32_t>(starts.back() + 1));
     std::string garbage;
     for (int i = 0; i < 10'000; ++i) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "env/bytes.hpp"
+#include "log/frame_reader.hpp"
 #include "support/log_helpers.hpp"
 #include "support/temp_dir.hpp"
 
@@ -216,14 +217,21 @@ TEST_CASE("a frame that comes to claim more bytes than the file has is an error,
     const std::string bytes = read_file(segment);
     const std::size_t key_at = bytes.find("key-1");
     REQUIRE(key_at != std::string::npos);
-    std::string magic(sizeof kFrameMagic, '\0');
-    dedup::store(magic.data(), kFrameMagic);
-    const std::size_t frame_at = bytes.rfind(magic, key_at) - kFrameMagicAt;
-    std::string length(sizeof(std::uint32_t), '\0');
+    const auto opened = Segment::open(posix_env(), path / "log", 1);
+    REQUIRE(opened);
+    std::uint32_t frame_at = 0;
+    FrameReader reader(**opened, kSegmentHeaderBytes, bytes.size());
+    while (reader.offset() < key_at) {
+        frame_at = static_cast<std::uint32_t>(reader.offset());
+        REQUIRE(reader.next()->has_value());
+    }
+    std::string header = bytes.substr(frame_at, kFrameHeaderBytes);
     for (const std::size_t body_bytes : {kFrameBodyBytesMax, std::size_t{100'000}}) {
-        dedup::store(length.data(), static_cast<std::uint32_t>(body_bytes));
+        dedup::store(header.data() + kFrameBodyBytesAt, static_cast<std::uint32_t>(body_bytes));
+        dedup::store(header.data() + kFrameHeaderCheckAt,
+                     frame_header_check((*opened)->salt(), frame_at, header.data()));
         std::fstream file(segment, std::ios::binary | std::ios::in | std::ios::out);
-        file.seekp(static_cast<std::streamoff>(frame_at + kFrameBodyBytesAt)) << length;
+        file.seekp(static_cast<std::streamoff>(frame_at)) << header;
         file.close();
         const auto head = store->head({"test", "key-1"});
         REQUIRE_FALSE(head);

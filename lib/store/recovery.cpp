@@ -283,9 +283,10 @@ Result<void> LogStore::check_log(const std::vector<std::uint64_t>& ids,
     return {};
 }
 
-// How large the newest segment is going to be: mostly as the one before it.
+// How large the newest segment is going to be: mostly as the one before it. Whatever its header
+// says of that one, memory is asked for as much as the largest segment needs.
 std::uint64_t LogStore::expected_bytes(const Segment& newest, std::uint64_t file_bytes) const {
-    const std::uint64_t previous = newest.header().previous_bytes;
+    const std::uint64_t previous = std::min(newest.header().previous_bytes, kSegmentBytesMax);
     return std::max(previous == 0 ? choose_segment_bytes(0) : previous, file_bytes);
 }
 
@@ -300,7 +301,8 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
-    const std::uint64_t room = bytes == 0 ? expected_bytes(**segment, *file_bytes) : bytes;
+    const std::uint64_t room =
+        bytes == 0 ? expected_bytes(**segment, *file_bytes) : std::min(bytes, *file_bytes);
     auto unsealed = std::make_shared<Unsealed>(*segment, room);
     const auto replayed = replay(*unsealed, locator_, bytes);
     if (!replayed) {

@@ -147,6 +147,30 @@ TEST_CASE("a store is repaired at the end of its sequences, too") {
     CHECK(results[0].error().code == Code::out_of_space);
 }
 
+TEST_CASE("a length that no segment has is an error at most, and costs no memory") {
+    // Guards against making room for what a header or a manifest claims: open() threw.
+    for (const std::uint64_t bytes : {1UL << 36, 1UL << 45, 1UL << 62, UINT64_MAX}) {
+        const TempDir dir;
+        const auto path = dir.path() / "store";
+        make_store(path, 1);
+        SegmentHeader header = (*Segment::open(posix_env(), path / "log", 1))->header();
+        header.previous_bytes = bytes;
+        write_file(segment_path(path, 1), segment_start(header, {}));
+        CHECK(must_open(path)->stats()->records == 0);
+        CHECK(must_open(path, read_only())->stats()->records == 0);
+
+        header.id = 2;
+        header.previous_id = 1;
+        write_file(segment_path(path, 2), segment_start(header, {{}, 0, 0, {{1, bytes}}, 0}));
+        for (const bool with_catalog : {true, false}) {
+            if (!with_catalog) {
+                std::filesystem::remove_all(path / "catalog");
+            }
+            CHECK(open_error(path).code == Code::corruption);
+        }
+    }
+}
+
 TEST_CASE("a frame with a sequence that no store assigns is damage") {
     // Guards against a next sequence that wraps to 0 when it is taken from such a frame.
     for (const FrameKind kind : {FrameKind::records, FrameKind::mark, FrameKind::manifest}) {

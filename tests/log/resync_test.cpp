@@ -159,7 +159,7 @@ std::uint64_t bytes_read_behind(std::size_t bytes, Lookalike make) {
 
 TEST_CASE("what a payload looks like does not make finding the next frame slow") {
     // Guards against a checksum over all that a crafted header claims, for each of thousands: a
-    // receipt of 16 MiB kept an opening busy for a quarter of an hour.
+    // receipt of 16 MiB kept an opening busy for ten minutes.
     constexpr std::size_t kBytes = 256 * 1024;
     for (const auto& [what, make] : hostile_headers()) {
         INFO(what);

@@ -72,7 +72,7 @@ Result<std::vector<DamagedRecord>> read_damaged(const Segment& segment, std::uin
         Frame frame;
         frame.offset = static_cast<std::uint32_t>(begin + at);
         all = bytes.size() - at >= kFrameHeaderBytes &&
-              read_frame_header(bytes.data() + at, frame.header) &&
+              read_frame_header(bytes.data() + at, segment.salt(), frame.offset, frame.header) &&
               bytes.size() - at - kFrameHeaderBytes >= frame.header.body_bytes &&
               known_frame(frame.header);
         if (!all) {

@@ -161,7 +161,7 @@ TEST_CASE("a length that no segment has is an error at most, and costs no memory
 
         header.id = 2;
         header.previous_id = 1;
-        write_file(segment_path(path, 2), segment_start(header, {{}, 0, 0, {{1, bytes}}, 0}));
+        write_file(segment_path(path, 2), segment_start(header, {{}, 0, 0, {{1, bytes}}, 0, {}}));
         for (const bool with_catalog : {true, false}) {
             if (!with_catalog) {
                 std::filesystem::remove_all(path / "catalog");

@@ -180,8 +180,9 @@ class DEDUP_API StreamStore {
     // they already are.
     [[nodiscard]] virtual Result<void> flush() = 0;
 
-    // Flushes and gives up all files and locks. Later calls get Code::closed; closing again is a
-    // no-op. The destructor closes too, but cannot say what failed.
+    // Flushes and gives up all files and locks. Later calls get Code::closed; closing again gives
+    // the same result again. A second caller waits until the first has closed. The destructor
+    // closes too, but cannot say what failed.
     [[nodiscard]] virtual Result<void> close() = 0;
 
     // The store's time: its clock's, but never less than the highest that it has seen.

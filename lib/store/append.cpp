@@ -184,14 +184,23 @@ Result<void> LogStore::ready_to_write() const {
 // Refuses all writes from now on. Gives the error for those whose fate is open.
 Error LogStore::fail(const Error& cause) {
     const std::lock_guard lock(failure_mutex_);
-    if (!failed_) {
+    if (!failed_.exchange(true)) {  // first: what follows needs memory
         failure_ = cause.message;
-        failed_ = true;
     }
     return {Code::outcome_unknown,
             fmt::format("the append may or may not be durable: {}; open the store again and look",
                         cause.message),
             cause.os_error};
+}
+
+// The same when memory has run out: nobody knows how far the work has come, only reopening does.
+// Allocates nothing.
+Error LogStore::fail_out_of_memory() {
+    const std::lock_guard lock(failure_mutex_);
+    if (!failed_.exchange(true)) {
+        failure_ = kOutOfMemory;
+    }
+    return {Code::outcome_unknown, kOutOfMemory};
 }
 
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
@@ -211,6 +220,9 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
 // bounded, and each makes more room than the one before.
 void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode, Refused refused,
                                     std::vector<Result<std::uint64_t>>& results) {
+    if (sweeping_ == std::this_thread::get_id()) {
+        return;  // from a sweep's callback: that sweep is in the way of another one
+    }
     for (std::uint64_t round = 0; round < kRoomRoundsMax && !refused.items.empty(); ++round) {
         const auto made = make_room(refused.wanted, round);
         if (!made) {
@@ -333,8 +345,7 @@ Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
     try {
         return work();
     } catch (const std::bad_alloc&) {
-        // As in run_leader.
-        return std::unexpected(fail({Code::failed, "there is not enough memory to write"}));
+        return std::unexpected(fail_out_of_memory());
     }
 }
 
@@ -350,8 +361,7 @@ void LogStore::run_leader(Group& group) {
         }
         commit.finish();
     } catch (const std::bad_alloc&) {
-        // Nobody knows how far this has come; only reopening does.
-        const Error error = fail({Code::failed, "there is not enough memory to append"});
+        const Error error = fail_out_of_memory();
         for (Request* request : group.requests) {
             std::ranges::fill(request->results, std::unexpected(error));
         }
@@ -817,8 +827,12 @@ void LogStore::flush_in_background() {
         if (failed_) {
             continue;
         }
-        if (auto flushed = sync_written(); !flushed) {
-            (void)fail(flushed.error());
+        try {
+            if (auto flushed = sync_written(); !flushed) {
+                (void)fail(flushed.error());
+            }
+        } catch (const std::bad_alloc&) {
+            (void)fail_out_of_memory();
         }
     }
 }
@@ -828,11 +842,17 @@ Result<void> LogStore::close() {
         return own;
     }
     const NoCancel no_cancel;
+    if (sweeping_ == std::this_thread::get_id()) {
+        return std::unexpected(called_back_error("close()"));
+    }
+    std::call_once(close_once_, [this] { close_result_ = close_now(); });
+    return close_result_;
+}
+
+Result<void> LogStore::close_now() {
     {
         std::unique_lock lock(queue_mutex_);
-        if (closed_.exchange(true)) {
-            return {};
-        }
+        closed_ = true;
         {
             const std::lock_guard view_lock(view_mutex_);
             room_.notify_all();
@@ -857,7 +877,12 @@ Result<void> LogStore::close() {
             thread->join();
         }
     }
-    const Result<void> done = writer_ ? finish_writing() : Result<void>();
+    Result<void> done;
+    try {
+        done = writer_ ? finish_writing() : done;
+    } catch (const std::bad_alloc&) {
+        done = std::unexpected(fail_out_of_memory());
+    }
     const std::scoped_lock locks(sweep_mutex_, follow_mutex_, view_mutex_);
     set_view(nullptr);
     writer_.reset();

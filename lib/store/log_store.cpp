@@ -81,6 +81,11 @@ Error LogStore::closed_error() const {
     return {Code::closed, fmt::format("store {} has been closed", path_.string())};
 }
 
+Error LogStore::called_back_error(std::string_view call) const {
+    return {Code::busy, fmt::format("store {}: {} was called back from within a sweep of it",
+                                    path_.string(), call)};
+}
+
 Error LogStore::damaged_in_catalog(const SealedSegment& sealed, std::string_view what) const {
     return {Code::corruption,
             fmt::format("{} of segment {} in {} is damaged; close the store and remove that "
@@ -109,8 +114,8 @@ Result<ViewPtr> LogStore::view() const {
 
 // Under view_mutex_, or before there are other threads.
 void LogStore::set_view(ViewPtr view) {
+    readers_.publish(view);  // may run out of memory; then nothing has changed
     view_ = std::move(view);
-    readers_.publish(view_);
 }
 
 // Before a read: a read-only store takes up what its writer has done.

@@ -62,6 +62,9 @@
 
 namespace dedup {
 
+// The whole of an error when memory has run out: so short that a string holds it in itself.
+inline constexpr const char* kOutOfMemory = "out of memory";
+
 // What tests set and nobody else.
 struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
@@ -200,6 +203,8 @@ class LogStore final : public StreamStore {
     Result<Census> census_to_seal(const Unsealed& oldest);
     Result<void> write_catalog(const std::function<Result<void>()>& write,
                                const std::shared_ptr<const Segment>& added = nullptr);
+    Result<void> write_catalog_locked(const std::function<Result<void>()>& write,
+                                      const std::shared_ptr<const Segment>& added);
     Result<void> wait_for_room();
     void seal_in_background();
     void seal_now();
@@ -219,6 +224,8 @@ class LogStore final : public StreamStore {
                               std::vector<Result<std::uint64_t>>& results);
     Result<void> ready_to_write() const;
     Error fail(const Error& cause);
+    Error fail_out_of_memory();
+    Result<void> close_now();
     void run_leader(Group& group);
     Result<void> lead(const std::function<Result<void>()>& work);
     void flush_in_background();
@@ -245,6 +252,7 @@ class LogStore final : public StreamStore {
     [[nodiscard]] ClockHistory clock_as_seen();
 
     // sweep.cpp
+    class SweepTurn;
     struct Now {
         ViewPtr view;
         TailNumbers tail;
@@ -331,6 +339,7 @@ class LogStore final : public StreamStore {
     // log_store.cpp
     [[nodiscard]] Error closed_error() const;
     [[nodiscard]] Result<void> check_process() const;
+    [[nodiscard]] Error called_back_error(std::string_view call) const;
     [[nodiscard]] Error damaged_in_catalog(const SealedSegment& sealed,
                                            std::string_view what) const;
     [[nodiscard]] Result<ViewPtr> view() const;
@@ -374,6 +383,7 @@ class LogStore final : public StreamStore {
     std::shared_ptr<Catalog> catalog_;  // changed under view_mutex_ once the store is open
 
     std::mutex sweep_mutex_;
+    std::atomic<std::thread::id> sweeping_;  // who has it, for those who are called back
     // Guarded by sweep_mutex_:
     SweepState sweep_state_;               // as in the catalog
     std::vector<std::uint64_t> given_up_;  // not in the manifest any more, but in the catalog
@@ -412,6 +422,8 @@ class LogStore final : public StreamStore {
     bool committing_ = false;
     int waiting_leaders_ = 0;  // in lead()
     std::atomic<bool> closed_{false};
+    std::once_flag close_once_;
+    Result<void> close_result_;
 
     std::mutex flush_mutex_;
     std::condition_variable flusher_wakes_;

@@ -127,17 +127,18 @@ void LogStore::seal_in_background() {
         try {
             sealed = seal(*oldest);
         } catch (const std::bad_alloc&) {
-            sealed = std::unexpected(Error{Code::failed, "there is not enough memory to seal"});
+            sealed = std::unexpected(Error{Code::failed, kOutOfMemory});
         }
         oldest.reset();  // and with it its delta, which nobody should have to wait for
         lock.lock();
         sealing_ = false;
-        background_error_ = sealed ? "" : sealed.error().message;
+        const bool failed = !sealed;
+        background_error_ = failed ? std::move(sealed).error().message : std::string();
         room_.notify_all();
-        if (!sealed && sealer_stops_) {
+        if (failed && sealer_stops_) {
             return;
         }
-        if (!sealed) {
+        if (failed) {
             sealer_wakes_.wait_for(lock, kSealRetry);
         }
     }
@@ -187,6 +188,15 @@ Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
         return own;  // it was forked in a callback of a sweep
     }
     const std::lock_guard one_at_a_time(catalog_mutex_);
+    try {
+        return write_catalog_locked(write, added);
+    } catch (const std::bad_alloc&) {
+        return std::unexpected(fail_out_of_memory());
+    }
+}
+
+Result<void> LogStore::write_catalog_locked(const std::function<Result<void>()>& write,
+                                            const std::shared_ptr<const Segment>& added) {
     auto written = write();
     while (!written && written.error().code == Code::unavailable) {
         if (auto grown = resize_catalog([&] { return catalog_->grow(); }); !grown) {
@@ -241,11 +251,22 @@ ViewPtr LogStore::without_sealed(SnapshotPtr sealed) const {
 // Resizes the catalog's map, which may move it: whoever is reading finishes first, and nobody
 // starts meanwhile. Needed when a catalog outgrows 64 GiB.
 Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resize) {
-    std::unique_lock lock(view_mutex_);
-    const std::weak_ptr<const CatalogSnapshot> pinned = view_->sealed;
-    resizing_ = true;
-    set_view(without_sealed(nullptr));
-    lock.unlock();
+    std::weak_ptr<const CatalogSnapshot> pinned;
+    {
+        const std::lock_guard lock(view_mutex_);
+        pinned = view_->sealed;
+        set_view(without_sealed(nullptr));
+        resizing_ = true;
+    }
+    // Whatever comes, nobody waits for ever.
+    const auto end = [](LogStore* store) {
+        {
+            const std::lock_guard lock(store->view_mutex_);
+            store->resizing_ = false;
+        }
+        store->resized_.notify_all();
+    };
+    const std::unique_ptr<LogStore, decltype(end)> guard(this, end);
     while (!pinned.expired()) {
         std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
@@ -254,15 +275,12 @@ Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resiz
     if (!sealed && done) {
         done = std::unexpected(sealed.error());
     }
-    lock.lock();
+    const std::lock_guard lock(view_mutex_);
     if (sealed) {
         set_view(without_sealed(std::move(*sealed)));
     } else {
         catalog_error_ = sealed.error().message;
     }
-    resizing_ = false;
-    lock.unlock();
-    resized_.notify_all();
     return done;
 }
 

@@ -34,13 +34,31 @@ std::uint64_t encoded_bytes(const RecordView& record) {
 
 }  // namespace
 
+// The right to sweep. The thread that has it may be called back, and must not wait for itself.
+class LogStore::SweepTurn {
+  public:
+    explicit SweepTurn(LogStore& store) : store_(store), lock_(store.sweep_mutex_) {
+        store_.sweeping_ = std::this_thread::get_id();
+    }
+    ~SweepTurn() { store_.sweeping_ = std::thread::id(); }
+    SweepTurn(const SweepTurn&) = delete;
+    SweepTurn& operator=(const SweepTurn&) = delete;
+
+  private:
+    LogStore& store_;
+    std::lock_guard<std::mutex> lock_;
+};
+
 Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
     if (auto own = check_process(); !own) {
         return std::unexpected(own.error());
     }
     ::pthread_testcancel();
     const NoCancel no_cancel;
-    const std::lock_guard one_at_a_time(sweep_mutex_);
+    if (sweeping_ == std::this_thread::get_id()) {
+        return std::unexpected(called_back_error("sweep()"));
+    }
+    const SweepTurn turn(*this);
     auto report = sweep_locked(options, nullptr);
     if (!options.dry_run) {
         const std::lock_guard lock(view_mutex_);
@@ -78,7 +96,12 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, MakeRoom
             trust_clock();
         }
     }
-    auto done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, room, report);
+    Result<void> done;
+    try {
+        done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, room, report);
+    } catch (const std::bad_alloc&) {
+        done = std::unexpected(Error{Code::failed, kOutOfMemory});
+    }
     if (!done) {
         counters_.sweeps_failed.add(options.dry_run ? 0 : 1);
         return std::unexpected(done.error());
@@ -133,17 +156,24 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, Sw
     SweepReport earlier;
     earlier.now_ms = report.now_ms;
     Result<StateCounts> advanced;
-    if (!has_counted_all()) {
-        advanced = advance(options, {}, earlier);
-    }
-    const std::uint64_t reports_before = sweep_state_.reports;
-    if (advanced) {
-        advanced = advance(options, room == nullptr ? Room() : room->evict, report);
+    std::uint64_t reports_before = sweep_state_.reports;
+    try {
+        if (!has_counted_all()) {
+            advanced = advance(options, {}, earlier);
+            reports_before = sweep_state_.reports;
+        }
+        if (advanced) {
+            advanced = advance(options, room == nullptr ? Room() : room->evict, report);
+        }
+    } catch (const std::bad_alloc&) {
+        advanced = std::unexpected(Error{Code::failed, kOutOfMemory});
     }
     {
         // While something has not been counted, nothing can be sealed.
         const std::lock_guard lock(view_mutex_);
         if (!advanced && counting_) {
+            background_error_ = kOutOfMemory;  // should there be none for what follows
+            room_.notify_all();
             background_error_ = advanced.error().message;
         }
         room_.notify_all();
@@ -453,17 +483,26 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
                 to.sequence = applied_sequence_;
             }
             set = true;
+            bool in_force = false;
+            // Whatever comes: what has not been set need not be counted.
+            const auto undo = [&](void*) {
+                if (!in_force) {
+                    const std::lock_guard lock(view_mutex_);
+                    counting_ = false;
+                }
+            };
+            const std::unique_ptr<void, decltype(undo)> guard(this, undo);
             const auto start = std::chrono::steady_clock::now();
             Manifest manifest = manifest_;
             manifest.horizon = to;
             manifest.given_up = 0;
             auto written = write_manifest(std::move(manifest));
-            const std::lock_guard lock(view_mutex_);
             report.longest_pause_us = std::max(report.longest_pause_us, microseconds_since(start));
             if (!written) {
-                counting_ = false;
                 return written;
             }
+            const std::lock_guard lock(view_mutex_);
+            in_force = true;  // in the log
             auto after = std::make_shared<View>(*view_);
             after->horizon = to;
             set_view(std::move(after));
@@ -594,7 +633,7 @@ Result<Usage> LogStore::usage() {
 // Errors: out_of_space: there never is room for the first, and nothing has been evicted; or those
 // of sweeps.
 Result<Room> LogStore::make_room(std::span<const Room> wanted, std::uint64_t round) {
-    const std::lock_guard one_at_a_time(sweep_mutex_);
+    const SweepTurn turn(*this);
     const Capacity& capacity = options_.capacity;
     const auto is_room = [&](const Room& room) {
         return lead([&] { return check_room(0, room); }).has_value();

@@ -83,7 +83,20 @@ class SweeperThread final : public Sweeper {
             static_cast<unsigned>(std::chrono::steady_clock::now().time_since_epoch().count()));
         std::uniform_real_distribution<double> around(1 - options_.jitter, 1 + options_.jitter);
         while (wait(around(random))) {
-            observe(sweep(std::nullopt));
+            // Memory that runs out ends no process: the next sweep may have some.
+            try {
+                observe(sweep(std::nullopt));
+            } catch (const std::bad_alloc&) {
+                report_out_of_memory();
+            }
+        }
+    }
+
+    void report_out_of_memory() const noexcept {
+        try {
+            // The message is so short that it needs no memory of its own.
+            observe(failure(Code::failed, "out of memory"));
+        } catch (const std::bad_alloc&) {
         }
     }
 

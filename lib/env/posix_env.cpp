@@ -243,8 +243,7 @@ class PosixLock final : public Lock {
           file_(std::move(file)),
           directory_(std::move(directory)),
           directory_locked_(directory_locked) {
-        close_in_children(file_.get());
-        close_in_children(directory_.get());
+        close_in_children({file_.get(), directory_.get()});
     }
     ~PosixLock() override {
         for (Descriptor* fd : {&directory_, &file_}) {

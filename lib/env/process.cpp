@@ -111,10 +111,11 @@ Error ProcessMark::inherited_error(std::string_view what) const {
                         what, pid_, ::getpid())};
 }
 
-void close_in_children(int fd) {
+void close_in_children(std::initializer_list<int> fds) {
     Process& process = this_process();
     const std::lock_guard lock(process.mutex);
-    process.close_in_children.push_back(fd);
+    std::vector<int>& all = process.close_in_children;
+    all.insert(all.end(), fds);  // all of them, or none if memory runs out
 }
 
 void forget_in_children(int fd) {

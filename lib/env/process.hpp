@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -42,7 +43,7 @@ class ProcessMark {
 // closes the descriptors that are named here as soon as it is forked, and the lock ends with the
 // process that took it. Unless it was forked past the C library: then when it first opens
 // something itself.
-void close_in_children(int fd);
+void close_in_children(std::initializer_list<int> fds);
 // Before the owner closes `fd`.
 void forget_in_children(int fd);
 

@@ -314,7 +314,12 @@ class Guard::Run {
       public:
         Beating(Heartbeat& heartbeat, std::span<const Claim> claims)
             : heartbeat_(heartbeat), claims_(claims) {
-            heartbeat_.add(claims_);
+            try {
+                heartbeat_.add(claims_);
+            } catch (const std::bad_alloc&) {
+                heartbeat_.remove(claims_);  // or those that it has would be renewed for ever
+                throw;
+            }
         }
         ~Beating() { heartbeat_.remove(claims_); }
         Beating(const Beating&) = delete;

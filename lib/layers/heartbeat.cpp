@@ -59,6 +59,7 @@ void Guard::Heartbeat::remove(std::span<const Claim> claims) {
 // Precondition: mutex_ is held.
 std::vector<Claim> Guard::Heartbeat::due_claims() {
     std::vector<Claim> claims;
+    claims.reserve(by_fence_.size());
     for (auto& [fence, entry] : by_fence_) {
         if (entry.due) {
             claims.push_back(entry.claim);
@@ -77,12 +78,22 @@ void Guard::Heartbeat::run() {
         if (changed_.wait_for(lock, std::min(lease_ / 3, kPauseMax), [this] { return stop_; })) {
             return;
         }
-        const std::vector<Claim> claims = due_claims();
-        if (!claims.empty()) {
-            lock.unlock();
-            (void)cache_.renew_many(claims, lease_);
+        try {
+            renew_due(lock);
+        } catch (const std::bad_alloc&) {
+            // The lease is three times as long as this pause: the next round may have memory.
+        }
+        if (!lock.owns_lock()) {
             lock.lock();
         }
+    }
+}
+
+void Guard::Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
+    const std::vector<Claim> claims = due_claims();
+    if (!claims.empty()) {
+        lock.unlock();
+        (void)cache_.renew_many(claims, lease_);
     }
 }
 

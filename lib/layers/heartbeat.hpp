@@ -40,6 +40,7 @@ class Guard::Heartbeat {
     };
 
     void run();
+    void renew_due(std::unique_lock<std::mutex>& lock);
     std::vector<Claim> due_claims();
 
     const ProcessMark mark_;

@@ -13,10 +13,6 @@ constexpr std::size_t kSlotsMin = 16;
 // A table of which at least this part is going to be used is dense.
 constexpr std::size_t kDensePart = 8;
 
-bool too_full(std::size_t entries, std::size_t slots) {
-    return entries * 4 > slots * 3;
-}
-
 }  // namespace
 
 Delta::Delta(std::size_t entries) {
@@ -45,12 +41,22 @@ void Delta::put(const IndexEntry& entry, std::uint64_t replaced_sequence) {
             return;
         }
     }
+    if (!has_room(1)) {
+        make_room(1);
+    }
     entries_.push_back(entry);
-    if (!too_full(entries_.size(), mask_ + 1)) {
-        insert(entries_.size() - 1);
+    insert(entries_.size() - 1);
+}
+
+void Delta::make_room(std::size_t entries) {
+    const std::size_t wanted = entries_.size() + entries;
+    if (wanted > entries_.capacity()) {
+        entries_.reserve(std::max(wanted, 2 * entries_.capacity()));
+    }
+    if (!too_full(wanted, mask_ + 1)) {
         return;
     }
-    const std::size_t slots = (mask_ + 1) * 2;
+    const std::size_t slots = std::bit_ceil(wanted + wanted / 3 + 1);
     slots_ = allocate(slots);
     mask_ = slots - 1;
     for (std::size_t i = 0; i < entries_.size(); ++i) {

@@ -49,6 +49,13 @@ class Delta {
 
     void prefetch(const StreamId& id) const { dedup::prefetch(&slots_[home(id)]); }
 
+    // Whether so many entries can be put without memory; sees to it. Changes nothing if that fails.
+    [[nodiscard]] bool has_room(std::size_t entries) const {
+        return entries_.capacity() - entries_.size() >= entries &&
+               !too_full(entries_.size() + entries, mask_ + 1);
+    }
+    void make_room(std::size_t entries);
+
     // Puts `entry` in place of the entry with the same id whose sequence is `replaced_sequence`, or
     // beside the others if there is none (0: there is none).
     void put(const IndexEntry& entry, std::uint64_t replaced_sequence);
@@ -77,6 +84,9 @@ class Delta {
     using Slots = std::unique_ptr<Slot[], Free>;
 
     [[nodiscard]] static Slots allocate(std::size_t slots);
+    [[nodiscard]] static bool too_full(std::size_t entries, std::size_t slots) {
+        return entries * 4 > slots * 3;
+    }
     [[nodiscard]] std::size_t home(const StreamId& id) const { return id.xxh & mask_; }
     [[nodiscard]] static bool same_tag(Slot slot, const StreamId& id) {
         return (slot ^ id.xxh) >> 32 == 0;

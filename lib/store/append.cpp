@@ -5,7 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
+#include <cerrno>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -19,6 +20,9 @@ constexpr std::uint64_t kWriteBytes = 8 * 1024 * 1024;
 
 // What a record takes in the log besides its texts, and a new segment's beginning, roughly.
 constexpr std::uint64_t kRecordOverheadBytes = 512;
+
+// What an item has for a result until it is decided: no sequence.
+constexpr std::uint64_t kUnanswered = 0;
 
 // How often an append makes room that others take before it gives up.
 constexpr std::uint64_t kRoomRoundsMax = 16;
@@ -128,6 +132,8 @@ class LogStore::Commit {
     void add(Request& request);
     // Writes, flushes and applies what is pending. Its results turn to errors if that fails.
     void finish();
+    // When memory has run out in one of these: answers what is pending with `error`.
+    void give_up(const Error& error);
 
   private:
     struct Staged {
@@ -193,14 +199,28 @@ Error LogStore::fail(const Error& cause) {
             cause.os_error};
 }
 
-// The same when memory has run out: nobody knows how far the work has come, only reopening does.
-// Allocates nothing.
-Error LogStore::fail_out_of_memory() {
-    const std::lock_guard lock(failure_mutex_);
-    if (!failed_.exchange(true)) {
-        failure_ = kOutOfMemory;
+Error LogStore::out_of_memory() const noexcept {
+    return {failed_ ? Code::outcome_unknown : Code::out_of_space, kOutOfMemory, ENOMEM};
+}
+
+LogStore::Unfinished::~Unfinished() {
+    if (std::uncaught_exceptions() == exceptions_) {
+        return;
     }
-    return {Code::outcome_unknown, kOutOfMemory};
+    store_.torn_ = true;
+    const std::lock_guard lock(store_.failure_mutex_);
+    if (!store_.failed_.exchange(true)) {
+        store_.failure_ = kOutOfMemory;
+    }
+}
+
+// What the leader's work gives when memory has run out in it. What it has not written is as if it
+// had never been encoded.
+Error LogStore::abandon_work() noexcept {
+    if (!failed_ && writer_) {
+        writer_->discard();
+    }
+    return out_of_memory();
 }
 
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
@@ -209,7 +229,11 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
     Refused refused;
     auto results = append_once(batch, mode, refused);
     if (!refused.items.empty() && options_.capacity.evict_oldest) {
-        make_room_and_append(batch, mode, std::move(refused), results);
+        try {
+            make_room_and_append(batch, mode, std::move(refused), results);
+        } catch (const std::bad_alloc&) {
+            // What has not been answered since has its first answer, that there is no room.
+        }
     }
     counters_.count_failed(results);
     return results;
@@ -266,7 +290,7 @@ void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode, R
 std::vector<Result<std::uint64_t>> LogStore::append_once(std::span<const Append> batch, Batch mode,
                                                          Refused& refused) {
     Request request{batch, mode, refused, std::vector<StreamId>(batch.size()),
-                    std::vector<Result<std::uint64_t>>(batch.size(), std::uint64_t{0})};
+                    std::vector<Result<std::uint64_t>>(batch.size(), kUnanswered)};
     const auto refuse = [&](const Error& error) {
         std::ranges::fill(request.results, std::unexpected(error));
         return std::move(request.results);
@@ -306,7 +330,7 @@ std::vector<Result<std::uint64_t>> LogStore::append_once(std::span<const Append>
             return refuse(closed_error());
         }
         if (next_group_) {
-            next_group_->requests.push_back(&request);
+            next_group_->requests.push_back(&request);  // from here on it gets an answer
             group = next_group_;
         } else {
             auto formed = std::make_shared<Group>();
@@ -345,25 +369,36 @@ Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
     try {
         return work();
     } catch (const std::bad_alloc&) {
-        return std::unexpected(fail_out_of_memory());
+        return std::unexpected(abandon_work());
     }
 }
 
-void LogStore::run_leader(Group& group) {
+// Answers all requests of the group, whatever comes: their callers wait for it.
+void LogStore::run_leader(Group& group) noexcept {
     std::size_t items = 0;
     for (const Request* request : group.requests) {
         items += request->batch.size();
     }
+    std::optional<Commit> commit;
     try {
-        Commit commit(*this, items);
+        commit.emplace(*this, items);
         for (Request* request : group.requests) {
-            commit.add(*request);
+            commit->add(*request);
         }
-        commit.finish();
+        commit->finish();
     } catch (const std::bad_alloc&) {
-        const Error error = fail_out_of_memory();
+        const Error error = abandon_work();
+        if (commit) {
+            commit->give_up(error);
+        }
         for (Request* request : group.requests) {
-            std::ranges::fill(request->results, std::unexpected(error));
+            request
+                ->refused = {};  // it may be incomplete; and there is no room for a sweep, either
+            for (auto& result : request->results) {
+                if (result == kUnanswered) {
+                    result = std::unexpected(error);
+                }
+            }
         }
     }
 }
@@ -510,12 +545,12 @@ void LogStore::Commit::stage(Request& request, std::size_t i, std::uint64_t sequ
     const bool replaces_pending =
         link.segment == store_.writer_->segment()->id() && pending_.size() != 0;
     pending_.put(entry, replaces_pending ? head.sequence : 0);
-    request.results[i] = sequence;
-    store_.records_since_mark_ = true;
-    new_streams_ += begins_stream(link);
     staged_.push_back({&request.results[i],
                        {entry, link, head.sequence, record.ns, record.timestamp_ms,
                         record.expires_at_ms, bytes, false}});
+    request.results[i] = sequence;  // no sooner than it is staged: who is not, is not written
+    store_.records_since_mark_ = true;
+    new_streams_ += begins_stream(link);
 }
 
 void LogStore::Commit::add_each(Request& request, std::size_t i) {
@@ -634,6 +669,13 @@ void LogStore::Commit::drop_staged(const Error& error) {
     clear();
 }
 
+void LogStore::Commit::give_up(const Error& error) {
+    if (!store_.failed_) {
+        store_.next_sequence_ = first_sequence_;  // nobody will have seen these
+    }
+    drop_staged(error);
+}
+
 void LogStore::Commit::clear() {
     staged_.clear();
     lost_to_pending_.clear();
@@ -642,6 +684,9 @@ void LogStore::Commit::clear() {
 }
 
 void LogStore::Commit::finish() {
+    if (!staged_.empty()) {
+        store_.expect_entries(*view_, staged_.size());
+    }
     view_.reset();
     if (staged_.empty()) {
         return;
@@ -654,6 +699,7 @@ void LogStore::Commit::finish() {
         drop_staged(reserved.error());
         return;
     }
+    const Unfinished unfinished(store_);
     auto done = store_.write_buffered(writer);
     if (done && store_.options_.durability == Durability::sync) {
         done = store_.sync_written();
@@ -667,9 +713,12 @@ void LogStore::Commit::finish() {
         Unsealed& newest = *store_.view_->unsealed.front();
         store_.readers_.exclusive([&] {
             for (const Staged& staged : staged_) {
-                newest.apply(staged.applied);
+                newest.show(staged.applied);
             }
         });
+        for (const Staged& staged : staged_) {
+            newest.count(staged.applied);
+        }
         newest.grown_to(writer.end());
         store_.written_time_ms_ = newest.row.time_high_ms;
         store_.applied_sequence_ = staged_.back().applied.entry.sequence;
@@ -679,6 +728,16 @@ void LogStore::Commit::finish() {
     store_.saw_time(store_.written_time_ms_);
     first_sequence_ = store_.next_sequence_;
     clear();
+}
+
+// Makes room in the newest delta for so many entries: showing what has been written must not fail.
+// The leader calls this with the view as it is now.
+void LogStore::expect_entries(const View& view, std::size_t entries) {
+    Delta& delta = view.unsealed.front()->delta;
+    if (!delta.has_room(entries)) {
+        const std::lock_guard lock(view_mutex_);
+        readers_.exclusive([&] { delta.make_room(entries); });
+    }
 }
 
 // Writes a frame without records and flushes it, whatever the durability. It says that no sequence
@@ -692,6 +751,7 @@ Result<void> LogStore::write_now(FrameKind kind, std::string_view body, std::uin
         writer_->discard();
         return reserved;
     }
+    const Unfinished unfinished(*this);
     auto done = write_buffered(*writer_);
     if (done) {
         done = flush_written();
@@ -731,6 +791,7 @@ Result<void> LogStore::write_manifest(Manifest manifest, bool is_step) {
     std::uint64_t changes = 0;
     manifest.clock = clock_history_at(next_sequence_ - 1, changes);
     manifest.time_high_ms = saw_time(0);
+    Manifest copy = manifest;  // now, as nothing may fail behind the write
     if (auto written = write_now(manifest_kind(manifest), encode_manifest(manifest), sequence);
         !written) {
         return written;
@@ -739,7 +800,7 @@ Result<void> LogStore::write_manifest(Manifest manifest, bool is_step) {
     records_since_mark_ = false;
     const std::lock_guard lock(view_mutex_);
     Unsealed& newest = *view_->unsealed.front();
-    newest.manifest = manifest;
+    newest.manifest = std::move(copy);
     newest.grown_to(writer_->end());
     newest.row.time_high_ms = std::max(newest.row.time_high_ms, manifest.time_high_ms);
     newest.row.next_sequence = std::max(newest.row.next_sequence, sequence + 1);
@@ -787,6 +848,7 @@ Result<void> LogStore::sync_written() {
         return writer_->sync_written();
     }
     const auto start = std::chrono::steady_clock::now();
+    const Unfinished unfinished(*this);
     auto done = writer_->sync_written();
     if (done) {
         done = lock_->check();
@@ -827,13 +889,12 @@ void LogStore::flush_in_background() {
         if (failed_) {
             continue;
         }
-        try {
+        (void)answered([&]() -> Result<void> {
             if (auto flushed = sync_written(); !flushed) {
-                (void)fail(flushed.error());
+                return std::unexpected(fail(flushed.error()));
             }
-        } catch (const std::bad_alloc&) {
-            (void)fail_out_of_memory();
-        }
+            return {};
+        });
     }
 }
 
@@ -846,7 +907,7 @@ Result<void> LogStore::close() {
         return std::unexpected(called_back_error("close()"));
     }
     std::call_once(close_once_, [this] { close_result_ = close_now(); });
-    return close_result_;
+    return answered([this] { return close_result_; });
 }
 
 Result<void> LogStore::close_now() {
@@ -877,12 +938,8 @@ Result<void> LogStore::close_now() {
             thread->join();
         }
     }
-    Result<void> done;
-    try {
-        done = writer_ ? finish_writing() : done;
-    } catch (const std::bad_alloc&) {
-        done = std::unexpected(fail_out_of_memory());
-    }
+    const Result<void> done =
+        answered([this] { return writer_ ? finish_writing() : Result<void>(); });
     const std::scoped_lock locks(sweep_mutex_, follow_mutex_, view_mutex_);
     set_view(nullptr);
     writer_.reset();

@@ -33,16 +33,25 @@
 // store (check_process). And a thread that is cancelled while it leads would leave the others
 // waiting, so no call that locks or waits can be cancelled on its way (NoCancel); those that write
 // can be before they begin.
+//
+// Memory may run out at every allocation. Three rules make that an error like others:
+//   - Whoever others wait for answers them without allocating (run_leader, Finally, answered).
+//   - What has been encoded and not written is forgotten, and the store goes on (abandon_work).
+//   - From the first byte written until memory shows it, an Unfinished stands guard. Then only
+//     opening the store again tells how far it came: the store takes no more writes, and writes
+//     nothing more to the catalog, either.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -64,6 +73,7 @@ namespace dedup {
 
 // The whole of an error when memory has run out: so short that a string holds it in itself.
 inline constexpr const char* kOutOfMemory = "out of memory";
+static_assert(std::string_view(kOutOfMemory).size() < 16);
 
 // What tests set and nobody else.
 struct LogStoreInternals {
@@ -139,6 +149,7 @@ class LogStore final : public StreamStore {
     struct Group;
     class Turn;
     class Commit;
+    class Unfinished;
     friend class Salvage;
 
     LogStore(Env& env, Path path, const OpenOptions& options, const LogStoreInternals& internals);
@@ -203,8 +214,6 @@ class LogStore final : public StreamStore {
     Result<Census> census_to_seal(const Unsealed& oldest);
     Result<void> write_catalog(const std::function<Result<void>()>& write,
                                const std::shared_ptr<const Segment>& added = nullptr);
-    Result<void> write_catalog_locked(const std::function<Result<void>()>& write,
-                                      const std::shared_ptr<const Segment>& added);
     Result<void> wait_for_room();
     void seal_in_background();
     void seal_now();
@@ -224,9 +233,15 @@ class LogStore final : public StreamStore {
                               std::vector<Result<std::uint64_t>>& results);
     Result<void> ready_to_write() const;
     Error fail(const Error& cause);
-    Error fail_out_of_memory();
+    // The error of memory that has run out. Whether anything was written is unknown, if the store
+    // has failed.
+    [[nodiscard]] Error out_of_memory() const noexcept;
+    Error abandon_work() noexcept;
+    template <class Work>
+    auto answered(Work work) const -> decltype(work());
     Result<void> close_now();
-    void run_leader(Group& group);
+    void run_leader(Group& group) noexcept;
+    void expect_entries(const View& view, std::size_t entries);
     Result<void> lead(const std::function<Result<void>()>& work);
     void flush_in_background();
     Result<void> flush_written();
@@ -448,8 +463,9 @@ class LogStore final : public StreamStore {
     bool records_since_mark_ = false;
 
     std::atomic<bool> failed_{false};
+    std::atomic<bool> torn_{false};  // failed with memory behind what is on the disk
     mutable std::mutex failure_mutex_;
-    std::string failure_;
+    std::string failure_ = kOutOfMemory;  // unless it could be told
 
     std::atomic<std::uint64_t> streams_{0};  // that no sweep has removed; if keys_max is set
 
@@ -460,6 +476,31 @@ class LogStore final : public StreamStore {
     std::uint64_t torn_bytes_dropped_ = 0;
     bool catalog_rebuilt_ = false;
 };
+
+// Stands guard while memory does not show what is on the disk, or may be. If an exception ends its
+// scope, the store fails.
+class LogStore::Unfinished {
+  public:
+    explicit Unfinished(LogStore& store) noexcept
+        : store_(store), exceptions_(std::uncaught_exceptions()) {}
+    ~Unfinished();
+    Unfinished(const Unfinished&) = delete;
+    Unfinished& operator=(const Unfinished&) = delete;
+
+  private:
+    LogStore& store_;
+    const int exceptions_;
+};
+
+// What `work` gives; its error if memory runs out in it.
+template <class Work>
+auto LogStore::answered(Work work) const -> decltype(work()) {
+    try {
+        return work();
+    } catch (const std::bad_alloc&) {
+        return std::unexpected(out_of_memory());
+    }
+}
 
 // Looks from new to old for the record of a stream that `accept` recognises: accept(Located&)
 // gives true for the stream, false for one that merely shares its id, or an error. What it has not

@@ -227,6 +227,7 @@ Result<void> LogStore::follow_catalog(SnapshotPtr& sealed) {
 // Replays what the writer has added to a segment.
 Result<void> LogStore::take_up(Unsealed& newest) {
     const std::uint64_t before = newest.row.bytes;
+    const Unfinished unfinished(*this);
     if (const auto replayed = replay(newest, locator_); !replayed) {
         return std::unexpected(replayed.error());
     }

@@ -673,10 +673,12 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
     if (applied.empty()) {
         return {};
     }
+    store_.expect_entries(**view, applied.size());
     if (auto reserved = writer.reserve(); !reserved) {
         writer.discard();
         return reserved;
     }
+    const Unfinished unfinished(store_);
     if (auto written = store_.write_buffered(writer); !written) {
         return std::unexpected(store_.fail(written.error()));
     }
@@ -685,9 +687,12 @@ Result<void> LogStore::Reclaim::move_as_leader(const Segment& from,
     Unsealed& newest = *store_.view_->unsealed.front();
     store_.readers_.exclusive([&] {
         for (const Applied& record : applied) {
-            newest.apply(record);
+            newest.show(record);
         }
     });
+    for (const Applied& record : applied) {
+        newest.count(record);
+    }
     newest.grown_to(writer.end());
     store_.written_time_ms_ = std::max(store_.written_time_ms_.load(), newest.row.time_high_ms);
     report_.records_moved += applied.size();

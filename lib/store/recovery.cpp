@@ -68,10 +68,15 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
         return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
-    auto opened = options.read_only ? store->open_for_reading() : store->open_for_writing();
+    Result<void> opened;
+    try {
+        opened = options.read_only ? store->open_for_reading() : store->open_for_writing();
+    } catch (const std::bad_alloc&) {
+        opened = std::unexpected(Error{Code::out_of_space, kOutOfMemory, ENOMEM});
+    }
     if (!opened) {
         store->failed_ = true;  // so that closing it writes nothing to what has not been recovered
-        return std::unexpected(opened.error());
+        return std::unexpected(std::move(opened).error());
     }
     return store;
 }

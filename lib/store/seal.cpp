@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "store/finally.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
@@ -77,6 +78,7 @@ Result<void> LogStore::start_segment() {
     Manifest manifest = manifest_;
     manifest.time_high_ms = written_time_ms_;
     manifest.segments.push_back({header.previous_id, header.previous_bytes});
+    const Unfinished unfinished(*this);
     auto next = SegmentWriter::create(env_, log_path_, header, manifest);
     if (!next) {
         // With the file unnamed nothing has changed, and the next append tries again. Otherwise
@@ -123,12 +125,7 @@ void LogStore::seal_in_background() {
         std::shared_ptr<Unsealed> oldest = view_->unsealed.back();
         sealing_ = true;
         lock.unlock();
-        Result<void> sealed;
-        try {
-            sealed = seal(*oldest);
-        } catch (const std::bad_alloc&) {
-            sealed = std::unexpected(Error{Code::failed, kOutOfMemory});
-        }
+        Result<void> sealed = answered([&] { return seal(*oldest); });
         oldest.reset();  // and with it its delta, which nobody should have to wait for
         lock.lock();
         sealing_ = false;
@@ -188,15 +185,9 @@ Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
         return own;  // it was forked in a callback of a sweep
     }
     const std::lock_guard one_at_a_time(catalog_mutex_);
-    try {
-        return write_catalog_locked(write, added);
-    } catch (const std::bad_alloc&) {
-        return std::unexpected(fail_out_of_memory());
+    if (torn_) {
+        return std::unexpected(out_of_memory());  // memory has counts that are not the log's
     }
-}
-
-Result<void> LogStore::write_catalog_locked(const std::function<Result<void>()>& write,
-                                            const std::shared_ptr<const Segment>& added) {
     auto written = write();
     while (!written && written.error().code == Code::unavailable) {
         if (auto grown = resize_catalog([&] { return catalog_->grow(); }); !grown) {
@@ -207,6 +198,7 @@ Result<void> LogStore::write_catalog_locked(const std::function<Result<void>()>&
     if (!written) {
         return written;
     }
+    const Unfinished unfinished(*this);
     internals_.pause();
     const auto before = view();
     if (!before) {
@@ -258,24 +250,23 @@ Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resiz
         set_view(without_sealed(nullptr));
         resizing_ = true;
     }
-    // Whatever comes, nobody waits for ever.
-    const auto end = [](LogStore* store) {
+    const Finally wake_readers([this] {
         {
-            const std::lock_guard lock(store->view_mutex_);
-            store->resizing_ = false;
+            const std::lock_guard lock(view_mutex_);
+            resizing_ = false;
         }
-        store->resized_.notify_all();
-    };
-    const std::unique_ptr<LogStore, decltype(end)> guard(this, end);
+        resized_.notify_all();
+    });
     while (!pinned.expired()) {
         std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
-    auto done = resize();
-    auto sealed = catalog_->snapshot(env_, log_path_, nullptr);
+    auto done = answered([&] { return resize(); });
+    auto sealed = answered([&] { return catalog_->snapshot(env_, log_path_, nullptr); });
     if (!sealed && done) {
         done = std::unexpected(sealed.error());
     }
     const std::lock_guard lock(view_mutex_);
+    catalog_error_ = kOutOfMemory;  // should there be none for what follows
     if (sealed) {
         set_view(without_sealed(std::move(*sealed)));
     } else {

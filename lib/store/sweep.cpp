@@ -9,6 +9,7 @@
 #include <thread>
 #include <tuple>
 
+#include "store/finally.hpp"
 #include "store/reclaim.hpp"
 
 namespace dedup {
@@ -59,12 +60,15 @@ Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
         return std::unexpected(called_back_error("sweep()"));
     }
     const SweepTurn turn(*this);
-    auto report = sweep_locked(options, nullptr);
-    if (!options.dry_run) {
-        const std::lock_guard lock(view_mutex_);
-        sweep_error_ = report ? "" : report.error().message;
-    }
-    return report;
+    return answered([&] {
+        auto report = sweep_locked(options, nullptr);
+        if (!options.dry_run) {
+            std::string error = report ? std::string() : report.error().message;
+            const std::lock_guard lock(view_mutex_);
+            sweep_error_ = std::move(error);
+        }
+        return report;
+    });
 }
 
 Result<std::vector<SweepReport>> LogStore::sweep_history() {
@@ -96,12 +100,9 @@ Result<SweepReport> LogStore::sweep_locked(const SweepOptions& options, MakeRoom
             trust_clock();
         }
     }
-    Result<void> done;
-    try {
-        done = options.dry_run ? plan_sweep(options, report) : run_sweep(options, room, report);
-    } catch (const std::bad_alloc&) {
-        done = std::unexpected(Error{Code::failed, kOutOfMemory});
-    }
+    auto done = answered([&] {
+        return options.dry_run ? plan_sweep(options, report) : run_sweep(options, room, report);
+    });
     if (!done) {
         counters_.sweeps_failed.add(options.dry_run ? 0 : 1);
         return std::unexpected(done.error());
@@ -156,17 +157,13 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, Sw
     SweepReport earlier;
     earlier.now_ms = report.now_ms;
     Result<StateCounts> advanced;
-    std::uint64_t reports_before = sweep_state_.reports;
-    try {
-        if (!has_counted_all()) {
-            advanced = advance(options, {}, earlier);
-            reports_before = sweep_state_.reports;
-        }
-        if (advanced) {
-            advanced = advance(options, room == nullptr ? Room() : room->evict, report);
-        }
-    } catch (const std::bad_alloc&) {
-        advanced = std::unexpected(Error{Code::failed, kOutOfMemory});
+    if (!has_counted_all()) {
+        advanced = answered([&] { return advance(options, {}, earlier); });
+    }
+    const std::uint64_t reports_before = sweep_state_.reports;
+    if (advanced) {
+        advanced = answered(
+            [&] { return advance(options, room == nullptr ? Room() : room->evict, report); });
     }
     {
         // While something has not been counted, nothing can be sealed.
@@ -465,6 +462,13 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
 // Makes `to` the horizon, durably, from the last applied sequence on. `now` becomes the view and
 // the tail's numbers at that moment.
 Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
+    const Finally stop_waiting([this] {
+        {
+            const std::lock_guard lock(view_mutex_);
+            horizon_waits_ = false;
+        }
+        sealer_wakes_.notify_one();
+    });
     Result<void> done;
     bool set = false;
     while (done && !set) {
@@ -484,14 +488,12 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             }
             set = true;
             bool in_force = false;
-            // Whatever comes: what has not been set need not be counted.
-            const auto undo = [&](void*) {
+            const Finally undo([&] {
                 if (!in_force) {
                     const std::lock_guard lock(view_mutex_);
-                    counting_ = false;
+                    counting_ = false;  // there is nothing to count
                 }
-            };
-            const std::unique_ptr<void, decltype(undo)> guard(this, undo);
+            });
             const auto start = std::chrono::steady_clock::now();
             Manifest manifest = manifest_;
             manifest.horizon = to;
@@ -501,8 +503,9 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
             if (!written) {
                 return written;
             }
+            in_force = true;
+            const Unfinished unfinished(*this);
             const std::lock_guard lock(view_mutex_);
-            in_force = true;  // in the log
             auto after = std::make_shared<View>(*view_);
             after->horizon = to;
             set_view(std::move(after));
@@ -527,11 +530,6 @@ Result<void> LogStore::set_horizon(Horizon to, Now& now, SweepReport& report) {
                 Error{Code::failed, "segments cannot be sealed: " + background_error_});
         }
     }
-    {
-        const std::lock_guard lock(view_mutex_);
-        horizon_waits_ = false;
-    }
-    sealer_wakes_.notify_one();
     return done;
 }
 

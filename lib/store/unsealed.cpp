@@ -10,15 +10,13 @@
 
 namespace dedup {
 
-void Unsealed::apply(const Applied& applied) {
+void Unsealed::count(const Applied& applied) {
     const IndexEntry& entry = applied.entry;
     const Link& link = applied.link;
-    const bool replaces_own = link.segment == row.id;
-    delta.put(entry, replaces_own ? applied.replaced_sequence : 0);
     StateCounts& streams_of_ns = counts(applied.ns);
     if (link.swept) {
         ++counts_of(reclaimed[link.segment], applied.ns)[link.state];
-    } else if (replaces_own) {
+    } else if (link.segment == row.id) {
         --streams_of_ns[link.state];
     } else if (link.segment != 0) {
         ++counts_of(superseded[link.segment], applied.ns)[link.state];

@@ -37,7 +37,7 @@ struct Applied {
     // Of the record that the link leads to, if it is in the same segment. (Its offset does not tell
     // it from others of its frame.)
     std::uint64_t replaced_sequence = 0;
-    std::string_view ns;  // lives for the call of apply() only
+    std::string_view ns;  // lives for the call that gets it only
     std::int64_t timestamp_ms = 0;
     std::int64_t expires_at_ms = 0;
     std::uint64_t bytes = 0;  // its part of the frame
@@ -55,7 +55,17 @@ struct Unsealed {
         row.time_high_ms = segment->header().time_high_ms;
     }
 
-    void apply(const Applied& applied);
+    // Takes up a record in two steps: readers see it, and it is counted. Only the second one needs
+    // memory, if the delta has room.
+    void show(const Applied& applied) {
+        const bool replaces_own = applied.link.segment == row.id;
+        delta.put(applied.entry, replaces_own ? applied.replaced_sequence : 0);
+    }
+    void count(const Applied& applied);
+    void apply(const Applied& applied) {
+        show(applied);
+        count(applied);
+    }
     // The segment's frames reach up to `bytes`.
     void grown_to(std::uint64_t bytes) {
         row.bytes = bytes;

@@ -1,8 +1,11 @@
 // How this library reports failure.
 //
 // Every function that can fail returns Result<T>; no exception leaves the library except
-// std::bad_alloc. Outcomes that a caller plans for (a duplicate, a key in flight, an absent key)
-// are values, not errors.
+// std::bad_alloc, from a call that has changed nothing in its store; only where a call does several
+// things one after the other (Cache, Guard and what is built on them) may some of them be done.
+// When memory runs out later, the call gives an error whose message says so. No thread of the
+// library ends the process. Outcomes that a caller plans for (a duplicate, a key in flight, an
+// absent key) are values, not errors.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +26,10 @@ namespace dedup {
 enum class Code : std::uint8_t {
     invalid_argument = 1,     // the call itself is wrong; nothing was done
     io = 2,                   // the operating system failed a call; see Error::os_error
-    out_of_space = 3,         // no room for the data; nothing of it was written
+    out_of_space = 3,         // no room for the data, on disk or in memory; none was written
     corruption = 4,           // stored bytes are not what was written; names file and offset
     unsupported_version = 5,  // written by a newer version of this library
-    busy = 6,                 // another process holds the store for writing
+    busy = 6,                 // another process holds the store, or a sweep that called back
     read_only = 7,            // the store was opened without the right to write
     closed = 8,               // the store was closed, or another process opened it and forked
     failed = 9,               // an earlier write or flush failed; reopen the store to go on

@@ -135,7 +135,8 @@ class DEDUP_API StreamStore {
     // whatever the heads are, all items get its error; if a head is not the expected one, all get
     // sequence_conflict, each with the head of its own stream.
     // Errors an item: sequence_conflict (head_sequence is set), invalid_argument, out_of_space,
-    // read_only, closed, failed, outcome_unknown (the flush failed), corruption, io.
+    // read_only, closed, failed, outcome_unknown (the flush failed, or memory ran out behind the
+    // write), corruption, io. std::bad_alloc: nothing of the batch has been appended.
     [[nodiscard]] virtual std::vector<Result<std::uint64_t>> append(std::span<const Append> batch,
                                                                     Batch mode = Batch::each) = 0;
 
@@ -163,7 +164,8 @@ class DEDUP_API StreamStore {
     // from before stays dead, as sequences are never used again. One sweep runs at a time; a
     // second caller waits. A dry run also works on a store that is open read-only.
     // Appends and reads go on meanwhile.
-    // Errors: closed, read_only, failed, corruption, io, out_of_space. What had been counted before
+    // Errors: closed, read_only, failed, corruption, io, out_of_space, busy (called from within the
+    // progress of a sweep). What had been counted before
     // the error stays removed; its report is in sweep_history() and says `interrupted`.
     [[nodiscard]] virtual Result<SweepReport> sweep(const SweepOptions& options = {}) = 0;
 
@@ -183,6 +185,7 @@ class DEDUP_API StreamStore {
     // Flushes and gives up all files and locks. Later calls get Code::closed; closing again gives
     // the same result again. A second caller waits until the first has closed. The destructor
     // closes too, but cannot say what failed.
+    // Errors: busy (called from within the progress of a sweep; nothing is closed), those of flush.
     [[nodiscard]] virtual Result<void> close() = 0;
 
     // The store's time: its clock's, but never less than the highest that it has seen.

@@ -16,9 +16,9 @@
 namespace dedup {
 
 // Called now and then while a sweep runs, on its thread: how much of the work it knows of is done,
-// in bytes of the log. `total` may grow. It may use the store: appends and reads work, but sweep()
-// and close() get Code::busy, and an append for which there is no room does not evict: it gets
-// out_of_space.
+// in bytes of the log. `total` may grow. It may use the store: appends, flushes and reads work;
+// sweep() and close() work or get Code::busy, and an append for which there is no room may get
+// out_of_space where another would evict.
 using SweepProgress = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
 // The limits bound how much space one sweep gives back; the next one goes on where it stopped. They

@@ -18,7 +18,7 @@ struct SweeperOptions {
     // that started together do not sweep together. 0 to 1.
     double jitter = 0.1;
     SweepOptions sweep = {};  // for each sweep; its `stop` is ignored
-    // Gets the outcome of every sweep, on the thread that swept. Must not throw or call stop().
+    // Gets the outcome of every sweep, on the thread that swept. Must not throw.
     std::function<void(const Result<SweepReport>&)> observer = {};
 };
 
@@ -38,12 +38,14 @@ class DEDUP_API Sweeper {
     Sweeper& operator=(const Sweeper&) = delete;
 
     // Sweeps on the calling thread, after one that is running; as of `now_ms` if that is given (see
-    // SweepOptions::now_ms). The observer gets this too. Errors: those of StreamStore::sweep, and
-    // closed after stop().
+    // SweepOptions::now_ms). The observer gets this too. Errors: those of StreamStore::sweep, closed
+    // after stop(), and busy from within the progress of a sweep of this sweeper's.
     [[nodiscard]] virtual Result<SweepReport> sweep_once(
         std::optional<std::int64_t> now_ms = std::nullopt) = 0;
 
-    // Ends a sweep that is running at its next step, and the thread. Any thread; again is a no-op.
+    // Ends a sweep that is running at its next step, and the thread; returns when both are over.
+    // Any thread; again is a no-op. Called back by this sweeper, from the observer or the progress
+    // of a sweep, it only asks for that and returns.
     virtual void stop() = 0;
 
   protected:

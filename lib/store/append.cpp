@@ -244,7 +244,7 @@ std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batc
 // bounded, and each makes more room than the one before.
 void LogStore::make_room_and_append(std::span<const Append> batch, Batch mode, Refused refused,
                                     std::vector<Result<std::uint64_t>>& results) {
-    if (sweeping_ == std::this_thread::get_id()) {
+    if (sweep_mutex_.is_mine()) {
         return;  // from a sweep's callback: that sweep is in the way of another one
     }
     for (std::uint64_t round = 0; round < kRoomRoundsMax && !refused.items.empty(); ++round) {
@@ -903,7 +903,7 @@ Result<void> LogStore::close() {
         return own;
     }
     const NoCancel no_cancel;
-    if (sweeping_ == std::this_thread::get_id()) {
+    if (sweep_mutex_.is_mine()) {
         return std::unexpected(called_back_error("close()"));
     }
     std::call_once(close_once_, [this] { close_result_ = close_now(); });

@@ -61,6 +61,7 @@
 #include "catalog/catalog.hpp"
 #include "dedup/log_store.hpp"
 #include "env/env.hpp"
+#include "env/owned_mutex.hpp"
 #include "env/process.hpp"
 #include "log/segment_writer.hpp"
 #include "store/capacity.hpp"
@@ -267,7 +268,6 @@ class LogStore final : public StreamStore {
     [[nodiscard]] ClockHistory clock_as_seen();
 
     // sweep.cpp
-    class SweepTurn;
     struct Now {
         ViewPtr view;
         TailNumbers tail;
@@ -397,8 +397,7 @@ class LogStore final : public StreamStore {
     std::unique_ptr<Lock> lock_;
     std::shared_ptr<Catalog> catalog_;  // changed under view_mutex_ once the store is open
 
-    std::mutex sweep_mutex_;
-    std::atomic<std::thread::id> sweeping_;  // who has it, for those who are called back
+    OwnedMutex sweep_mutex_;  // also held while a sweep calls back
     // Guarded by sweep_mutex_:
     SweepState sweep_state_;               // as in the catalog
     std::vector<std::uint64_t> given_up_;  // not in the manifest any more, but in the catalog

@@ -35,31 +35,16 @@ std::uint64_t encoded_bytes(const RecordView& record) {
 
 }  // namespace
 
-// The right to sweep. The thread that has it may be called back, and must not wait for itself.
-class LogStore::SweepTurn {
-  public:
-    explicit SweepTurn(LogStore& store) : store_(store), lock_(store.sweep_mutex_) {
-        store_.sweeping_ = std::this_thread::get_id();
-    }
-    ~SweepTurn() { store_.sweeping_ = std::thread::id(); }
-    SweepTurn(const SweepTurn&) = delete;
-    SweepTurn& operator=(const SweepTurn&) = delete;
-
-  private:
-    LogStore& store_;
-    std::lock_guard<std::mutex> lock_;
-};
-
 Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
     if (auto own = check_process(); !own) {
         return std::unexpected(own.error());
     }
     ::pthread_testcancel();
     const NoCancel no_cancel;
-    if (sweeping_ == std::this_thread::get_id()) {
+    if (sweep_mutex_.is_mine()) {
         return std::unexpected(called_back_error("sweep()"));
     }
-    const SweepTurn turn(*this);
+    const std::lock_guard one_at_a_time(sweep_mutex_);
     return answered([&] {
         auto report = sweep_locked(options, nullptr);
         if (!options.dry_run) {
@@ -631,7 +616,7 @@ Result<Usage> LogStore::usage() {
 // Errors: out_of_space: there never is room for the first, and nothing has been evicted; or those
 // of sweeps.
 Result<Room> LogStore::make_room(std::span<const Room> wanted, std::uint64_t round) {
-    const SweepTurn turn(*this);
+    const std::lock_guard one_at_a_time(sweep_mutex_);
     const Capacity& capacity = options_.capacity;
     const auto is_room = [&](const Room& room) {
         return lead([&] { return check_room(0, room); }).has_value();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <random>
@@ -11,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "env/owned_mutex.hpp"
 #include "env/process.hpp"
 
 namespace dedup {
@@ -74,10 +76,14 @@ class SweeperThread final : public Sweeper {
         }
         const NoCancel no_cancel;
         stop_.request_stop();
+        if (sweep_mutex_.is_mine() || own_thread_ == std::this_thread::get_id()) {
+            return;  // called back: it ends when this returns
+        }
         std::call_once(joined_, [this] { thread_.join(); });
     }
 
     void run() {
+        own_thread_ = std::this_thread::get_id();
         // Not from the system's randomness, which can fail; apart from each other is enough.
         std::minstd_rand random(
             static_cast<unsigned>(std::chrono::steady_clock::now().time_since_epoch().count()));
@@ -112,6 +118,9 @@ class SweeperThread final : public Sweeper {
     }
 
     Result<SweepReport> sweep(std::optional<std::int64_t> now_ms) {
+        if (sweep_mutex_.is_mine()) {
+            return failure(Code::busy, "the sweeper was called back from within its own sweep");
+        }
         const std::lock_guard lock(sweep_mutex_);
         if (stop_.stop_requested()) {
             return failure(Code::closed, "the sweeper was stopped");
@@ -134,11 +143,12 @@ class SweeperThread final : public Sweeper {
     const ProcessMark mark_;
     StreamStore& store_;
     const SweeperOptions options_;
-    std::mutex sweep_mutex_;  // held while a sweep runs
+    OwnedMutex sweep_mutex_;  // held while a sweep runs
     std::stop_source stop_;
     std::mutex wait_mutex_;
     std::condition_variable_any wake_;
     std::once_flag joined_;
+    std::atomic<std::thread::id> own_thread_;
     std::thread thread_;  // the last: it uses the others
 };
 

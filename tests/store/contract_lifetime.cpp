@@ -2,9 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "store/contract.hpp"
@@ -166,6 +168,35 @@ void check_filled(StreamStore& store, const std::map<std::string, Record>& heads
     }
     CHECK(wrong == 0);
     CHECK(store.stats()->completed == heads.size());
+}
+
+TEST_CASE("close: two callers at once both wait for the end, and get one answer") {
+    // Guards against a second caller who opens the store again while the first still closes it.
+    on_each_store([](TestStore& store) {
+        for (int round = 0; round < 20; ++round) {
+            append_one(*store, head_sequence(*store, "k"), in_flight("k")).value();
+            std::vector<Result<void>> answers(2);
+            std::atomic<int> early{0};
+            std::vector<std::thread> callers;
+            for (Result<void>& answer : answers) {
+                callers.emplace_back([&] {
+                    answer = store->close();
+                    // Whoever has an answer may take it for the end of all work on the store.
+                    early += store->stats().has_value();
+                });
+            }
+            for (std::thread& caller : callers) {
+                caller.join();
+            }
+            CHECK(answers[0].has_value());
+            CHECK(answers[1].has_value());
+            CHECK(early == 0);
+            if (!store.durable()) {
+                return;
+            }
+            store.reopen();
+        }
+    });
 }
 
 TEST_CASE("many records: heads, history and scan agree as the store grows") {

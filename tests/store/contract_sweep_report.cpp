@@ -310,6 +310,39 @@ TEST_CASE("sweep: progress never says more than there is") {
     });
 }
 
+TEST_CASE("sweep: whoever is called back may use the store, and never waits for itself") {
+    // Guards against a sweep that waits for the lock that it has.
+    on_each_store([](TestStore& store) {
+        append_many(*store, "gone-", 200, 61'000);
+        append_many(*store, "stays-", 200, kNever);
+        wait_until_sealed(*store);
+        store.clock.set(62'001);
+        int calls = 0;
+        SweepOptions options;
+        options.compact = true;
+        options.progress = [&](std::uint64_t, std::uint64_t) {
+            append_many(*store, "called-" + std::to_string(calls) + "-", 40, kNever);
+            CHECK(head_of(*store, "stays-0").has_value());
+            CHECK(store->flush().has_value());
+            CHECK(store->history({kNs, "stays-1"}).has_value());
+            CHECK(store->scan({}).has_value());
+            CHECK(store->stats().has_value());
+            CHECK(store->sweep_history().has_value());
+            CHECK(store->sweep(dry()).has_value() == !store.durable());
+            if (store.durable()) {
+                check_error(store->sweep(), Code::busy);
+                check_error(store->close(), Code::busy);
+            }
+            ++calls;
+        };
+        CHECK(must_sweep(*store, options).removed.total() == 200);
+        CHECK(calls > 0);
+        now_and_after_reopen(store, [&] {
+            CHECK(stats_of(*store).streams() == 200 + static_cast<std::uint64_t>(calls) * 40);
+        });
+    });
+}
+
 TEST_CASE("sweep history: the last 100 that did anything, newest first") {
     // Guards against a history that grows without end, or forgets the wrong end.
     on_each_store([](TestStore& store) {

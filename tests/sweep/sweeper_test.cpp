@@ -222,6 +222,32 @@ TEST_CASE("sweeper: stop ends the wait, from any thread and any number of times"
     CHECK(bench.outcomes.untaken() == 0);
 }
 
+TEST_CASE("sweeper: called back by it, nobody waits for it") {
+    // Guards against a thread that joins itself, or waits for the sweep that has called it.
+    for (const bool by_hand : {false, true}) {
+        Bench bench;
+        std::atomic<Sweeper*> sweeper = nullptr;
+        std::atomic<int> refused = 0;
+        SweepOptions options;
+        options.progress = [&](std::uint64_t, std::uint64_t) {
+            sweeper.wait(nullptr);
+            const auto again = sweeper.load()->sweep_once();
+            refused += !again && again.error().code == Code::busy;
+            sweeper.load()->stop();
+        };
+        const auto started =
+            bench.start(by_hand ? milliseconds(hours(1)) : milliseconds(1), options);
+        sweeper = started.get();
+        sweeper.notify_all();
+        if (by_hand) {
+            CHECK(started->sweep_once().has_value());
+        }
+        CHECK(bench.outcomes.next(succeeded).has_value());
+        started->stop();
+        CHECK(refused == 1);
+    }
+}
+
 TEST_CASE("sweeper: sweeps by hand beside those of the thread") {
     // Guards against a race between them; ThreadSanitizer looks on.
     Bench bench;

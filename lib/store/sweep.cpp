@@ -156,7 +156,9 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, Sw
         if (!advanced && counting_) {
             background_error_ = kOutOfMemory;  // should there be none for what follows
             room_.notify_all();
-            background_error_ = advanced.error().message;
+            background_error_ =
+                fmt::format("a sweep could not count what it has removed ({}); sweep again",
+                            advanced.error().message);
         }
         room_.notify_all();
     }

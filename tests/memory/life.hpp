@@ -12,6 +12,7 @@
 
 #include "dedup/log_store.hpp"
 #include "memory/allocations.hpp"
+#include "store/log_store.hpp"
 #include "support/manual_clock.hpp"
 
 namespace dedup::test {
@@ -42,6 +43,7 @@ class Life {
     [[nodiscard]] StreamStore& store() { return *store_; }
     [[nodiscard]] bool is_open() const { return store_ != nullptr; }
     [[nodiscard]] OpenOptions& options() { return options_; }
+    [[nodiscard]] LogStoreInternals& internals() { return internals_; }
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
     [[nodiscard]] ManualClock& clock() { return clock_; }
     void may_be_evicted() { evicts_ = true; }
@@ -63,6 +65,7 @@ class Life {
 
     [[nodiscard]] bool there(const std::string& key);
     void check_that_it_answers();
+    void check_atomic(const Appended& appended);
     void check_that_it_goes_on();
     void check_contents();
     void check_closing_twice();
@@ -70,6 +73,7 @@ class Life {
     const std::filesystem::path path_;
     ManualClock clock_{kStartMs};
     OpenOptions options_;
+    LogStoreInternals internals_;
     std::unique_ptr<StreamStore> store_;
     std::mutex mutex_;
     std::vector<Appended> appended_;

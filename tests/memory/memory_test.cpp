@@ -84,7 +84,7 @@ class Lives {
 
 TEST_CASE("memory that runs out costs an answer at most") {
     // Of each operation, spread evenly; 0: all of them.
-    const std::uint64_t points = number_from_environment("DEDUP_MEMORY_POINTS", 20);
+    const std::uint64_t points = number_from_environment("DEDUP_MEMORY_POINTS", 4);
     const char* only = std::getenv("DEDUP_MEMORY_SCENARIO");
     for (const Scenario& scenario : scenarios()) {
         if (only != nullptr && std::string(only) != scenario.name) {
@@ -95,7 +95,7 @@ TEST_CASE("memory that runs out costs an answer at most") {
         Lives lives(scenario);
         const std::uint64_t allocations = lives.count();
         const std::uint64_t step =
-            points == 0 ? 1 : std::max<std::uint64_t>(1, allocations / points);
+            points == 0 ? 1 : std::max<std::uint64_t>(1, (allocations + points - 1) / points);
         std::uint64_t runs = 0;
         for (std::uint64_t first = 1; first <= allocations; first += step) {
             for (const std::uint64_t last : {first, UINT64_MAX}) {

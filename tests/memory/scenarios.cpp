@@ -88,6 +88,11 @@ void opened_full(Life& life) {
     opened(life);
 }
 
+void opened_with_small_map(Life& life) {
+    life.internals().catalog_map_bytes = 128 * 1024;
+    opened(life);
+}
+
 void swept_before(Life& life) {
     life.first_keys_are_swept();
 }
@@ -146,6 +151,12 @@ void append_segments(Life& life) {
         (void)life.append(own_keys("much" + std::to_string(i) + ".", 70), Batch::each, 1'000);
     }
     (void)life.append(own_keys("much.atomic", 70), Batch::atomic, 1'000);
+}
+
+// Records so small that the segment's index in memory has to grow.
+void append_tiny(Life& life) {
+    (void)life.append(own_keys("t", 1'500), Batch::atomic, 0);
+    (void)life.append(own_keys("u", 1'500), Batch::each, 0);
 }
 
 void append_from_threads(Life& life) {
@@ -279,9 +290,12 @@ constexpr std::array kScenarios = {
     Scenario{"open after a sweep was cut", Whose::mine, cut_in_a_sweep, swept_before, open_it},
     Scenario{"append", Whose::mine, full, opened, append_some},
     Scenario{"append segments", Whose::all, full, opened, append_segments},
+    Scenario{"append to a full index", Whose::mine, full, opened, append_tiny},
     Scenario{"append from threads", Whose::all, full, opened, append_from_threads},
     Scenario{"append asynchronously", Whose::all, full, opened_async, append_and_flush},
     Scenario{"seal", Whose::others, full, opened, append_segments},
+    Scenario{"seal into a map that is full", Whose::all, full, opened_with_small_map,
+             append_segments},
     Scenario{"sweep", Whose::mine, full, opened_when_expired, sweep},
     Scenario{"compact", Whose::mine, full, opened_when_expired, compact},
     Scenario{"sweep beside appends", Whose::all, full, opened_when_expired, sweep_beside_appends},

@@ -251,7 +251,11 @@ class MemoryStore final : public StreamStore {
         std::vector<Result<std::uint64_t>> results;
         results.reserve(batch.size());
         for (const Append& item : batch) {
-            results.push_back(append_item(item));
+            try {
+                results.push_back(append_item(item));
+            } catch (const std::bad_alloc&) {
+                results.emplace_back(std::unexpected(Error{Code::out_of_space, "out of memory"}));
+            }
         }
         return results;
     }
@@ -282,8 +286,14 @@ class MemoryStore final : public StreamStore {
         }
         std::vector<Result<std::uint64_t>> results;
         results.reserve(batch.size());
-        for (const Append& item : batch) {
-            results.emplace_back(store(item.record));
+        try {
+            for (const Append& item : batch) {
+                results.emplace_back(store(item.record));
+            }
+        } catch (const std::bad_alloc&) {
+            closed_ = true;  // nobody may see half of the batch
+            results.assign(batch.size(),
+                           std::unexpected(Error{Code::outcome_unknown, "out of memory"}));
         }
         return results;
     }
@@ -371,27 +381,25 @@ class MemoryStore final : public StreamStore {
         report.now_ms = time_ms;
         report.withheld = why_withheld;
         report.dry_run = dry_run;
-        if (!dry_run) {
-            for (const auto& heads : {removal.expired, removal.evicted}) {
-                std::ranges::for_each(heads, [&](std::uint64_t head) { streams_.erase(head); });
-            }
-        }
         report.duration_us = microseconds_since(start);
         report.longest_pause_us = report.duration_us;  // the lock is held for all of it
         if (!dry_run) {
+            remember(report);  // needs memory; the rest does not
             counters_.count_sweep(report);
-            remember(report);
+            for (const auto* heads : {&removal.expired, &removal.evicted}) {
+                std::ranges::for_each(*heads, [&](std::uint64_t head) { streams_.erase(head); });
+            }
         }
         return report;
     }
 
     void remember(const SweepReport& report) {
-        last_sweep_ms_ = report.now_ms;
-        evicted_ += report.evicted;
         if (report.removed.total() != 0) {
             sweeps_.push_front(report);
             sweeps_.resize(std::min(sweeps_.size(), kSweepHistoryMax));
         }
+        last_sweep_ms_ = report.now_ms;
+        evicted_ += report.evicted;
     }
 
     const Capacity capacity_;

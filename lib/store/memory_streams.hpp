@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <new>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -48,16 +49,24 @@ class MemoryStreams {
     // Every stream by the sequence of its head, which is log order.
     [[nodiscard]] const std::map<std::uint64_t, const Stream*>& by_head() const { return by_head_; }
 
-    // Precondition: record.sequence is above all that there are.
+    // Precondition: record.sequence is above all that there are. Changes nothing if memory runs out.
     void append(const Record& record) {
         auto at = streams_.find(record);
-        if (at == streams_.end()) {
-            at = streams_.try_emplace({record.ns, record.key}).first;
-        } else {
-            by_head_.erase(at->second.back().sequence);
+        const bool begins = at == streams_.end();
+        if (begins) {
+            at = streams_.try_emplace({record.ns, record.key}, 1, record).first;
         }
-        at->second.push_back(record);
-        by_head_.emplace(record.sequence, &*at);
+        const std::uint64_t head = at->second.back().sequence;
+        const auto by_head = emplace_head(at, record.sequence, begins);
+        if (!begins) {
+            try {
+                at->second.push_back(record);
+            } catch (const std::bad_alloc&) {
+                by_head_.erase(by_head);
+                throw;
+            }
+            by_head_.erase(head);
+        }
         ++records_;
         bytes_ += memory_bytes(record);
     }
@@ -79,8 +88,22 @@ class MemoryStreams {
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
   private:
+    using ByHead = std::map<std::uint64_t, const Stream*>;
+
+    // A stream that has just been made goes again if this fails.
+    ByHead::iterator emplace_head(Map::iterator stream, std::uint64_t sequence, bool is_new) {
+        try {
+            return by_head_.emplace(sequence, &*stream).first;
+        } catch (const std::bad_alloc&) {
+            if (is_new) {
+                streams_.erase(stream);
+            }
+            throw;
+        }
+    }
+
     Map streams_;
-    std::map<std::uint64_t, const Stream*> by_head_;
+    ByHead by_head_;
     std::uint64_t records_ = 0;
     std::uint64_t bytes_ = 0;
 };

@@ -49,7 +49,8 @@ class MemoryStreams {
     // Every stream by the sequence of its head, which is log order.
     [[nodiscard]] const std::map<std::uint64_t, const Stream*>& by_head() const { return by_head_; }
 
-    // Precondition: record.sequence is above all that there are. Changes nothing if memory runs out.
+    // Precondition: record.sequence is above all that there are. Changes nothing if memory runs
+    // out.
     void append(const Record& record) {
         auto at = streams_.find(record);
         const bool begins = at == streams_.end();

@@ -231,7 +231,6 @@ void sweeper(Life& life) {
         const UnfailingScope own;
         SweeperOptions options;
         options.interval = 1ms;
-        options.clock_jump_max = std::chrono::hours(24 * 365 * 1000);
         options.observer = [&](const Result<SweepReport>& outcome) {
             if (outcome) {
                 life.first_keys_are_swept();

@@ -146,7 +146,7 @@ TEST_CASE("damaged record: it stays until its whole segment has expired, and is 
     CHECK(first->removed.completed == kDamagedKeys / 10 - 1);
     CHECK(first->retained.completed == kDamagedKeys - (kDamagedKeys / 10 - 1));
     damaged.clock.set(kStart + 31 * kDay);
-    const auto second = damaged.store->sweep({});
+    const auto second = damaged.store->sweep({.trust_clock = true});
     REQUIRE(second);
     CHECK(first->removed.completed + second->removed.completed == kDamagedKeys);
     CHECK(second->retained.total() == 0);

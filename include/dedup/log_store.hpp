@@ -67,6 +67,9 @@ struct VerifyReport {
     std::uint64_t index_entries = 0;
     std::int64_t time_high_ms = 0;      // the highest time that the store has seen
     std::vector<std::string> problems;  // each names a file and an offset, or a catalog entry
+    // Some are of the log itself: restore a copy, or save the rest with repair(). A catalog is made
+    // anew when the store is opened for writing, if that finds it damaged.
+    bool log_damaged = false;
 };
 
 // Called now and then with how much of the log has been read.
@@ -74,7 +77,9 @@ using Progress = std::function<void(std::uint64_t bytes_done, std::uint64_t byte
 
 // Reads every frame of the store at `path` and every entry of its catalog, and checks each against
 // the other. Writes nothing; works beside a live writer. Damage is reported, not returned as an
-// error. Errors: those of open with read_only.
+// error; of a store that does not open, because segments are missing or the catalog is, all of the
+// log is read that is there. Errors: invalid_argument (no store there), unsupported_version,
+// read_only, unavailable.
 [[nodiscard]] DEDUP_API Result<VerifyReport> verify(const std::filesystem::path& path,
                                                     const Progress& progress = {});
 
@@ -99,10 +104,10 @@ struct RepairReport {
 };
 
 // Makes a new store at `target` of all that is intact in the log of the store at `damaged`, which
-// nobody may be writing to and which is left as it is. Records keep their sequences, so that claims
-// stay valid, and an atomic batch is there whole or not at all. A stream whose newest records are
-// lost is in the state that its last intact one says.
-// Errors: invalid_argument (no store there, or something is at `target`), unsupported_version,
+// is locked meanwhile and left as it is. Records keep their sequences, so that claims stay valid,
+// and an atomic batch is there whole or not at all. A stream whose newest records are lost is in
+// the state that its last intact one says. Errors: invalid_argument (no store there, or something
+// is at `target`), busy (names the pid that writes to the damaged store), unsupported_version,
 // corruption (nothing tells what is valid in it), io, out_of_space. There is nothing at `target`
 // then.
 [[nodiscard]] DEDUP_API Result<RepairReport> repair(const std::filesystem::path& damaged,

@@ -422,6 +422,31 @@ Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
     return std::unique_ptr<Catalog>(new Catalog(std::move(*lmdb), meta));
 }
 
+std::optional<CatalogMeta> Catalog::find_meta(File& file) {
+    constexpr std::uint64_t kSearchedMax = std::uint64_t{16} << 30;
+    constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
+    constexpr std::size_t kValueBytes = sizeof(MetaValue) + sizeof(std::uint64_t);
+    std::string begin = {kMetaKey};  // the key, and what the value begins with
+    begin.append(sizeof kCatalogVersion, '\0');
+    store(begin.data() + 1, kCatalogVersion);
+    std::string block(kBlockBytes, '\0');
+    for (std::uint64_t at = 0; at < kSearchedMax; at += kBlockBytes - kValueBytes) {
+        const auto got = file.read(at, block);
+        const std::string_view bytes(block.data(), got ? *got : 0);
+        for (auto found = bytes.find(begin); found != std::string_view::npos;
+             found = bytes.find(begin, found + 1)) {
+            MetaValue value;
+            if (read_checked(bytes.substr(found + 1, kValueBytes), value)) {
+                return value.meta;
+            }
+        }
+        if (bytes.size() < kBlockBytes) {
+            break;
+        }
+    }
+    return std::nullopt;
+}
+
 Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, bool writable,
                                                std::uint64_t map_bytes) {
     auto lmdb = LmdbEnv::open(path, writable, map_bytes);

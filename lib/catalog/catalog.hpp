@@ -147,6 +147,10 @@ class Catalog {
     [[nodiscard]] static Result<std::unique_ptr<Catalog>> open(
         const Path& path, bool writable, std::uint64_t map_bytes = kCatalogMapBytes);
 
+    // What open() would give as meta(), from the bytes of a file that may be damaged or cut: found
+    // by its checksum, wherever it lies. Reads the file and nothing else.
+    [[nodiscard]] static std::optional<CatalogMeta> find_meta(File& file);
+
     [[nodiscard]] const CatalogMeta& meta() const { return meta_; }
 
     // The catalog as it is now. Segment files and checked blocks are taken over from `previous`

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <set>
 #include <vector>
 
@@ -44,6 +45,13 @@ constexpr std::uint64_t kMetaPages = 2;
 constexpr std::uint16_t kIntegerKeys = 0x08;
 constexpr std::uint64_t kNoPage = UINT64_MAX;
 constexpr unsigned kDepthMax = 32;
+constexpr std::uint32_t kPageBytesMin = 512;
+constexpr std::uint32_t kPageBytesMax = 32768;
+// Far more than a store can need. It bounds what the check of a made-up file costs.
+constexpr std::uint64_t kFileBytesMax = std::uint64_t{1} << 40;
+// LMDB counts commits one by one, and aborts the process where it cannot count on.
+constexpr std::uint64_t kCommitMax = UINT64_MAX / 2;
+constexpr std::size_t kListBytesPerRead = 64 * 1024;
 
 struct Tree {
     std::uint32_t pad = 0;  // in the tree of free pages: the size of a page
@@ -159,8 +167,9 @@ class Checker {
     bool read_nodes(std::uint64_t page, const std::string& bytes, bool branch,
                     std::vector<TreeNode>& nodes);
     bool check_leaf_node(std::uint64_t page, const TreeNode& node);
-    bool check_big_value(const TreeNode& node, std::string& value);
-    bool check_free_pages(std::uint64_t page, std::string_view list);
+    bool check_big_value(const TreeNode& node);
+    bool check_free_pages(std::uint64_t page, const TreeNode& node);
+    bool check_free_page(std::uint64_t page, std::uint64_t free, std::uint64_t previous);
     [[nodiscard]] bool less(std::string_view a, std::string_view b) const {
         return integer_keys_ ? load<std::uint64_t>(a.data()) < load<std::uint64_t>(b.data())
                              : a < b;
@@ -272,16 +281,11 @@ bool Checker::check_page(std::uint64_t page, unsigned level, unsigned depth) {
 bool Checker::check_leaf_node(std::uint64_t page, const TreeNode& node) {
     ++counted_.entries;
     last_key_ = node.key;
-    std::string value;
-    if (node.big && !check_big_value(node, value)) {
-        return false;
-    }
-    return !integer_keys_ ||
-           check_free_pages(page, node.big ? std::string_view(value) : node.value);
+    return (!node.big || check_big_value(node)) && (!integer_keys_ || check_free_pages(page, node));
 }
 
-// Checks the first of a value's own pages; reads the value only if it lists free pages.
-bool Checker::check_big_value(const TreeNode& node, std::string& value) {
+// Checks the first of a value's own pages.
+bool Checker::check_big_value(const TreeNode& node) {
     const std::uint64_t pages = (kPageHeaderBytes - 1 + node.value_bytes) / page_bytes_ + 1;
     std::array<char, kPageHeaderBytes> header;
     if (!use(node.big_page, pages) || !read(node.big_page, 0, header)) {
@@ -293,36 +297,51 @@ bool Checker::check_big_value(const TreeNode& node, std::string& value) {
         return damaged(node.big_page, "this is not the value that should be here");
     }
     counted_.overflow_pages += pages;
-    if (!integer_keys_) {
-        return true;
-    }
-    value.resize(node.value_bytes);
-    return read(node.big_page, kPageHeaderBytes, value);
+    return true;
 }
 
-// A list of free pages: their number, then each.
-bool Checker::check_free_pages(std::uint64_t page, std::string_view list) {
+// A list of the pages that a commit has freed: their number, then each, in descending order. It is
+// read in pieces, since a file with holes can have a list that is longer than the memory.
+bool Checker::check_free_pages(std::uint64_t page, const TreeNode& node) {
     constexpr std::size_t kBytes = sizeof(std::uint64_t);
-    if (list.size() < kBytes || list.size() % kBytes != 0 ||
-        load<std::uint64_t>(list.data()) != list.size() / kBytes - 1) {
-        return damaged(page, "a list of free pages has not the length that it says");
+    const auto commit = load<std::uint64_t>(node.key.data());
+    if (commit == 0 || commit > meta_.commit) {
+        return damaged(page, "a list of free pages is of a commit that has not been");
     }
+    std::string piece;
     std::uint64_t previous = kNoPage;
-    for (std::size_t at = kBytes; at < list.size(); at += kBytes) {
-        const auto free = load<std::uint64_t>(list.data() + at);
-        if (free >= previous) {
-            return damaged(page, "a list of free pages is out of order");
-        }
-        if (free >= used_.size() && free <= meta_.last_page) {
-            if (!free_beyond_end_.insert(free).second) {
-                return damaged(page, "a page is free twice");
+    for (std::uint64_t at = 0; at < std::max(node.value_bytes, kBytes); at += piece.size()) {
+        if (node.big) {
+            piece.resize(std::min<std::uint64_t>(kListBytesPerRead, node.value_bytes - at));
+            if (!read(node.big_page, kPageHeaderBytes + at, piece)) {
+                return false;
             }
-        } else if (!use(free, 1)) {
-            return false;
+        } else {
+            piece = node.value;
         }
-        previous = free;
+        if (at == 0 && (piece.size() < kBytes || node.value_bytes % kBytes != 0 ||
+                        load<std::uint64_t>(piece.data()) != node.value_bytes / kBytes - 1)) {
+            return damaged(page, "a list of free pages has not the length that it says");
+        }
+        for (std::size_t i = at == 0 ? kBytes : 0; i < piece.size(); i += kBytes) {
+            const auto free = load<std::uint64_t>(piece.data() + i);
+            if (!check_free_page(page, free, previous)) {
+                return false;
+            }
+            previous = free;
+        }
     }
     return true;
+}
+
+bool Checker::check_free_page(std::uint64_t page, std::uint64_t free, std::uint64_t previous) {
+    if (free >= previous) {
+        return damaged(page, "a list of free pages is out of order");
+    }
+    if (free >= used_.size() && free <= meta_.last_page) {
+        return free_beyond_end_.insert(free).second || damaged(page, "a page is free twice");
+    }
+    return use(free, 1);
 }
 
 Tree read_tree(const char* bytes) {
@@ -353,14 +372,24 @@ Result<Meta> read_meta(const Path& path, File& file) {
         const std::uint32_t page_bytes = meta.free.pad;
         if (*got < bytes.size() || load<std::uint32_t>(bytes.data() + kMagicAt) != kMagic ||
             load<std::uint64_t>(bytes.data() + kPageNumberAt) != page ||
-            load<std::uint16_t>(bytes.data() + kPageFlagsAt) != kMetaPage || page_bytes < 512 ||
-            page_bytes > 65536 || page_bytes != metas[0].free.pad ||
+            load<std::uint16_t>(bytes.data() + kPageFlagsAt) != kMetaPage ||
+            page_bytes < kPageBytesMin || page_bytes > kPageBytesMax ||
+            !std::has_single_bit(page_bytes) || page_bytes != metas[0].free.pad ||
             meta.version != metas[0].version) {
             return std::unexpected(
                 damaged_file(path, fmt::format("at offset {}: this is no LMDB meta page", at)));
         }
     }
-    return metas[metas[0].commit < metas[1].commit ? 1 : 0];
+    const std::uint64_t newest = metas[0].commit < metas[1].commit ? 1 : 0;
+    const Meta& meta = metas[newest];
+    // LMDB takes the later commit's number, and then the page that has the number's parity.
+    if (meta.version == kDataVersion &&
+        (meta.commit % kMetaPages != newest || meta.commit > kCommitMax)) {
+        return std::unexpected(
+            damaged_file(path, fmt::format("at offset {}: there cannot have been {} commits",
+                                           newest * metas[0].free.pad + kCommitAt, meta.commit)));
+    }
+    return meta;
 }
 
 Result<void> check_state(const Path& path, File& file, const Meta& meta) {
@@ -376,7 +405,7 @@ Result<void> check_state(const Path& path, File& file, const Meta& meta) {
         return std::unexpected(damaged_file(path, "at its end: its meta pages are cut"));
     }
     if (meta.address != 0 || meta.free.flags != kIntegerKeys || meta.data.flags != 0 ||
-        meta.last_page < kMetaPages - 1) {
+        meta.last_page < kMetaPages - 1 || meta.last_page >= kFileBytesMax / meta.free.pad) {
         return std::unexpected(damaged_file(path, "at offset 0: its meta page makes no sense"));
     }
     Checker checker(file, meta, file_pages);

@@ -85,6 +85,11 @@ class Env {
     // Locks the file `path`, which is made if need be, and the directory that it is in.
     // Errors: busy, which says who holds it.
     [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock(const Path& path) = 0;
+    // Keeps those out who would take the lock, as lock() does, but changes nothing there, and needs
+    // the right to read only. Null if there is nothing to lock.
+    [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock_out(const Path& /*path*/) {
+        return nullptr;
+    }
     [[nodiscard]] virtual Result<void> random(std::span<char> into) = 0;
 };
 

@@ -278,6 +278,15 @@ class PosixLock final : public Lock {
     bool directory_locked_;  // some network file systems have no locks on directories
 };
 
+// Keeps writers out. A child that inherits it keeps them out, too.
+class SharedLock final : public Lock {
+  public:
+    explicit SharedLock(Descriptor fd) : fd_(std::move(fd)) {}
+
+  private:
+    Descriptor fd_;
+};
+
 std::string text_of(int fd) {
     std::array<char, 1024> text{};
     const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
@@ -456,6 +465,25 @@ class PosixEnv final : public Env {
             }
             return std::make_unique<PosixLock>(path, std::move(*fd), std::move(*directory), both);
         }
+    }
+
+    Result<std::unique_ptr<Lock>> lock_out(const Path& path) override {
+        Descriptor fd(open_high(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK, 0));
+        if (fd.get() < 0) {
+            return errno == ENOENT ? Result<std::unique_ptr<Lock>>(nullptr)
+                                   : std::unexpected(os_failure("open", path, errno));
+        }
+        if (retry([&] { return ::flock(fd.get(), LOCK_SH | LOCK_NB); }) != 0) {
+            if (errno != EWOULDBLOCK) {
+                return std::unexpected(os_failure("lock", path, errno));
+            }
+            struct stat status {};
+            const bool is_store = ::fstat(fd.get(), &status) == 0 && S_ISDIR(status.st_mode);
+            const Path store = is_store ? path : path.parent_path();
+            const Descriptor file(open_high(AT_FDCWD, (store / "LOCK").c_str(), O_RDONLY, 0));
+            return std::unexpected(busy_error(store, fd.get(), text_of(file.get())));
+        }
+        return std::make_unique<SharedLock>(std::move(fd));
     }
 
     Result<void> random(std::span<char> into) override {

@@ -150,9 +150,8 @@ Result<Tail> inspect_tail(const Segment& segment, std::uint64_t offset, std::uin
     }
     if (*proof) {
         return std::unexpected(segment.corruption(
-            offset, fmt::format("the frame at {} proves that these bytes had been flushed; "
-                                "`dedupctl verify` lists all damage",
-                                **proof)));
+            offset,
+            fmt::format("the frame at {} proves that these bytes had been flushed", **proof)));
     }
     Tail tail;
     const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);

@@ -28,7 +28,11 @@ Result<SegmentHeader> decode_segment_header(const Path& path, std::string_view b
     if (bytes.size() < kSegmentHeaderBytes || !bytes.starts_with(kSegmentMagic)) {
         return damaged("it does not begin with a segment header");
     }
-    // The version is judged before the checksum, whose place a newer version may have moved.
+    // Newer versions, too, have a checksum of these bytes here: a version that is wrong under a
+    // wrong checksum is damage.
+    if (load<std::uint64_t>(bytes.data() + kSegmentChecksumAt) != header_checksum(bytes)) {
+        return damaged("the checksum of the segment header is wrong");
+    }
     const auto version = load<std::uint32_t>(bytes.data() + kSegmentVersionAt);
     if (version > kSegmentVersion) {
         return std::unexpected(
@@ -36,9 +40,6 @@ Result<SegmentHeader> decode_segment_header(const Path& path, std::string_view b
                   fmt::format("{} has format version {}, and this program knows versions up to {}; "
                               "use a newer one",
                               path.string(), version, kSegmentVersion)});
-    }
-    if (load<std::uint64_t>(bytes.data() + kSegmentChecksumAt) != header_checksum(bytes)) {
-        return damaged("the checksum of the segment header is wrong");
     }
     if (version == 0) {
         return damaged("there is no format version 0");
@@ -140,6 +141,11 @@ Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, 
         }
     }
     return segment;
+}
+
+Result<std::uint64_t> Segment::bytes_there() const {
+    const auto bytes = file_->size();
+    return bytes ? std::min(*bytes, kSegmentFileBytesMax) : bytes;
 }
 
 Result<std::optional<Frame>> Segment::find_frame(std::uint32_t offset, FrameBuffer& buffer) const {

@@ -36,7 +36,9 @@ inline constexpr std::size_t kSegmentHeaderBytes = 80;
 inline constexpr std::uint64_t kSegmentBytesMin = 64 * 1024;
 inline constexpr std::uint64_t kSegmentBytesMax = 1024 * 1024 * 1024;
 // A frame may begin just below the limit, and every offset must fit 32 bits.
-static_assert(kSegmentBytesMax + kFrameHeaderBytes + kFrameBodyBytesMax < UINT32_MAX);
+inline constexpr std::uint64_t kSegmentFileBytesMax =
+    kSegmentBytesMax + kFrameHeaderBytes + kFrameBodyBytesMax;
+static_assert(kSegmentFileBytesMax < UINT32_MAX);
 
 struct SegmentHeader {
     std::uint32_t version = kSegmentVersion;
@@ -87,6 +89,8 @@ class Segment {
     [[nodiscard]] const Path& path() const { return path_; }
     [[nodiscard]] File& file() const { return *file_; }
     [[nodiscard]] const FrameSalt& salt() const { return salt_; }
+    // The size of the file, or the most that a segment can have, if that is less.
+    [[nodiscard]] Result<std::uint64_t> bytes_there() const;
 
     // Maps the file up to `bytes`, if that can be. Once, and before other threads read.
     void map(std::uint64_t bytes) const { map_ = file_->map(bytes); }

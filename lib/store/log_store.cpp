@@ -558,20 +558,4 @@ Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
     return LogStore::open(*fixed, options);
 }
 
-Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
-    OpenOptions options;
-    options.read_only = true;
-    LogStoreInternals internals;
-    internals.tolerate_damage = true;
-    const auto fixed = fixed_path(path);
-    if (!fixed) {
-        return std::unexpected(fixed.error());
-    }
-    auto store = LogStore::open(*fixed, options, internals);
-    if (!store) {
-        return std::unexpected(store.error());
-    }
-    return (*store)->verify(progress);
-}
-
 }  // namespace dedup

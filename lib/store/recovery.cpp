@@ -257,10 +257,12 @@ Result<LogStore::CatalogFit> LogStore::compare_catalog(const Unsealed& newest_se
 Result<SnapshotPtr> LogStore::first_snapshot() {
     auto snapshot = catalog_->snapshot(env_, log_path_, nullptr);
     if (!snapshot && snapshot.error().os_error == ENOENT) {
-        return std::unexpected(Error{
-            Code::io,
-            fmt::format("{}; it is part of the log and must be restored", snapshot.error().message),
-            ENOENT});
+        return std::unexpected(
+            Error{Code::io,
+                  fmt::format("{}; it is part of the log: restore it, or save the rest with "
+                              "`dedupctl repair`",
+                              snapshot.error().message),
+                  ENOENT});
     }
     return snapshot;
 }
@@ -291,8 +293,9 @@ Result<void> LogStore::check_log(const std::vector<std::uint64_t>& ids,
 // How large the newest segment is going to be: mostly as the one before it. Whatever its header
 // says of that one, memory is asked for as much as the largest segment needs.
 std::uint64_t LogStore::expected_bytes(const Segment& newest, std::uint64_t file_bytes) const {
-    const std::uint64_t previous = std::min(newest.header().previous_bytes, kSegmentBytesMax);
-    return std::max(previous == 0 ? choose_segment_bytes(0) : previous, file_bytes);
+    const std::uint64_t previous = newest.header().previous_bytes;
+    const std::uint64_t usual = previous == 0 ? choose_segment_bytes(0) : previous;
+    return std::min(std::max(usual, file_bytes), kSegmentFileBytesMax);
 }
 
 // Opens and replays a segment, which must have `bytes` bytes of frames if that is not 0.
@@ -302,7 +305,7 @@ Result<std::shared_ptr<Unsealed>> LogStore::replay_segment(std::uint64_t id, std
     if (!segment) {
         return std::unexpected(segment.error());
     }
-    const auto file_bytes = (*segment)->file().size();
+    const auto file_bytes = (*segment)->bytes_there();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }
@@ -546,7 +549,7 @@ Result<void> LogStore::replay_tail(SnapshotPtr snapshot, const std::shared_ptr<U
 
 // Judges what lies behind the last valid frame of the log.
 Result<void> LogStore::inspect_newest(const Unsealed& newest) {
-    const auto file_bytes = newest.segment->file().size();
+    const auto file_bytes = newest.segment->bytes_there();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }

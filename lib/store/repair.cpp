@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "log/frame_reader.hpp"
-#include "log/patchy_file.hpp"
 #include "store/salvage.hpp"
 
 namespace dedup {
@@ -21,6 +20,9 @@ constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
 // Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
 // it.
 constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
+// Of more missing files in a row, only so many are named: where nothing tells which there were,
+// any number can stand in a file's name.
+constexpr std::uint64_t kMissingNamed = 1000;
 
 // The same file, read as a segment with another header.
 std::shared_ptr<const Segment> with_header(const std::shared_ptr<const Segment>& segment,
@@ -29,9 +31,8 @@ std::shared_ptr<const Segment> with_header(const std::shared_ptr<const Segment>&
     return std::make_shared<const Segment>(file, segment->path(), header);
 }
 
-// Whether `id` is the store's: with it, in one version or another, the segment's first frame is
-// valid.
-bool proves(const std::shared_ptr<const Segment>& segment, const StoreId& id) {
+// With the store's id, in one version or another, the first frame of a segment is valid.
+bool begins_with_a_frame(const std::shared_ptr<const Segment>& segment, const StoreId& id) {
     SegmentHeader header = segment->header();
     header.store_id = id;
     FrameBuffer buffer;
@@ -44,10 +45,12 @@ bool proves(const std::shared_ptr<const Segment>& segment, const StoreId& id) {
     return false;
 }
 
-// The version in which the segment has a valid frame, for a header that does not tell.
-std::uint32_t guess_version(const std::shared_ptr<const Segment>& segment, SegmentHeader header,
+// The version in which the segment has a valid frame, if its store has this id; 0: in none.
+std::uint32_t guess_version(const std::shared_ptr<const Segment>& segment, const StoreId& id,
                             std::uint64_t end) {
-    for (header.version = kSegmentVersion; header.version > 1; --header.version) {
+    SegmentHeader header = segment->header();
+    header.store_id = id;
+    for (header.version = kSegmentVersion; header.version != 0; --header.version) {
         const auto found = find_frame_from(*with_header(segment, header), kSegmentHeaderBytes, end);
         if (found && *found) {
             break;
@@ -62,13 +65,13 @@ std::optional<StoreId> guess_store_id(const std::shared_ptr<const Segment>& segm
     if (const auto got = segment->file().read(kSegmentStoreIdAt, id); !got || *got < id.size()) {
         return std::nullopt;
     }
-    if (proves(segment, id)) {
+    if (begins_with_a_frame(segment, id)) {
         return id;
     }
     for (std::size_t bit = 0; bit < id.size() * 8; ++bit) {
         StoreId other = id;
         other[bit / 8] = static_cast<char>(other[bit / 8] ^ (1 << bit % 8));
-        if (proves(segment, other)) {
+        if (begins_with_a_frame(segment, other)) {
             return other;
         }
     }
@@ -116,7 +119,7 @@ Result<void> Salvage::open_segment(std::uint64_t id) {
         return std::unexpected(file.error());
     }
     DamagedSegment damaged;
-    const auto patchy = std::make_shared<PatchyFile>(std::move(*file));
+    damaged.file = std::make_shared<PatchyFile>(std::move(*file));
     const auto intact = Segment::open(env_, log_, id);
     if (!intact && intact.error().code == Code::unsupported_version) {
         return std::unexpected(intact.error());
@@ -125,8 +128,8 @@ Result<void> Salvage::open_segment(std::uint64_t id) {
     SegmentHeader header;
     header.id = id;
     damaged.segment =
-        std::make_shared<const Segment>(patchy, path, intact ? (*intact)->header() : header);
-    const auto bytes = patchy->size();
+        std::make_shared<const Segment>(damaged.file, path, intact ? (*intact)->header() : header);
+    const auto bytes = damaged.segment->bytes_there();
     if (!bytes) {
         return std::unexpected(bytes.error());
     }
@@ -134,6 +137,26 @@ Result<void> Salvage::open_segment(std::uint64_t id) {
     bytes_total_ += *bytes;
     segments_.push_back(std::move(damaged));
     return {};
+}
+
+// The id that the catalog has, if it is the one of these segments.
+std::optional<StoreId> Salvage::id_of_catalog() const {
+    const Path path = damaged_ / "catalog" / "data.mdb";
+    const auto type = env_.type(path);
+    if (!type || *type != PathType::file) {
+        return std::nullopt;
+    }
+    auto file = env_.open(path, OpenMode::read);
+    if (!file) {
+        return std::nullopt;
+    }
+    PatchyFile patchy(*std::move(file));
+    const auto meta = Catalog::find_meta(patchy);
+    const bool known =
+        meta && std::ranges::any_of(segments_, [&](const DamagedSegment& damaged) {
+            return guess_version(damaged.segment, meta->store_id, damaged.file_bytes) != 0;
+        });
+    return known ? std::optional(meta->store_id) : std::nullopt;
 }
 
 // Without the store's id no frame can be told from garbage.
@@ -147,17 +170,19 @@ Result<void> Salvage::find_store_id() {
     for (const DamagedSegment& damaged : segments_) {
         id = id ? id : guess_store_id(damaged.segment);
     }
+    id = id ? id : id_of_catalog();
     if (!id) {
         return std::unexpected(Error{
-            Code::corruption, fmt::format("no segment of {} has an intact header, so nothing tells "
-                                          "what is valid in it",
-                                          log_.string())});
+            Code::corruption,
+            fmt::format("no segment of {} has an intact header, and the catalog does not know the "
+                        "store either, so nothing tells what is valid in it; only a copy helps",
+                        log_.string())});
     }
     for (DamagedSegment& damaged : segments_) {
         SegmentHeader header = damaged.segment->header();
         header.store_id = *id;
         if (!damaged.header_intact) {
-            header.version = guess_version(damaged.segment, header, damaged.file_bytes);
+            header.version = std::max(guess_version(damaged.segment, *id, damaged.file_bytes), 1U);
         }
         damaged.segment = with_header(damaged.segment, header);
     }
@@ -189,10 +214,30 @@ void Salvage::add_loss(RepairLoss loss) {
     ++open_losses_;
 }
 
+std::vector<std::uint64_t> Salvage::missing() const {
+    std::vector<std::uint64_t> ids;
+    std::uint64_t previous = 0;
+    for (const DamagedSegment& damaged : segments_) {
+        const std::uint64_t next = damaged.segment->id();
+        // A name can be any number, and a list has its length.
+        for (const SegmentLength& listed : manifest_.segments) {
+            if (listed.id > previous && listed.id < next) {
+                ids.push_back(listed.id);
+            }
+        }
+        const std::uint64_t first = std::max(previous + 1, manifest_in_);
+        for (std::uint64_t id = first; id < next && id - first < kMissingNamed; ++id) {
+            ids.push_back(id);
+        }
+        previous = next;
+    }
+    return ids;
+}
+
 // Those between two segments that are there.
 void Salvage::note_missing(std::uint64_t previous_id, std::uint64_t next_id) {
-    for (std::uint64_t id = previous_id + 1; id < next_id; ++id) {
-        if (is_expected(id)) {
+    for (const std::uint64_t id : missing_) {
+        if (id > previous_id && id < next_id) {
             add_loss({(log_ / segment_file_name(id)).string(), 0, 0, 0, 0, "the file is missing"});
         }
     }
@@ -200,6 +245,7 @@ void Salvage::note_missing(std::uint64_t previous_id, std::uint64_t next_id) {
 
 Result<void> Salvage::copy_to(LogStore& target) {
     target_ = &target;
+    missing_ = missing();
     std::uint64_t previous_id = 0;
     for (std::size_t i = 0; i < segments_.size(); ++i) {
         const std::uint64_t id = segments_[i].segment->id();
@@ -386,6 +432,15 @@ Result<RepairReport> repair(const std::filesystem::path& damaged,
 
 Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
                             const Progress& progress) {
+    // Who writes holds the lock of the file or of the directory.
+    std::vector<std::unique_ptr<Lock>> locks;
+    for (const Path& path : {damaged / "LOCK", damaged}) {
+        auto lock = env.lock_out(path);
+        if (!lock) {
+            return std::unexpected(lock.error());
+        }
+        locks.push_back(std::move(*lock));
+    }
     Salvage salvage(env, damaged, progress);
     if (auto prepared = salvage.prepare(); !prepared) {
         return std::unexpected(prepared.error());

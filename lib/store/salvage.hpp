@@ -4,35 +4,46 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "log/frame_reader.hpp"
+#include "log/patchy_file.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
 
 struct DamagedSegment {
+    std::shared_ptr<PatchyFile> file;
     std::shared_ptr<const Segment> segment;
-    std::uint64_t file_bytes = 0;
+    std::uint64_t file_bytes = 0;  // the most that a segment can have, if the file has more
     bool header_intact = false;
 };
 
 class Salvage {
   public:
     Salvage(Env& env, const Path& damaged, const Progress& progress)
-        : env_(env), log_(damaged / "log"), progress_(progress) {}
+        : env_(env), damaged_(damaged), log_(damaged / "log"), progress_(progress) {}
 
     // Finds the segments and the store's id.
     Result<void> prepare();
     // Copies what is intact.
     Result<void> copy_to(LogStore& target);
 
+    // Oldest first; those that a sweep has given up are not among them.
+    [[nodiscard]] const std::vector<DamagedSegment>& segments() const { return segments_; }
+    // Where the frames of segments()[number] end at the latest.
+    [[nodiscard]] std::uint64_t end_of(std::size_t number) const;
+    // The ids of segments that should be there and are not, ascending.
+    [[nodiscard]] std::vector<std::uint64_t> missing() const;
+
     RepairReport report;
 
   private:
     Result<void> open_segment(std::uint64_t id);
     Result<void> find_store_id();
+    [[nodiscard]] std::optional<StoreId> id_of_catalog() const;
     void note_missing(std::uint64_t previous_id, std::uint64_t next_id);
     Result<void> find_manifest();
     Result<bool> find_manifest_in(std::size_t number);
@@ -46,13 +57,13 @@ class Salvage {
     void show_horizon(const Horizon& horizon);
     Result<void> put_horizon_in_force();
     Result<void> copy_segment(std::size_t number);
-    [[nodiscard]] std::uint64_t end_of(std::size_t number) const;
     Result<void> lose(const Segment& segment, FrameReader& reader, std::uint64_t end, bool newest);
     void add_loss(RepairLoss loss);
     Result<void> take(const Segment& segment, const Frame& frame);
     Result<void> append_pending();
 
     Env& env_;
+    Path damaged_;
     Path log_;
     const Progress& progress_;
     std::vector<DamagedSegment> segments_;
@@ -61,6 +72,7 @@ class Salvage {
     std::uint64_t manifest_in_ = 0;  // the segment with the newest valid manifest; 0: there is none
     Manifest manifest_;
     std::int64_t time_ms_ = 0;  // the highest that the damaged store had seen
+    std::vector<std::uint64_t> missing_;
     LogStore* target_ = nullptr;
     std::vector<Append> pending_;
     std::size_t pending_bytes_ = 0;
@@ -70,7 +82,9 @@ class Salvage {
     std::size_t open_losses_ = 0;  // at the end of report.losses, whose later bound is not known
 };
 
-// The same as the public one, in any environment.
+// The same as the public ones, in any environment.
+[[nodiscard]] Result<VerifyReport> verify(Env& env, const Path& path,
+                                          const Progress& progress = {});
 [[nodiscard]] Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
                                           const Progress& progress = {});
 

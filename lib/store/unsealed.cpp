@@ -352,7 +352,7 @@ Result<std::uint64_t> Replay::run(std::uint64_t end, bool whole) {
 
 Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
                              std::uint64_t whole_bytes) {
-    const auto file_bytes = unsealed.segment->file().size();
+    const auto file_bytes = unsealed.segment->bytes_there();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
     }

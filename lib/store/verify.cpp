@@ -1,5 +1,5 @@
 // Checking a store: every frame against its checksum, every record against the indexes, and every
-// index entry against the log.
+// index entry against the log. Of a store that does not open, the log alone.
 
 #include <fmt/format.h>
 
@@ -10,6 +10,7 @@
 #include "log/frame_reader.hpp"
 #include "log/patchy_file.hpp"
 #include "store/log_store.hpp"
+#include "store/salvage.hpp"
 
 namespace dedup {
 namespace {
@@ -23,20 +24,27 @@ class Verifier {
         : locator_(locator), progress_(progress), bytes_total_(bytes_total) {}
 
     // Reads the frames of a segment up to `row.bytes`, and counts what a row should say.
+    // `newest`: what no valid frame follows is room, or torn by a crash.
     SegmentRow read_segment(const Segment& segment, const SegmentRow& row,
-                            const SealedSegment* sealed);
+                            const SealedSegment* sealed, bool newest = false);
     void check_index(const SealedSegment& sealed, const Segment& segment);
     void compare(const SegmentRow& counted, const SegmentRow& row, const Path& path);
     void name_unreadable(const Segment& segment, const PatchyFile& file);
 
-    VerifyReport report;
-
-  private:
+    // Of the log; one of the catalog goes away by itself.
     void problem(std::string text) {
+        report.log_damaged = true;
+        catalog_problem(std::move(text));
+    }
+    void catalog_problem(std::string text) {
         if (report.problems.size() < kProblemsMax) {
             report.problems.push_back(std::move(text));
         }
     }
+
+    VerifyReport report;
+
+  private:
     void check_records(const Segment& segment, const Frame& frame, const SealedSegment* sealed,
                        SegmentRow& counted);
     void check_entry_of(const Segment& segment, const Frame& frame, const RecordView& record,
@@ -56,8 +64,9 @@ void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const 
     const StreamId id = locator_.id({record.ns, record.key});
     const FilterBits bits(id);
     if (!bits.in(sealed.filter) || (sealed.joint.data != nullptr && !bits.in(sealed.joint))) {
-        problem(segment.corruption(frame.offset, "a filter of the catalog does not know its stream")
-                    .message);
+        catalog_problem(
+            segment.corruption(frame.offset, "a filter of the catalog does not know its stream")
+                .message);
     }
     const auto first = sealed.index.lower_bound(id);
     bool found = false;
@@ -69,8 +78,9 @@ void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const 
         found = entry->sequence >= record.sequence && entry->offset >= frame.offset;
     }
     if (!found) {
-        problem(segment.corruption(frame.offset, "the catalog's index does not lead to its stream")
-                    .message);
+        catalog_problem(
+            segment.corruption(frame.offset, "the catalog's index does not lead to its stream")
+                .message);
     }
 }
 
@@ -117,7 +127,7 @@ void Verifier::check_records(const Segment& segment, const Frame& frame,
 }
 
 SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
-                                  const SealedSegment* sealed) {
+                                  const SealedSegment* sealed, bool newest) {
     SegmentRow counted;
     counted.id = row.id;
     counted.next_sequence = segment.header().next_sequence;
@@ -126,10 +136,13 @@ SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
     while (reader.offset() < row.bytes) {
         const auto frame = reader.next();
         if (!frame || !*frame) {
+            const auto next = find_frame_from(segment, reader.offset() + 1, row.bytes);
+            if (newest && frame && next && !*next) {
+                break;
+            }
             problem(!frame
                         ? frame.error().message
                         : segment.corruption(reader.offset(), "there is no valid frame").message);
-            const auto next = find_frame_from(segment, reader.offset() + 1, row.bytes);
             if (!next || !*next) {
                 break;
             }
@@ -157,8 +170,8 @@ SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
 // Every entry must be in order, known to the filter, and lead to a record of its stream.
 void Verifier::check_index(const SealedSegment& sealed, const Segment& segment) {
     const auto wrong = [&](std::uint64_t position, std::string_view what) {
-        problem(fmt::format("the catalog's index of segment {}, entry {}: {}", sealed.row.id,
-                            position, what));
+        catalog_problem(fmt::format("the catalog's index of segment {}, entry {}: {}",
+                                    sealed.row.id, position, what));
     };
     StreamId previous;
     FrameBuffer buffer;
@@ -197,8 +210,8 @@ void Verifier::check_index(const SealedSegment& sealed, const Segment& segment) 
 void Verifier::compare(const SegmentRow& counted, const SegmentRow& row, const Path& path) {
     const auto differs = [&](std::string_view what, auto in_log, auto in_catalog) {
         if (in_log != in_catalog) {
-            problem(fmt::format("{}: the log has {} {}, the catalog says {}", path.string(), in_log,
-                                what, in_catalog));
+            catalog_problem(fmt::format("{}: the log has {} {}, the catalog says {}", path.string(),
+                                        in_log, what, in_catalog));
         }
     };
     differs("bytes", counted.bytes, row.bytes);
@@ -253,7 +266,7 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
     }
     Verifier verifier(locator_, progress, bytes_total);
     if (!damage_.empty()) {
-        verifier.report.problems.push_back(damage_);
+        verifier.problem(damage_);
     }
     for (const Part& part : parts) {
         // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
@@ -261,7 +274,7 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         auto file = env_.open(part.segment->path(), OpenMode::read);
         if (!file) {
             if (file.error().os_error != ENOENT) {  // a sweep may have removed it meanwhile
-                verifier.report.problems.push_back(file.error().message);
+                verifier.problem(file.error().message);
             }
             continue;
         }
@@ -288,6 +301,80 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         progress(bytes_total, bytes_total);
     }
     return std::move(verifier.report);
+}
+
+namespace {
+
+// "<file> is damaged at offset <n>" of a message that goes on.
+std::string_view place_in(std::string_view message) {
+    return message.substr(0, std::min(message.find(": "), message.find("; ")));
+}
+
+// Reads all that there is of a log that does not open as a store, as repair() would find it.
+Result<VerifyReport> verify_log(Env& env, const Path& path, const Error& why,
+                                const Progress& progress) {
+    Salvage salvage(env, path, progress);
+    const auto prepared = salvage.prepare();
+    if (!prepared && prepared.error().code != Code::corruption) {
+        return std::unexpected(prepared.error());
+    }
+    std::uint64_t bytes_total = 0;
+    for (std::size_t i = 0; prepared && i < salvage.segments().size(); ++i) {
+        bytes_total += salvage.end_of(i);
+    }
+    const Locator nobody;
+    Verifier verifier(nobody, progress, bytes_total);
+    if (!prepared) {
+        verifier.problem(why.message);
+        verifier.problem(prepared.error().message);
+        return std::move(verifier.report);
+    }
+    for (const std::uint64_t id : salvage.missing()) {
+        verifier.problem(
+            fmt::format("{} is missing", (path / "log" / segment_file_name(id)).string()));
+    }
+    for (std::size_t i = 0; i < salvage.segments().size(); ++i) {
+        const DamagedSegment& damaged = salvage.segments()[i];
+        if (!damaged.header_intact) {
+            verifier.problem(damaged.segment->corruption(0, "the header is not valid").message);
+        }
+        SegmentRow row;
+        row.id = damaged.segment->id();
+        row.bytes = salvage.end_of(i);
+        verifier.read_segment(*damaged.segment, row, nullptr, i + 1 == salvage.segments().size());
+        verifier.name_unreadable(*damaged.segment, *damaged.file);
+    }
+    // Why it does not open is told first, unless it is among what has been found.
+    std::vector<std::string>& problems = verifier.report.problems;
+    const auto known = [&](std::string_view problem) {
+        return place_in(problem) == place_in(why.message);
+    };
+    if (std::ranges::none_of(problems, known)) {
+        problems.insert(problems.begin(), why.message);
+    }
+    return std::move(verifier.report);
+}
+
+}  // namespace
+
+Result<VerifyReport> verify(Env& env, const Path& path, const Progress& progress) {
+    OpenOptions options;
+    options.read_only = true;
+    LogStoreInternals internals;
+    internals.tolerate_damage = true;
+    auto store = LogStore::open(env, path, options, internals);
+    if (store) {
+        return (*store)->verify(progress);
+    }
+    const Code code = store.error().code;
+    return code == Code::corruption || code == Code::io
+               ? verify_log(env, path, store.error(), progress)
+               : std::unexpected(store.error());
+}
+
+Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
+    const auto env = posix_env_of(path, {});
+    return verify(*env, path, progress);
 }
 
 }  // namespace dedup

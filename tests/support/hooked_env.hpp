@@ -109,6 +109,9 @@ class HookedEnv final : public Env {
         return posix_env().sync_directory(path);
     }
     Result<std::unique_ptr<Lock>> lock(const Path& path) override { return posix_env().lock(path); }
+    Result<std::unique_ptr<Lock>> lock_out(const Path& path) override {
+        return posix_env().lock_out(path);
+    }
     Result<void> random(std::span<char> into) override { return posix_env().random(into); }
 };
 

@@ -27,7 +27,9 @@ const char* hint_of(dedup::Code code) {
         case dedup::Code::outcome_unknown:
             return "see what was stored with `dedupctl lookup`, then run the command again";
         case dedup::Code::corruption:
-            return "see the extent of the damage with `dedupctl verify`";
+            return "see the extent of the damage with `dedupctl verify`, and save what is intact "
+                   "in "
+                   "a new store with `dedupctl repair`";
         default:
             return nullptr;
     }
@@ -51,13 +53,17 @@ Failure system_failure(const std::string& what, int os_error) {
 }
 
 Failure library_failure(const dedup::Error& error) {
-    std::string message = error.message;
+    Failure failure = last_failure(error);
     if (const char* hint = hint_of(error.code)) {
-        message.append("\n  ").append(hint);
+        failure.message.append("\n  ").append(hint);
     }
+    return failure;
+}
+
+Failure last_failure(const dedup::Error& error) {
     return {.exit_code = exit_code_of(error.code),
             .code = std::string(dedup::name(error.code)),
-            .message = std::move(message)};
+            .message = error.message};
 }
 
 }  // namespace dedupctl

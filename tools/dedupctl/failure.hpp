@@ -35,6 +35,9 @@ struct Failure {
 // Gives an error of the library its exit code and, where the library cannot know it, a hint.
 [[nodiscard]] Failure library_failure(const dedup::Error& error);
 
+// The same without a hint: for the commands that hints lead to.
+[[nodiscard]] Failure last_failure(const dedup::Error& error);
+
 template <class T>
 T take(dedup::Result<T> result) {
     if (!result) {

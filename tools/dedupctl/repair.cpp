@@ -72,12 +72,16 @@ void print_text(Context& context, const std::string& target, const dedup::Repair
 int run_repair(Context& context, const std::string& target) {
     context.check_globals();
     Progress progress("repair", 0);
-    const dedup::RepairReport report = take(
+    const auto repaired =
         dedup::repair(context.store_path, target, [&](std::uint64_t done, std::uint64_t total) {
             progress.set_total(total);
             progress.update(done);
-        }));
+        });
     progress.clear();
+    if (!repaired) {
+        throw last_failure(repaired.error());
+    }
+    const dedup::RepairReport& report = *repaired;
     if (context.json) {
         print_json(context, target, report);
     } else {

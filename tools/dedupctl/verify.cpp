@@ -22,7 +22,30 @@ void print_json(Context& context, const dedup::VerifyReport& report) {
     object["index_entries"] = report.index_entries;
     object["time_high_ms"] = report.time_high_ms;
     object["problems"] = report.problems;
+    object["log_damaged"] = report.log_damaged;
     context.out.json(object);
+}
+
+// As a word that a shell takes for `text`.
+std::string shell_word(std::string_view text) {
+    constexpr std::string_view kPlain =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-@%";
+    if (!text.empty() && text.find_first_not_of(kPlain) == std::string_view::npos) {
+        return std::string(text);
+    }
+    std::string word = "'";
+    for (const char c : text) {
+        word += c == '\'' ? "'\\''" : std::string(1, c);
+    }
+    return word + "'";
+}
+
+// A path for a new store: a slash at the end would put it inside.
+std::string beside(std::string path) {
+    while (path.size() > 1 && path.ends_with('/')) {
+        path.pop_back();
+    }
+    return path + "-repaired";
 }
 
 void print_text(Context& context, const dedup::VerifyReport& report) {
@@ -38,18 +61,30 @@ void print_text(Context& context, const dedup::VerifyReport& report) {
         context.out.line(paint("no problem found", Colour::green));
     } else {
         context.out.line(count_of(report.problems.size(), "problem") + " found");
+        context.out.line(
+            report.log_damaged
+                ? fmt::format("restore the store from a copy, or save what is intact in a new one: "
+                              "`dedupctl -s {} repair {}`",
+                              escape(shell_word(context.store_path)),
+                              escape(shell_word(beside(context.store_path))))
+                : "the log is intact; a catalog that is missing or damaged is made anew from it "
+                  "when the store is opened for writing");
     }
 }
 
 int run_verify(Context& context) {
     context.check_globals();
     Progress progress("verify", 0);
-    const dedup::VerifyReport report =
-        take(dedup::verify(context.store_path, [&](std::uint64_t done, std::uint64_t total) {
+    const auto verified =
+        dedup::verify(context.store_path, [&](std::uint64_t done, std::uint64_t total) {
             progress.set_total(total);
             progress.update(done);
-        }));
+        });
     progress.clear();
+    if (!verified) {
+        throw last_failure(verified.error());
+    }
+    const dedup::VerifyReport& report = *verified;
     warn_if_ahead(report.time_high_ms, dedup::system_now_ms());
     if (context.json) {
         print_json(context, report);

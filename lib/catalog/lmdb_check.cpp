@@ -45,7 +45,7 @@ constexpr std::uint64_t kMetaPages = 2;
 constexpr std::uint16_t kIntegerKeys = 0x08;
 constexpr std::uint64_t kNoPage = UINT64_MAX;
 constexpr unsigned kDepthMax = 32;
-constexpr std::uint32_t kPageBytesMin = 512;
+constexpr std::uint32_t kPageBytesMin = 4096;  // the smallest that Linux has
 constexpr std::uint32_t kPageBytesMax = 32768;
 // Far more than a store can need. It bounds what the check of a made-up file costs.
 constexpr std::uint64_t kFileBytesMax = std::uint64_t{1} << 40;

@@ -78,6 +78,10 @@ class Env {
     [[nodiscard]] virtual Result<PathType> type(const Path& path) = 0;
     [[nodiscard]] virtual Result<std::vector<std::string>> list(const Path& directory) = 0;
     [[nodiscard]] virtual Result<void> make_directory(const Path& path) = 0;
+    // Gives it the access that the directory `like` has, too.
+    [[nodiscard]] virtual Result<void> make_directory_like(const Path& path, const Path& /*like*/) {
+        return make_directory(path);
+    }
     [[nodiscard]] virtual Result<void> rename(const Path& from, const Path& to) = 0;
     [[nodiscard]] virtual Result<void> remove(const Path& path) = 0;
     // Makes the entries of a directory durable: files created, renamed and removed in it.
@@ -85,8 +89,9 @@ class Env {
     // Locks the file `path`, which is made if need be, and the directory that it is in.
     // Errors: busy, which says who holds it.
     [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock(const Path& path) = 0;
-    // Keeps those out who would take the lock, as lock() does, but changes nothing there, and needs
-    // the right to read only. Null if there is nothing to lock.
+    // Keeps those out who would take the lock of this file or directory, but changes nothing there,
+    // and needs the right to read only. Null if there is nothing that this process may lock.
+    // Errors: busy, which says who holds it.
     [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock_out(const Path& /*path*/) {
         return nullptr;
     }

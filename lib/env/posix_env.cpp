@@ -278,12 +278,18 @@ class PosixLock final : public Lock {
     bool directory_locked_;  // some network file systems have no locks on directories
 };
 
-// Keeps writers out. A child that inherits it keeps them out, too.
+// Keeps writers out, as long as a repair takes.
 class SharedLock final : public Lock {
   public:
     explicit SharedLock(Descriptor fd) : fd_(std::move(fd)) {}
+    ~SharedLock() override {
+        if (!mark_.inherited()) {
+            (void)::flock(fd_.get(), LOCK_UN);  // a forked child may still have it open
+        }
+    }
 
   private:
+    const ProcessMark mark_;
     Descriptor fd_;
 };
 
@@ -386,6 +392,19 @@ class PosixEnv final : public Env {
         return {};
     }
 
+    Result<void> make_directory_like(const Path& path, const Path& like) override {
+        if (auto done = make_directory(path); !done) {
+            return done;
+        }
+        const auto made = places_.directory(path);
+        const auto model = places_.directory(like);
+        if (!made || !model) {
+            return std::unexpected(made ? model.error() : made.error());
+        }
+        inherit_access(made->fd, model->fd);
+        return {};
+    }
+
     Result<void> rename(const Path& from, const Path& to) override {
         const auto old_at = places_.place(from);
         const auto new_at = places_.place(to);
@@ -470,8 +489,9 @@ class PosixEnv final : public Env {
     Result<std::unique_ptr<Lock>> lock_out(const Path& path) override {
         Descriptor fd(open_high(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK, 0));
         if (fd.get() < 0) {
-            return errno == ENOENT ? Result<std::unique_ptr<Lock>>(nullptr)
-                                   : std::unexpected(os_failure("open", path, errno));
+            return errno == ENOENT || errno == EACCES
+                       ? Result<std::unique_ptr<Lock>>(nullptr)
+                       : std::unexpected(os_failure("open", path, errno));
         }
         if (retry([&] { return ::flock(fd.get(), LOCK_SH | LOCK_NB); }) != 0) {
             if (errno != EWOULDBLOCK) {

@@ -23,8 +23,12 @@ Error bad_cursor(std::string_view cursor) {
     return {Code::invalid_argument, fmt::format("\"{}\" is not a cursor that scan gave", cursor)};
 }
 
-// A store opens files as long as it is open: neither a change of the working directory nor of a
-// symbolic link may take it to others.
+Version to_version(const Located& at) {
+    return {to_record(at.record), at.segment->id(), at.entry.offset, at.frame_bytes};
+}
+
+}  // namespace
+
 Result<Path> fixed_path(const Path& path) {
     std::error_code error;
     Path fixed = std::filesystem::weakly_canonical(path, error);
@@ -36,12 +40,6 @@ Result<Path> fixed_path(const Path& path) {
     }
     return fixed;
 }
-
-Version to_version(const Located& at) {
-    return {to_record(at.record), at.segment->id(), at.entry.offset, at.frame_bytes};
-}
-
-}  // namespace
 
 LogStore::LogStore(Env& env, Path path, const OpenOptions& options,
                    const LogStoreInternals& internals)

@@ -81,6 +81,7 @@ struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
     bool tolerate_damage = false;  // at the end of the log, when reading: for verification
+    bool* only_catalog = nullptr;  // becomes true if it is the catalog that keeps a reader out
     bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
     // How long a sweep waits for readers of segments that it removes together.
     std::chrono::milliseconds readers_wait{100};
@@ -89,6 +90,10 @@ struct LogStoreInternals {
 };
 
 inline constexpr const char* kLockName = "LOCK";
+
+// A store opens files as long as it is open: neither a change of the working directory nor of a
+// symbolic link may take it to others.
+[[nodiscard]] Result<Path> fixed_path(const Path& path);
 // A file that only takes up room, to be removed when a sweep needs some.
 inline constexpr const char* kReserveName = "reserve";
 inline constexpr std::uint64_t kReserveBytes = 1024 * 1024;

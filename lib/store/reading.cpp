@@ -81,8 +81,11 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
         return std::unexpected(segment.error());
     }
     store_id_ = (*segment)->header().store_id;
-    const auto needs_writer = [](Error error) {
+    const auto needs_writer = [this](Error error) {
         if (error.code == Code::corruption) {
+            if (internals_.only_catalog != nullptr) {
+                *internals_.only_catalog = true;
+            }
             error.message += "; opening the store for writing rebuilds the catalog from the log";
         }
         return std::unexpected(error);

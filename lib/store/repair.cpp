@@ -20,8 +20,8 @@ constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
 // Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
 // it.
 constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
-// Of more missing files in a row, only so many are named: where nothing tells which there were,
-// any number can stand in a file's name.
+// Of more missing files in a row, only so many are named: any number can stand in a file's name and
+// in a manifest.
 constexpr std::uint64_t kMissingNamed = 1000;
 
 // The same file, read as a segment with another header.
@@ -76,6 +76,10 @@ std::optional<StoreId> guess_store_id(const std::shared_ptr<const Segment>& segm
         }
     }
     return std::nullopt;
+}
+
+Path partial_path(const Path& target) {
+    return target.string() + ".partial";
 }
 
 }  // namespace
@@ -193,8 +197,8 @@ Result<void> Salvage::find_store_id() {
 std::uint64_t Salvage::end_of(std::size_t number) const {
     const DamagedSegment& damaged = segments_[number];
     const std::uint64_t id = damaged.segment->id();
-    const auto listed = std::ranges::find(manifest_.segments, id, &SegmentLength::id);
-    if (listed != manifest_.segments.end()) {
+    const auto listed = std::ranges::lower_bound(manifest_.segments, id, {}, &SegmentLength::id);
+    if (listed != manifest_.segments.end() && listed->id == id) {
         return std::min(listed->bytes, damaged.file_bytes);
     }
     if (number + 1 == segments_.size()) {
@@ -216,17 +220,20 @@ void Salvage::add_loss(RepairLoss loss) {
 
 std::vector<std::uint64_t> Salvage::missing() const {
     std::vector<std::uint64_t> ids;
+    auto listed = manifest_.segments.begin();
     std::uint64_t previous = 0;
     for (const DamagedSegment& damaged : segments_) {
         const std::uint64_t next = damaged.segment->id();
-        // A name can be any number, and a list has its length.
-        for (const SegmentLength& listed : manifest_.segments) {
-            if (listed.id > previous && listed.id < next) {
-                ids.push_back(listed.id);
+        const std::size_t most = ids.size() + kMissingNamed;
+        for (; listed != manifest_.segments.end() && listed->id <= next; ++listed) {
+            if (listed->id > previous && listed->id < next && ids.size() < most) {
+                ids.push_back(listed->id);
             }
         }
-        const std::uint64_t first = std::max(previous + 1, manifest_in_);
-        for (std::uint64_t id = first; id < next && id - first < kMissingNamed; ++id) {
+        // Those since the manifest was written have all been made.
+        const std::uint64_t last = std::max(previous, ids.empty() ? 0 : ids.back());
+        for (std::uint64_t id = std::max(last + 1, manifest_in_); id < next && ids.size() < most;
+             ++id) {
             ids.push_back(id);
         }
         previous = next;
@@ -236,10 +243,9 @@ std::vector<std::uint64_t> Salvage::missing() const {
 
 // Those between two segments that are there.
 void Salvage::note_missing(std::uint64_t previous_id, std::uint64_t next_id) {
-    for (const std::uint64_t id : missing_) {
-        if (id > previous_id && id < next_id) {
-            add_loss({(log_ / segment_file_name(id)).string(), 0, 0, 0, 0, "the file is missing"});
-        }
+    for (auto id = std::ranges::upper_bound(missing_, previous_id);
+         id != missing_.end() && *id < next_id; ++id) {
+        add_loss({(log_ / segment_file_name(*id)).string(), 0, 0, 0, 0, "the file is missing"});
     }
 }
 
@@ -427,7 +433,17 @@ Result<void> Salvage::append_pending() {
 
 Result<RepairReport> repair(const std::filesystem::path& damaged,
                             const std::filesystem::path& target, const Progress& progress) {
-    return repair(posix_env(), damaged, target, progress);
+    const auto from = fixed_path(damaged);
+    auto to = fixed_path(target);
+    if (!from || !to) {
+        return std::unexpected(from ? to.error() : from.error());
+    }
+    if (!to->has_filename()) {
+        to = to->parent_path();  // a slash at the end
+    }
+    // Paths outside of the new store are taken as they are.
+    return repair(*posix_env_of(partial_path(*to), OpenOptions().permissions), *from, *to,
+                  progress);
 }
 
 Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
@@ -453,7 +469,7 @@ Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
             Error{Code::invalid_argument, "the new store cannot lie in the damaged one"});
     }
     // Under another name until it is complete.
-    const Path partial = target.string() + ".partial";
+    const Path partial = partial_path(target);
     for (const Path& path : {target, partial}) {
         const auto type = env.type(path);
         if (!type || *type != PathType::absent) {
@@ -468,6 +484,10 @@ Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
     const auto make = [&]() -> Result<void> {
         LogStoreInternals internals;
         internals.ignore_jumps = true;  // between the records that are copied
+        // Whoever uses the damaged store is to use the new one.
+        if (auto made = env.make_directory_like(partial, damaged); !made) {
+            return made;
+        }
         auto store = LogStore::open(env, partial, {}, internals);
         if (!store) {
             return std::unexpected(store.error());
@@ -495,8 +515,10 @@ Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
         done = env.sync_directory(target / "..");
     }
     if (!done) {
-        std::error_code ignored;
-        std::filesystem::remove_all(partial, ignored);
+        if (done.error().code != Code::busy) {  // or it is another repair's
+            std::error_code ignored;
+            std::filesystem::remove_all(partial, ignored);
+        }
         return std::unexpected(done.error());
     }
     return std::move(salvage.report);

@@ -61,8 +61,8 @@ void Salvage::leave_out_given_up() {
 
 // Whether a segment of this id should be there, as far as the manifest knows.
 bool Salvage::is_expected(std::uint64_t id) const {
-    return id >= manifest_in_ || std::ranges::find(manifest_.segments, id, &SegmentLength::id) !=
-                                     manifest_.segments.end();
+    return id >= manifest_in_ ||
+           std::ranges::binary_search(manifest_.segments, id, {}, &SegmentLength::id);
 }
 
 void Salvage::show_horizon(const Horizon& horizon) {

@@ -18,6 +18,15 @@ namespace {
 constexpr std::size_t kProblemsMax = 1000;
 constexpr std::uint64_t kProgressBytes = 4 * 1024 * 1024;
 
+// "<file> is damaged at offset <n>" of a message that goes on, or else all of it.
+std::string_view place_in(std::string_view message) {
+    constexpr std::string_view kDamagedAt = " is damaged at offset ";
+    const std::size_t at = message.find(kDamagedAt);
+    return at == std::string_view::npos
+               ? message
+               : message.substr(0, message.find_first_not_of("0123456789", at + kDamagedAt.size()));
+}
+
 class Verifier {
   public:
     Verifier(const Locator& locator, const Progress& progress, std::uint64_t bytes_total)
@@ -35,6 +44,15 @@ class Verifier {
     void problem(std::string text) {
         report.log_damaged = true;
         catalog_problem(std::move(text));
+    }
+    // What has been known before anything was read is told first, unless it has been found again.
+    void cause(std::string text) {
+        const auto tells_it = [&](std::string_view problem) {
+            return place_in(problem) == place_in(text) || text.starts_with(problem);
+        };
+        if (std::ranges::none_of(report.problems, tells_it)) {
+            report.problems.insert(report.problems.begin(), std::move(text));
+        }
     }
     void catalog_problem(std::string text) {
         if (report.problems.size() < kProblemsMax) {
@@ -260,14 +278,17 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
             parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
         }
     }
+    if (!damage_.empty()) {
+        // The newest segment has been read up to its first damage only.
+        Part& newest = parts.back();
+        newest.row.bytes = newest.segment->bytes_there().value_or(newest.row.bytes);
+    }
     std::uint64_t bytes_total = 0;
     for (const Part& part : parts) {
         bytes_total += part.row.bytes;
     }
     Verifier verifier(locator_, progress, bytes_total);
-    if (!damage_.empty()) {
-        verifier.problem(damage_);
-    }
+    verifier.report.log_damaged = !damage_.empty();
     for (const Part& part : parts) {
         // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
         // report.
@@ -281,7 +302,8 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         const auto patchy = std::make_shared<PatchyFile>(*std::move(file));
         const Segment segment(patchy, part.segment->path(), part.segment->header());
         const std::size_t problems = verifier.report.problems.size();
-        const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed);
+        const bool newest = !damage_.empty() && &part == &parts.back();
+        const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed, newest);
         // Where frames are damaged, the counts differ anyway.
         if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
             verifier.compare(counted, part.row, segment.path());
@@ -296,6 +318,9 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
             }
         }
     }
+    if (!damage_.empty()) {
+        verifier.cause(damage_);
+    }
     verifier.report.time_high_ms = written_time_ms_;
     if (progress) {
         progress(bytes_total, bytes_total);
@@ -305,17 +330,14 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
 
 namespace {
 
-// "<file> is damaged at offset <n>" of a message that goes on.
-std::string_view place_in(std::string_view message) {
-    return message.substr(0, std::min(message.find(": "), message.find("; ")));
-}
-
 // Reads all that there is of a log that does not open as a store, as repair() would find it.
-Result<VerifyReport> verify_log(Env& env, const Path& path, const Error& why,
+// `only_catalog`: that is why, and not the log.
+Result<VerifyReport> verify_log(Env& env, const Path& path, const Error& why, bool only_catalog,
                                 const Progress& progress) {
     Salvage salvage(env, path, progress);
     const auto prepared = salvage.prepare();
-    if (!prepared && prepared.error().code != Code::corruption) {
+    const bool no_segments = !prepared && prepared.error().code == Code::invalid_argument;
+    if (!prepared && !no_segments && prepared.error().code != Code::corruption) {
         return std::unexpected(prepared.error());
     }
     std::uint64_t bytes_total = 0;
@@ -324,9 +346,12 @@ Result<VerifyReport> verify_log(Env& env, const Path& path, const Error& why,
     }
     const Locator nobody;
     Verifier verifier(nobody, progress, bytes_total);
+    verifier.report.log_damaged = !only_catalog;
     if (!prepared) {
         verifier.problem(why.message);
-        verifier.problem(prepared.error().message);
+        if (!no_segments) {
+            verifier.problem(prepared.error().message);
+        }
         return std::move(verifier.report);
     }
     for (const std::uint64_t id : salvage.missing()) {
@@ -344,14 +369,7 @@ Result<VerifyReport> verify_log(Env& env, const Path& path, const Error& why,
         verifier.read_segment(*damaged.segment, row, nullptr, i + 1 == salvage.segments().size());
         verifier.name_unreadable(*damaged.segment, *damaged.file);
     }
-    // Why it does not open is told first, unless it is among what has been found.
-    std::vector<std::string>& problems = verifier.report.problems;
-    const auto known = [&](std::string_view problem) {
-        return place_in(problem) == place_in(why.message);
-    };
-    if (std::ranges::none_of(problems, known)) {
-        problems.insert(problems.begin(), why.message);
-    }
+    verifier.cause(why.message);
     return std::move(verifier.report);
 }
 
@@ -360,21 +378,26 @@ Result<VerifyReport> verify_log(Env& env, const Path& path, const Error& why,
 Result<VerifyReport> verify(Env& env, const Path& path, const Progress& progress) {
     OpenOptions options;
     options.read_only = true;
+    bool only_catalog = false;
     LogStoreInternals internals;
     internals.tolerate_damage = true;
+    internals.only_catalog = &only_catalog;
     auto store = LogStore::open(env, path, options, internals);
     if (store) {
         return (*store)->verify(progress);
     }
     const Code code = store.error().code;
     return code == Code::corruption || code == Code::io
-               ? verify_log(env, path, store.error(), progress)
+               ? verify_log(env, path, store.error(), only_catalog, progress)
                : std::unexpected(store.error());
 }
 
 Result<VerifyReport> verify(const std::filesystem::path& path, const Progress& progress) {
-    const auto env = posix_env_of(path, {});
-    return verify(*env, path, progress);
+    const auto fixed = fixed_path(path);
+    if (!fixed) {
+        return std::unexpected(fixed.error());
+    }
+    return verify(*posix_env_of(*fixed, OpenOptions().permissions), *fixed, progress);
 }
 
 }  // namespace dedup

@@ -25,6 +25,7 @@ std::string key(int i) {
 struct DamagedStore {
     DamagedStore() {
         options.clock = clock.clock();
+        options.trust_clock = true;
         options.grace = std::chrono::milliseconds{0};
         options.segment_bytes = kSegmentBytesMin;
         open();

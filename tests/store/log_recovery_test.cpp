@@ -163,18 +163,30 @@ TEST_CASE("a damaged segment header is an error, never an empty log") {
     must_append(*must_open(path), "key");
     const auto segment = segment_path(path, 1);
     const std::string bytes = read_file(segment);
+    SegmentHeader header = (*Segment::open(posix_env(), path / "log", 1))->header();
+    const auto with_version = [&](std::uint32_t version) {
+        header.version = version;
+        return encode_segment_header(header) + bytes.substr(kSegmentHeaderBytes);
+    };
     for (std::size_t i = 0; i < kSegmentHeaderBytes; ++i) {
         std::string damaged = bytes;
         damaged[i] = static_cast<char>(damaged[i] ^ 1);
         write_file(segment, damaged);
         const Error error = open_error(path);
-        const bool version =
-            i >= kSegmentVersionAt && i < kSegmentVersionAt + 4 &&
-            load<std::uint32_t>(damaged.data() + kSegmentVersionAt) > kSegmentVersion;
-        REQUIRE(error.code == (version ? Code::unsupported_version : Code::corruption));
+        REQUIRE(error.code == Code::corruption);
         REQUIRE(error.message.find(segment.string()) != std::string::npos);
     }
     write_file(segment, bytes.substr(0, 20));
+    CHECK(open_error(path).code == Code::corruption);
+    // Only under a valid checksum another version is one.
+    for (const std::uint32_t version : {kSegmentVersion + 1, UINT32_MAX}) {
+        write_file(segment, with_version(version));
+        CHECK(open_error(path).code == Code::unsupported_version);
+        CHECK(open_error(path, read_only()).code == Code::unsupported_version);
+        CHECK(verify(path).error().code == Code::unsupported_version);
+        CHECK(repair(path, dir.path() / "new").error().code == Code::unsupported_version);
+    }
+    write_file(segment, with_version(0));
     CHECK(open_error(path).code == Code::corruption);
 }
 

@@ -95,6 +95,9 @@ class HookedEnv final : public Env {
     Result<void> make_directory(const Path& path) override {
         return posix_env().make_directory(path);
     }
+    Result<void> make_directory_like(const Path& path, const Path& like) override {
+        return posix_env().make_directory_like(path, like);
+    }
     Result<void> rename(const Path& from, const Path& to) override {
         if (const int os_error = hook("rename", from); os_error != 0) {
             return std::unexpected(os_failure("rename", from, os_error));

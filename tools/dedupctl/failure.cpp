@@ -27,9 +27,8 @@ const char* hint_of(dedup::Code code) {
         case dedup::Code::outcome_unknown:
             return "see what was stored with `dedupctl lookup`, then run the command again";
         case dedup::Code::corruption:
-            return "see the extent of the damage with `dedupctl verify`, and save what is intact "
-                   "in "
-                   "a new store with `dedupctl repair`";
+            return "see the extent of the damage with `dedupctl verify`, and save what is "
+                   "intact in a new store with `dedupctl repair`";
         default:
             return nullptr;
     }

@@ -65,7 +65,8 @@ struct VerifyReport {
     std::uint64_t records = 0;
     std::uint64_t bytes = 0;
     std::uint64_t index_entries = 0;
-    std::int64_t time_high_ms = 0;      // the highest time that the store has seen
+    // The highest time that the store has seen; 0: it does not open.
+    std::int64_t time_high_ms = 0;
     std::vector<std::string> problems;  // each names a file and an offset, or a catalog entry
     // Some are of the log itself: restore a copy, or save the rest with repair(). A catalog is made
     // anew when the store is opened for writing, if that finds it damaged.

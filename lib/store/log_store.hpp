@@ -80,7 +80,6 @@ static_assert(std::string_view(kOutOfMemory).size() < 16);
 struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
-    bool tolerate_damage = false;  // at the end of the log, when reading: for verification
     bool* only_catalog = nullptr;  // becomes true if it is the catalog that keeps a reader out
     bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
     // How long a sweep waits for readers of segments that it removes together.
@@ -451,7 +450,6 @@ class LogStore final : public StreamStore {
 
     // Read-only.
     std::mutex follow_mutex_;      // one follower at a time; taken before view_mutex_
-    std::string damage_;           // what tolerate_damage tolerated
     ClockHistory followed_clock_;  // the writer's, as last taken up
 
     // The leader's.

@@ -49,10 +49,7 @@ Result<void> LogStore::open_for_reading() {
             return followed;
         }
         if (view_->unsealed.front() == newest && newest->row.bytes == end) {
-            if (!internals_.tolerate_damage) {
-                return inspected;
-            }
-            damage_ = inspected.error().message;
+            return inspected;
         }
     }
     return {};
@@ -98,10 +95,7 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
     if (!newest) {
         return std::unexpected(newest.error());
     }
-    const auto complete = check_log(ids, **newest);
-    if (!complete && internals_.tolerate_damage && (*newest)->row.bytes == kSegmentHeaderBytes) {
-        damage_ = complete.error().message;
-    } else if (!complete) {
+    if (auto complete = check_log(ids, **newest); !complete) {
         return complete;
     }
     const auto fit = compare_catalog(**newest);

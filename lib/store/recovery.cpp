@@ -211,9 +211,8 @@ Result<LogStore::CatalogFit> LogStore::compare_catalog(const Unsealed& newest_se
                                               : std::unexpected(error);
     }
     sweep_state_ = *state;
-    if (!damage_.empty() || state->steps == kStepsUnfinished) {
-        // There is nothing to compare with.
-        return damage_.empty() ? misfit(catalog_problem("it was not finished")) : fit;
+    if (state->steps == kStepsUnfinished) {
+        return misfit(catalog_problem("it was not finished"));
     }
     // The catalog only ever follows what is durable in the log. If it is ahead, the log has lost
     // its end, and with it sequences that must not be given again.

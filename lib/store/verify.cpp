@@ -278,17 +278,11 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
             parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
         }
     }
-    if (!damage_.empty()) {
-        // The newest segment has been read up to its first damage only.
-        Part& newest = parts.back();
-        newest.row.bytes = newest.segment->bytes_there().value_or(newest.row.bytes);
-    }
     std::uint64_t bytes_total = 0;
     for (const Part& part : parts) {
         bytes_total += part.row.bytes;
     }
     Verifier verifier(locator_, progress, bytes_total);
-    verifier.report.log_damaged = !damage_.empty();
     for (const Part& part : parts) {
         // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
         // report.
@@ -302,8 +296,7 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         const auto patchy = std::make_shared<PatchyFile>(*std::move(file));
         const Segment segment(patchy, part.segment->path(), part.segment->header());
         const std::size_t problems = verifier.report.problems.size();
-        const bool newest = !damage_.empty() && &part == &parts.back();
-        const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed, newest);
+        const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed);
         // Where frames are damaged, the counts differ anyway.
         if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
             verifier.compare(counted, part.row, segment.path());
@@ -317,9 +310,6 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
                 verifier.report.problems.push_back(done.error().message);
             }
         }
-    }
-    if (!damage_.empty()) {
-        verifier.cause(damage_);
     }
     verifier.report.time_high_ms = written_time_ms_;
     if (progress) {
@@ -380,7 +370,6 @@ Result<VerifyReport> verify(Env& env, const Path& path, const Progress& progress
     options.read_only = true;
     bool only_catalog = false;
     LogStoreInternals internals;
-    internals.tolerate_damage = true;
     internals.only_catalog = &only_catalog;
     auto store = LogStore::open(env, path, options, internals);
     if (store) {

@@ -3,6 +3,8 @@
 import glob
 import json
 import os
+import re
+import shutil
 
 import cli
 from cli import ABSENT, ERROR, OK, USAGE
@@ -115,6 +117,57 @@ class Looking(cli.CliTest):
         self.assertInError([os.path.basename(segment), "dedupctl verify"], claimed)
         with open(segment, "rb") as file:
             self.assertEqual(file.read(), before)
+
+    def test_verify_names_the_way_out_and_never_itself(self):
+        self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)
+        self.dedupctl("remember", "later", expect=OK)
+        [segment] = glob.glob(os.path.join(self.store, "log", "*.log"))
+        with open(segment, "r+b") as file:
+            for offset in (4096, 20000):
+                file.seek(offset)
+                file.write(b"garbage")
+        advice = re.compile(r"`dedupctl -s (\S+) repair (\S+)`")
+        for damage in ("in frames", "of the first sector", "of the catalog, too"):
+            verified = self.dedupctl("verify", expect=ERROR)
+            self.assertNotIn("dedupctl verify", verified.text + verified.error, damage)
+            self.assertRegex(verified.text, r"(?m)^read 1 segment", damage)
+            self.assertRegex(verified.text, r"(?m)damaged at offset [0-9]{4}\b.*\n"
+                             r"(.*\n)?.*damaged at offset (19|20)[0-9]{3}\b", verified)
+            store, target = advice.search(verified.text).groups()
+            self.assertEqual(store, self.store)
+            report = self.dedupctl("--json", "verify", expect=ERROR).json
+            self.assertEqual((report["ok"], report["log_damaged"]), (False, True))
+            # As it says.
+            self.dedupctl("-s", store, "repair", target, expect=ERROR)
+            self.dedupctl("-s", target, "verify", expect=OK)
+            self.assertIn("later", self.dedupctl("-s", target, "ls", expect=OK).text)
+            shutil.rmtree(target)
+            zeroed = segment if damage == "in frames" else glob.glob(self.store + "/catalog/data*")[0]
+            with open(zeroed, "r+b") as file:
+                file.write(bytes(512))
+        refused = self.dedupctl("lookup", "later", expect=ERROR)
+        self.assertInError(["dedupctl verify", "dedupctl repair"], refused)
+
+    def test_verify_reads_the_log_of_a_store_without_a_catalog(self):
+        self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)
+        shutil.rmtree(os.path.join(self.store, "catalog"))
+        verified = self.dedupctl("verify", expect=ERROR)
+        self.assertIn("3,000 records", verified.text)
+        self.assertIn("1 problem found\nthe log is intact", verified.text)
+        self.assertNotIn("dedupctl repair", verified.text)
+        self.assertEqual(self.dedupctl("--json", "verify").json["log_damaged"], False)
+        self.dedupctl("remember", "more", expect=OK)  # as it says
+        self.dedupctl("verify", expect=OK)
+
+    def test_repair_waits_for_no_writer_and_says_who_it_is(self):
+        holder = self.hold_store()
+        target = self.store + "-repaired"
+        self.assertInError(["open for writing", str(holder.pid)], self.dedupctl("repair", target))
+        self.assertEqual(self.dedupctl("--json", "repair", target).json["error"]["code"], "busy")
+        self.assertFalse(os.path.exists(target))
+        holder.stdin.close()
+        holder.wait(cli.HANG_SECONDS)
+        self.dedupctl("repair", target, expect=OK)
 
     def test_repair_saves_what_is_intact_and_says_what_is_lost(self):
         self.dedupctl("filter", stdin=self.lines(0, 3000), expect=OK)

@@ -90,17 +90,33 @@ class BadInput(cli.CliTest):
     def test_a_store_of_a_newer_format(self):
         self.dedupctl("remember", "k", expect=OK)
         [segment] = glob.glob(os.path.join(self.store, "log", "*.log"))
+        # A segment header of version 77 with a valid checksum; see docs/format.md.
+        newer = bytes.fromhex(
+            "44454455504c4f47" "4d00000050000000" "101112131415161718191a1b1c1d1e1f"
+            "0100000000000000" + "00" * 16 + "0100000000000000" + "00" * 8 + "563dddd7abd96659")
         with open(segment, "r+b") as file:
-            file.seek(8)  # the segment header's version; see docs/format.md
-            file.write((99).to_bytes(4, "little"))
+            file.write(newer)
         with open(segment, "rb") as file:
             before = file.read()
-        for command in (("lookup", "k"), ("claim", "x")):
+        for command in (("lookup", "k"), ("claim", "x"), ("verify",), ("repair", self.dir + "/r")):
             result = self.dedupctl("--json", *command, expect=ERROR)
             self.assertEqual(result.json["error"]["code"], "unsupported_version")
-            self.assertInError([segment, "version 99", "newer"], result)
+            self.assertInError([segment, "version 77", "newer"], result)
         with open(segment, "rb") as file:
             self.assertEqual(file.read(), before)
+
+    def test_a_version_that_its_checksum_denies_is_damage(self):
+        self.dedupctl("remember", "k", expect=OK)
+        [segment] = glob.glob(os.path.join(self.store, "log", "*.log"))
+        with open(segment, "r+b") as file:
+            file.seek(8)
+            file.write((99).to_bytes(4, "little"))
+        for command in (("lookup", "k"), ("claim", "x")):
+            result = self.dedupctl("--json", *command, expect=ERROR)
+            self.assertEqual(result.json["error"]["code"], "corruption")
+            self.assertInError([segment, "damaged at offset 0", "dedupctl repair"], result)
+        self.dedupctl("repair", self.dir + "/r", expect=ERROR)
+        self.assertIn("k", self.dedupctl("-s", self.dir + "/r", "ls", expect=OK).text)
 
     def test_a_directory_that_may_not_be_written(self):
         self.dedupctl("remember", "k", "--receipt", "r", expect=OK)

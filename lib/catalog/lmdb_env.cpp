@@ -83,6 +83,15 @@ std::uint64_t map_bytes_at_most(std::uint64_t map_bytes) {
 }  // namespace
 
 Error lmdb_failure(std::string_view action, const Path& path, int rc) {
+    if (rc == EAGAIN) {
+        // LMDB tells its readers apart by a lock at the offset of their pid.
+        return {Code::busy,
+                fmt::format("cannot {} {}: another process with the pid {} has it open, in another "
+                            "pid namespace, as containers have; let both share one, or start "
+                            "one of them such that it gets another pid",
+                            action, path.string(), ::getpid()),
+                rc};
+    }
     if (rc > 0) {
         return os_failure(action, path, rc);
     }

@@ -35,6 +35,9 @@ class File {
     // cannot promise that, and nothing was done.
     [[nodiscard]] virtual Result<bool> reserve(std::uint64_t bytes) = 0;
     [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
+    // The first offset, from this one on, that has data: all bytes before it are zeros that take no
+    // room on the disk. `offset` itself where that cannot be told; the file's end if none has.
+    [[nodiscard]] virtual std::uint64_t skip_hole(std::uint64_t offset) { return offset; }
     // The first `bytes` bytes, for reading without a copy; they live as long as the file. What the
     // file does not have yet must not be touched: that ends the process. Empty if the file cannot
     // be mapped, or has been with fewer bytes: then read() gives them.

@@ -168,6 +168,18 @@ class PosixFile final : public File {
         return static_cast<std::uint64_t>(status.st_size);
     }
 
+    std::uint64_t skip_hole(std::uint64_t offset) override {
+        if (fd_.get() < 0) {
+            return offset;
+        }
+        const off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
+        if (data >= 0) {
+            return static_cast<std::uint64_t>(data);
+        }
+        const auto bytes = errno == ENXIO ? size() : Result<std::uint64_t>(offset);
+        return bytes ? std::max(*bytes, offset) : offset;
+    }
+
     std::string_view map(std::uint64_t bytes) override {
         if (!map_) {
             void* start = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_.get(), 0);

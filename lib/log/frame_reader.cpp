@@ -113,6 +113,12 @@ Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std
     FrameBuffer buffer;
     const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
     for (std::uint64_t at = start; at + kFrameHeaderBytes <= end;) {
+        // No frame has its version in a hole.
+        const std::uint64_t data = segment.file().skip_hole(at + kFrameVersionAt);
+        at = data - kFrameVersionAt;
+        if (at + kFrameHeaderBytes > end) {
+            break;
+        }
         const auto got = segment.file().read(at, {block.get(), std::min(kBlockBytes, end - at)});
         if (!got) {
             return std::unexpected(got.error());
@@ -155,7 +161,8 @@ Result<Tail> inspect_tail(const Segment& segment, std::uint64_t offset, std::uin
     }
     Tail tail;
     const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
-    for (std::uint64_t at = offset; at < end;) {
+    for (std::uint64_t at = segment.file().skip_hole(offset); at < end;
+         at = segment.file().skip_hole(at)) {
         const auto got = segment.file().read(at, {block.get(), std::min(kBlockBytes, end - at)});
         if (!got) {
             return std::unexpected(got.error());

@@ -51,6 +51,7 @@ class PatchyFile final : public File {
     Result<void> truncate(std::uint64_t) override { return refused(); }
     Result<bool> reserve(std::uint64_t) override { return false; }
     Result<std::uint64_t> size() override { return inner_->size(); }
+    std::uint64_t skip_hole(std::uint64_t offset) override { return inner_->skip_hole(offset); }
 
   private:
     static constexpr std::uint64_t kPageBytes = 4096;  // given up at once

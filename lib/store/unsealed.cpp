@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "log/frame_reader.hpp"
@@ -342,7 +343,9 @@ void Replay::apply_waiting() {
 }
 
 Result<std::uint64_t> Replay::run(std::uint64_t end, bool whole) {
-    unsealed_.delta.expect((end - unsealed_.row.bytes) / kFrameBytesTypical);
+    // What lies behind is no segment's, but a file that somebody has extended.
+    const std::uint64_t there = std::min(end, kSegmentBytesMax);
+    unsealed_.delta.expect((there - std::min(there, unsealed_.row.bytes)) / kFrameBytesTypical);
     auto flushed = take_frames(end, whole);
     apply_waiting();
     return flushed;

@@ -34,12 +34,23 @@ class Filter(cli.CliTest):
         self.assertEqual(self.filter(b"").out, b"")
 
     def test_lines_that_cannot_be_remembered_are_printed_each_time(self):
-        lines = b"\n" + b"x" * 1025 + b"\n" + b"y" * 1024 + b"\n" + b"z" * 5_000_000 + b"\n"
-        for expected in (lines, lines.replace(b"y" * 1024 + b"\n", b"")):
-            found = self.filter(lines)
+        for expected in (b"\na\n", b"\n"):
+            found = self.filter(b"\na\n")
             self.assertEqual(found.out, expected)
-            self.assertInError(["1 line without a key: printed, not remembered",
-                                "2 lines with a key above 1,024 bytes"], found)
+            self.assertInError("1 line without a key: printed, not remembered", found)
+
+    def test_lines_longer_than_a_key_come_once(self):
+        lines = b"x" * 1025 + b"\n" + b"y" * 1024 + b"\n" + b"z" * 5_000_000 + b"\n"
+        other = lines.replace(b"z\n", b"y\n")
+        self.assertEqual(self.filter(lines + lines).out, lines)
+        self.assertEqual(self.filter(other).out, other.splitlines(keepends=True)[2])
+        fields = b"".join(b"%d " % i + b"x" * 2000 + b"\n" for i in range(3))
+        self.assertEqual(self.filter(fields, "--field", "2").out, fields[:2003])
+
+    def test_lines_are_remembered_for_good(self):
+        self.assertEqual(self.filter(b"a\n").out, b"a\n")
+        found = self.dedupctl("--json", "ls", expect=OK).json
+        self.assertIsNone(found["expires_at_ms"])
 
     def test_a_line_that_does_not_end_is_an_error(self):
         # Guards against memory that grows with it.
@@ -89,7 +100,7 @@ class Filter(cli.CliTest):
     def test_json_nested_without_end_breaks_nothing(self):
         deep = b"[" * 200_000 + b"]" * 200_000 + b"\n"
         found = self.filter(deep + b'{"a":' + deep[:-1] + b"}\n", "--json", "/a")
-        self.assertInError(["1 line without a key", "1 line with a key above"], found)
+        self.assertInError(["2 lines read: 1 new", "1 line without a key"], found)
 
     def test_regular_expressions(self):
         lines = b"id=1 first\nid=1 again\nid=2\nnone\n"

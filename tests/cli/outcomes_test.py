@@ -182,6 +182,17 @@ class Outcomes(cli.CliTest):
             result = self.dedupctl("lookup", "k", stdout=full, expect=ERROR)
         self.assertIn("No space left on device", result.err.decode())
 
+    def test_a_claim_that_nobody_was_told_of_is_released(self):
+        for form in ([], ["--json"]):
+            with open("/dev/full", "wb") as full:
+                result = self.dedupctl(*form, "claim", "k", stdout=full, expect=ERROR)
+            self.assertIn("the key was released again", result.err.decode())
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        with open(write_end, "wb") as gone:
+            self.dedupctl("claim", "k", stdout=gone, expect=ERROR)
+        self.dedupctl("claim", "k", expect=OK)
+
 
 if __name__ == "__main__":
     cli.main()

@@ -95,6 +95,37 @@ TEST_CASE("a sweep reads nothing of a segment in which nothing or everything has
     }
 }
 
+// Whoever read these holes would be at it for an hour.
+TEST_CASE("what lies in a hole of a file is not read") {
+    constexpr std::uintmax_t kFileBytes = 1ULL << 40U;
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 4'000);
+    std::uint64_t newest = 1;
+    while (std::filesystem::exists(segment_path(path, newest + 1))) {
+        ++newest;
+    }
+    REQUIRE(newest > 2);
+    for (const std::uint64_t id : {newest, std::uint64_t{1}}) {
+        std::filesystem::resize_file(segment_path(path, id), kFileBytes);
+    }
+    {
+        OpenOptions options = small_segments();
+        options.read_only = true;
+        const auto reader = must_open(path, options);
+        check_filled(*reader, 4'000);
+    }
+    CHECK(verify(path)->problems.empty());
+    const auto saved = repair(path, dir.path() / "saved");
+    REQUIRE(saved);
+    CHECK(saved->bytes_lost == 0);
+    const auto store = must_open(path, small_segments());
+    must_append(*store, "one more");
+    CHECK(store->stats()->streams() == 4'001);
+    REQUIRE(store->close());
+    CHECK(std::filesystem::file_size(segment_path(path, newest)) < kFileBytes);
+}
+
 TEST_CASE("memory follows the tail and the filters, which take at most 2.25 bytes a key") {
     const TempDir dir(fast_directory());
     const auto store = must_open(dir.path() / "store", small_segments());

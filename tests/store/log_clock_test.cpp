@@ -1,9 +1,11 @@
 // Jumps and resets of the clock in a log: that crashes, lost catalogs, readers and repair agree.
 #include <doctest/doctest.h>
 
+#include <mutex>
 #include <string>
 
 #include "dedup/cache.hpp"
+#include "support/hooked_env.hpp"
 #include "support/log_helpers.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
@@ -226,23 +228,41 @@ TEST_CASE("a reset that was cut short is finished by the next opening") {
     jumped.store.reset();
     jumped.clock.set(kRightMs + 60'000);
     int cuts = 0;
-    LogStoreInternals internals;
-    internals.ignore_jumps = true;
-    internals.pause = [&] {
-        // After each change of the catalog, and before the sealer: the files as they are.
+    std::mutex mutex;  // of the reset, which writes to the log, and the sealer
+    const auto cut_short = [&] {
+        const std::lock_guard lock(mutex);
         const auto copy = jumped.dir.path() / ("cut-" + std::to_string(cuts++));
         crash_copy(jumped.path, copy);
     };
-    auto resetting = LogStore::open(posix_env(), jumped.path, jumped.options, internals);
+    LogStoreInternals internals;
+    internals.ignore_jumps = true;
+    // After each change of the catalog, and before the sealer: the files as they are.
+    internals.pause = cut_short;
+    HookedEnv env;
+    auto resetting = LogStore::open(env, jumped.path, jumped.options, internals);
     REQUIRE(resetting);
+    env.hook = [&](std::string_view action, const Path&) {
+        if (action == "write") {
+            cut_short();
+        }
+        return 0;
+    };
     crash_copy(jumped.path, jumped.dir.path() / "cut-first");
     REQUIRE((*resetting)->reset_clock());
-    crash_copy(jumped.path, jumped.dir.path() / ("cut-" + std::to_string(cuts++)));
+    cut_short();
     REQUIRE((*resetting)->close());
+    int unfinished = 0;
     for (int cut = 0; cut < cuts; ++cut) {
         CAPTURE(cut);
-        const auto store =
-            must_open(jumped.dir.path() / ("cut-" + std::to_string(cut)), jumped.options);
+        const auto path = jumped.dir.path() / ("cut-" + std::to_string(cut));
+        {
+            OpenOptions reading = jumped.options;
+            reading.read_only = true;
+            const auto before = must_open(path, reading)->stats();
+            REQUIRE(before);
+            unfinished += !before->clock.resets.empty() && !before->clock.resets[0].finished;
+        }
+        const auto store = must_open(path, jumped.options);
         const auto stats = store->stats();
         REQUIRE(stats);
         CHECK(stats->streams() == 5);
@@ -254,6 +274,7 @@ TEST_CASE("a reset that was cut short is finished by the next opening") {
             CHECK((*head)->timestamp_ms == kRightMs + 60'000);
         }
     }
+    CHECK(unfinished > 0);
 }
 
 TEST_CASE("a store whose time is not ahead is not reset") {

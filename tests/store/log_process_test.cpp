@@ -1,6 +1,7 @@
 // Several processes: one that is killed while it writes, and two that want the same store.
 
 #include <doctest/doctest.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -293,6 +294,55 @@ TEST_CASE("one process cannot open a store for writing twice") {
     const Error error = open_error(dir.path() / "store");
     CHECK(error.code == Code::busy);
     CHECK(error.message.find(std::to_string(getpid())) != std::string::npos);
+}
+
+// Runs `work` as process 1 of a pid namespace of its own, which only root can make; 77 if this may
+// not.
+template <class Work>
+pid_t in_child_with_pid_1(Work work) {
+    return in_child([&] {
+        if (unshare(CLONE_NEWPID) != 0) {
+            return 77;
+        }
+        return exit_code(in_child(work));
+    });
+}
+
+// LMDB's readers must not have one pid. Whoever is kept out by that is told.
+TEST_CASE("a reader beside a writer of the same pid in another pid namespace is told why not") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    int began[2];
+    int end[2];
+    REQUIRE(pipe(began) == 0);
+    REQUIRE(pipe(end) == 0);
+    char byte = 0;
+    const pid_t writer = in_child_with_pid_1([&] {
+        auto store = open(path);
+        (void)!write(began[1], "x", 1);
+        (void)!read(end[0], &byte, 1);
+        return store && (*store)->close() ? 0 : 1;
+    });
+    close(began[1]);
+    (void)!read(began[0], &byte, 1);
+    const int reader = exit_code(in_child_with_pid_1([&] {
+        const auto store = open(path, {.read_only = true});
+        return !store && store.error().code == Code::busy &&
+                       store.error().message.find("process with the pid 1") != std::string::npos
+                   ? 0
+                   : 1;
+    }));
+    (void)!write(end[1], "x", 1);
+    const int wrote = exit_code(writer);
+    close(began[0]);
+    close(end[0]);
+    close(end[1]);
+    if (wrote == 77) {
+        MESSAGE("not root: nothing to try");
+        return;
+    }
+    CHECK(wrote == 0);
+    CHECK(reader == 0);
 }
 
 }  // namespace

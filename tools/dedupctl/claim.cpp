@@ -71,6 +71,21 @@ void watch(const Context& context, const std::string& key, SteadyTime until) {
     }
 }
 
+// Nobody knows of a claim that could not be printed. So it is released, and the message says so.
+void give_back(Context& context, const dedup::Claim& claim, Failure& failure) {
+    const std::string fence = std::to_string(claim.claim_sequence);
+    try {
+        const auto store = context.open_writer();
+        take(context.cache(*store).release(claim));
+        take(store->close());
+    } catch (const Failure&) {
+        failure.message +=
+            "\n  the key is claimed; `dedupctl release KEY --claim " + fence + "` frees it";
+        return;
+    }
+    failure.message += failure.message.empty() ? "" : "\n  the key was released again";
+}
+
 int run_claim(const ClaimArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
@@ -89,7 +104,14 @@ int run_claim(const ClaimArguments& options, Context& context) {
     }
 
     if (const auto* claimed = std::get_if<dedup::Claimed>(&answer.outcome)) {
-        return print_claimed(context, claimed->claim, answer.now_ms);
+        try {
+            const int exit_code = print_claimed(context, claimed->claim, answer.now_ms);
+            context.out.flush();
+            return exit_code;
+        } catch (Failure& failure) {
+            give_back(context, claimed->claim, failure);
+            throw;
+        }
     }
     if (const auto* completed = std::get_if<dedup::Completed>(&answer.outcome)) {
         return print_completed(context, options.key, *completed, "completed", answer.now_ms);

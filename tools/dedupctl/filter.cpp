@@ -209,7 +209,6 @@ void print_json_summary(const LineCounts& counts, double seconds, double rate) {
     object["new"] = counts.fresh;
     object["repeated"] = counts.repeated;
     object["no_key"] = counts.no_key;
-    object["too_long"] = counts.too_long;
     object["in_flight"] = counts.in_flight;
     object["seconds"] = seconds;
     object["lines_per_second"] = rate;
@@ -234,7 +233,6 @@ void print_summary(const Context& context, const LineCounts& counts, SteadyTime 
         }
     };
     not_remembered(counts.no_key, "without a key");
-    not_remembered(counts.too_long, "with a key above 1,024 bytes");
     not_remembered(counts.in_flight, "whose key somebody holds a claim on");
 }
 
@@ -265,9 +263,7 @@ int run_filter(FilterArguments options, Context& context) {
     context.check_globals();
     const std::unique_ptr<LineKey> line_key = make_line_key(options);
     dedup::ClaimOptions claim;
-    if (!options.ttl.empty()) {
-        claim.ttl = parse_ttl(options.ttl);
-    }
+    claim.ttl = options.ttl.empty() ? dedup::kForever : parse_ttl(options.ttl);
     if (options.files.empty()) {
         options.files.emplace_back("-");
     }
@@ -316,7 +312,7 @@ void add_filter(CLI::App& app, Context& context) {
         ->type_name("RE")
         ->excludes(field)
         ->excludes(json);
-    command->add_option("--ttl", options->ttl, "Forget a line after this long (24h), or 'never'")
+    command->add_option("--ttl", options->ttl, "Forget a line after this long (never)")
         ->check(not_empty())
         ->type_name("D");
     command->add_flag("-q,--quiet", options->quiet, "No summary");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <random>
 
+#include "dedup/event_id.hpp"
 #include "failure.hpp"
 
 namespace dedupctl {
@@ -35,7 +36,6 @@ LineCounts& LineCounts::operator+=(const LineCounts& other) {
     fresh += other.fresh;
     repeated += other.repeated;
     no_key += other.no_key;
-    too_long += other.too_long;
     in_flight += other.in_flight;
     return *this;
 }
@@ -72,7 +72,8 @@ void LineBatch::find_keys(std::span<const std::string_view> lines) {
         if (!key || key->empty()) {
             key_of_.push_back(kNoKey);
         } else if (key->size() > dedup::kKeyBytesMax) {
-            key_of_.push_back(kTooLong);
+            storage_[i] = dedup::event_id_from_content(*key);
+            key_of_.push_back(slot_of(storage_[i]));
         } else {
             key_of_.push_back(slot_of(*key));
         }
@@ -100,8 +101,8 @@ std::string_view LineBatch::sort_out(std::span<const std::string_view> lines) {
     counts_ = {.read = lines.size()};
     for (std::size_t i = 0; i < lines.size(); ++i) {
         const std::uint32_t key = key_of_[i];
-        if (key == kNoKey || key == kTooLong) {
-            ++(key == kNoKey ? counts_.no_key : counts_.too_long);
+        if (key == kNoKey) {
+            ++counts_.no_key;
             text_ += lines[i];
             continue;
         }

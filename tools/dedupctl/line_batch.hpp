@@ -16,10 +16,9 @@ inline constexpr std::size_t kBatchLinesMax = 16'384;
 
 struct LineCounts {
     std::uint64_t read = 0;
-    std::uint64_t fresh = 0;     // printed and remembered
-    std::uint64_t repeated = 0;  // not printed
-    std::uint64_t no_key = 0;    // the rest is printed and not remembered
-    std::uint64_t too_long = 0;
+    std::uint64_t fresh = 0;      // printed and remembered
+    std::uint64_t repeated = 0;   // not printed
+    std::uint64_t no_key = 0;     // the rest is printed and not remembered
     std::uint64_t in_flight = 0;  // somebody else holds a claim on the key
 
     LineCounts& operator+=(const LineCounts& other);
@@ -38,9 +37,8 @@ class LineBatch {
     LineCounts remember();
 
   private:
-    // What is to be done with a line: something fixed, or what its key's lookup says.
+    // A line without a key; any other has what its key's lookup says.
     static constexpr std::uint32_t kNoKey = UINT32_MAX;
-    static constexpr std::uint32_t kTooLong = UINT32_MAX - 1;
     static constexpr std::uint32_t kRepeatBit = 1U << 31U;  // not the first line with this key
 
     void find_keys(std::span<const std::string_view> lines);

@@ -228,7 +228,7 @@ TEST_CASE("a flipped bit in the catalog: the right answer or a clear error, neve
 
 // A number of LMDB's meta pages.
 struct MetaField {
-    const char* name;
+    std::string_view name;
     std::size_t at;
     std::size_t bytes;
 };
@@ -309,11 +309,11 @@ TEST_CASE("any number in LMDB's meta pages: right answers or a clear error, neve
     for (std::size_t i = 0; i < outcomes.get().size(); ++i) {
         const MetaDamage& damage = damages[number(i)];
         const int outcome = outcomes.get()[i];
-        INFO((is_reading(i) ? "reading" : "writing"), ", ", damage.field.name, " of ",
+        INFO((is_reading(i) ? "reading" : "writing"), ", ", std::string(damage.field.name), " of ",
              damage.pages.size(), " pages from ", damage.pages[0], ": ", damage.value, ": ",
              outcome);
         // Whoever writes makes the catalog anew, but of a version that is not known.
-        const bool newer = is_reading(i) || damage.field.name == std::string_view("version");
+        const bool newer = is_reading(i) || damage.field.name == "version";
         CHECK((outcome == right || (newer && outcome == refused)));
     }
 }

@@ -20,9 +20,6 @@ constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
 // Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
 // it.
 constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
-// Of more missing files in a row, only so many are named: any number can stand in a file's name and
-// in a manifest.
-constexpr std::uint64_t kMissingNamed = 1000;
 
 // The same file, read as a segment with another header.
 std::shared_ptr<const Segment> with_header(const std::shared_ptr<const Segment>& segment,
@@ -216,29 +213,6 @@ void Salvage::add_loss(RepairLoss loss) {
     loss.after_sequence = last_sequence_;
     report.losses.push_back(std::move(loss));
     ++open_losses_;
-}
-
-std::vector<std::uint64_t> Salvage::missing() const {
-    std::vector<std::uint64_t> ids;
-    auto listed = manifest_.segments.begin();
-    std::uint64_t previous = 0;
-    for (const DamagedSegment& damaged : segments_) {
-        const std::uint64_t next = damaged.segment->id();
-        const std::size_t most = ids.size() + kMissingNamed;
-        for (; listed != manifest_.segments.end() && listed->id <= next; ++listed) {
-            if (listed->id > previous && listed->id < next && ids.size() < most) {
-                ids.push_back(listed->id);
-            }
-        }
-        // Those since the manifest was written have all been made.
-        const std::uint64_t last = std::max(previous, ids.empty() ? 0 : ids.back());
-        for (std::uint64_t id = std::max(last + 1, manifest_in_); id < next && ids.size() < most;
-             ++id) {
-            ids.push_back(id);
-        }
-        previous = next;
-    }
-    return ids;
 }
 
 // Those between two segments that are there.

@@ -8,6 +8,13 @@
 #include "store/salvage.hpp"
 
 namespace dedup {
+namespace {
+
+// Of more missing files in a row, only so many are named: any number can stand in a file's name and
+// in a manifest.
+constexpr std::uint64_t kMissingNamed = 1000;
+
+}  // namespace
 
 // Finds the newest manifest that is intact.
 Result<void> Salvage::find_manifest() {
@@ -63,6 +70,29 @@ void Salvage::leave_out_given_up() {
 bool Salvage::is_expected(std::uint64_t id) const {
     return id >= manifest_in_ ||
            std::ranges::binary_search(manifest_.segments, id, {}, &SegmentLength::id);
+}
+
+std::vector<std::uint64_t> Salvage::missing() const {
+    std::vector<std::uint64_t> ids;
+    auto listed = manifest_.segments.begin();
+    std::uint64_t previous = 0;
+    for (const DamagedSegment& damaged : segments_) {
+        const std::uint64_t next = damaged.segment->id();
+        const std::size_t most = ids.size() + kMissingNamed;
+        for (; listed != manifest_.segments.end() && listed->id <= next; ++listed) {
+            if (listed->id > previous && listed->id < next && ids.size() < most) {
+                ids.push_back(listed->id);
+            }
+        }
+        // Those since the manifest was written have all been made.
+        const std::uint64_t last = std::max(previous, ids.empty() ? 0 : ids.back());
+        for (std::uint64_t id = std::max(last + 1, manifest_in_); id < next && ids.size() < most;
+             ++id) {
+            ids.push_back(id);
+        }
+        previous = next;
+    }
+    return ids;
 }
 
 void Salvage::show_horizon(const Horizon& horizon) {

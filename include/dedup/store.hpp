@@ -150,8 +150,8 @@ class DEDUP_API StreamStore {
         return std::move(heads({&stream, 1}).front());
     }
 
-    // All records of a stream that are still stored, oldest first. Those that sweeps have dropped are
-    // missing, also between two that are there; the last is the stream's head.
+    // All records of a stream that are still stored, oldest first. Those that sweeps have dropped
+    // are missing, also between two that are there; the last is the stream's head.
     [[nodiscard]] virtual Result<std::vector<Version>> history(StreamKey stream) = 0;
 
     // The heads of all streams, a page at a time, in log order. A stream that does not change

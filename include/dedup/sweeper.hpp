@@ -38,8 +38,8 @@ class DEDUP_API Sweeper {
     Sweeper& operator=(const Sweeper&) = delete;
 
     // Sweeps on the calling thread, after one that is running; as of `now_ms` if that is given (see
-    // SweepOptions::now_ms). The observer gets this too. Errors: those of StreamStore::sweep, closed
-    // after stop(), and busy from within the progress of a sweep of this sweeper's.
+    // SweepOptions::now_ms). The observer gets this too. Errors: those of StreamStore::sweep,
+    // closed after stop(), and busy from within the progress of a sweep of this sweeper's.
     [[nodiscard]] virtual Result<SweepReport> sweep_once(
         std::optional<std::int64_t> now_ms = std::nullopt) = 0;
 

@@ -122,7 +122,7 @@ class Lives {
         options_.flush_interval = std::chrono::milliseconds(1);
         options_.segment_bytes = kSegmentBytesMin;
         options_.clock = clock_.clock();
-        options_.trust_clock = true;  // by which days go in one step
+        options_.trust_clock = true;    // by which days go in one step
         env_.sealer_stays_away = true;  // it is waited for by other means
         failing_ = below(random_, 4) == 0 ? 0 : 1 + below(random_, 40);
     }

@@ -107,8 +107,9 @@ struct RepairReport {
 // Makes a new store at `target` of all that is intact in the log of the store at `damaged`, which
 // is locked meanwhile and left as it is. Records keep their sequences, so that claims stay valid,
 // and an atomic batch is there whole or not at all. A stream whose newest records are lost is in
-// the state that its last intact one says. Errors: invalid_argument (no store there, or something
-// is at `target`), busy (names the pid that writes to the damaged store), unsupported_version,
+// the state that its last intact one says. Mode, group and, for root, owner of the new directory
+// are those of the damaged one. Errors: invalid_argument (no store there, or something is at
+// `target`), busy (names the pid that writes to the damaged store), unsupported_version,
 // corruption (nothing tells what is valid in it), io, out_of_space. There is nothing at `target`
 // then.
 [[nodiscard]] DEDUP_API Result<RepairReport> repair(const std::filesystem::path& damaged,

@@ -15,6 +15,7 @@
 #include "base_store.hpp"
 #include "input.hpp"
 #include "log_builder.hpp"
+#include "store/salvage.hpp"
 
 namespace dedup::fuzz {
 namespace {
@@ -114,23 +115,23 @@ void sweep(Life& life) {
 }
 
 // What reading beside a writer, or verifying, makes of it.
-void read_only(Life& life, bool tolerant) {
+void read_only(Life& life, bool verifies) {
+    const auto path = life.env().root() / "store";
+    if (verifies) {
+        const auto verified = verify(life.env(), path);
+        require(verified || is_damage(verified.error()), verified ? "" : verified.error().message);
+    }
     OpenOptions options = base_options();
     options.read_only = true;
     LogStoreInternals internals;
     internals.catalog_map_bytes = std::uint64_t{64} << 20;
-    internals.tolerate_damage = tolerant;
-    const auto store = LogStore::open(life.env(), life.env().root() / "store", options, internals);
+    const auto store = LogStore::open(life.env(), path, options, internals);
     if (!store) {
         require(is_damage(store.error()), store.error().message);
         return;
     }
     if (const auto heads = heads_of(**store)) {
         look_at_histories(**store, *heads);
-    }
-    if (tolerant) {
-        const auto verified = (*store)->verify({});
-        require(verified || is_damage(verified.error()));
     }
 }
 

@@ -81,7 +81,8 @@ struct Capacity {
     // there are more, a sixty-fourth of keys_max or a sixteenth of bytes_max beyond, so that not
     // every append has to. Streams in flight and released ones are never evicted. Such a sweep's
     // report stands in sweep_history(). An append that would have no room even without all
-    // completed streams gets out_of_space at once and evicts nothing.
+    // completed streams gets out_of_space at once and evicts nothing. Namespaces share the limit: a
+    // busy one evicts the receipts of others, so tenants that must not need a store each.
     bool evict_oldest = false;
 };
 

@@ -101,11 +101,14 @@ Result<void> LogStore::visit_entries(
     return {};
 }
 
-// Fills in the record of at.entry, which names it by its sequence. False: it cannot be read, which
-// is noted.
-Result<bool> LogStore::read_entry(Located& at, FrameBuffer& buffer) const {
+// Reads the record of an entry, which names it by its sequence. False: it cannot be read, which is
+// noted.
+Result<bool> LogStore::read_entry(const Segment& segment, const IndexEntry& entry, Located& at,
+                                  FrameBuffer& buffer) const {
+    at.segment = &segment;
+    at.entry = entry;
     if (const auto read = try_read_entry(at, buffer); !read) {
-        const auto noted = note_damage(*at.segment, at.entry.offset, read.error());
+        const auto noted = note_damage(segment, entry.offset, read.error());
         return noted ? Result<bool>(false) : std::unexpected(noted.error());
     }
     return true;
@@ -223,9 +226,7 @@ Result<void> LogStore::find_removed(const View& view, const Segment& segment,
     }
     FrameBuffer buffer;
     Located at;
-    at.segment = &segment;
-    at.entry = entry;
-    if (const auto read = read_entry(at, buffer); !read || !*read) {
+    if (const auto read = read_entry(segment, entry, at, buffer); !read || !*read) {
         return read ? Result<void>() : std::unexpected(read.error());  // damaged: so it stays
     }
     FrameBuffer older;

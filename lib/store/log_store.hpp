@@ -312,7 +312,8 @@ class LogStore final : public StreamStore {
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
     Result<void> visit_entries(const Unsealed& unsealed, std::size_t size,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
-    Result<bool> read_entry(Located& at, FrameBuffer& buffer) const;
+    Result<bool> read_entry(const Segment& segment, const IndexEntry& entry, Located& at,
+                            FrameBuffer& buffer) const;
     Result<void> try_read_entry(Located& at, FrameBuffer& buffer) const;
     Result<std::optional<Located>> follow_link(const View& view, const Link& link, StreamKey stream,
                                                FrameBuffer& buffer) const;

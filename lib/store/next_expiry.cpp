@@ -170,9 +170,7 @@ Result<void> LogStore::lower_expiry(const View& view, const Horizon& horizon,
                                     std::int64_t& best) const {
     FrameBuffer buffer;
     Located at;
-    at.segment = &segment;
-    at.entry = entry;
-    if (const auto read = read_entry(at, buffer); !read || !*read) {
+    if (const auto read = read_entry(segment, entry, at, buffer); !read || !*read) {
         return read ? Result<void>() : std::unexpected(read.error());
     }
     const std::int64_t expires_at_ms = at.record.expires_at_ms;

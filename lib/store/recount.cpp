@@ -20,9 +20,7 @@ Result<Recounted> LogStore::recount(const View& view, const SealedSegment& seale
     auto done = visit_entries(sealed, [&](const IndexEntry& entry) -> Result<void> {
         FrameBuffer buffer;
         Located at;
-        at.segment = sealed.segment.get();
-        at.entry = entry;
-        if (const auto read = read_entry(at, buffer); !read || !*read) {
+        if (const auto read = read_entry(*sealed.segment, entry, at, buffer); !read || !*read) {
             ++counted.damaged;
             return read ? Result<void>() : std::unexpected(read.error());
         }
@@ -66,9 +64,8 @@ bool LogStore::may_show(const SealedSegment& sealed, const Horizon& horizon,
             continue;
         }
         Located at;
-        at.segment = sealed.segment.get();
-        at.entry = *entry;
-        const auto removable = horizon.may_remove(*entry) ? read_entry(at, buffer) : false;
+        const auto removable =
+            horizon.may_remove(*entry) ? read_entry(*sealed.segment, *entry, at, buffer) : false;
         left += !removable.value_or(false) ||
                 !horizon.removes(at.record.state(), entry->sequence, at.record.expires_at_ms);
     }

@@ -290,8 +290,7 @@ Result<void> LogStore::check_log(const std::vector<std::uint64_t>& ids,
 }
 
 // How large the newest segment is going to be: mostly as the one before it. Whatever its header
-// says of that one, memory is asked for as much as the largest segment needs; whatever its length,
-// for no more than can be addressed.
+// says of that one, memory is asked for as much as the largest segment needs.
 std::uint64_t LogStore::expected_bytes(const Segment& newest, std::uint64_t file_bytes) const {
     const std::uint64_t previous = newest.header().previous_bytes;
     const std::uint64_t usual = previous == 0 ? choose_segment_bytes(0) : previous;

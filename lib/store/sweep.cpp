@@ -404,9 +404,7 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
         }
         FrameBuffer buffer;
         Located at;
-        at.segment = &segment;
-        at.entry = entry;
-        if (const auto read = read_entry(at, buffer); !read || !*read) {
+        if (const auto read = read_entry(segment, entry, at, buffer); !read || !*read) {
             return read ? Result<void>() : std::unexpected(read.error());
         }
         if (horizon.removes(at.record.state(), entry.sequence, at.record.expires_at_ms)) {

@@ -343,9 +343,7 @@ void Replay::apply_waiting() {
 }
 
 Result<std::uint64_t> Replay::run(std::uint64_t end, bool whole) {
-    // What lies behind is no segment's, but a file that somebody has extended.
-    const std::uint64_t there = std::min(end, kSegmentBytesMax);
-    unsealed_.delta.expect((there - std::min(there, unsealed_.row.bytes)) / kFrameBytesTypical);
+    unsealed_.delta.expect((end - std::min(end, unsealed_.row.bytes)) / kFrameBytesTypical);
     auto flushed = take_frames(end, whole);
     apply_waiting();
     return flushed;

@@ -47,7 +47,7 @@ struct Applied {
 struct Unsealed {
     // `room` bytes is what the segment is expected to grow to.
     Unsealed(std::shared_ptr<const Segment> of, std::uint64_t room)
-        : segment(std::move(of)), delta(std::min(room, kSegmentBytesMax) / kFrameBytesTypical) {
+        : segment(std::move(of)), delta(room / kFrameBytesTypical) {
         segment->map(room + kMapSlack);
         row.id = segment->id();
         row.bytes = kSegmentHeaderBytes;

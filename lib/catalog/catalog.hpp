@@ -162,6 +162,8 @@ class Catalog {
         Env& env, const Path& log, const SnapshotPtr& previous,
         const std::shared_ptr<const Segment>& added = nullptr) const;
 
+    // Changes with each transaction, of any process.
+    [[nodiscard]] std::uint64_t version() const { return env_->version(); }
     // Whether `snapshot` is out of date.
     [[nodiscard]] bool changed_since(const CatalogSnapshot& snapshot) const {
         return env_->version() != snapshot.version();

@@ -84,7 +84,8 @@ struct LogStoreInternals {
     bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
     // How long a sweep waits for readers of segments that it removes together.
     std::chrono::milliseconds readers_wait{100};
-    // Called before waiting for the sealer, and after a change of the catalog.
+    // Called before waiting for the sealer, after a change of the catalog, and before a reader takes
+    // its first snapshot of that.
     std::function<void()> pause = [] {};
 };
 
@@ -452,6 +453,9 @@ class LogStore final : public StreamStore {
     // Read-only.
     std::mutex follow_mutex_;      // one follower at a time; taken before view_mutex_
     ClockHistory followed_clock_;  // the writer's, as last taken up
+    // Of the catalog, before the log's segments were listed and none came behind the newest. (Not
+    // the version that is shown: a segment may have come and gone before that.)
+    std::uint64_t log_end_version_ = 0;
 
     // The leader's.
     std::unique_ptr<SegmentWriter> writer_;

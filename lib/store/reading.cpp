@@ -105,6 +105,7 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
     if (fit->problem) {
         return needs_writer(*fit->problem);
     }
+    internals_.pause();
     auto snapshot = first_snapshot();
     if (!snapshot) {
         return needs_writer(snapshot.error());
@@ -243,6 +244,7 @@ Result<void> LogStore::take_up(Unsealed& newest) {
 
 // The id of the segment that follows; 0 if there is none yet.
 Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id) {
+    const std::uint64_t version = catalog_->version();
     const auto type = env_.type(log_path_ / segment_file_name(previous_id + 1));
     if (!type) {
         return std::unexpected(type.error());
@@ -250,9 +252,9 @@ Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id) {
     if (*type == PathType::file) {
         return previous_id + 1;
     }
-    // A sweep may have dropped some in between, even just now. Then it has first changed the
-    // catalog.
-    if (view_->sealed && !catalog_->changed_since(*view_->sealed)) {
+    // A sweep may have dropped some in between, even just now. Then it has changed the catalog
+    // since the log was last seen to end.
+    if (version == log_end_version_) {
         return 0;
     }
     const auto ids = list_segments();
@@ -260,7 +262,11 @@ Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id) {
         return std::unexpected(ids.error());
     }
     const auto next = std::ranges::upper_bound(*ids, previous_id);
-    return next == ids->end() ? 0 : *next;
+    if (next != ids->end()) {
+        return *next;
+    }
+    log_end_version_ = version;
+    return 0;
 }
 
 // Replays what the writer has added to the newest segment, or takes up the next one, into `next`.

@@ -4,9 +4,11 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <bit>
-#include <set>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 
+#include "catalog/lmdb_check.hpp"
 #include "catalog/report.hpp"
 #include "env/bytes.hpp"
 
@@ -17,9 +19,6 @@ namespace {
 // is the log's.
 constexpr char kMetaKey = 'm';
 constexpr char kRowKey = 's';
-constexpr char kIndexKey = 'i';
-constexpr char kFilterKey = 'f';
-constexpr char kJointKey = 'j';  // with the run's number
 constexpr char kCensusKey = 'c';
 constexpr char kSweepKey = 'w';
 constexpr char kReportKey = 'r';  // with the report's number
@@ -30,11 +29,6 @@ std::string segment_key(char table, std::uint64_t id) {
     std::string key(kSegmentKeyBytes, table);
     store(key.data() + 1, __builtin_bswap64(id));
     return key;
-}
-
-// Whose blob it is, for its checksums.
-std::uint64_t blob_owner(char table, std::uint64_t id) {
-    return table == kJointKey ? ~id : id * 2 + (table == kFilterKey ? 1 : 0);
 }
 
 struct MetaValue {
@@ -67,64 +61,30 @@ Error damaged(const Path& path, std::string_view what) {
     return {Code::corruption, fmt::format("catalog {} is damaged: {}", path.string(), what)};
 }
 
-Result<CheckedBlob> find_blob(const LmdbTxn& txn, char table, std::uint64_t id,
-                              std::uint64_t data_bytes, std::shared_ptr<CheckedBlocks> checked) {
-    const auto blob = txn.get(segment_key(table, id));
-    if (!blob) {
-        return std::unexpected(blob.error());
+// The segment whose index has the joint filter of a run, if it still knows all of `segments`, which
+// are of that run, and these are not less than half of what it was made for.
+const SealedSegment* find_joint(std::span<const SealedSegment> segments) {
+    const auto with_joint = std::ranges::find_if(segments, [](const SealedSegment& segment) {
+        return segment.file->header().joint_bytes != 0;
+    });
+    if (with_joint == segments.end()) {
+        return nullptr;
     }
-    if (blob->size() != blob_bytes(data_bytes)) {
-        return std::unexpected(damaged(
-            txn.env().path(), fmt::format("the {} of segment {} has {} bytes and should have {}",
-                                          table == kIndexKey ? "index" : "filter", id, blob->size(),
-                                          blob_bytes(data_bytes))));
+    const IndexHeader& header = with_joint->file->header();
+    std::uint64_t streams = 0;
+    for (const SealedSegment& segment : segments) {
+        if ((header.joint_members >> segment.row.id % kRunSegments & 1) == 0) {
+            return nullptr;
+        }
+        streams += segment.row.entries;
     }
-    if (!checked) {
-        checked = std::make_shared<CheckedBlocks>(data_bytes);
-    }
-    return CheckedBlob(*blob, data_bytes, blob_owner(table, id), std::move(checked));
-}
-
-// Copies a filter into memory.
-Result<void> copy_filter(const LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t bytes,
-                         char* to) {
-    const auto blob = find_blob(txn, table, id, bytes, nullptr);
-    if (!blob) {
-        return std::unexpected(blob.error());
-    }
-    std::memcpy(to, blob->data(), bytes);
-    if (!blob->intact()) {
-        return std::unexpected(damaged(
-            txn.env().path(),
-            fmt::format("the filter of {} {}", table == kJointKey ? "run" : "segment", id)));
-    }
-    return {};
-}
-
-// The size of the joint filter of a run; 0 if it has none.
-Result<std::uint64_t> joint_bytes(const LmdbTxn& txn, std::uint64_t run) {
-    const auto blob = txn.get(segment_key(kJointKey, run));
-    if (!blob) {
-        return std::unexpected(blob.error());
-    }
-    if (blob->data() == nullptr) {
-        return 0;
-    }
-    const auto bytes = blob_data_bytes(blob->size());
-    if (!bytes || *bytes == 0 || *bytes % JointFilter::kBlockBytes != 0) {
-        return std::unexpected(
-            damaged(txn.env().path(), fmt::format("the filter of run {} has {} bytes, which is "
-                                                  "no filter's size",
-                                                  run, blob->size())));
-    }
-    return *bytes;
+    return JointFilter::bytes_for(2 * streams) < header.joint_bytes ? nullptr : &*with_joint;
 }
 
 // The filters of a run of segments, from memory where they are in `previous`, which may be null,
-// and else from the catalog.
-Result<std::shared_ptr<const FilterRun>> load_run(const LmdbTxn& txn, std::uint64_t number,
-                                                  std::span<SealedSegment> segments,
-                                                  const SealedRun* previous) {
+// and else from the files.
+Result<std::shared_ptr<const FilterRun>> load_run(std::span<SealedSegment> segments,
+                                                  const SealedRun* previous, const Path& catalog) {
     const bool all_known = std::ranges::all_of(
         segments, [](const SealedSegment& segment) { return segment.filter.data != nullptr; });
     if (previous != nullptr && all_known &&
@@ -136,27 +96,24 @@ Result<std::shared_ptr<const FilterRun>> load_run(const LmdbTxn& txn, std::uint6
     for (const SealedSegment& segment : segments) {
         entries.push_back(segment.row.entries);
     }
-    const auto joint = joint_bytes(txn, number);
-    if (!joint) {
-        return std::unexpected(joint.error());
-    }
-    auto filters = FilterRun::allocate(entries, *joint);
+    const SealedSegment* const joint = find_joint(segments);
+    auto filters =
+        FilterRun::allocate(entries, joint == nullptr ? 0 : joint->file->header().joint_bytes);
     if (!filters) {
         return std::unexpected(Error{
             Code::failed, fmt::format("there is not enough memory for the filters of catalog {}",
-                                      txn.env().path().string())});
+                                      catalog.string())});
     }
     Result<void> done;
-    if (*joint != 0) {
-        done = copy_filter(txn, kJointKey, number, *joint, filters->joint_data());
+    if (joint != nullptr) {
+        done = joint->file->copy_joint(filters->joint_data());
     }
     for (std::size_t i = 0; i < segments.size() && done; ++i) {
         SealedSegment& segment = segments[i];
-        const std::uint64_t bytes = Filter::bytes_for(entries[i]);
         if (segment.filter.data != nullptr) {
-            std::memcpy(filters->data(i), segment.filter.data, bytes);
+            std::memcpy(filters->data(i), segment.filter.data, Filter::bytes_for(entries[i]));
         } else {
-            done = copy_filter(txn, kFilterKey, segment.row.id, bytes, filters->data(i));
+            done = segment.file->copy_filter(filters->data(i));
         }
         segment.filter = filters->filters()[i];
     }
@@ -164,8 +121,8 @@ Result<std::shared_ptr<const FilterRun>> load_run(const LmdbTxn& txn, std::uint6
                 : std::unexpected(done.error());
 }
 
-Result<std::vector<SealedRun>> load_runs(const LmdbTxn& txn, std::span<SealedSegment> segments,
-                                         const SnapshotPtr& previous) {
+Result<std::vector<SealedRun>> load_runs(std::span<SealedSegment> segments,
+                                         const SnapshotPtr& previous, const Path& catalog) {
     std::vector<SealedRun> runs;
     for (std::size_t begin = 0; begin < segments.size();) {
         const std::uint64_t number = run_of(segments[begin].row.id);
@@ -179,7 +136,7 @@ Result<std::vector<SealedRun>> load_runs(const LmdbTxn& txn, std::span<SealedSeg
             known = found == previous->runs().end() ? nullptr : &*found;
         }
         const auto part = segments.subspan(begin, end - begin);
-        auto filters = load_run(txn, number, part, known);
+        auto filters = load_run(part, known, catalog);
         if (!filters) {
             return std::unexpected(filters.error());
         }
@@ -240,82 +197,6 @@ Result<std::optional<SegmentRow>> read_row(const LmdbTxn& txn, std::uint64_t id)
             damaged(txn.env().path(), fmt::format("the row of segment {} is not intact", id)));
     }
     return row;
-}
-
-Result<void> put_blob(LmdbTxn& txn, char table, std::uint64_t id, std::uint64_t data_bytes,
-                      auto fill) {
-    auto blob = txn.reserve(segment_key(table, id), blob_bytes(data_bytes));
-    if (!blob) {
-        return std::unexpected(blob.error());
-    }
-    fill(blob_data(*blob));
-    finish_blob(*blob, data_bytes, blob_owner(table, id));
-    return {};
-}
-
-// Adds the joint filter of the run that segment `row` completes. One that was there before does not
-// know the segment.
-Result<void> put_joint_filter(LmdbTxn& txn, const SegmentRow& row,
-                              std::span<const IndexEntry> entries) {
-    const std::uint64_t run = run_of(row.id);
-    auto removed = txn.remove(segment_key(kJointKey, run));
-    if (!removed || run_of(row.id + 1) == run) {
-        return removed;
-    }
-    std::vector<SealedIndex> others;
-    std::uint64_t count = entries.size();
-    for (std::uint64_t id = run * kRunSegments; id < row.id; ++id) {
-        const auto other = read_row(txn, id);
-        if (!other) {
-            return std::unexpected(other.error());
-        }
-        if (!*other) {
-            continue;
-        }
-        auto index = find_blob(txn, kIndexKey, id, index_bytes((*other)->entries), nullptr);
-        if (!index) {
-            return std::unexpected(index.error());
-        }
-        count += (*other)->entries;
-        others.emplace_back(std::move(*index), (*other)->entries);
-    }
-    std::string filter(JointFilter::bytes_for(count), '\0');
-    const auto add = [&](const StreamId& id) {
-        FilterBits(id).add_to<JointFilter>(filter.data(), filter.size());
-    };
-    for (const SealedIndex& index : others) {
-        for (std::uint64_t i = 0; i < index.size(); ++i) {
-            const auto entry = index.entry(i);
-            if (!entry) {
-                return {};  // whoever asks for what is damaged will be told; this is only for speed
-            }
-            add(entry->id);
-        }
-    }
-    for (const IndexEntry& entry : entries) {
-        add(entry.id);
-    }
-    return put_blob(txn, kJointKey, run, filter.size(),
-                    [&](char* data) { std::ranges::copy(filter, data); });
-}
-
-// Takes away the joint filter of a run that has lost more than half of its streams.
-Result<void> drop_joint_filter(LmdbTxn& txn, std::uint64_t run) {
-    const auto bytes = joint_bytes(txn, run);
-    if (!bytes || *bytes == 0) {
-        return bytes ? Result<void>() : std::unexpected(bytes.error());
-    }
-    std::uint64_t streams = 0;
-    for (std::uint64_t id = run * kRunSegments; run_of(id) == run; ++id) {
-        const auto row = read_row(txn, id);
-        if (!row) {
-            return std::unexpected(row.error());
-        }
-        streams += *row ? (*row)->entries : 0;
-    }
-    return streams == 0 || JointFilter::bytes_for(2 * streams) < *bytes
-               ? txn.remove(segment_key(kJointKey, run))
-               : Result<void>();
 }
 
 // Reads the census of a segment; nullopt if the segment is not there.
@@ -391,27 +272,38 @@ std::uint64_t CatalogSnapshot::filter_bytes() const {
     return bytes;
 }
 
+std::uint64_t CatalogSnapshot::used_bytes() const {
+    std::uint64_t bytes = lmdb_bytes_;
+    for (const SealedSegment& segment : segments_) {
+        bytes += segment.file->bytes();
+    }
+    return bytes;
+}
+
 Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
                                                  const CatalogMeta& meta, std::uint64_t map_bytes) {
     if (auto made = env.make_directory(path); !made) {
         return std::unexpected(made.error());
     }
-    auto lmdb = LmdbEnv::open(path, true, map_bytes);
+    auto lmdb = LmdbEnv::open(path, map_bytes);
     if (!lmdb) {
         return std::unexpected(lmdb.error());
     }
-    auto txn = LmdbTxn::begin(*lmdb, true);
-    if (!txn) {
-        return std::unexpected(txn.error());
-    }
-    MetaValue value;
-    value.meta = meta;
-    auto done = txn->put({&kMetaKey, 1}, with_checksum(value));
-    if (done) {
-        done = txn->put({&kSweepKey, 1}, with_checksum(SweepState{}));
-    }
-    if (done) {
-        done = txn->commit();
+    Result<void> done;
+    {
+        auto txn = LmdbTxn::begin(*lmdb, true);
+        if (!txn) {
+            return std::unexpected(txn.error());
+        }
+        MetaValue value;
+        value.meta = meta;
+        done = txn->put({&kMetaKey, 1}, with_checksum(value));
+        if (done) {
+            done = txn->put({&kSweepKey, 1}, with_checksum(SweepState{}));
+        }
+        if (done) {
+            done = txn->commit();
+        }
     }
     if (done) {
         done = env.sync_directory(path);
@@ -419,25 +311,31 @@ Result<std::unique_ptr<Catalog>> Catalog::create(Env& env, const Path& path,
     if (!done) {
         return std::unexpected(done.error());
     }
-    return std::unique_ptr<Catalog>(new Catalog(std::move(*lmdb), meta));
+    return std::unique_ptr<Catalog>(new Catalog(path, std::move(*lmdb), nullptr, meta));
 }
 
 std::optional<CatalogMeta> Catalog::find_meta(File& file) {
     constexpr std::uint64_t kSearchedMax = std::uint64_t{16} << 30;
     constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
     constexpr std::size_t kValueBytes = sizeof(MetaValue) + sizeof(std::uint64_t);
-    std::string begin = {kMetaKey};  // the key, and what the value begins with
-    begin.append(sizeof kCatalogVersion, '\0');
-    store(begin.data() + 1, kCatalogVersion);
+    // The key, and what the value begins with.
+    std::array<std::string, kCatalogVersion> begins;
+    for (std::uint32_t version = 1; version <= kCatalogVersion; ++version) {
+        std::string& begin = begins[version - 1];
+        begin.assign(1 + sizeof version, kMetaKey);
+        store(begin.data() + 1, version);
+    }
     std::string block(kBlockBytes, '\0');
     for (std::uint64_t at = 0; at < kSearchedMax; at += kBlockBytes - kValueBytes) {
         const auto got = file.read(at, block);
         const std::string_view bytes(block.data(), got ? *got : 0);
-        for (auto found = bytes.find(begin); found != std::string_view::npos;
-             found = bytes.find(begin, found + 1)) {
-            MetaValue value;
-            if (read_checked(bytes.substr(found + 1, kValueBytes), value)) {
-                return value.meta;
+        for (const std::string& begin : begins) {
+            for (auto found = bytes.find(begin); found != std::string_view::npos;
+                 found = bytes.find(begin, found + 1)) {
+                MetaValue value;
+                if (read_checked(bytes.substr(found + 1, kValueBytes), value)) {
+                    return value.meta;
+                }
             }
         }
         if (bytes.size() < kBlockBytes) {
@@ -447,13 +345,26 @@ std::optional<CatalogMeta> Catalog::find_meta(File& file) {
     return std::nullopt;
 }
 
-Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, bool writable,
-                                               std::uint64_t map_bytes) {
-    auto lmdb = LmdbEnv::open(path, writable, map_bytes);
-    if (!lmdb) {
-        return std::unexpected(lmdb.error());
+Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, std::uint64_t map_bytes) {
+    if (!std::filesystem::exists(path / "data.mdb")) {
+        return std::unexpected(os_failure("open", path / "data.mdb", ENOENT));
     }
-    const auto txn = LmdbTxn::begin(*lmdb, false);
+    auto lmdb = LmdbEnv::open(path, map_bytes);
+    return lmdb ? open(path, std::move(*lmdb), nullptr) : std::unexpected(lmdb.error());
+}
+
+Result<std::unique_ptr<Catalog>> Catalog::open_for_reading(Env& env, const Path& path) {
+    auto source = env.open(path / "data.mdb", OpenMode::read);
+    if (!source) {
+        return std::unexpected(source.error());
+    }
+    auto lmdb = LmdbEnv::open_copy(path, **source);
+    return lmdb ? open(path, std::move(*lmdb), std::move(*source)) : std::unexpected(lmdb.error());
+}
+
+Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, std::shared_ptr<LmdbEnv> env,
+                                               std::unique_ptr<File> source) {
+    const auto txn = LmdbTxn::begin(env, false);
     if (!txn) {
         return std::unexpected(txn.error());
     }
@@ -473,149 +384,245 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, bool writable,
     if (!read_checked(*bytes, value)) {
         return std::unexpected(damaged(path, "its meta row is missing or not intact"));
     }
-    return std::unique_ptr<Catalog>(new Catalog(std::move(*lmdb), value.meta));
+    if (value.version != kCatalogVersion) {
+        return std::unexpected(Error{
+            Code::corruption, fmt::format("catalog {} has format version {}, which is an older one",
+                                          path.string(), value.version)});
+    }
+    return std::unique_ptr<Catalog>(
+        new Catalog(path, std::move(env), std::move(source), value.meta));
+}
+
+std::uint64_t Catalog::version() const {
+    if (!source_) {
+        return env_->version();
+    }
+    const auto state = read_lmdb_state(path_ / "data.mdb", *source_);
+    return state ? state->commit : 0;
+}
+
+// A transaction on the newest state: for a reader, of a copy that is made if there is none yet.
+Result<LmdbTxn> Catalog::read() const {
+    if (!source_) {
+        return LmdbTxn::begin(env_, false);
+    }
+    const std::lock_guard lock(copy_mutex_);
+    if (version() != env_->version()) {
+        auto newer = LmdbEnv::open_copy(path_, *source_);
+        if (!newer) {
+            return std::unexpected(newer.error());
+        }
+        env_ = std::move(*newer);
+    }
+    return LmdbTxn::begin(env_, false);
 }
 
 Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotPtr& previous,
-                                      const std::shared_ptr<const Segment>& added) const {
-    auto txn = LmdbTxn::begin(env_, false);
-    if (!txn) {
-        return std::unexpected(txn.error());
-    }
-    const auto rows = read_rows(*txn);
-    if (!rows) {
-        return std::unexpected(rows.error());
-    }
+                                      const AddedSegment& added) const {
     std::vector<SealedSegment> segments;
-    for (const SegmentRow& row : *rows) {
-        const SealedSegment* const known = previous ? previous->find(row.id) : nullptr;
-        auto index = find_blob(*txn, kIndexKey, row.id, index_bytes(row.entries),
-                               known ? known->index.blob().checked() : nullptr);
+    std::uint64_t version = 0;
+    std::uint64_t lmdb_bytes = 0;
+    {
+        const auto txn = read();
+        if (!txn) {
+            return std::unexpected(txn.error());
+        }
+        version = txn->version();
+        lmdb_bytes = txn->env().used_bytes();
+        const auto rows = read_rows(*txn);
+        if (!rows) {
+            return std::unexpected(rows.error());
+        }
+        segments.reserve(rows->size());
+        for (const SegmentRow& row : *rows) {
+            const auto census = txn->get(segment_key(kCensusKey, row.id));
+            if (!census) {
+                return std::unexpected(census.error());
+            }
+            const SealedSegment* const known = previous ? previous->find(row.id) : nullptr;
+            SealedSegment& segment =
+                known != nullptr ? segments.emplace_back(*known) : segments.emplace_back();
+            segment.row = row;
+            segment.joint = {};
+            if (known == nullptr || *segment.census != *census) {
+                segment.census = std::make_shared<const std::string>(*census);
+            }
+        }
+    }
+    for (SealedSegment& sealed : segments) {
+        if (sealed.file) {
+            continue;
+        }
+        const SegmentRow& row = sealed.row;
+        const bool is_added = added.segment && added.segment->id() == row.id;
+        auto index =
+            is_added ? Result<std::shared_ptr<const IndexFile>>(added.index)
+                     : IndexFile::open(env, log, meta_.store_id, meta_.secret, row.id, row.bytes);
         if (!index) {
             return std::unexpected(index.error());
         }
-        const auto census = txn->get(segment_key(kCensusKey, row.id));
-        if (!census) {
-            return std::unexpected(census.error());
+        if ((*index)->header().row.entries != row.entries) {
+            return std::unexpected(
+                damaged(path_, fmt::format("segment {} has {} streams in its index, and here {}",
+                                           row.id, (*index)->header().row.entries, row.entries)));
         }
-        std::shared_ptr<const Segment> segment = known ? known->segment : nullptr;
-        if (!segment) {
-            auto opened = Segment::open(env, log, row.id, row.bytes);
-            if (opened) {
-                segment = std::move(*opened);
-            } else if (added && added->id() == row.id) {
-                segment = added;
-            } else {
-                return std::unexpected(opened.error());
-            }
+        auto segment = Segment::open(env, log, row.id, row.bytes);
+        if (!segment && !is_added) {
+            return std::unexpected(segment.error());
         }
-        segments.push_back({row, SealedIndex(std::move(*index), row.entries),
-                            known ? known->filter : Filter(), JointFilter(), *census,
-                            std::move(segment)});
+        sealed.segment = segment ? std::move(*segment) : added.segment;
+        sealed.file = std::move(*index);
+        sealed.index = sealed.file->index();
     }
-    auto runs = load_runs(*txn, segments, previous);
+    auto runs = load_runs(segments, previous, path_);
     if (!runs) {
         return std::unexpected(runs.error());
     }
-    return std::make_shared<const CatalogSnapshot>(std::move(*txn), std::move(segments),
+    return std::make_shared<const CatalogSnapshot>(version, lmdb_bytes, std::move(segments),
                                                    std::move(*runs));
 }
 
-Result<void> Catalog::add(SegmentRow row, std::span<const IndexEntry> entries, const Census& census,
-                          const SegmentTallies& superseded) {
-    auto txn = LmdbTxn::begin(env_, true);
-    if (!txn) {
-        return std::unexpected(txn.error());
-    }
-    const auto there = txn->get(segment_key(kRowKey, row.id));
-    if (!there) {
-        return std::unexpected(there.error());
-    }
-    row.entries = entries.size();
-    if (there->data() != nullptr) {
-        // An earlier attempt got this far and failed later; a sweep may have been since.
-        auto again = put_counts(*txn, row, census);
-        return again ? txn->commit() : again;
-    }
-    auto done = put_blob(*txn, kIndexKey, row.id, index_bytes(entries.size()),
-                         [&](char* data) { build_index(entries, data); });
-    if (done) {
-        const std::uint64_t bytes = Filter::bytes_for(entries.size());
-        done = put_blob(*txn, kFilterKey, row.id, bytes, [&](char* data) {
-            std::memset(data, 0, bytes);
-            build_filter(entries, data);
-        });
-    }
-    if (done) {
-        done = put_joint_filter(*txn, row, entries);
-    }
-    if (done) {
-        done = put_counts(*txn, row, census);
-    }
-    for (const auto& [id, tally] : superseded) {
-        if (done && id != row.id) {
-            done = change_counts(
-                *txn, id, [&](SegmentRow&, Census& older) { dedup::add(older.superseded, tally); });
+namespace {
+
+// The joint filter of the run that segment `row` completes, and whose streams it knows, in
+// `header`. Empty if an index of the run is damaged: whoever asks for that will be told, and this
+// is only for speed.
+std::string make_joint_filter(const SegmentRow& row, std::span<const IndexEntry> entries,
+                              std::span<const SealedSegment> sealed, IndexHeader& header) {
+    header.joint_members = std::uint64_t{1} << row.id % kRunSegments;
+    std::uint64_t count = entries.size();
+    for (const SealedSegment& other : sealed) {
+        if (run_of(other.row.id) == run_of(row.id) && other.row.id != row.id) {
+            header.joint_members |= std::uint64_t{1} << other.row.id % kRunSegments;
+            count += other.row.entries;
         }
     }
-    return done ? txn->commit() : done;
+    std::string filter(JointFilter::bytes_for(count), '\0');
+    const auto add = [&](const StreamId& id) {
+        FilterBits(id).add_to<JointFilter>(filter.data(), filter.size());
+    };
+    for (const SealedSegment& other : sealed) {
+        const bool is_member = run_of(other.row.id) == run_of(row.id) && other.row.id != row.id;
+        for (std::uint64_t i = 0; is_member && i < other.index.size(); ++i) {
+            const auto entry = other.index.entry(i);
+            if (!entry) {
+                header.joint_members = 0;
+                return {};
+            }
+            add(entry->id);
+        }
+    }
+    for (const IndexEntry& entry : entries) {
+        add(entry.id);
+    }
+    header.joint_bytes = filter.size();
+    return filter;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const IndexFile>> write_index(Env& env, const Path& log,
+                                                     const CatalogMeta& meta, const SegmentRow& row,
+                                                     std::span<const IndexEntry> entries,
+                                                     std::span<const SealedSegment> sealed) {
+    IndexHeader header{meta.store_id, meta.secret, row};
+    header.row.entries = entries.size();
+    std::string joint;
+    if (run_of(row.id + 1) != run_of(row.id)) {
+        joint = make_joint_filter(row, entries, sealed, header);
+    }
+    auto written = write_index_file(env, log, header, entries, joint);
+    return written ? IndexFile::open(env, log, meta.store_id, meta.secret, row.id, row.bytes)
+                   : std::unexpected(written.error());
+}
+
+// make(txn) in a transaction that is committed; again with a larger map if this one is full.
+template <class Make>
+Result<void> Catalog::change(Make make) {
+    while (true) {
+        auto done = [&]() -> Result<void> {
+            auto txn = LmdbTxn::begin(env_, true);
+            if (!txn) {
+                return std::unexpected(txn.error());
+            }
+            Result<void> made = make(*txn);
+            return made ? txn->commit() : made;
+        }();
+        if (done || done.error().code != Code::unavailable) {
+            return done;
+        }
+        if (auto grown = env_->grow(); !grown) {
+            return grown;
+        }
+    }
+}
+
+Result<void> Catalog::add(SegmentRow row, const Census& census, const SegmentTallies& superseded) {
+    return change([&](LmdbTxn& txn) -> Result<void> {
+        const auto there = txn.get(segment_key(kRowKey, row.id));
+        if (!there) {
+            return std::unexpected(there.error());
+        }
+        auto done = put_counts(txn, row, census);
+        if (there->data() != nullptr) {
+            // An earlier attempt got this far and failed later; a sweep may have been since.
+            return done;
+        }
+        for (const auto& [id, tally] : superseded) {
+            if (done && id != row.id) {
+                done = change_counts(txn, id, [&](SegmentRow&, Census& older) {
+                    dedup::add(older.superseded, tally);
+                });
+            }
+        }
+        return done;
+    });
 }
 
 Result<void> Catalog::count(const std::map<std::uint64_t, Counted>& counted,
                             const SweepState& state, const SweepReport* report) {
-    auto txn = LmdbTxn::begin(env_, true);
-    if (!txn) {
-        return std::unexpected(txn.error());
-    }
-    auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
-    if (done && report != nullptr) {
-        done = txn->put(segment_key(kReportKey, state.reports), encode_report(*report));
-    }
-    if (done && state.reports > kReportsMax) {
-        done = txn->remove(segment_key(kReportKey, state.reports - kReportsMax));
-    }
-    for (const auto& [id, found] : counted) {
-        if (done) {
-            done = change_counts(*txn, id, [&](SegmentRow& row, Census& census) {
-                row.expires_min_ms = found.expires_min_ms;
-                dedup::add(census.removed, found.removed);
-                census.superseded = found.superseded.value_or(std::move(census.superseded));
-            });
+    return change([&](LmdbTxn& txn) {
+        auto done = txn.put({&kSweepKey, 1}, with_checksum(state));
+        if (done && report != nullptr) {
+            done = txn.put(segment_key(kReportKey, state.reports), encode_report(*report));
         }
-    }
-    return done ? txn->commit() : done;
+        if (done && state.reports > kReportsMax) {
+            done = txn.remove(segment_key(kReportKey, state.reports - kReportsMax));
+        }
+        for (const auto& [id, found] : counted) {
+            if (done) {
+                done = change_counts(txn, id, [&](SegmentRow& row, Census& census) {
+                    row.expires_min_ms = found.expires_min_ms;
+                    dedup::add(census.removed, found.removed);
+                    census.superseded = found.superseded.value_or(std::move(census.superseded));
+                });
+            }
+        }
+        return done;
+    });
 }
 
 Result<void> Catalog::drop(std::span<const std::uint64_t> ids, const SweepState& state) {
-    auto txn = LmdbTxn::begin(env_, true);
-    if (!txn) {
-        return std::unexpected(txn.error());
-    }
-    auto done = txn->put({&kSweepKey, 1}, with_checksum(state));
-    std::set<std::uint64_t> runs;
-    for (const std::uint64_t id : ids) {
-        for (const char table : {kRowKey, kIndexKey, kFilterKey, kCensusKey}) {
-            if (done) {
-                done = txn->remove(segment_key(table, id));
+    return change([&](LmdbTxn& txn) {
+        auto done = txn.put({&kSweepKey, 1}, with_checksum(state));
+        for (const std::uint64_t id : ids) {
+            for (const char table : {kRowKey, kCensusKey}) {
+                if (done) {
+                    done = txn.remove(segment_key(table, id));
+                }
             }
         }
-        runs.insert(run_of(id));
-    }
-    for (const std::uint64_t run : runs) {
-        if (done) {
-            done = drop_joint_filter(*txn, run);
-        }
-    }
-    return done ? txn->commit() : done;
+        return done;
+    });
 }
 
 Result<std::vector<SegmentRow>> Catalog::rows() const {
-    const auto txn = LmdbTxn::begin(env_, false);
+    const auto txn = read();
     return txn ? read_rows(*txn) : std::unexpected(txn.error());
 }
 
 Result<SweepState> Catalog::sweep_state() const {
-    const auto txn = LmdbTxn::begin(env_, false);
+    const auto txn = read();
     if (!txn) {
         return std::unexpected(txn.error());
     }
@@ -625,8 +632,7 @@ Result<SweepState> Catalog::sweep_state() const {
     }
     SweepState state;
     if (!read_checked(*bytes, state)) {
-        return std::unexpected(
-            damaged(env_->path(), "what it knows of sweeps is missing or not intact"));
+        return std::unexpected(damaged(path_, "what it knows of sweeps is missing or not intact"));
     }
     return state;
 }
@@ -636,7 +642,7 @@ Result<std::vector<SweepReport>> Catalog::reports() const {
     if (!state) {
         return std::unexpected(state.error());
     }
-    const auto txn = LmdbTxn::begin(env_, false);
+    const auto txn = read();
     if (!txn) {
         return std::unexpected(txn.error());
     }
@@ -653,7 +659,7 @@ Result<std::vector<SweepReport>> Catalog::reports() const {
         auto report = decode_report(*bytes);
         if (!report) {
             return std::unexpected(
-                damaged(env_->path(), fmt::format("sweep report {} is not intact", number)));
+                damaged(path_, fmt::format("sweep report {} is not intact", number)));
         }
         reports.push_back(std::move(*report));
     }

@@ -1,11 +1,13 @@
-// The catalog: what is known about sealed segments, in LMDB. All of it can be rebuilt from the log.
-// docs/format.md describes its tables.
+// The catalog: what is known about sealed segments. What never changes lies in a file beside each
+// of them (index_file.hpp), and what does in LMDB. All of it can be rebuilt from the log.
+// docs/format.md describes the tables.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
@@ -13,15 +15,17 @@
 #include "catalog/absent_ids.hpp"
 #include "catalog/census.hpp"
 #include "catalog/filter.hpp"
+#include "catalog/index_file.hpp"
 #include "catalog/lmdb_env.hpp"
 #include "catalog/sealed_index.hpp"
+#include "catalog/segment_row.hpp"
 #include "log/manifest.hpp"
 #include "log/segment.hpp"
 #include "log/stream_id.hpp"
 
 namespace dedup {
 
-inline constexpr std::uint32_t kCatalogVersion = 1;
+inline constexpr std::uint32_t kCatalogVersion = 2;  // 1 had the indexes, too
 // Address space, not memory or disk: LMDB maps this much and uses what it needs. The map doubles
 // should the catalog ever outgrow it.
 inline constexpr std::uint64_t kCatalogMapBytes = std::uint64_t{64} << 30;
@@ -30,38 +34,6 @@ struct CatalogMeta {
     StoreId store_id{};
     HashSecret secret{};
 };
-
-// One sealed segment. The layout on disk is this structure, followed by its checksum.
-struct SegmentRow {
-    std::uint64_t id = 0;
-    std::uint64_t bytes = 0;    // exact length of the file
-    std::uint64_t entries = 0;  // streams with a record in it: the entries of its index
-    std::uint64_t next_sequence = 1;
-    std::int64_t time_high_ms = 0;
-    std::int64_t expires_min_ms = INT64_MAX;  // nothing in it expires before; moves up with sweeps
-    std::int64_t expires_max_ms = 0;  // latest expiry of its records; INT64_MAX: one never expires
-    // All versions, by the state that each gives its stream, and the bytes that these take.
-    StateCounts versions{};
-    StateCounts version_bytes{};
-    // The totals of its census.
-    StateCounts streams{};
-    StateCounts superseded{};
-    StateCounts removed{};
-
-    [[nodiscard]] StateCounts live() const {
-        StateCounts live = streams;
-        live -= superseded;
-        live -= removed;
-        return live;
-    }
-    [[nodiscard]] std::uint64_t records() const { return versions.total(); }
-    // About what the records of so many streams take of its bytes: records of one state are taken
-    // to be of one size.
-    [[nodiscard]] std::uint64_t bytes_of(const StateCounts& counts) const;
-
-    bool operator==(const SegmentRow&) const = default;
-};
-static_assert(sizeof(SegmentRow) == 22 * 8);
 
 // What the catalog knows of sweeps. The layout on disk is this structure, followed by its checksum.
 struct SweepState {
@@ -88,10 +60,11 @@ struct Counted {
 struct SealedSegment {
     SegmentRow row;
     SealedIndex index;
-    Filter filter;            // in the memory of its run
-    JointFilter joint;        // of its run; without data if that has none
-    std::string_view census;  // encoded, in the snapshot's map
+    Filter filter;                              // in the memory of its run
+    JointFilter joint;                          // of its run; without data if that has none
+    std::shared_ptr<const std::string> census;  // encoded
     std::shared_ptr<const Segment> segment;
+    std::shared_ptr<const IndexFile> file;  // which `index` lies in
 };
 
 // Segments whose ids differ in their lowest bits only. When the last of them is sealed, they get a
@@ -109,12 +82,17 @@ struct SealedRun {
     std::shared_ptr<const FilterRun> filters;
 };
 
-// The catalog at one moment. It pins an LMDB read transaction, into whose map the indexes point.
+// The catalog at one moment. It keeps the files open that it shows, and nothing of LMDB's.
 // Immutable but for what it remembers; any number of threads may use one.
 class CatalogSnapshot {
   public:
-    CatalogSnapshot(LmdbTxn txn, std::vector<SealedSegment> segments, std::vector<SealedRun> runs)
-        : txn_(std::move(txn)), segments_(std::move(segments)), runs_(std::move(runs)) {}
+    // `version` and `lmdb_bytes` are of the transaction that it was read in.
+    CatalogSnapshot(std::uint64_t version, std::uint64_t lmdb_bytes,
+                    std::vector<SealedSegment> segments, std::vector<SealedRun> runs)
+        : version_(version),
+          lmdb_bytes_(lmdb_bytes),
+          segments_(std::move(segments)),
+          runs_(std::move(runs)) {}
 
     // Oldest first, both.
     [[nodiscard]] const std::vector<SealedSegment>& segments() const { return segments_; }
@@ -122,19 +100,34 @@ class CatalogSnapshot {
     // The segment with this id; nullptr if it is not there.
     [[nodiscard]] const SealedSegment* find(std::uint64_t id) const;
     [[nodiscard]] std::uint64_t filter_bytes() const;
-    [[nodiscard]] std::uint64_t version() const { return txn_.version(); }
-    [[nodiscard]] std::uint64_t used_bytes() const { return txn_.env().used_bytes(); }
+    [[nodiscard]] std::uint64_t version() const { return version_; }
+    // Of LMDB's file and the index files.
+    [[nodiscard]] std::uint64_t used_bytes() const;
     // Ids that have turned out to be in none of the indexes.
     [[nodiscard]] AbsentIds& absent() const { return absent_; }
 
   private:
-    LmdbTxn txn_;
+    std::uint64_t version_;
+    std::uint64_t lmdb_bytes_;
     std::vector<SealedSegment> segments_;
     std::vector<SealedRun> runs_;
     mutable AbsentIds absent_;
 };
 
 using SnapshotPtr = std::shared_ptr<const CatalogSnapshot>;
+
+// Writes the index of a segment that is sealed, with the joint filter of its run if it is the last
+// of that, and opens it; `sealed` are those that have been before. `entries` are sorted by id.
+// Errors: as write_index_file, and those of opening.
+[[nodiscard]] Result<std::shared_ptr<const IndexFile>> write_index(
+    Env& env, const Path& log, const CatalogMeta& meta, const SegmentRow& row,
+    std::span<const IndexEntry> entries, std::span<const SealedSegment> sealed);
+
+// The open files of a segment that is being sealed.
+struct AddedSegment {
+    std::shared_ptr<const Segment> segment;  // as it was written
+    std::shared_ptr<const IndexFile> index;
+};
 
 class Catalog {
   public:
@@ -143,9 +136,14 @@ class Catalog {
         Env& env, const Path& path, const CatalogMeta& meta,
         std::uint64_t map_bytes = kCatalogMapBytes);
 
-    // Errors: corruption (missing, damaged or incomplete), unsupported_version, io, busy.
+    // For the process that holds the store's lock.
+    // Errors: corruption (missing, damaged or incomplete), unsupported_version, io.
     [[nodiscard]] static Result<std::unique_ptr<Catalog>> open(
-        const Path& path, bool writable, std::uint64_t map_bytes = kCatalogMapBytes);
+        const Path& path, std::uint64_t map_bytes = kCatalogMapBytes);
+    // For any number of others, who need the right to read only. What they see of it is a copy.
+    // Errors: corruption, unsupported_version, io, unavailable.
+    [[nodiscard]] static Result<std::unique_ptr<Catalog>> open_for_reading(Env& env,
+                                                                           const Path& path);
 
     // What open() would give as meta(), from the bytes of a file that may be damaged or cut: found
     // by its checksum, wherever it lies. Reads the file and nothing else.
@@ -153,32 +151,32 @@ class Catalog {
 
     [[nodiscard]] const CatalogMeta& meta() const { return meta_; }
 
-    // The catalog as it is now. Segment files and checked blocks are taken over from `previous`
-    // where it has them, and opened in directory `log` of `env` otherwise. `added` is one of them,
-    // open as it was written; it is taken if it cannot be opened as a sealed one.
-    // Errors: corruption, io, unavailable (another process has resized the map: let go of all
-    // snapshots and call adopt_size).
-    [[nodiscard]] Result<SnapshotPtr> snapshot(
-        Env& env, const Path& log, const SnapshotPtr& previous,
-        const std::shared_ptr<const Segment>& added = nullptr) const;
+    // The catalog as it is now. Open files are taken over from `previous` where it has them, and
+    // opened in directory `log` of `env` otherwise. For `added`, which has just been sealed,
+    // nothing has to be opened: that could fail, and the catalog has it already. Errors:
+    // corruption, io.
+    [[nodiscard]] Result<SnapshotPtr> snapshot(Env& env, const Path& log,
+                                               const SnapshotPtr& previous,
+                                               const AddedSegment& added = {}) const;
 
-    // Changes with each transaction, of any process.
-    [[nodiscard]] std::uint64_t version() const { return env_->version(); }
+    // Changes with each transaction of the writer's. 0 if that cannot be told.
+    [[nodiscard]] std::uint64_t version() const;
+    // Whether another catalog has been put in the place of the one that a reader has open.
+    [[nodiscard]] bool replaced() const { return source_ && !source_->has_name(); }
     // Whether `snapshot` is out of date.
     [[nodiscard]] bool changed_since(const CatalogSnapshot& snapshot) const {
-        return env_->version() != snapshot.version();
+        return version() != snapshot.version();
     }
-    // Whether it has changed since open() or create().
-    [[nodiscard]] bool changed_since_open() const { return env_->version() != opened_version_; }
+    // Whether it has changed since it was opened or created.
+    [[nodiscard]] bool changed_since_open() const { return version() != opened_version_; }
 
     // Each of the following is one durable transaction.
-    // Errors: unavailable (the map is full: let go of all snapshots and call grow), out_of_space,
-    // corruption, io. Nothing has changed then.
+    // Errors: out_of_space, corruption, io. Nothing has changed then.
 
-    // Adds a sealed segment; the row's totals are filled in. `entries` are sorted by id.
+    // Adds a sealed segment, whose index has been written; the row's totals are filled in.
     // `superseded` says which streams of which older segments have a newer record in it.
-    [[nodiscard]] Result<void> add(SegmentRow row, std::span<const IndexEntry> entries,
-                                   const Census& census, const SegmentTallies& superseded);
+    [[nodiscard]] Result<void> add(SegmentRow row, const Census& census,
+                                   const SegmentTallies& superseded);
 
     // Adds what has been counted to the censuses of sealed segments, takes over `state`, and keeps
     // `report`, if there is one, as number state.reports.
@@ -193,17 +191,28 @@ class Catalog {
     [[nodiscard]] Result<SweepState> sweep_state() const;
     [[nodiscard]] Result<std::vector<SweepReport>> reports() const;  // newest first
 
-    // No snapshot may be alive in this process for these two.
-    [[nodiscard]] Result<void> grow() { return env_->grow(); }
-    [[nodiscard]] Result<void> adopt_size() { return env_->adopt_size(); }
-
   private:
-    Catalog(std::shared_ptr<LmdbEnv> env, const CatalogMeta& meta)
-        : env_(std::move(env)), meta_(meta), opened_version_(env_->version()) {}
+    Catalog(Path path, std::shared_ptr<LmdbEnv> env, std::unique_ptr<File> source,
+            const CatalogMeta& meta)
+        : path_(std::move(path)),
+          source_(std::move(source)),
+          meta_(meta),
+          env_(std::move(env)),
+          opened_version_(version()) {}
 
-    std::shared_ptr<LmdbEnv> env_;
-    CatalogMeta meta_;
-    std::uint64_t opened_version_;
+    [[nodiscard]] static Result<std::unique_ptr<Catalog>> open(const Path& path,
+                                                               std::shared_ptr<LmdbEnv> env,
+                                                               std::unique_ptr<File> source);
+    [[nodiscard]] Result<LmdbTxn> read() const;
+    template <class Make>
+    Result<void> change(Make make);
+
+    const Path path_;
+    const std::unique_ptr<File> source_;  // null: env_ is of the file itself, not of a copy
+    const CatalogMeta meta_;
+    mutable std::mutex copy_mutex_;  // guards env_ if it is of a copy
+    mutable std::shared_ptr<LmdbEnv> env_;
+    const std::uint64_t opened_version_;
 };
 
 }  // namespace dedup

@@ -16,16 +16,21 @@ std::uint64_t blocks_in(std::uint64_t data_bytes) {
 
 constexpr std::uint64_t kOwnerSpread = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio, odd
 
-// The owner and the block's number are part of its checksum, so that neither blobs nor blocks can
-// change places unseen.
+// Of a block of a blob's data that are in place.
 std::uint64_t block_checksum(const char* data, std::uint64_t data_bytes, std::uint64_t owner,
                              std::uint64_t block) {
     const std::uint64_t start = block * kBlobBlockBytes;
-    return XXH3_64bits_withSeed(data + start, std::min(kBlobBlockBytes, data_bytes - start),
-                                block ^ (owner * kOwnerSpread));
+    return blob_checksum({data + start, std::min(kBlobBlockBytes, data_bytes - start)}, owner,
+                         block);
 }
 
 }  // namespace
+
+// The owner and the block's number are part of its checksum, so that neither blobs nor blocks can
+// change places unseen.
+std::uint64_t blob_checksum(std::string_view bytes, std::uint64_t owner, std::uint64_t block) {
+    return XXH3_64bits_withSeed(bytes.data(), bytes.size(), block ^ (owner * kOwnerSpread));
+}
 
 std::uint64_t blob_bytes(std::uint64_t data_bytes) {
     return kBlobPadBytes + data_bytes + blocks_in(data_bytes) * sizeof(std::uint64_t);

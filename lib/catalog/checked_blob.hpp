@@ -1,6 +1,6 @@
-// Large values in the catalog, checked block by block when first touched.
+// Tables of index files, checked block by block when first touched.
 //
-// LMDB has no checksums. Checking a whole table at every opening would cost as much as the store
+// Checking a whole table at every opening would cost as much as the store
 // is large, so each 4,096-byte block has a checksum of its own, and a process checks a block once,
 // when it first reads from it.
 #pragma once
@@ -14,7 +14,7 @@
 namespace dedup {
 
 inline constexpr std::uint64_t kBlobBlockBytes = 4096;
-// LMDB places a large value 16 bytes into a page; this puts the data on a cache line.
+// So that the data are on a cache line where a blob begins 16 bytes behind one.
 inline constexpr std::uint64_t kBlobPadBytes = 48;
 
 // The size of a blob that holds `data_bytes`: padding, data, an XXH3-64 for each block.
@@ -28,11 +28,15 @@ inline constexpr std::uint64_t kBlobPadBytes = 48;
     return blob + kBlobPadBytes;
 }
 
+// The checksum of block number `block`, of at most kBlobBlockBytes, in a blob of `owner`.
+[[nodiscard]] std::uint64_t blob_checksum(std::string_view bytes, std::uint64_t owner,
+                                          std::uint64_t block);
+
 // Fills in padding and checksums around `data_bytes` of data that are in place. `owner` says whose
 // blob it is, so that none passes for another.
 void finish_blob(char* blob, std::uint64_t data_bytes, std::uint64_t owner);
 
-// Which blocks have been checked. Outlives a catalog snapshot, as a blob never changes.
+// Which blocks have been checked. A blob never changes.
 class CheckedBlocks {
   public:
     explicit CheckedBlocks(std::uint64_t data_bytes);
@@ -45,9 +49,10 @@ class CheckedBlocks {
     std::unique_ptr<std::atomic<bool>[]> checked_;
 };
 
-// A blob in a mapped catalog. Any number of threads may read at once.
+// A blob in a mapped file. Any number of threads may read at once.
 class CheckedBlob {
   public:
+    CheckedBlob() = default;  // without data
     // `blob` must be blob_bytes(data_bytes) long.
     CheckedBlob(std::string_view blob, std::uint64_t data_bytes, std::uint64_t owner,
                 std::shared_ptr<CheckedBlocks> checked)
@@ -58,7 +63,6 @@ class CheckedBlob {
           flags_(checked_->data()) {}
 
     [[nodiscard]] const char* data() const { return blob_.data() + kBlobPadBytes; }
-    [[nodiscard]] const std::shared_ptr<CheckedBlocks>& checked() const { return checked_; }
 
     // Whether the block that holds the byte at `offset` is intact.
     [[nodiscard]] bool intact(std::uint64_t offset) const {
@@ -76,10 +80,10 @@ class CheckedBlob {
     [[nodiscard]] bool check(std::uint64_t block) const;
 
     std::string_view blob_;
-    std::uint64_t data_bytes_;
-    std::uint64_t owner_;
+    std::uint64_t data_bytes_ = 0;
+    std::uint64_t owner_ = 0;
     std::shared_ptr<CheckedBlocks> checked_;
-    std::atomic<bool>* flags_;  // in checked_
+    std::atomic<bool>* flags_ = nullptr;  // in checked_
 };
 
 }  // namespace dedup

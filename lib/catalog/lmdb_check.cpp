@@ -67,6 +67,10 @@ struct Tree {
 };
 static_assert(sizeof(Tree) == kTreeBytes);
 
+// A copy's blocks, and how often it begins anew.
+constexpr std::uint64_t kCopyBytes = 256 * 1024;
+constexpr int kCopyTries = 100;
+
 struct Meta {
     std::uint32_t version = 0;
     std::uint64_t address = 0;
@@ -418,26 +422,61 @@ Result<void> check_state(const Path& path, File& file, const Meta& meta) {
 
 }  // namespace
 
-Result<void> check_lmdb_file(const Path& path) {
-    const auto file = posix_env().open(path, OpenMode::read);
-    if (!file) {
-        return std::unexpected(file.error());
+Result<void> check_lmdb_file(const Path& path, File& file) {
+    const auto meta = read_meta(path, file);
+    return meta ? check_state(path, file, *meta) : std::unexpected(meta.error());
+}
+
+Result<LmdbState> read_lmdb_state(const Path& path, File& file) {
+    const auto meta = read_meta(path, file);
+    if (!meta) {
+        return std::unexpected(meta.error());
     }
-    auto meta = read_meta(path, **file);
-    while (meta) {
-        auto checked = check_state(path, **file, *meta);
-        if (checked || checked.error().code != Code::corruption) {
-            return checked;
+    return LmdbState{meta->commit, meta->free.pad, meta->last_page};
+}
+
+Result<void> copy_lmdb_file(const Path& path, File& from, File& to) {
+    // A writer leaves the pages of its newest commit alone until two commits later. So what has
+    // been copied is whole if there has been at most one since; the meta pages are copied as they
+    // were at first.
+    std::vector<char> block;
+    for (int tries = 0; tries < kCopyTries; ++tries) {
+        const auto state = read_lmdb_state(path, from);
+        if (!state) {
+            return std::unexpected(state.error());
         }
-        // A writer leaves the newest state alone, but two commits later its pages may be used
-        // again.
-        auto now = read_meta(path, **file);
-        if (now && *now == *meta) {
-            return checked;
+        const std::uint64_t end = (state->last_page + 1) * state->page_bytes;
+        block.resize(std::max(kCopyBytes, kMetaPages * state->page_bytes));
+        std::uint64_t at = 0;
+        while (at < end) {
+            const std::uint64_t part =
+                at == 0 ? kMetaPages * state->page_bytes : std::uint64_t{block.size()};
+            const auto got = from.read(at, {block.data(), std::min(part, end - at)});
+            if (!got) {
+                return std::unexpected(got.error());
+            }
+            if (at == 0) {
+                const auto again = read_lmdb_state(path, from);
+                if (!again || *again != *state) {
+                    break;
+                }
+            }
+            if (auto put = to.write(at, {block.data(), *got}); !put) {
+                return put;
+            }
+            if (*got == 0) {
+                break;  // free pages at the end were never written
+            }
+            at = from.skip_hole(at + *got);
         }
-        meta = std::move(now);
+        const auto now = read_lmdb_state(path, from);
+        if (at != 0 && now && now->commit <= state->commit + 1) {
+            return {};
+        }
     }
-    return std::unexpected(meta.error());
+    return std::unexpected(
+        Error{Code::unavailable,
+              fmt::format("{} changes too fast to be read; try again", path.string())});
 }
 
 }  // namespace dedup

@@ -6,17 +6,34 @@
 // of free pages are read, a few kilobytes whatever the size of the store.
 #pragma once
 
-#include <optional>
+#include <cstdint>
 #include <string>
 
 #include "env/env.hpp"
 
 namespace dedup {
 
+// What an LMDB file says of its newest commit.
+struct LmdbState {
+    std::uint64_t commit = 0;
+    std::uint64_t page_bytes = 0;
+    std::uint64_t last_page = 0;
+
+    bool operator==(const LmdbState&) const = default;
+};
+
+// Works beside a live writer. Errors: corruption, io.
+[[nodiscard]] Result<LmdbState> read_lmdb_state(const Path& path, File& file);
+
+// Copies the newest committed state of an LMDB file, which a writer may be changing, to the empty
+// file `to`. `path` is for errors.
+// Errors: corruption, io, unavailable (the writer is too fast).
+[[nodiscard]] Result<void> copy_lmdb_file(const Path& path, File& from, File& to);
+
 // Checks the newest committed state of the file: that it is as long as it says, but for free pages
 // at its end; that its pages are what their headers and counters claim; that keys ascend; and that
 // no page serves two purposes.
-// Works beside a live writer. Errors: corruption, io.
-[[nodiscard]] Result<void> check_lmdb_file(const Path& path);
+// Errors: corruption, io.
+[[nodiscard]] Result<void> check_lmdb_file(const Path& path, File& file);
 
 }  // namespace dedup

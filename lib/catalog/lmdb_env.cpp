@@ -6,50 +6,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <atomic>
 #include <cerrno>
-#include <chrono>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <utility>
 
 #include "catalog/lmdb_check.hpp"
+#include "env/descriptor.hpp"
 #include "env/places.hpp"
 
 namespace dedup {
 namespace {
 
-constexpr std::initializer_list<const char*> kFileNames = {"data.mdb", "lock.mdb"};
-constexpr unsigned kReadersMax = 1024;
+constexpr const char* kDataName = "data.mdb";
 constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
-constexpr std::chrono::milliseconds kDrainTimeout{100};
-
-struct OpenEnvs {
-    const ProcessMark mark;
-    std::mutex mutex;
-    std::condition_variable closed;
-    std::map<FileId, std::weak_ptr<LmdbEnv>> by_file;
-};
-
-// Those of this process. A forked child begins with none: LMDB forbids it to use its parent's, and
-// the mutex may be held by a thread that it does not have. Never destroyed, since a store in a
-// global variable closes after static objects have gone.
-OpenEnvs& open_envs() {
-    static std::atomic<OpenEnvs*> current{nullptr};
-    OpenEnvs* envs = current.load();
-    while (envs == nullptr || envs->mark.inherited()) {
-        auto made = std::make_unique<OpenEnvs>();
-        if (current.compare_exchange_strong(envs, made.get())) {
-            if (envs != nullptr) {
-                leave_to_parent(envs);
-            }
-            envs = made.release();
-        }
-    }
-    return *envs;
-}
 
 // LMDB opens the data file such that started programs inherit it.
 void close_on_exec(MDB_env* env) {
@@ -80,122 +50,141 @@ std::uint64_t map_bytes_at_most(std::uint64_t map_bytes) {
     return map_bytes;
 }
 
+// A file that is nowhere but in memory.
+class MemoryFile final : public File {
+  public:
+    MemoryFile() : fd_(::memfd_create("dedup-catalog", MFD_CLOEXEC)) {}
+    [[nodiscard]] int fd() const { return fd_.get(); }
+
+    Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
+        const auto got = retry(
+            [&] { return ::pread(fd(), into.data(), into.size(), static_cast<off_t>(offset)); });
+        if (got < 0) {
+            return failed("read");
+        }
+        return static_cast<std::size_t>(got);
+    }
+    Result<void> write(std::uint64_t offset, std::string_view bytes) override {
+        while (!bytes.empty()) {
+            const auto put = retry([&] {
+                return ::pwrite(fd(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+            });
+            if (put <= 0) {
+                return failed("write");
+            }
+            offset += static_cast<std::uint64_t>(put);
+            bytes.remove_prefix(static_cast<std::size_t>(put));
+        }
+        return {};
+    }
+    Result<void> sync() override { return {}; }
+    Result<void> truncate(std::uint64_t bytes) override {
+        if (::ftruncate(fd(), static_cast<off_t>(bytes)) != 0) {
+            return failed("truncate");
+        }
+        return {};
+    }
+    Result<bool> reserve(std::uint64_t /*bytes*/) override { return false; }
+    Result<std::uint64_t> size() override {
+        struct stat status {};
+        if (::fstat(fd(), &status) != 0) {
+            return failed("look at");
+        }
+        return static_cast<std::uint64_t>(status.st_size);
+    }
+
+  private:
+    static std::unexpected<Error> failed(std::string_view action) {
+        return std::unexpected(os_failure(action, "the copy of a catalog in memory", errno));
+    }
+    const Descriptor fd_;
+};
+
 }  // namespace
 
 Error lmdb_failure(std::string_view action, const Path& path, int rc) {
-    if (rc == EAGAIN) {
-        // LMDB tells its readers apart by a lock at the offset of their pid.
-        return {Code::busy,
-                fmt::format("cannot {} {}: another process with the pid {} has it open, in another "
-                            "pid namespace, as containers have; let both share one, or start "
-                            "one of them such that it gets another pid",
-                            action, path.string(), ::getpid()),
-                rc};
-    }
     if (rc > 0) {
         return os_failure(action, path, rc);
     }
     Code code = Code::io;
-    std::string_view hint;
     if (rc == MDB_VERSION_MISMATCH) {
         code = Code::unsupported_version;
     } else if (rc == MDB_INVALID || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
                rc == MDB_PANIC || rc == MDB_BAD_TXN || rc == MDB_INCOMPATIBLE) {
         code = Code::corruption;
-    } else if (rc == MDB_READERS_FULL) {
-        code = Code::busy;
-        hint = "; too many processes read this store";
     }
-    return {code, fmt::format("cannot {} {}: {}{}", action, path.string(), mdb_strerror(rc), hint)};
+    return {code, fmt::format("cannot {} {}: {}", action, path.string(), mdb_strerror(rc))};
 }
 
-Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, bool writable,
-                                               std::uint64_t map_bytes) {
-    if (auto checked = check_regular(path, kFileNames); !checked) {
-        return std::unexpected(checked.error());
-    }
-    OpenEnvs& envs = open_envs();
-    std::shared_ptr<LmdbEnv> env;  // before the lock, which its destructor takes
-    std::unique_lock lock(envs.mutex);
-
-    const Path file = path / "data.mdb";
-    struct stat status {};
-    const bool exists = ::stat(file.c_str(), &status) == 0;
-    if (!exists && !writable) {
-        return std::unexpected(os_failure("open", file, ENOENT));
-    }
-    if (exists) {
-        const FileId id{status.st_dev, status.st_ino};
-        // An entry that has expired is just being closed.
-        envs.closed.wait(lock, [&] {
-            const auto found = envs.by_file.find(id);
-            return found == envs.by_file.end() || (env = found->second.lock());
-        });
-        if (env) {
-            if (writable && !env->writable_) {
-                return std::unexpected(Error{
-                    Code::busy,
-                    fmt::format("{} is open read-only in this process; close that store first",
-                                path.string())});
-            }
-            return env;
-        }
-        if (auto checked = check_lmdb_file(file); !checked) {
-            return std::unexpected(checked.error());
-        }
-    }
-
-    // A reader that has the right to write opens for writing too, so that a writer in the same
-    // process can share the environment.
-    const bool opens_writable = writable || ::access(file.c_str(), W_OK) == 0;
-    const unsigned flags = MDB_NOTLS | (opens_writable ? 0U : unsigned{MDB_RDONLY});
+Result<std::shared_ptr<LmdbEnv>> LmdbEnv::make(const Path& path, const char* file,
+                                               std::uint64_t map_bytes, unsigned flags) {
     MDB_env* raw = nullptr;
     if (const int rc = mdb_env_create(&raw); rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
-    env.reset(new LmdbEnv(raw, path, opens_writable));
-    mdb_env_set_maxreaders(raw, kReadersMax);
-    mdb_env_set_mapsize(raw, map_bytes_at_most(map_bytes));
+    std::shared_ptr<LmdbEnv> env(new LmdbEnv(raw, path));
+    mdb_env_set_mapsize(raw, map_bytes);
     fill_standard_descriptors();
-    if (const int rc = mdb_env_open(raw, path.c_str(), flags, 0600); rc != 0) {
+    if (const int rc = mdb_env_open(raw, file, flags | MDB_NOLOCK | MDB_NOTLS, 0600); rc != 0) {
         return std::unexpected(lmdb_failure("open", path, rc));
     }
     close_on_exec(raw);
-    inherit_access(path, kFileNames);
-    int dead = 0;
-    mdb_reader_check(raw, &dead);
     if (auto opened = env->open_database(); !opened) {
         return std::unexpected(opened.error());
-    }
-    if (::stat(file.c_str(), &status) == 0) {
-        env->file_ = {status.st_dev, status.st_ino};
-        envs.by_file[env->file_] = env;
     }
     return env;
 }
 
+Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open(const Path& path, std::uint64_t map_bytes) {
+    if (auto checked = check_regular(path, {kDataName}); !checked) {
+        return std::unexpected(checked.error());
+    }
+    if (auto file = posix_env().open(path / kDataName, OpenMode::read)) {
+        if (auto checked = check_lmdb_file(path / kDataName, **file); !checked) {
+            return std::unexpected(checked.error());
+        }
+    } else if (file.error().os_error != ENOENT) {
+        return std::unexpected(file.error());
+    }
+    auto env = make(path, path.c_str(), map_bytes_at_most(map_bytes), 0);
+    if (env) {
+        inherit_access(path, {kDataName});
+    }
+    return env;
+}
+
+Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open_copy(const Path& path, File& file) {
+    fill_standard_descriptors();
+    MemoryFile copy;
+    if (copy.fd() < 0) {
+        return std::unexpected(os_failure("copy", path, errno));
+    }
+    if (auto copied = copy_lmdb_file(path / kDataName, file, copy); !copied) {
+        return std::unexpected(copied.error());
+    }
+    if (auto checked = check_lmdb_file(path / kDataName, copy); !checked) {
+        return std::unexpected(checked.error());
+    }
+    // LMDB opens files by their names.
+    const std::string name = fmt::format("/proc/self/fd/{}", copy.fd());
+    if (::access(name.c_str(), R_OK) != 0) {
+        return std::unexpected(Error{
+            Code::io,
+            fmt::format("cannot read {}: that needs /proc, which is not mounted", path.string()),
+            ENOSYS});
+    }
+    return make(path, name.c_str(), copy.size().value_or(0), MDB_RDONLY | MDB_NOSUBDIR);
+}
+
 LmdbEnv::~LmdbEnv() {
-    if (mark_.inherited()) {
-        return;  // LMDB would give up what is the parent's
-    }
-    OpenEnvs& envs = open_envs();
-    {
-        const std::lock_guard lock(envs.mutex);
+    if (!mark_.inherited()) {
         mdb_env_close(env_);
-        envs.by_file.erase(file_);
     }
-    envs.closed.notify_all();
 }
 
 Result<void> LmdbEnv::open_database() {
     MDB_txn* txn = nullptr;
     int rc = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn);
-    if (rc == MDB_MAP_RESIZED) {
-        if (auto adopted = adopt_size(); !adopted) {
-            return adopted;
-        }
-        rc = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn);
-    }
     if (rc != 0) {
         return std::unexpected(lmdb_failure("read", path_, rc));
     }
@@ -222,26 +211,10 @@ std::uint64_t LmdbEnv::used_bytes() const {
 }
 
 Result<void> LmdbEnv::grow() {
+    const std::lock_guard lock(mutex_);
     MDB_envinfo info{};
     mdb_env_info(env_, &info);
-    return resize(info.me_mapsize * 2);
-}
-
-// Not the size that the other process has given it, which this one may have no room for.
-Result<void> LmdbEnv::adopt_size() {
-    return resize(map_bytes_at_most(2 * used_bytes()));
-}
-
-Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
-    // LMDB maps what is in use, even if it is asked for less: so that is what to look for.
-    map_bytes = std::max(map_bytes, used_bytes());
-    std::unique_lock lock(resize_mutex_);
-    // Snapshots that nobody can reach any more may still be on their way out.
-    if (!txn_ended_.wait_for(lock, kDrainTimeout, [&] { return open_txns_ == 0; })) {
-        return std::unexpected(Error{
-            Code::busy,
-            fmt::format("the map of {} cannot be resized while it is being read", path_.string())});
-    }
+    const std::uint64_t map_bytes = info.me_mapsize * 2;
     if (!has_address_space(map_bytes)) {
         return std::unexpected(Error{
             Code::out_of_space,
@@ -256,33 +229,36 @@ Result<void> LmdbEnv::resize(std::uint64_t map_bytes) {
     return {};
 }
 
-Result<LmdbTxn> LmdbTxn::begin(std::shared_ptr<LmdbEnv> env, bool writable) {
-    MDB_txn* txn = nullptr;
-    const unsigned flags = writable ? 0U : unsigned{MDB_RDONLY};
-    const std::lock_guard lock(env->resize_mutex_);
-    if (const int rc = mdb_txn_begin(env->get(), nullptr, flags, &txn); rc != 0) {
-        if (rc == MDB_MAP_RESIZED) {
-            return std::unexpected(Error{Code::unavailable, "the catalog's map has been resized"});
-        }
-        return std::unexpected(lmdb_failure("begin a transaction on", env->path(), rc));
+LmdbTxn::LmdbTxn(std::shared_ptr<LmdbEnv> env, bool writable)
+    : env_(std::move(env)),
+      shared_(env_->mutex_, std::defer_lock),
+      exclusive_(env_->mutex_, std::defer_lock) {
+    if (writable) {
+        exclusive_.lock();
+    } else {
+        shared_.lock();
     }
-    ++env->open_txns_;
-    return LmdbTxn(std::move(env), txn);
 }
 
-void LmdbTxn::ended() {
-    const std::lock_guard lock(env_->resize_mutex_);
-    --env_->open_txns_;
-    env_->txn_ended_.notify_all();
+Result<LmdbTxn> LmdbTxn::begin(std::shared_ptr<LmdbEnv> env, bool writable) {
+    LmdbTxn txn(std::move(env), writable);
+    const unsigned flags = writable ? 0U : unsigned{MDB_RDONLY};
+    if (const int rc = mdb_txn_begin(txn.env_->get(), nullptr, flags, &txn.txn_); rc != 0) {
+        txn.txn_ = nullptr;
+        return std::unexpected(lmdb_failure("begin a transaction on", txn.env_->path(), rc));
+    }
+    return txn;
 }
 
 LmdbTxn::LmdbTxn(LmdbTxn&& other) noexcept
-    : env_(std::move(other.env_)), txn_(std::exchange(other.txn_, nullptr)) {}
+    : env_(std::move(other.env_)),
+      shared_(std::move(other.shared_)),
+      exclusive_(std::move(other.exclusive_)),
+      txn_(std::exchange(other.txn_, nullptr)) {}
 
 LmdbTxn::~LmdbTxn() {
     if (txn_ != nullptr) {
         mdb_txn_abort(txn_);
-        ended();
     }
 }
 
@@ -293,7 +269,7 @@ MDB_val value_of(std::string_view bytes) {
     return {bytes.size(), const_cast<char*>(bytes.data())};
 }
 
-// A full map is a matter of the caller's, who can enlarge it.
+// A full map is a matter of the caller's, who can enlarge it and try again.
 Error put_failure(const Path& path, int rc) {
     if (rc == MDB_MAP_FULL) {
         return {Code::unavailable, "the catalog's map is full"};
@@ -321,15 +297,6 @@ Result<void> LmdbTxn::remove(std::string_view key) {
     return {};
 }
 
-Result<char*> LmdbTxn::reserve(std::string_view key, std::uint64_t bytes) {
-    MDB_val k = value_of(key);
-    MDB_val v{bytes, nullptr};
-    if (const int rc = mdb_put(txn_, env_->database(), &k, &v, MDB_RESERVE); rc != 0) {
-        return std::unexpected(put_failure(env_->path(), rc));
-    }
-    return static_cast<char*>(v.mv_data);
-}
-
 Result<std::string_view> LmdbTxn::get(std::string_view key) const {
     MDB_val k = value_of(key);
     MDB_val v{};
@@ -345,7 +312,6 @@ Result<std::string_view> LmdbTxn::get(std::string_view key) const {
 
 Result<void> LmdbTxn::commit() {
     const int rc = mdb_txn_commit(std::exchange(txn_, nullptr));
-    ended();
     if (rc != 0) {
         return std::unexpected(put_failure(env_->path(), rc));
     }

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <lmdb.h>
-#include <sys/types.h>
 
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string_view>
 #include <utility>
 
@@ -20,18 +19,21 @@ namespace dedup {
 // Translates LMDB's `rc` for `action` on the catalog at `path`.
 [[nodiscard]] Error lmdb_failure(std::string_view action, const Path& path, int rc);
 
-using FileId = std::pair<dev_t, ino_t>;
-
-// An open LMDB environment. LMDB forbids to open one file twice in a process, so all stores in a
-// process that use one catalog share it.
+// An open LMDB environment, without LMDB's lock file. Either of the process that holds the store's
+// lock, which alone writes; or of a copy in memory, which nobody changes. Readers never open the
+// file that is written: they would need the right to write, would pin pages, and LMDB tells
+// processes apart by their pids, which are not unique across containers.
 class LmdbEnv {
   public:
-    // Opens the environment in directory `path`. For reading, the file must exist. Checks first
-    // that the file is whole, because LMDB trusts it blindly; see lmdb_check.hpp.
-    // Errors: corruption (not an LMDB file, or a damaged one), io, read_only, busy (the process
-    // has it open without the right to write).
-    [[nodiscard]] static Result<std::shared_ptr<LmdbEnv>> open(const Path& path, bool writable,
+    // Opens the environment in directory `path`, which is made if it is not there. Checks first
+    // that the file is whole, because LMDB trusts it blindly; see lmdb_check.hpp. The caller sees
+    // to it that nobody else has it open.
+    // Errors: corruption (not an LMDB file, or a damaged one), io, read_only.
+    [[nodiscard]] static Result<std::shared_ptr<LmdbEnv>> open(const Path& path,
                                                                std::uint64_t map_bytes);
+    // Opens a copy of `file`, which a writer may be changing. `path` is its directory, for errors.
+    // Errors: corruption, io, unavailable.
+    [[nodiscard]] static Result<std::shared_ptr<LmdbEnv>> open_copy(const Path& path, File& file);
     ~LmdbEnv();
     LmdbEnv(const LmdbEnv&) = delete;
     LmdbEnv& operator=(const LmdbEnv&) = delete;
@@ -45,33 +47,31 @@ class LmdbEnv {
     // Bytes in use, rounded up to pages.
     [[nodiscard]] std::uint64_t used_bytes() const;
 
-    // Doubles the map, or makes it large enough for what another process has added.
-    // Errors: busy (a transaction is open in this process, whose map would move under it),
-    // out_of_space (no address space; all stays as it was), io.
+    // Doubles the map. Waits until no transaction is open.
+    // Errors: out_of_space (no address space; all stays as it was), io.
     [[nodiscard]] Result<void> grow();
-    [[nodiscard]] Result<void> adopt_size();
 
   private:
-    LmdbEnv(MDB_env* env, Path path, bool writable)
-        : env_(env), path_(std::move(path)), writable_(writable) {}
+    LmdbEnv(MDB_env* env, Path path) : env_(env), path_(std::move(path)) {}
 
     friend class LmdbTxn;
 
+    [[nodiscard]] static Result<std::shared_ptr<LmdbEnv>> make(const Path& path, const char* file,
+                                                               std::uint64_t map_bytes,
+                                                               unsigned flags);
     [[nodiscard]] Result<void> open_database();
-    [[nodiscard]] Result<void> resize(std::uint64_t map_bytes);
 
     const ProcessMark mark_;
     MDB_env* env_;
     Path path_;
     MDB_dbi database_ = 0;
-    bool writable_;
-    FileId file_{};
-    std::mutex resize_mutex_;  // guards open_txns_, and keeps transactions from beginning
-    std::condition_variable txn_ended_;
-    std::uint64_t open_txns_ = 0;
+    // Held by transactions, for writing by those that write: without a lock file LMDB does not
+    // know of readers, whose pages a transaction might use again.
+    std::shared_mutex mutex_;
 };
 
-// A transaction that is given up unless it is committed.
+// A transaction that is given up unless it is committed. Short, and one a thread: it keeps those of
+// the other kind waiting.
 class LmdbTxn {
   public:
     [[nodiscard]] static Result<LmdbTxn> begin(std::shared_ptr<LmdbEnv> env, bool writable);
@@ -86,18 +86,17 @@ class LmdbTxn {
     [[nodiscard]] Result<void> put(std::string_view key, std::string_view value);
     // Nothing happens if the key is not there.
     [[nodiscard]] Result<void> remove(std::string_view key);
-    // Gives room for a value, to be filled before the next call on this transaction.
-    [[nodiscard]] Result<char*> reserve(std::string_view key, std::uint64_t bytes);
     // The value, valid until the transaction ends; a null view if there is none.
     [[nodiscard]] Result<std::string_view> get(std::string_view key) const;
     [[nodiscard]] Result<void> commit();
 
   private:
-    LmdbTxn(std::shared_ptr<LmdbEnv> env, MDB_txn* txn) : env_(std::move(env)), txn_(txn) {}
-    void ended();
+    LmdbTxn(std::shared_ptr<LmdbEnv> env, bool writable);
 
     std::shared_ptr<LmdbEnv> env_;
-    MDB_txn* txn_;
+    std::shared_lock<std::shared_mutex> shared_;
+    std::unique_lock<std::shared_mutex> exclusive_;
+    MDB_txn* txn_ = nullptr;
 };
 
 }  // namespace dedup

@@ -30,15 +30,21 @@ std::uint64_t index_bytes(std::uint64_t entries) {
     return entries * sizeof(IndexEntry) + index_blocks(entries) * sizeof(std::uint64_t);
 }
 
+std::string index_fences(std::span<const IndexEntry> entries) {
+    std::string fences(index_blocks(entries.size()) * sizeof(std::uint64_t), '\0');
+    for (std::uint64_t block = 0; block < index_blocks(entries.size()); ++block) {
+        store(fences.data() + block * sizeof(std::uint64_t), entries[block * kFenceEntries].id.xxh);
+    }
+    return fences;
+}
+
 void build_index(std::span<const IndexEntry> entries, char* index) {
     if (entries.empty()) {
         return;
     }
     std::memcpy(index, entries.data(), entries.size_bytes());
-    char* fences = index + entries.size_bytes();
-    for (std::uint64_t block = 0; block < index_blocks(entries.size()); ++block) {
-        store(fences + block * sizeof(std::uint64_t), entries[block * kFenceEntries].id.xxh);
-    }
+    const std::string fences = index_fences(entries);
+    std::memcpy(index + entries.size_bytes(), fences.data(), fences.size());
 }
 
 SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)

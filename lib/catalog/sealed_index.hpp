@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "catalog/checked_blob.hpp"
 #include "log/stream_id.hpp"
@@ -16,11 +17,15 @@ inline constexpr std::uint64_t kFenceEntries = 128;
 // The size of an index of `entries` streams.
 [[nodiscard]] std::uint64_t index_bytes(std::uint64_t entries);
 
+// The fences of an index of `entries`, which are sorted by id.
+[[nodiscard]] std::string index_fences(std::span<const IndexEntry> entries);
+
 // Fills `index`, which is index_bytes(entries.size()) bytes. `entries` are sorted by id.
 void build_index(std::span<const IndexEntry> entries, char* index);
 
 class SealedIndex {
   public:
+    SealedIndex() = default;  // without entries
     SealedIndex(CheckedBlob blob, std::uint64_t entries);
 
     [[nodiscard]] std::uint64_t size() const { return entries_; }
@@ -55,8 +60,8 @@ class SealedIndex {
     [[nodiscard]] std::optional<std::uint64_t> find_block(std::uint64_t hash) const;
 
     CheckedBlob blob_;
-    std::uint64_t entries_;
-    std::uint64_t blocks_;
+    std::uint64_t entries_ = 0;
+    std::uint64_t blocks_ = 0;
 };
 
 }  // namespace dedup

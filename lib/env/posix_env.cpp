@@ -206,6 +206,10 @@ class PosixFile final : public File {
         }
     }
 
+    bool has_name() override {
+        struct stat status {};
+        return ::fstat(fd_.get(), &status) != 0 || status.st_nlink > 0;
+    }
     bool is_at(const Path& path) override {
         if (id_ == FileId()) {
             id_ = id_of(fd_.get());
@@ -558,6 +562,11 @@ Env& posix_env() {
 
 std::shared_ptr<Env> posix_env_of(const Path& store, std::filesystem::perms permissions) {
     return std::make_shared<PosixEnv>(store, permissions);
+}
+
+Result<void> remove_if_there(Env& env, const Path& path) {
+    auto removed = env.remove(path);
+    return !removed && removed.error().os_error == ENOENT ? Result<void>() : removed;
 }
 
 Error os_failure(std::string_view action, const Path& path, int os_error) {

@@ -5,6 +5,8 @@
 // sequence: a stream's head then was the newest of its records with no higher one, and the links of
 // those with higher ones lead to it.
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "store/count.hpp"
@@ -25,7 +27,7 @@ Result<LogStore::Now> LogStore::tail_now() {
         return std::unexpected(ready.error());
     }
     const std::lock_guard lock(view_mutex_);
-    if (!view_ || !view_->sealed) {
+    if (!view_) {
         return std::unexpected(closed_error());
     }
     now.view = view_;
@@ -68,7 +70,7 @@ Result<void> LogStore::visit_entries(
         }
         const auto entry = sealed.index.entry(i);
         if (!entry) {
-            return std::unexpected(damaged_in_catalog(sealed, "the index"));
+            return std::unexpected(damaged_index(sealed));
         }
         if (auto done = visit(*entry); !done) {
             return done;
@@ -337,9 +339,12 @@ void LogStore::Count::Unanswered::offer(const Located& at) {
 // which are to be listed.
 Result<void> LogStore::count_sealed(Count& count, const SealedSegment& sealed) const {
     const std::uint64_t id = sealed.row.id;
-    auto census = decode_census(sealed.census);
+    auto census = decode_census(*sealed.census);
     if (!census) {
-        return std::unexpected(damaged_in_catalog(sealed, "the census"));
+        return std::unexpected(catalog_problem(
+            fmt::format("the census of segment {} is damaged; close the store and remove that "
+                        "directory: opening the store for writing makes it anew from the log",
+                        sealed.row.id)));
     }
     add(census->superseded, tally_of(count.tail.superseded, id));
     Tally live = census->live();

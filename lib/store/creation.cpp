@@ -29,14 +29,6 @@ Error lost_log(const Path& path) {
                         path.string(), (path / "log").string(), path.string())};
 }
 
-Result<void> remove_if_there(Env& env, const Path& path) {
-    auto removed = env.remove(path);
-    if (!removed && removed.error().os_error == ENOENT) {
-        return {};
-    }
-    return removed;
-}
-
 }  // namespace
 
 Result<bool> LogStore::find_store(Env& env, const Path& path) {

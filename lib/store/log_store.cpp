@@ -84,30 +84,17 @@ Error LogStore::called_back_error(std::string_view call) const {
                                     path_.string(), call)};
 }
 
-Error LogStore::damaged_in_catalog(const SealedSegment& sealed, std::string_view what) const {
-    return {Code::corruption,
-            fmt::format("{} of segment {} in {} is damaged; close the store and remove that "
-                        "directory: opening the store for writing rebuilds it from the log",
-                        what, sealed.row.id, catalog_path_.string())};
+Error LogStore::damaged_index(const SealedSegment& sealed) const {
+    return {
+        Code::corruption,
+        fmt::format("{} is damaged; close the store and remove that file: opening the store for "
+                    "writing makes it anew from the segment",
+                    (log_path_ / index_file_name(sealed.row.id)).string())};
 }
 
 Result<ViewPtr> LogStore::view() const {
-    if (ViewPtr view = readers_.view(); view && view->sealed) {
-        return view;
-    }
-    const NoCancel no_cancel;
-    std::unique_lock lock(view_mutex_);
-    resized_.wait(lock, [&] { return !resizing_; });
-    if (!view_) {
-        return std::unexpected(closed_error());
-    }
-    if (!view_->sealed) {
-        return std::unexpected(Error{Code::failed, fmt::format("the catalog of store {} could not "
-                                                               "be read again ({}); close the "
-                                                               "store and open it again",
-                                                               path_.string(), catalog_error_)});
-    }
-    return view_;
+    ViewPtr view = readers_.view();
+    return view ? Result<ViewPtr>(std::move(view)) : std::unexpected(closed_error());
 }
 
 // Under view_mutex_, or before there are other threads.
@@ -133,10 +120,8 @@ Result<ViewPtr> LogStore::view_for_reading() {
 }
 
 void LogStore::prefetch_filters(const View& view, const StreamId& id) {
-    if (view.sealed) {
-        for (const SealedRun& run : view.sealed->runs()) {
-            run.filters->prefetch(id);
-        }
+    for (const SealedRun& run : view.sealed->runs()) {
+        run.filters->prefetch(id);
     }
 }
 
@@ -251,18 +236,13 @@ Result<std::optional<Record>> LogStore::head(StreamKey stream) {
     }
     const StreamId id = locator_.id(stream);
     Candidates unsealed;
-    ViewPtr view = readers_.view([&](const View& now) {
+    const ViewPtr view = readers_.view([&](const View& now) {
         prefetch_filters(now, id);
         unsealed = probe(now, id);
     });
-    if (!view || !view->sealed) {
-        auto later = this->view();
-        if (!later) {
-            head = std::unexpected(std::move(later).error());
-            return head;
-        }
-        view = *std::move(later);
-        unsealed = locked_probe(*view, id);
+    if (!view) {
+        head = std::unexpected(closed_error());
+        return head;
     }
     HeadSearch search(*view, id, std::move(unsealed));
     find_head(*view, stream, search, head);

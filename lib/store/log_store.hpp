@@ -84,8 +84,8 @@ struct LogStoreInternals {
     bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
     // How long a sweep waits for readers of segments that it removes together.
     std::chrono::milliseconds readers_wait{100};
-    // Called before waiting for the sealer, after a change of the catalog, and before a reader takes
-    // its first snapshot of that.
+    // Called before waiting for the sealer, after a change of the catalog, and before a reader
+    // takes its first snapshot of that.
     std::function<void()> pause = [] {};
 };
 
@@ -200,6 +200,7 @@ class LogStore final : public StreamStore {
     Result<void> rebuild_catalog();
     Result<void> remove_leftovers();
     Result<void> finish_sweep();
+    Result<void> make_bad_indexes();
     Result<void> replay_tail(SnapshotPtr snapshot, const std::shared_ptr<Unsealed>& newest);
     Result<void> inspect_newest(const Unsealed& newest);
 
@@ -219,13 +220,12 @@ class LogStore final : public StreamStore {
     Result<void> start_segment();
     Result<Census> census_to_seal(const Unsealed& oldest);
     Result<void> write_catalog(const std::function<Result<void>()>& write,
-                               const std::shared_ptr<const Segment>& added = nullptr);
+                               const AddedSegment& added = {});
     Result<void> wait_for_room();
     void seal_in_background();
     void seal_now();
     Result<void> seal(const Unsealed& oldest);
-    Result<void> resize_catalog(const std::function<Result<void>()>& resize);
-    [[nodiscard]] ViewPtr without_sealed(SnapshotPtr sealed) const;
+    [[nodiscard]] ViewPtr with_sealed(SnapshotPtr sealed) const;
 
     // append.cpp
     // Items of a batch for which the capacity has no room, and what they take.
@@ -361,8 +361,7 @@ class LogStore final : public StreamStore {
     [[nodiscard]] Error closed_error() const;
     [[nodiscard]] Result<void> check_process() const;
     [[nodiscard]] Error called_back_error(std::string_view call) const;
-    [[nodiscard]] Error damaged_in_catalog(const SealedSegment& sealed,
-                                           std::string_view what) const;
+    [[nodiscard]] Error damaged_index(const SealedSegment& sealed) const;
     [[nodiscard]] Result<ViewPtr> view() const;
     void set_view(ViewPtr view);
     Result<void> follow_writer();
@@ -420,14 +419,11 @@ class LogStore final : public StreamStore {
 
     std::mutex catalog_mutex_;
     mutable std::mutex view_mutex_;
-    ViewPtr view_;               // changed by set_view only
-    ReaderGates<View> readers_;  // gates taken after view_mutex_; guard the newest delta
-    bool resizing_ = false;      // the catalog's map is about to move, and view_ has no snapshot
-    mutable std::condition_variable resized_;
+    ViewPtr view_;                          // changed by set_view only
+    ReaderGates<View> readers_;             // gates taken after view_mutex_; guard the newest delta
     std::condition_variable sealer_wakes_;  // there is a full segment, or an end
     std::condition_variable room_;          // a segment has been sealed, or that failed
     std::string background_error_;
-    std::string catalog_error_;  // why view_ has no snapshot, unless the map is about to move
     std::string sweep_error_;
     bool sealer_stops_ = false;
     bool sealing_ = false;
@@ -530,7 +526,7 @@ Result<bool> LogStore::find_newest(HeadSearch& search, Located& at, Accept accep
     while (true) {
         const auto more = search.next(at);
         if (!more) {
-            return std::unexpected(damaged_in_catalog(*more.error(), "the index"));
+            return std::unexpected(damaged_index(*more.error()));
         }
         if (!*more) {
             return false;

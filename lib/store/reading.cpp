@@ -83,7 +83,7 @@ Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
             if (internals_.only_catalog != nullptr) {
                 *internals_.only_catalog = true;
             }
-            error.message += "; opening the store for writing rebuilds the catalog from the log";
+            error.message += "; opening the store for writing rebuilds it from the log";
         }
         return std::unexpected(error);
     };
@@ -204,16 +204,18 @@ Result<void> LogStore::follow_catalog(SnapshotPtr& sealed) {
     if (!before) {
         return std::unexpected(before.error());
     }
+    if (catalog_->replaced()) {
+        return std::unexpected(
+            Error{Code::failed, fmt::format("the catalog of store {} has been made anew; open the "
+                                            "store again",
+                                            path_.string())});
+    }
     if (!catalog_->changed_since(*(*before)->sealed)) {
         return {};
     }
     auto now = catalog_->snapshot(env_, log_path_, (*before)->sealed);
     for (int tries = 0; !now && now.error().os_error == ENOENT && tries < kSnapshotTries; ++tries) {
         now = catalog_->snapshot(env_, log_path_, (*before)->sealed);
-    }
-    if (!now && now.error().code == Code::unavailable) {
-        before = ViewPtr();  // lets go of the map
-        return resize_catalog([&] { return catalog_->adopt_size(); });
     }
     if (!now) {
         return std::unexpected(now.error());

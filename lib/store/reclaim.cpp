@@ -429,8 +429,7 @@ Result<std::vector<std::uint32_t>> LogStore::Reclaim::places_of_shields(
             const auto entry = sealed.index.entry(i);
             const auto other = older.index.entry(at);
             if (!entry || !other) {
-                return std::unexpected(
-                    store_.damaged_in_catalog(entry ? older : sealed, "the index"));
+                return std::unexpected(store_.damaged_index(entry ? older : sealed));
             }
             if (other->id < entry->id) {
                 ++at;
@@ -449,7 +448,7 @@ Result<std::vector<std::uint32_t>> LogStore::Reclaim::places_of_shields(
 }
 
 Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
-    // Let go before each move, which may have to wait for the sealer to resize the catalog.
+    // Let go before each move, which may have to wait for the sealer.
     auto view = store_.view();
     if (!view) {
         return std::unexpected(view.error());

@@ -174,7 +174,8 @@ Result<std::vector<std::uint64_t>> LogStore::list_segments() const {
 
 // Errors: corruption, if it has to be rebuilt.
 Result<void> LogStore::open_catalog() {
-    auto catalog = Catalog::open(catalog_path_, !options_.read_only, internals_.catalog_map_bytes);
+    auto catalog = options_.read_only ? Catalog::open_for_reading(env_, catalog_path_)
+                                      : Catalog::open(catalog_path_, internals_.catalog_map_bytes);
     if (!catalog) {
         const bool rebuildable =
             catalog.error().code == Code::corruption || catalog.error().os_error == ENOENT;
@@ -255,7 +256,7 @@ Result<LogStore::CatalogFit> LogStore::compare_catalog(const Unsealed& newest_se
 // Errors: corruption, if the catalog has to be rebuilt; io, if a segment is missing.
 Result<SnapshotPtr> LogStore::first_snapshot() {
     auto snapshot = catalog_->snapshot(env_, log_path_, nullptr);
-    if (!snapshot && snapshot.error().os_error == ENOENT) {
+    if (!snapshot && snapshot.error().code == Code::io && snapshot.error().os_error == ENOENT) {
         return std::unexpected(
             Error{Code::io,
                   fmt::format("{}; it is part of the log: restore it, or save the rest with "
@@ -414,7 +415,12 @@ Result<void> LogStore::update_catalog(FoundLog& found) {
                 return std::unexpected(dropped.error());
             }
         }
-        return first_snapshot();
+        auto snapshot = first_snapshot();
+        if (!snapshot && snapshot.error().code == Code::corruption) {
+            auto made = make_bad_indexes();
+            snapshot = made ? first_snapshot() : std::unexpected(made.error());
+        }
+        return snapshot;
     };
     auto sealed = follow_manifest();
     if (!sealed && sealed.error().code == Code::corruption) {
@@ -433,6 +439,42 @@ Result<void> LogStore::update_catalog(FoundLog& found) {
         return std::unexpected(sealed.error());
     }
     found.sealed = std::move(*sealed);
+    return {};
+}
+
+// Index files that are missing or damaged are made anew, from their segments.
+// Errors: corruption, if the catalog has to be made anew; io.
+Result<void> LogStore::make_bad_indexes() {
+    const auto rows = catalog_->rows();
+    if (!rows) {
+        return std::unexpected(rows.error());
+    }
+    for (const SegmentRow& row : *rows) {
+        const auto index =
+            IndexFile::open(env_, log_path_, store_id_, catalog_->meta().secret, row.id, row.bytes);
+        if (index && (*index)->header().row.entries == row.entries && (*index)->filters_intact()) {
+            continue;
+        }
+        if (!index && index.error().code != Code::corruption) {
+            return std::unexpected(index.error());
+        }
+        std::uint64_t flushed = 0;
+        const auto unsealed = replay_segment(row.id, row.bytes, flushed);
+        if (!unsealed) {
+            return std::unexpected(unsealed.error());
+        }
+        const std::vector<IndexEntry> entries = (*unsealed)->delta.sorted();
+        if (entries.size() != row.entries) {
+            return std::unexpected(catalog_problem(fmt::format(
+                "segment {} has {} streams, and it says {}", row.id, entries.size(), row.entries)));
+        }
+        // Without the joint filter of its run, which is only for speed.
+        if (auto written = write_index_file(env_, log_path_,
+                                            {store_id_, catalog_->meta().secret, row}, entries, {});
+            !written) {
+            return written;
+        }
+    }
     return {};
 }
 
@@ -459,8 +501,9 @@ Result<void> LogStore::remove_leftovers() {
         return std::unexpected(names.error());
     }
     for (const std::string& name : *names) {
-        const auto id = segment_id(name);
-        const bool given_up = id && *id != writer_->segment()->id() &&
+        const auto indexed = indexed_segment(name);
+        const auto id = indexed ? indexed : segment_id(name);
+        const bool given_up = id && (indexed || *id != writer_->segment()->id()) &&
                               std::ranges::find(manifest_.segments, *id, &SegmentLength::id) ==
                                   manifest_.segments.end();
         if (given_up || (!id && name.ends_with(".tmp"))) {

@@ -176,11 +176,11 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
     return census;
 }
 
-// Writes to the catalog, whose map grows when it is full, and shows readers what has changed.
-// Nothing may fail between the two: what is in memory would count streams of a segment that the
-// catalog has, too. So a segment that is added is taken as it is if it cannot be opened again.
+// Writes to the catalog, and shows readers what has changed. Nothing may fail between the two: what
+// is in memory would count streams of a segment that the catalog has, too. So the files of a
+// segment that is added are open before.
 Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
-                                     const std::shared_ptr<const Segment>& added) {
+                                     const AddedSegment& added) {
     if (auto own = check_process(); !own) {
         return own;  // it was forked in a callback of a sweep
     }
@@ -188,14 +188,7 @@ Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
     if (torn_) {
         return std::unexpected(out_of_memory());  // memory has counts that are not the log's
     }
-    auto written = write();
-    while (!written && written.error().code == Code::unavailable) {
-        if (auto grown = resize_catalog([&] { return catalog_->grow(); }); !grown) {
-            return grown;
-        }
-        written = write();
-    }
-    if (!written) {
+    if (auto written = write(); !written) {
         return written;
     }
     const Unfinished unfinished(*this);
@@ -209,28 +202,41 @@ Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
         return std::unexpected(fail(sealed.error()));
     }
     const std::lock_guard lock(view_mutex_);
-    set_view(without_sealed(std::move(*sealed)));
+    set_view(with_sealed(std::move(*sealed)));
     return {};
 }
 
-// Moves the index of the oldest unsealed segment from memory into the catalog.
+// Moves the index of the oldest unsealed segment from memory into a file.
 Result<void> LogStore::seal(const Unsealed& oldest) {
     const std::vector<IndexEntry> entries = oldest.delta.sorted();
     const auto census = census_to_seal(oldest);
     if (!census) {
         return std::unexpected(census.error());
     }
-    return write_catalog(
-        [&] { return catalog_->add(oldest.row, entries, *census, oldest.superseded); },
-        oldest.segment);
+    SegmentRow row = oldest.row;
+    row.entries = entries.size();
+    AddedSegment added{oldest.segment, nullptr};
+    const auto write = [&]() -> Result<void> {
+        const auto now = view();
+        if (!now) {
+            return std::unexpected(now.error());
+        }
+        auto index = write_index(env_, log_path_, catalog_->meta(), row, entries,
+                                 (*now)->sealed->segments());
+        if (!index) {
+            return std::unexpected(index.error());
+        }
+        added.index = std::move(*index);
+        return catalog_->add(row, *census, oldest.superseded);
+    };
+    return write_catalog(write, added);
 }
 
 // The view with a newer snapshot, and without the segments that this one has.
-ViewPtr LogStore::without_sealed(SnapshotPtr sealed) const {
+ViewPtr LogStore::with_sealed(SnapshotPtr sealed) const {
     auto after = std::make_shared<View>();
     after->horizon = view_->horizon;
-    const std::uint64_t last =
-        sealed && !sealed->segments().empty() ? sealed->segments().back().row.id : 0;
+    const std::uint64_t last = sealed->segments().empty() ? 0 : sealed->segments().back().row.id;
     for (const auto& unsealed : view_->unsealed) {
         if (unsealed->segment->id() > last) {
             after->unsealed.push_back(unsealed);
@@ -238,41 +244,6 @@ ViewPtr LogStore::without_sealed(SnapshotPtr sealed) const {
     }
     after->sealed = std::move(sealed);
     return after;
-}
-
-// Resizes the catalog's map, which may move it: whoever is reading finishes first, and nobody
-// starts meanwhile. Needed when a catalog outgrows 64 GiB.
-Result<void> LogStore::resize_catalog(const std::function<Result<void>()>& resize) {
-    std::weak_ptr<const CatalogSnapshot> pinned;
-    {
-        const std::lock_guard lock(view_mutex_);
-        pinned = view_->sealed;
-        set_view(without_sealed(nullptr));
-        resizing_ = true;
-    }
-    const Finally wake_readers([this] {
-        {
-            const std::lock_guard lock(view_mutex_);
-            resizing_ = false;
-        }
-        resized_.notify_all();
-    });
-    while (!pinned.expired()) {
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-    auto done = answered([&] { return resize(); });
-    auto sealed = answered([&] { return catalog_->snapshot(env_, log_path_, nullptr); });
-    if (!sealed && done) {
-        done = std::unexpected(sealed.error());
-    }
-    const std::lock_guard lock(view_mutex_);
-    catalog_error_ = kOutOfMemory;  // should there be none for what follows
-    if (sealed) {
-        set_view(without_sealed(std::move(*sealed)));
-    } else {
-        catalog_error_ = sealed.error().message;
-    }
-    return done;
 }
 
 }  // namespace dedup

@@ -313,8 +313,11 @@ Result<void> LogStore::drop_given_up() {
     for (std::size_t i = 0; i < given_up_.size(); ++i) {
         wait_for_readers(segments[i], until);
         const auto start = std::chrono::steady_clock::now();
-        const Path path = log_path_ / segment_file_name(given_up_[i]);
-        if (auto removed = env_.remove(path); !removed && done) {
+        auto removed = env_.remove(log_path_ / segment_file_name(given_up_[i]));
+        if (removed) {
+            removed = remove_if_there(env_, log_path_ / index_file_name(given_up_[i]));
+        }
+        if (!removed && done) {
             done = removed;
         }
         segments[i].reset();

@@ -1,12 +1,12 @@
 // The catalog by itself: what is added is there in the next snapshot, and bad files are refused.
 
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "catalog/catalog.hpp"
@@ -32,25 +32,6 @@ void make_segment(const Path& log, std::uint64_t id) {
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
 
-// While it lives, this process can map so many more bytes.
-class AddressSpaceLimit {
-  public:
-    explicit AddressSpaceLimit(std::uint64_t bytes) {
-        std::uint64_t pages = 0;
-        std::ifstream("/proc/self/statm") >> pages;
-        REQUIRE(::getrlimit(RLIMIT_AS, &before_) == 0);
-        rlimit limit = before_;
-        limit.rlim_cur = pages * static_cast<std::uint64_t>(::getpagesize()) + bytes;
-        REQUIRE(::setrlimit(RLIMIT_AS, &limit) == 0);
-    }
-    ~AddressSpaceLimit() { ::setrlimit(RLIMIT_AS, &before_); }
-    AddressSpaceLimit(const AddressSpaceLimit&) = delete;
-    AddressSpaceLimit& operator=(const AddressSpaceLimit&) = delete;
-
-  private:
-    rlimit before_{};
-};
-
 TEST_CASE("a sealed segment is in the next snapshot and not in the one before") {
     const TempDir dir;
     auto catalog = Catalog::create(posix_env(), dir.path() / "catalog", sample_meta());
@@ -68,7 +49,8 @@ TEST_CASE("a sealed segment is in the next snapshot and not in the one before") 
         const std::vector<IndexEntry> entries = {{{5}, 1, 80, 1}, {{9}, 2, 100, 0}};
         Census census;
         census.streams["ns"] = {1, 1, 0};
-        REQUIRE((*catalog)->add(row, entries, census, {{1, {{"ns", {0, 1, 0}}}}}));
+        REQUIRE(write_index(posix_env(), dir.path(), sample_meta(), row, entries, {}));
+        REQUIRE((*catalog)->add(row, census, {{1, {{"ns", {0, 1, 0}}}}}));
     }
     CHECK((*catalog)->changed_since(**before));
     CHECK((*before)->segments().empty());
@@ -100,6 +82,7 @@ struct Runs {
         row.id = id;
         row.bytes = 1000;
         row.versions = {0, kStreams, 0};
+        row.entries = kStreams;
         std::vector<IndexEntry> entries;
         for (std::uint64_t i = 0; i < kStreams; ++i) {
             entries.push_back({stream(id, i), i + 1, 80, 1});
@@ -107,7 +90,10 @@ struct Runs {
         std::ranges::sort(entries, {}, &IndexEntry::id);
         Census census;
         census.streams["ns"] = {0, kStreams, 0};
-        REQUIRE((*catalog)->add(row, entries, census, {}));
+        const auto before = snapshot ? snapshot->segments() : std::vector<SealedSegment>();
+        REQUIRE(write_index(posix_env(), dir.path(), sample_meta(), row, entries, before));
+        REQUIRE((*catalog)->add(row, census, {}));
+        look();
     }
     // The newest snapshot, in which every stream must be found by what is asked first.
     const CatalogSnapshot& look() {
@@ -155,15 +141,25 @@ TEST_CASE(
     REQUIRE(runs.look().runs().size() == 2);
     CHECK(runs.is_joint(0));
     CHECK_FALSE(runs.is_joint(1));
-    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{1, 5, kLast}, {}));
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{1, 5, 14}, {}));
     CHECK(runs.is_joint(0));
     REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{2, 3, 4, 6}, {}));
     CHECK(runs.is_joint(0));  // seven are gone
     REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{7}, {}));
     CHECK_FALSE(runs.is_joint(0));
     CHECK(runs.look().segments().size() == kLast - 8 + 1);
-    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{8, 9, 10, 11, 12, 13, 14}, {}));
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{8, 9, 10, 11, 12, 13, kLast}, {}));
     CHECK(runs.look().runs().size() == 1);
+}
+
+TEST_CASE("a run whose last segment is dropped has no joint filter any more") {
+    Runs runs;
+    for (std::uint64_t id = 1; id <= kLast; ++id) {
+        runs.add(id);
+    }
+    CHECK(runs.is_joint(0));
+    REQUIRE((*runs.catalog)->drop(std::vector<std::uint64_t>{kLast}, {}));
+    CHECK_FALSE(runs.is_joint(0));
 }
 
 TEST_CASE("a segment that comes out of turn is not hidden by its run's joint filter") {
@@ -180,21 +176,21 @@ TEST_CASE("a segment that comes out of turn is not hidden by its run's joint fil
     CHECK(runs.look().segments().size() == kLast);
 }
 
-TEST_CASE("a joint filter that is not what was written is noticed, whatever has changed") {
+TEST_CASE("a joint filter that is not what was written is noticed") {
     Runs runs;
     for (std::uint64_t id = 1; id <= kLast; ++id) {
         runs.add(id);
     }
-    const auto env = LmdbEnv::open(runs.dir.path() / "catalog", true, kCatalogMapBytes);
-    const std::string key = "j" + std::string(8, '\0');
-    const std::string intact(*LmdbTxn::begin(*env, false)->get(key));
-    REQUIRE(intact.size() > kBlobPadBytes);
-    const auto put = [&](std::string_view value) {
-        auto txn = LmdbTxn::begin(*env, true);
-        REQUIRE(txn->put(key, value));
-        REQUIRE(txn->commit());
+    const Path file = runs.dir.path() / index_file_name(kLast);
+    std::string intact(std::filesystem::file_size(file), '\0');
+    std::ifstream(file, std::ios::binary)
+        .read(intact.data(), static_cast<std::streamsize>(intact.size()));
+    const std::uint64_t joint = runs.snapshot->segments().back().file->header().joint_bytes;
+    const auto put = [&](const std::string& bytes) {
+        std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
     };
-    for (std::size_t at = kBlobPadBytes; at < intact.size(); at += 3) {
+    // (It comes last: its data, and a checksum for each block of them.)
+    for (std::size_t at = intact.size() - joint - 8; at < intact.size(); at += 3) {
         std::string damaged = intact;
         damaged[at] = static_cast<char>(damaged[at] ^ 4);
         put(damaged);
@@ -202,37 +198,118 @@ TEST_CASE("a joint filter that is not what was written is noticed, whatever has 
         REQUIRE_FALSE(refused);
         REQUIRE(refused.error().code == Code::corruption);
     }
-    for (std::size_t bytes = 1; bytes < intact.size(); ++bytes) {
+    for (std::size_t bytes = 1; bytes < intact.size(); bytes += 7) {
         put(intact.substr(0, bytes));
         REQUIRE_FALSE((*runs.catalog)->snapshot(posix_env(), runs.dir.path(), nullptr));
     }
     put(intact);
-    CHECK(runs.is_joint(0));
+    CHECK((*runs.catalog)->snapshot(posix_env(), runs.dir.path(), nullptr));
 }
 
-TEST_CASE("a second opening in the process shares the environment, and reading needs a catalog") {
+TEST_CASE("readers see a copy: beside the writer, with the right to read only, without a lock") {
     const TempDir dir;
-    CHECK_FALSE(Catalog::open(dir.path() / "catalog", false));
-    CHECK_FALSE(std::filesystem::exists(dir.path() / "catalog"));
-    const auto writer = Catalog::create(posix_env(), dir.path() / "catalog", sample_meta());
+    const Path path = dir.path() / "catalog";
+    CHECK_FALSE(Catalog::open_for_reading(posix_env(), path));
+    CHECK_FALSE(std::filesystem::exists(path));
+    const auto writer = Catalog::create(posix_env(), path, sample_meta());
     REQUIRE(writer);
-    const auto reader = Catalog::open(dir.path() / "catalog", false);
+    const auto reader = Catalog::open_for_reading(posix_env(), path);
     REQUIRE(reader);
     CHECK((*reader)->meta().store_id == sample_meta().store_id);
-    make_segment(dir.path(), 1);
-    const auto snapshot = (*reader)->snapshot(posix_env(), dir.path(), nullptr);
-    REQUIRE(snapshot);
-    REQUIRE((*writer)->add({.id = 1}, {}, {}, {}));
-    CHECK((*reader)->changed_since(**snapshot));
-    // The map cannot move under a reader.
-    CHECK((*writer)->grow().error().code == Code::busy);
+    CHECK((*reader)->rows()->empty());
+    CHECK_FALSE((*reader)->changed_since_open());
+    REQUIRE((*writer)->add({.id = 1}, {}, {}));
+    CHECK((*reader)->changed_since_open());
+    CHECK((*reader)->rows()->size() == 1);
+    CHECK_FALSE(std::filesystem::exists(path / "lock.mdb"));
+}
+
+// Both values of a transaction, which must be of one; gives its number.
+std::uint64_t number_in(const std::shared_ptr<LmdbEnv>& env) {
+    const auto txn = LmdbTxn::begin(env, false);
+    const auto first = txn->get("first");
+    const auto second = txn->get("second");
+    REQUIRE(first);
+    REQUIRE(second);
+    REQUIRE(*first == second->substr(0, first->size()));
+    REQUIRE(std::ranges::all_of(second->substr(first->size()), [](char c) { return c == '.'; }));
+    return std::stoull(std::string(*first));
+}
+
+bool put_number(const std::shared_ptr<LmdbEnv>& env, std::uint64_t number) {
+    auto txn = LmdbTxn::begin(env, true);
+    const std::string first = std::to_string(number);
+    return txn && txn->put("first", first) &&
+           txn->put("second", first + std::string(number * 977 % 30'000, '.')) && txn->commit();
+}
+
+TEST_CASE("a copy beside a writer that is at work is of one transaction, and never goes back") {
+    const TempDir dir(fast_directory());
+    const Shared<std::atomic<bool>> done;
+    REQUIRE(put_number(*LmdbEnv::open(dir.path(), kMiB), 1));
+    const pid_t writer = in_child([&] {
+        const auto env = LmdbEnv::open(dir.path(), kMiB);
+        bool put = true;
+        for (std::uint64_t number = 2; number < 20'000 && put; ++number) {
+            put = put_number(*env, number);
+        }
+        *done = true;
+        return put ? 0 : 1;
+    });
+    std::uint64_t before = 0;
+    int copies = 0;
+    for (bool last = false; !last; ++copies) {
+        last = *done;
+        const auto file = posix_env().open(dir.path() / "data.mdb", OpenMode::read);
+        REQUIRE(file);
+        const auto env = LmdbEnv::open_copy(dir.path(), **file);
+        if (!env) {
+            REQUIRE(env.error().code == Code::unavailable);
+            continue;
+        }
+        const std::uint64_t now = number_in(*env);
+        REQUIRE(now >= before);
+        before = now;
+    }
+    CHECK(exit_code(writer) == 0);
+    CHECK(before == 19'999);
+    MESSAGE(copies << " copies");
+}
+
+TEST_CASE("threads that read beside one that writes see one transaction each") {
+    // LMDB without a lock file would use the pages of those who read again.
+    const TempDir dir(fast_directory());
+    const auto env = LmdbEnv::open(dir.path(), kMiB);
+    REQUIRE(put_number(*env, 1));
+    std::atomic<bool> done{false};
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> readers;
+    for (int i = 0; i < 2; ++i) {
+        readers.emplace_back([&] {
+            while (!done) {
+                const auto txn = LmdbTxn::begin(*env, false);
+                const std::string first(*txn->get("first"));
+                std::this_thread::yield();
+                const std::string_view second = *txn->get("second");
+                wrong += second.substr(0, first.size()) != first;
+            }
+        });
+    }
+    for (std::uint64_t number = 2; number < 2'000; ++number) {
+        REQUIRE(put_number(*env, number));
+    }
+    done = true;
+    for (std::thread& reader : readers) {
+        reader.join();
+    }
+    CHECK(wrong == 0);
 }
 
 TEST_CASE("free pages at the end that LMDB has not written are no damage, and used ones are") {
     const TempDir dir;
     const Path file = dir.path() / "data.mdb";
     {
-        const auto env = LmdbEnv::open(dir.path(), true, kCatalogMapBytes);
+        const auto env = LmdbEnv::open(dir.path(), kCatalogMapBytes);
         REQUIRE(env);
         const auto commit = [&](const auto& change) {
             auto txn = LmdbTxn::begin(*env, true);
@@ -245,18 +322,18 @@ TEST_CASE("free pages at the end that LMDB has not written are no damage, and us
         commit([](LmdbTxn& txn) { REQUIRE(txn.put("first", "1")); });
         commit([](LmdbTxn& txn) {
             REQUIRE(txn.put("kept", std::string(5'000, 'k')));
-            REQUIRE(txn.reserve("gone", 100'000));
+            REQUIRE(txn.put("gone", std::string(100'000, 'g')));
             REQUIRE(txn.remove("gone"));
         });
     }
     {
-        const auto env = LmdbEnv::open(dir.path(), true, kCatalogMapBytes);
+        const auto env = LmdbEnv::open(dir.path(), kCatalogMapBytes);
         REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
         CHECK(LmdbTxn::begin(*env, false)->get("kept")->size() == 5'000);
         CHECK((*env)->used_bytes() > std::filesystem::file_size(file));  // or this tests nothing
     }
     std::filesystem::resize_file(file, 3 * 4096);
-    const auto refused = LmdbEnv::open(dir.path(), true, kCatalogMapBytes);
+    const auto refused = LmdbEnv::open(dir.path(), kCatalogMapBytes);
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == Code::corruption);
 }
@@ -265,7 +342,7 @@ TEST_CASE("where there is less room for a map than asked for, it becomes smaller
     constexpr std::uint64_t kNoRoom = std::uint64_t{1} << 48;
     const TempDir dir;
     {
-        const auto env = LmdbEnv::open(dir.path(), true, kNoRoom);
+        const auto env = LmdbEnv::open(dir.path(), kNoRoom);
         REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
         const auto put = [&](const char* key) {
             auto txn = LmdbTxn::begin(*env, true);
@@ -280,52 +357,23 @@ TEST_CASE("where there is less room for a map than asked for, it becomes smaller
             put("b");
         }
         CHECK(grown.error().code == Code::out_of_space);
-        CHECK((*env)->adopt_size());
         put("c");
     }
-    const auto env = LmdbEnv::open(dir.path(), false, kCatalogMapBytes);
+    const auto env = LmdbEnv::open(dir.path(), kCatalogMapBytes);
     REQUIRE(env);
     CHECK(LmdbTxn::begin(*env, false)->get("c") == "1");
-}
-
-TEST_CASE("what another process has added is not mapped where there is no room for it") {
-    constexpr std::uint64_t kAddedBytes = 100 * kMiB;
-    const TempDir dir;
-    REQUIRE(LmdbEnv::open(dir.path(), true, kMiB));
-    const Shared<std::atomic<bool>> opened;
-    const pid_t writer = in_child([&] {
-        while (!*opened) {
-            ::usleep(1000);
-        }
-        const auto env = LmdbEnv::open(dir.path(), true, 2 * kAddedBytes);
-        auto txn = LmdbTxn::begin(*env, true);
-        return txn->reserve("added", kAddedBytes) && txn->commit() ? 0 : 1;
-    });
-    const auto env = LmdbEnv::open(dir.path(), false, kMiB);
-    *opened = true;
-    REQUIRE(exit_code(writer) == 0);
-    REQUIRE(env);
-    CHECK(LmdbTxn::begin(*env, false).error().code == Code::unavailable);
-    const auto refused = [&] {
-        const AddressSpaceLimit limit(kAddedBytes * 2 / 3);
-        return (*env)->adopt_size();
-    }();
-    REQUIRE_FALSE(refused);
-    CHECK(refused.error().code == Code::out_of_space);
-    REQUIRE((*env)->adopt_size());
-    CHECK(LmdbTxn::begin(*env, false)->get("added")->size() == kAddedBytes);
 }
 
 TEST_CASE("a catalog of a newer version is refused, not rebuilt") {
     const TempDir dir;
     {
         REQUIRE(Catalog::create(posix_env(), dir.path() / "catalog", sample_meta()));
-        const auto env = LmdbEnv::open(dir.path() / "catalog", true, kCatalogMapBytes);
+        const auto env = LmdbEnv::open(dir.path() / "catalog", kCatalogMapBytes);
         auto txn = LmdbTxn::begin(*env, true);
-        REQUIRE(txn->put("m", std::string("\x02\0\0\0more", 8)));
+        REQUIRE(txn->put("m", std::string("\x03\0\0\0more", 8)));
         REQUIRE(txn->commit());
     }
-    const auto refused = Catalog::open(dir.path() / "catalog", true);
+    const auto refused = Catalog::open(dir.path() / "catalog");
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == Code::unsupported_version);
 }

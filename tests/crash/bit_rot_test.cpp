@@ -240,10 +240,10 @@ TEST_CASE("bytes of sealed segments: verify names the place, and a store without
     std::uint64_t flips = 0;
     int in_error = 0;
     for (std::uint64_t id = 1; id < rotting.newest(); ++id) {
-        std::string& bytes = rotting.bytes(id);
-        for (std::size_t at = 0; at < bytes.size(); at += at < kSegmentHeaderBytes ? 1 : step()) {
-            const char was = bytes[at];
-            bytes[at] = static_cast<char>(was ^ 0x40);
+        const std::size_t size = rotting.bytes(id).size();
+        for (std::size_t at = 0; at < size; at += at < kSegmentHeaderBytes ? 1 : step()) {
+            const char was = rotting.bytes(id)[at];  // (no reference to it survives new files)
+            rotting.bytes(id)[at] = static_cast<char>(was ^ 0x40);
             INFO("segment ", id, ", byte ", at);
             if (at >= kSegmentHeaderBytes) {
                 const auto store = rotting.open_reading();
@@ -266,8 +266,9 @@ TEST_CASE("bytes of sealed segments: verify names the place, and a store without
                 check_damaged(rotting, **store, id, at);
                 REQUIRE((*store)->close());
             }
-            bytes[at] = was;
+            rotting.bytes(id)[at] = was;
             write_file(data, catalog);
+            REQUIRE(rotting.open_writing());  // its indexes are of the one that was made anew
             ++flips;
         }
     }

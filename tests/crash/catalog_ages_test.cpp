@@ -70,7 +70,7 @@ class Ages {
         }
         const TempDir dir(fast_directory());
         std::ofstream(dir.path() / "data.mdb", std::ios::binary) << *bytes;
-        const auto catalog = Catalog::open(dir.path(), true, std::uint64_t{64} << 20);
+        const auto catalog = Catalog::open(dir.path(), std::uint64_t{64} << 20);
         REQUIRE(catalog);
         ages_.push_back({std::move(bytes), (*catalog)->sweep_state()->steps});
     }

@@ -222,7 +222,6 @@ TEST_CASE("no file of a store is opened through a link, or waited for") {
     put_odd_things("reserve", false);
     put_odd_things("log/newest", false);
     put_odd_things("catalog/data.mdb", false);
-    put_odd_things("catalog/lock.mdb", false);
 }
 
 TEST_CASE("no directory of a store is a link") {

@@ -2,10 +2,21 @@
 
 #include <doctest/doctest.h>
 
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "support/child_process.hpp"
+#include "support/environment.hpp"
 #include "support/hooked_env.hpp"
 #include "support/log_helpers.hpp"
 #include "support/manual_clock.hpp"
@@ -92,6 +103,111 @@ TEST_CASE("a reader that opens while the newest segment and its successor are dr
     CHECK(swept);
     CHECK(removed);
     CHECK(receipt_of(*reader, "counter") == rounds.last());
+}
+
+// Reads "key-0" to "key-<keys - 1>", statistics and sweeps. 0 if all is right.
+int read_all(const std::filesystem::path& path, int keys) {
+    const auto store = LogStore::open(path, read_only());
+    if (!store) {
+        return 1;
+    }
+    for (int i = 0; i < keys; ++i) {
+        const auto head = (*store)->head({"test", "key-" + std::to_string(i)});
+        if (!head || !*head || (*head)->receipt != "receipt-" + std::to_string(i)) {
+            return 2;
+        }
+    }
+    const auto stats = (*store)->stats();
+    return stats && stats->completed == static_cast<std::uint64_t>(keys) &&
+                   (*store)->sweep_history() && (*store)->verify({})->problems.empty()
+               ? 0
+               : 3;
+}
+
+TEST_CASE("whoever may read the files may read the store, beside its writer and after it") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    std::filesystem::permissions(dir.path(), std::filesystem::perms(0755));
+    OpenOptions options = small_segments();
+    options.permissions = std::filesystem::perms(0755);
+    auto opened = LogStore::open(path, options);
+    REQUIRE(opened);
+    const std::unique_ptr<StreamStore> writer = *std::move(opened);
+    fill(*writer, "key-", 2'000);
+    wait_until_sealed(*writer);
+    const auto read_as_nobody = [&] {
+        return exit_code(in_child([&] {
+            if (::getuid() == 0 && (::setgid(65'534) != 0 || ::setuid(65'534) != 0)) {
+                return 10;
+            }
+            return read_all(path, 2'000);
+        }));
+    };
+    CHECK(read_as_nobody() == 0);
+    REQUIRE(writer->close());
+    CHECK(read_as_nobody() == 0);
+}
+
+TEST_CASE("a store on a mount that is read-only is read") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 2'000);
+    const int outcome = exit_code(in_child([&] {
+        const char* const place = path.c_str();
+        if (::unshare(CLONE_NEWNS) != 0 ||
+            ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+            ::mount(place, place, nullptr, MS_BIND, nullptr) != 0 ||
+            ::mount(nullptr, place, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr) != 0) {
+            return 77;
+        }
+        return ::access(place, W_OK) == 0 ? 10 : read_all(path, 2'000);
+    }));
+    if (outcome == 77) {
+        MESSAGE("this may not mount: nothing to try");
+    } else {
+        CHECK(outcome == 0);
+    }
+}
+
+TEST_CASE("hundreds of processes read at once, and one that is killed leaves nothing behind") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 500);
+    const auto readers_max = static_cast<int>(number_from_environment("DEDUP_READERS", 100));
+    const Shared<std::atomic<int>> open_now;
+    std::vector<pid_t> readers;
+    for (int i = 0; i < readers_max; ++i) {
+        readers.push_back(in_child([&] {
+            const auto store = LogStore::open(path, read_only());
+            const bool right = store && receipt_of(**store, "key-7") == "receipt-7";
+            open_now->fetch_add(right ? 1 : readers_max);
+            ::pause();
+            return 0;
+        }));
+    }
+    while (*open_now < readers_max) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    CHECK(*open_now == readers_max);
+    for (const pid_t reader : readers) {
+        ::kill(reader, SIGKILL);
+        ::waitpid(reader, nullptr, 0);
+    }
+    CHECK(read_all(path, 500) == 0);
+}
+
+TEST_CASE("a reader whose catalog is made anew says so, and goes on when it is opened again") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 2'000);
+    const auto reader = must_open(path, read_only());
+    CHECK(receipt_of(*reader, "key-1") == "receipt-1");
+    std::filesystem::remove_all(path / "catalog");
+    const auto writer = must_open(path, small_segments());
+    const auto head = reader->head({"test", "key-1"});
+    REQUIRE_FALSE(head);
+    CHECK(head.error().message.find("open the store again") != std::string::npos);
+    CHECK(receipt_of(*must_open(path, read_only()), "key-1") == "receipt-1");
 }
 
 }  // namespace

@@ -307,70 +307,104 @@ TEST_CASE("a catalog that is deleted, cut, overwritten or foreign is rebuilt fro
     CHECK_FALSE(must_open(path)->stats()->catalog_rebuilt);
 }
 
-TEST_CASE("a flipped byte in an index or filter is an error or harmless, never a wrong answer") {
-    const TempDir dir;
-    const auto path = dir.path() / "store";
-    fill_and_seal(path, 2000);
-    const auto data = path / "catalog" / "data.mdb";
-    const std::string bytes = read_file(data);
-    std::vector<std::string> keys;
-    for (int i = 0; i < 2000; ++i) {
-        keys.push_back("key-" + std::to_string(i));
-    }
-    int refused = 0;
-    // Past the first pages, nearly all of the file is indexes and filters.
-    for (std::size_t at = std::size_t{10} * 4096 + 100; at < bytes.size(); at += 1009) {
-        std::string damaged = bytes;
-        damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
-        write_file(data, damaged);
-        const auto store = LogStore::open(posix_env(), path, read_only());
-        if (!store) {
-            REQUIRE(store.error().code == Code::corruption);
-            ++refused;
-            continue;
+// All keys of fill_and_seal: right, or an error that names the index file. Gives whether one was
+// met.
+bool meets_damage(StreamStore& store, int keys, const std::string& name) {
+    std::vector<std::string> all;
+    bool met = false;
+    for (int i = 0; i < keys; ++i) {
+        all.push_back("key-" + std::to_string(i));
+        const auto head = store.head({"test", all.back()});
+        if (!head) {
+            REQUIRE(head.error().code == Code::corruption);
+            REQUIRE(head.error().message.find(name) != std::string::npos);
+            met = true;
+        } else {
+            REQUIRE(*head);
+            REQUIRE((*head)->receipt == "receipt-" + std::to_string(i));
         }
-        bool met = false;
-        check_heads_together(**store, keys);
-        for (int i = 0; i < 2000; ++i) {
-            const std::string& key = keys[static_cast<std::size_t>(i)];
-            const auto head = (*store)->head({"test", key});
-            if (!head) {
-                REQUIRE(head.error().code == Code::corruption);
-                met = true;
-            } else {
-                REQUIRE(*head);
-                REQUIRE((*head)->receipt == "receipt-" + std::to_string(i));
-            }
-        }
-        refused += met;
     }
-    CHECK(refused > 0);
+    check_heads_together(store, all);
+    return met;
 }
 
-TEST_CASE("a catalog with a damaged filter is rebuilt from the log") {
+TEST_CASE("a flipped byte of an index file is an error or harmless, never a wrong answer") {
     const TempDir dir;
     const auto path = dir.path() / "store";
-    fill_and_seal(path, 2000);
-    const std::string bytes = read_file(path / "catalog" / "data.mdb");
-    int rebuilt = 0;
-    for (std::size_t at = std::size_t{10} * 4096 + 100; at < bytes.size(); at += 509) {
+    constexpr int kFewKeys = 1'500;
+    fill_and_seal(path, kFewKeys);
+    int refused = 0;
+    int made_anew = 0;
+    int told = 0;
+    const std::string name = index_file_name(1);
+    const std::string bytes = read_file(path / "log" / name);
+    for (std::size_t at = 0; at < bytes.size(); at += 229) {
+        INFO("offset ", at);
         std::string damaged = bytes;
         damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
-        write_file(path / "catalog" / "data.mdb", damaged);
-        const auto refused = LogStore::open(posix_env(), path, read_only());
-        if (refused || refused.error().message.find("the filter") == std::string::npos) {
-            continue;
+        write_file(path / "log" / name, damaged);
+        bool met = false;
+        if (const auto reader = LogStore::open(posix_env(), path, read_only()); reader) {
+            met = meets_damage(**reader, kFewKeys, name);
+            told += met;
+        } else {
+            REQUIRE(reader.error().code == Code::corruption);
+            REQUIRE(reader.error().message.find(name) != std::string::npos);
+            ++refused;
         }
-        CHECK(refused.error().message.find("rebuilds") != std::string::npos);
-        const auto copy = dir.path() / "copy";
-        std::filesystem::copy(path, copy, std::filesystem::copy_options::recursive);
-        const auto store = must_open(copy, small_segments());
-        CHECK(store->stats()->catalog_rebuilt);
-        check_filled(*store, 2000);
-        std::filesystem::remove_all(copy);
-        ++rebuilt;
+        {
+            const auto writer = must_open(path, small_segments());
+            CHECK_FALSE(writer->stats()->catalog_rebuilt);
+            CHECK(meets_damage(*writer, kFewKeys, name) == met);
+        }
+        if (met) {
+            CHECK_FALSE(verify(path)->problems.empty());
+            std::filesystem::remove(path / "log" / name);  // as the message says
+            CHECK_FALSE(meets_damage(*must_open(path, small_segments()), kFewKeys, name));
+        }
+        const bool anew = read_file(path / "log" / name) != damaged;
+        CHECK((anew || !met));
+        made_anew += anew;
+        CHECK(verify(path)->problems.empty());
     }
-    CHECK(rebuilt > 0);
+    CHECK(refused > 5);
+    CHECK(told > 5);
+    CHECK(made_anew == refused + told);
+}
+
+TEST_CASE("an index file that is missing, cut, of another segment or store is made anew") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    const auto other = dir.path() / "other";
+    fill_and_seal(path, 2000);
+    fill_and_seal(other, 2000);
+    const auto file = [](const std::filesystem::path& store, std::uint64_t id) {
+        return store / "log" / index_file_name(id);
+    };
+    const std::string intact = read_file(file(path, 1));
+    const std::vector<std::string> bad = {"",
+                                          intact.substr(0, 100),
+                                          intact.substr(0, intact.size() / 2),
+                                          intact + "more",
+                                          std::string(intact.size(), '\0'),
+                                          read_file(file(path, 2)),
+                                          read_file(file(other, 1))};
+    for (std::size_t i = 0; i <= bad.size(); ++i) {
+        INFO("number ", i);
+        std::filesystem::remove(file(path, 1));
+        if (i < bad.size()) {
+            write_file(file(path, 1), bad[i]);
+        }
+        const Error refused = open_error(path, read_only());
+        CHECK(refused.code == Code::corruption);
+        CHECK(refused.message.find(index_file_name(1)) != std::string::npos);
+        CHECK(refused.message.find("rebuilds it") != std::string::npos);
+        const auto store = must_open(path, small_segments());
+        CHECK_FALSE(store->stats()->catalog_rebuilt);
+        check_filled(*store, 2000);
+        CHECK(read_file(file(path, 1)) != (i < bad.size() ? bad[i] : ""));
+    }
+    CHECK(verify(path)->problems.empty());
 }
 
 TEST_CASE("a missing segment is an error that names it") {

@@ -2,13 +2,12 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "catalog/checked_blob.hpp"
-#include "catalog/filter.hpp"
-#include "catalog/lmdb_env.hpp"
+#include "catalog/catalog.hpp"
 #include "support/log_helpers.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
@@ -17,19 +16,23 @@ namespace dedup::test {
 namespace {
 
 constexpr int kManyKeys = 36'000;
-constexpr char kJointKey[] = "j\0\0\0\0\0\0\0";  // and the last byte of the first run's number, 0
+constexpr std::uint64_t kLastOfRun = kRunSegments - 1;  // of the first
 
-std::string joint_filter(const std::filesystem::path& store) {
-    const auto env = LmdbEnv::open(store / "catalog", true, kCatalogMapBytes);
-    REQUIRE_MESSAGE(env, (env ? "" : env.error().message));
-    return std::string(*LmdbTxn::begin(*env, false)->get({kJointKey, sizeof kJointKey}));
+std::shared_ptr<const IndexFile> index_of(const std::filesystem::path& store, std::uint64_t id) {
+    const auto catalog = Catalog::open_for_reading(posix_env(), store / "catalog");
+    REQUIRE(catalog);
+    const CatalogMeta& meta = (*catalog)->meta();
+    auto index = IndexFile::open(posix_env(), store / "log", meta.store_id, meta.secret, id,
+                                 std::filesystem::file_size(segment_path(store, id)));
+    REQUIRE_MESSAGE(index, (index ? "" : index.error().message));
+    return *index;
 }
 
 TEST_CASE("keys in runs of segments are found and superseded, and absent ones are absent") {
     const TempDir dir(fast_directory());
     const auto path = dir.path() / "store";
     fill_and_seal(path, kManyKeys);
-    REQUIRE(joint_filter(path).size() > kBlobPadBytes);
+    REQUIRE(index_of(path, kLastOfRun)->header().joint_bytes > 0);
     const auto store = must_open(path, small_segments());
     REQUIRE(store->stats()->segments_sealed > 2 * kRunSegments);
     check_filled(*store, kManyKeys);
@@ -64,14 +67,14 @@ TEST_CASE("a joint filter goes when a sweep removes its run") {
         fill(*store, "key-", kManyKeys / 2, clock.now_ms(), clock.now_ms() + 1'000);
         wait_until_sealed(*store);
         REQUIRE(store->stats()->segments_sealed > kRunSegments);
-        REQUIRE_FALSE(joint_filter(path).empty());
+        REQUIRE(index_of(path, kLastOfRun)->header().joint_bytes > 0);
         clock.advance(10'000);
         REQUIRE(store->sweep());
         REQUIRE(store->stats()->segments_sealed < kRunSegments / 2);
         must_append(*store, "key-1");
         REQUIRE(store->close());
     }
-    CHECK(joint_filter(path).empty());
+    CHECK_FALSE(std::filesystem::exists(path / "log" / index_file_name(kLastOfRun)));
     CHECK(verify(path)->problems.empty());
     const auto store = must_open(path, options);
     CHECK(receipt_of(*store, "key-1") == "done");
@@ -83,15 +86,14 @@ TEST_CASE("verify notices a joint filter that denies a stream of its run") {
     const auto path = dir.path() / "store";
     fill_and_seal(path, kManyKeys / 2);
     REQUIRE(verify(path)->problems.empty());
-    std::string blob = joint_filter(path);
-    const std::uint64_t bytes = blob_data_bytes(blob.size()).value();
-    std::fill_n(blob.begin() + kBlobPadBytes, bytes, '\0');
-    finish_blob(blob.data(), bytes, ~std::uint64_t{0});
     {
-        const auto env = LmdbEnv::open(path / "catalog", true, kCatalogMapBytes);
-        auto txn = LmdbTxn::begin(*env, true);
-        REQUIRE(txn->put({kJointKey, sizeof kJointKey}, blob));
-        REQUIRE(txn->commit());
+        const auto index = index_of(path, kLastOfRun);
+        std::vector<IndexEntry> entries;
+        for (std::uint64_t i = 0; i < index->index().size(); ++i) {
+            entries.push_back(index->index().entry(i).value());
+        }
+        const std::string none(index->header().joint_bytes, '\0');
+        REQUIRE(write_index_file(posix_env(), path / "log", index->header(), entries, none));
     }
     const auto report = verify(path);
     REQUIRE(report);

@@ -272,6 +272,9 @@ Result<void> FaultEnv::call(std::string_view action, const Path& path, bool chan
 }
 
 Result<std::unique_ptr<File>> FaultEnv::open(const Path& path, OpenMode mode) {
+    if (in_catalog(path)) {
+        return posix_env().open(path, mode);
+    }
     int node = -1;
     const bool creates = mode == OpenMode::create;
     const auto called = call(creates ? "create" : "open", path, creates, [&](Fault) {

@@ -355,7 +355,7 @@ std::vector<Result<std::uint64_t>> LogStore::append_once(std::span<const Append>
 // Runs `work` in the leader's place, with no group.
 Result<void> LogStore::lead(const std::function<Result<void>()>& work) {
     if (auto own = check_process(); !own) {
-        return own;  // it was forked in a callback of a sweep
+        return own;  // it was forked in a callback
     }
     {
         const std::lock_guard lock(queue_mutex_);
@@ -869,7 +869,7 @@ Result<void> LogStore::flush() {
     ::pthread_testcancel();
     const NoCancel no_cancel;
     if (auto ready = ready_to_write(); !ready) {
-        return options_.read_only && !closed_ ? Result<void>() : ready;
+        return ready.error().code == Code::read_only ? Result<void>() : ready;
     }
     return lead([&]() -> Result<void> {
         if (auto ready = ready_to_write(); !ready) {

@@ -152,10 +152,14 @@ std::uint64_t LogStore::Reclaim::ended_bytes_min() const {
                               : std::min(kEndedBytesMin, segment_bytes / kEndedSegmentShare);
 }
 
-void LogStore::Reclaim::show_progress(std::uint64_t bytes_more) const {
-    if (options_.progress) {
-        options_.progress(bytes_ + bytes_more, bytes_total_);
+// Errors: closed, in a child that was forked just then. It ends the sweep without another lock:
+// threads that do not exist here may hold them.
+Result<void> LogStore::Reclaim::show_progress(std::uint64_t bytes_more) const {
+    if (!options_.progress) {
+        return {};
     }
+    options_.progress(bytes_ + bytes_more, bytes_total_);
+    return store_.check_process();
 }
 
 // The segments to drop: those without live streams, oldest first; and then those to compact, the
@@ -257,7 +261,9 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
     if (auto dropped = drop_empty(found); !dropped) {
         return dropped;
     }
-    show_progress(0);
+    if (auto shown = show_progress(0); !shown) {
+        return shown;
+    }
     std::erase_if(found, [](const Candidate& candidate) { return !candidate.compact; });
     if (auto compacted = compact_all(found); !compacted || !report_.finished) {
         return compacted;
@@ -276,6 +282,9 @@ Result<void> LogStore::Reclaim::run(const StateCounts& newest_live) {
 Result<void> LogStore::Reclaim::compact_all(std::span<const Candidate> candidates) {
     for (const Candidate& candidate : candidates) {
         const auto done = at_limit() ? false : compact(candidate);
+        if (auto own = store_.check_process(); !own) {
+            return own;  // see show_progress
+        }
         if (!done && store_.has_damage(candidate.row.id)) {
             continue;
         }
@@ -287,7 +296,9 @@ Result<void> LogStore::Reclaim::compact_all(std::span<const Candidate> candidate
             return {};
         }
         bytes_ += candidate.row.bytes;
-        show_progress(0);
+        if (auto shown = show_progress(0); !shown) {
+            return shown;
+        }
         ++report_.segments_compacted;
     }
     return {};
@@ -504,7 +515,9 @@ Result<bool> LogStore::Reclaim::move_all(const Candidate& candidate) {
         }
         bytes = 0;
         compacted.offset = end;
-        show_progress(end);
+        if (auto shown = show_progress(end); !shown) {
+            return std::unexpected(shown.error());
+        }
         if (at_limit()) {
             return false;
         }

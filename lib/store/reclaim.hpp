@@ -48,7 +48,7 @@ class LogStore::Reclaim {
     [[nodiscard]] bool at_limit() const;
     [[nodiscard]] std::uint64_t moved_from(std::uint64_t id) const;
     [[nodiscard]] std::uint64_t ended_bytes_min() const;
-    void show_progress(std::uint64_t bytes_more) const;
+    [[nodiscard]] Result<void> show_progress(std::uint64_t bytes_more) const;
     [[nodiscard]] std::vector<Candidate> candidates(const View& view, const TailNumbers& tail,
                                                     const Horizon& horizon,
                                                     const std::map<std::uint64_t, Counted>& counted,

@@ -489,7 +489,8 @@ Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
         done = env.sync_directory(target / "..");
     }
     if (!done) {
-        if (done.error().code != Code::busy) {  // or it is another repair's
+        // Or it is another repair's; or the parent's, of a child that was forked in `progress`.
+        if (done.error().code != Code::busy && done.error().code != Code::closed) {
             std::error_code ignored;
             std::filesystem::remove_all(partial, ignored);
         }

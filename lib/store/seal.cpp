@@ -181,9 +181,6 @@ Result<Census> LogStore::census_to_seal(const Unsealed& oldest) {
 // segment that is added are open before.
 Result<void> LogStore::write_catalog(const std::function<Result<void>()>& write,
                                      const AddedSegment& added) {
-    if (auto own = check_process(); !own) {
-        return own;  // it was forked in a callback of a sweep
-    }
     const std::lock_guard one_at_a_time(catalog_mutex_);
     if (torn_) {
         return std::unexpected(out_of_memory());  // memory has counts that are not the log's

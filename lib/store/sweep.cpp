@@ -47,7 +47,7 @@ Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
     const std::lock_guard one_at_a_time(sweep_mutex_);
     return answered([&] {
         auto report = sweep_locked(options, nullptr);
-        if (!options.dry_run) {
+        if (!options.dry_run && !mark_.inherited()) {  // see Reclaim::show_progress
             std::string error = report ? std::string() : report.error().message;
             const std::lock_guard lock(view_mutex_);
             sweep_error_ = std::move(error);

@@ -297,6 +297,9 @@ Result<VerifyReport> LogStore::verify(const Progress& progress) {
         const Segment segment(patchy, part.segment->path(), part.segment->header());
         const std::size_t problems = verifier.report.problems.size();
         const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed);
+        if (auto own = check_process(); !own) {
+            return std::unexpected(own.error());  // it was forked in `progress`
+        }
         // Where frames are damaged, the counts differ anyway.
         if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
             verifier.compare(counted, part.row, segment.path());

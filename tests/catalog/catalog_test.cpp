@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "catalog/catalog.hpp"
+#include "catalog/lmdb_env.hpp"
 #include "log/segment_writer.hpp"
 #include "support/child_process.hpp"
 #include "support/temp_dir.hpp"

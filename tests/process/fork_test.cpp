@@ -2,6 +2,8 @@
 // threads held which it does not have, files whose ends it does not know, a log that another
 // process goes on writing. Invariant: nothing that it does with the copy succeeds, hangs, or
 // changes anything of the parent's.
+#include <fcntl.h>
+
 #include <atomic>
 #include <functional>
 #include <thread>
@@ -84,7 +86,8 @@ TEST_CASE("in a forked child every call says whose the store is, and to open it 
                   if (read_only) {
                       service.store->close().error();
                       return refused(reader->head({"default", "key"}), owner) &&
-                                     refused(reader->stats(), owner)
+                                     refused(reader->stats(), owner) &&
+                                     refused(reader->flush(), owner)
                                  ? 0
                                  : 1;
                   }
@@ -285,6 +288,137 @@ TEST_CASE("a child that is forked in a callback comes back from it and gets an e
     alarm(0);
     guard.reset();
     CHECK(store->close());
+    CHECK(verify(path)->problems.empty());
+}
+
+// The child has the sweep's thread and none of the others, of which some hold locks just then.
+TEST_CASE("a child that is forked in the progress of a sweep comes back, and gets an error") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    auto store = opened(path, segments_of_64_kib());
+    Cache cache(*store);
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+        threads.emplace_back([&, t] {
+            for (int i = 0; !stop; ++i) {
+                (void)store->stats();
+                (void)cache.remember(std::to_string(t) + "-" + std::to_string(i),
+                                     std::string(1'000, 'r'), {.ttl = std::chrono::hours{1}});
+            }
+        });
+    }
+    int bad = 0;
+    for (int i = 0; i < 40; ++i) {
+        pid_t child = -1;
+        SweepOptions options;
+        options.progress = [&](std::uint64_t, std::uint64_t) {
+            if (child < 0) {
+                child = fork();
+                if (child == 0) {
+                    alarm(kHangSeconds);
+                }
+            }
+        };
+        const auto swept = store->sweep(options);
+        if (child == 0) {
+            _exit(!swept && swept.error().code == Code::closed ? 0 : 1);
+        }
+        bad += !swept || child < 0 || exit_code(child) != 0;
+    }
+    CHECK(bad == 0);
+    stop = true;
+    for (std::thread& thread : threads) {
+        thread.join();
+    }
+    CHECK(store->close());
+    CHECK(verify(path)->problems.empty());
+}
+
+TEST_CASE("a child that is forked in the progress of a repair leaves the new store to its parent") {
+    const TempDir dir;
+    const auto damaged = dir.path() / "damaged";
+    const auto mended = dir.path() / "mended";
+    {
+        const auto store = opened(damaged);
+        Cache cache(*store);
+        CHECK(remembers(cache, "k0"));
+        CHECK(remembers(cache, "k1"));
+    }
+    pid_t child = -1;
+    const auto repaired = repair(damaged, mended, [&](std::uint64_t, std::uint64_t) {
+        if (child < 0) {
+            child = fork();
+            alarm(child == 0 ? kHangSeconds : 0);
+            if (child > 0) {
+                CHECK(exit_code(child) == 0);
+            }
+        }
+    });
+    if (child == 0) {
+        _exit(!repaired && repaired.error().code == Code::closed ? 0 : 1);
+    }
+    CHECK(repaired);
+    CHECK(missing(mended, "k", 2) == 0);
+}
+
+// Whether opening is refused because process `writer` has the store.
+bool refused_by(const Result<std::unique_ptr<StreamStore>>& store, pid_t writer) {
+    return !store && store.error().code == Code::busy &&
+           store.error().message.find("process " + std::to_string(writer) + " ") !=
+               std::string::npos;
+}
+
+// What a server does that opens its store before it forks its workers (gunicorn --preload): they
+// are told; and when the parent has closed it, each opens it itself, of which one succeeds.
+TEST_CASE("the workers of a server that opened the store before it forked them") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    constexpr int kWorkers = 3;
+    auto service = std::make_unique<Service>(path);
+    const pid_t server = getpid();
+    const Shared<std::atomic<pid_t>> writer;
+    const Signpost closed;
+    const Signpost tried;
+    const Signpost end;
+    const auto work = [&] {
+        if (calls_that_work(*service, server) != 0 || !refused_by(open(path), server)) {
+            return 1;
+        }
+        tried.give();
+        closed.await();
+        const auto mine = open(path);
+        if (mine) {
+            *writer = getpid();
+        }
+        tried.give();
+        end.await();
+        if (!mine) {
+            return refused_by(mine, *writer) ? 0 : 2;
+        }
+        Cache cache(**mine);
+        return knows(cache, "k0") && remembers(cache, "k1") && (*mine)->close() ? 0 : 3;
+    };
+    std::vector<pid_t> workers;
+    const auto all = [&](const Signpost& signpost, void (Signpost::*pass)() const) {
+        for (int i = 0; i < kWorkers; ++i) {
+            (signpost.*pass)();
+        }
+    };
+    for (int i = 0; i < kWorkers; ++i) {
+        workers.push_back(in_exiting_child(work));
+    }
+    all(tried, &Signpost::await);
+    CHECK(remembers(*service->cache, "k0"));
+    service.reset();
+    all(closed, &Signpost::give);
+    all(tried, &Signpost::await);
+    all(end, &Signpost::give);
+    for (const pid_t worker : workers) {
+        CHECK(exit_code(worker) == 0);
+    }
+    CHECK(*writer != 0);
+    CHECK(missing(path, "k", 2) == 0);
     CHECK(verify(path)->problems.empty());
 }
 

@@ -577,7 +577,8 @@ Error os_failure(std::string_view action, const Path& path, int os_error) {
         hint = "; free some space and try again";
     } else if (os_error == EROFS || os_error == EACCES || os_error == EPERM) {
         code = Code::read_only;
-        hint = "; check the owner and the permissions, or open the store read-only";
+        hint = os_error == EROFS ? "; here the store can only be opened read-only"
+                                 : "; check the owner and the permissions";
     }
     return {code,
             fmt::format("cannot {} {}: {}{}", action, path.string(),

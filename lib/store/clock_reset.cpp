@@ -228,7 +228,7 @@ Result<std::optional<ClockReset>> reset_clock(const std::filesystem::path& path,
     opened.create = false;
     LogStoreInternals internals;
     internals.ignore_jumps = true;
-    auto store = LogStore::open(posix_env(), path, opened, internals);
+    auto store = LogStore::open(path, opened, internals);
     if (!store) {
         return std::unexpected(store.error());
     }

@@ -529,11 +529,7 @@ Result<StoreStats> LogStore::stats() {
 
 Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                           const OpenOptions& options) {
-    const auto fixed = fixed_path(path);
-    if (!fixed) {
-        return std::unexpected(fixed.error());
-    }
-    return LogStore::open(*fixed, options);
+    return LogStore::open(path, options);
 }
 
 }  // namespace dedup

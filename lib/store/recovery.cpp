@@ -83,8 +83,12 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
 
 Result<std::unique_ptr<LogStore>> LogStore::open(const Path& path, const OpenOptions& options,
                                                  const LogStoreInternals& internals) {
-    auto env = posix_env_of(path, options.permissions);
-    auto store = open(*env, path, options, internals);
+    const auto fixed = fixed_path(path);
+    if (!fixed) {
+        return std::unexpected(fixed.error());
+    }
+    auto env = posix_env_of(*fixed, options.permissions);
+    auto store = open(*env, *fixed, options, internals);
     if (store) {
         (*store)->owned_env_ = std::move(env);
     }

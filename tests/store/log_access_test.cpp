@@ -11,11 +11,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "support/child_process.hpp"
 #include "support/log_helpers.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
@@ -160,6 +162,51 @@ TEST_CASE("root that writes in somebody's store leaves files of that owner") {
     }
 }
 
+// What somebody else's process, which may not write in the store, is told.
+std::string message_to_stranger(const Path& path, bool reading) {
+    const Shared<std::array<char, 1024>> message;
+    CHECK(exit_code(in_child([&] {
+              if (::setresuid(kSomebody, kSomebody, kSomebody) != 0) {
+                  return 2;
+              }
+              OpenOptions options;
+              options.read_only = reading;
+              const auto store = open(path, options);
+              if (!store) {
+                  store.error().message.copy(message->data(), message->size() - 1);
+              }
+              return store || store.error().code != Code::read_only ? 1 : 0;
+          })) == 0);
+    return message->data();
+}
+
+TEST_CASE("whoever has not the right to something is told to what") {
+    if (::geteuid() != 0) {
+        MESSAGE("not root: nothing to try");
+        return;
+    }
+    const TempDir dir(fast_directory());
+    const Path path = dir.path() / "store";
+    REQUIRE(::chmod(dir.path().c_str(), 0755) == 0);
+    live_through(path);
+    for (const bool reading : {true, false}) {
+        CHECK(message_to_stranger(path, reading) ==
+              "cannot open " + path.string() +
+                  ": Permission denied; check the owner and the permissions");
+    }
+    for (const Path& each : all_of(path)) {
+        REQUIRE(::chmod(each.c_str(), fs::is_directory(each) ? 0755 : 0644) == 0);
+    }
+    const Path data = path / "catalog" / "data.mdb";
+    REQUIRE(::chmod(data.c_str(), 0600) == 0);
+    CHECK(message_to_stranger(path, true) ==
+          "cannot open " + data.string() +
+              ": Permission denied; check the owner and the permissions");
+    CHECK(message_to_stranger(path, false) ==
+          "cannot open " + (path / "LOCK").string() +
+              ": Permission denied; check the owner and the permissions");
+}
+
 // What somebody may have put in the place of a file or a directory.
 const std::map<std::string, std::function<void(const Path&, const Path& victim)>> kOddThings = {
     {"a symbolic link", [](const Path& at, const Path& victim) { fs::create_symlink(victim, at); }},
@@ -209,6 +256,11 @@ void put_odd_things(Path name, bool is_directory) {
                     CHECK(opened.error().code == Code::invalid_argument);
                     CHECK(opened.error().message.find((path / name).string() + " is " + what) !=
                           std::string::npos);
+                    if (!reading) {
+                        const auto reset = reset_clock(path);
+                        REQUIRE_FALSE(reset);
+                        CHECK(reset.error().message == opened.error().message);
+                    }
                     CHECK(all_of(path).size() == had);
                 }
             }

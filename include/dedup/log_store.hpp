@@ -126,9 +126,9 @@ struct RepairReport {
 //  - whose timestamp is later than `to_ms`, as if written at `to_ms`: what is left of its lease and
 //    time to live runs from then. (An expiry that was not later than the timestamp stays.)
 //  - of a claim from before whose lease was renewed by the wrong time: what was left of the lease
-//  at
-//    `from_ms` runs from `to_ms`. Only if a jump was noted that led there; a lease that was renewed
-//    by a clock less than a day ahead may hold up to a day too long.
+//    at `from_ms` runs from `to_ms`. Only if a jump was noted that led there; a lease that was
+//    renewed by a clock less than a day ahead may hold up to a day too long.
+// A head that cannot be read stays as it is, and is noted (StoreStats::damaged).
 // What had expired by the wrong time and was not removed is valid again. What a sweep did remove
 // stays gone; and until the time has come again as of which it did, sweeps remove nothing that has
 // expired (SweepWithheld::by_reset). The history and the log keep all as it was, and a trace of the

@@ -144,13 +144,13 @@ Result<std::optional<ClockReset>> LogStore::reset_clock() {
     return begun ? Result<std::optional<ClockReset>>(done) : std::unexpected(begun.error());
 }
 
-// Writes the heads again that the wrong time wrote. Doing so twice changes nothing. While nobody
-// else uses the store.
+// Writes the heads again that the wrong time wrote, but those that cannot be read. Doing so twice
+// changes nothing. While nobody else uses the store.
 Result<void> LogStore::finish_reset() {
     const ClockReset reset = manifest_.clock.resets.back();
     ScanOptions options;
     do {
-        const auto page = scan(options);
+        const auto page = scan(options, OnDamage::pass);
         if (!page) {
             return std::unexpected(page.error());
         }
@@ -198,12 +198,14 @@ Result<std::optional<Record>> LogStore::put_right(const Record& head, const Cloc
     if (head.sequence <= reset.wrong_after || head.lease_until_ms <= reset.to_ms) {
         return std::nullopt;
     }
-    // A claim from before. Was its lease renewed by the wrong time?
+    // A claim from before. Was its lease renewed by the wrong time? Taken to be, if that cannot be
+    // read: or it might hold for years.
     const auto versions = history({head.ns, head.key});
-    if (!versions) {
+    if (!versions && versions.error().code != Code::corruption) {
         return std::unexpected(versions.error());
     }
-    for (const auto& [version, segment, offset, bytes] : *versions) {
+    for (const auto& [version, segment, offset, bytes] :
+         versions.value_or(std::vector<Version>())) {
         if (version.sequence <= reset.wrong_after &&
             version.claim_sequence == head.claim_sequence &&
             version.lease_until_ms == head.lease_until_ms) {

@@ -328,21 +328,27 @@ Result<std::optional<Located>> LogStore::find_older(const View& view, std::uint6
     return older;
 }
 
-// Whether no newer record of the stream exists, and no sweep has removed it.
-Result<bool> LogStore::is_head(const View& view, const Located& at) const {
+// Whether no newer record of the stream exists, and no sweep has removed it. A newer one that
+// cannot be read is one, too, if damage is passed by.
+Result<bool> LogStore::is_head(const View& view, const Located& at, OnDamage on_damage) const {
     if (removed(view, at)) {
         return false;
     }
     FrameBuffer buffer;
     const StreamKey stream{at.record.ns, at.record.key};
-    const auto newest = find_newest(view, at.entry.id, locked_probe(view, at.entry.id),
-                                    [&](Located& found) -> Result<bool> {
-                                        if (found.segment->id() == at.segment->id() &&
-                                            found.entry.sequence == at.entry.sequence) {
-                                            return true;
-                                        }
-                                        return read_record(found, stream, buffer);
-                                    });
+    const auto newest = find_newest(
+        view, at.entry.id, locked_probe(view, at.entry.id), [&](Located& found) -> Result<bool> {
+            if (found.segment->id() == at.segment->id() &&
+                found.entry.sequence == at.entry.sequence) {
+                return true;
+            }
+            auto read = read_record(found, stream, buffer);
+            if (read || on_damage == OnDamage::stop) {
+                return read;
+            }
+            auto noted = note_damage(*found.segment, found.entry.offset, read.error());
+            return noted ? Result<bool>(true) : std::unexpected(noted.error());
+        });
     if (!newest) {
         return std::unexpected(newest.error());
     }
@@ -352,16 +358,26 @@ Result<bool> LogStore::is_head(const View& view, const Located& at) const {
 }
 
 Result<void> LogStore::scan_segment(const View& view, const Segment& segment, std::uint64_t end,
-                                    const ScanOptions& options, std::uint64_t& offset,
-                                    ScanPage& page, std::uint64_t& budget) const {
+                                    const ScanOptions& options, OnDamage on_damage,
+                                    std::uint64_t& offset, ScanPage& page,
+                                    std::uint64_t& budget) const {
     FrameReader reader(segment, offset, end);
+    const auto damaged = [&](const Error& error) -> Result<void> {
+        return on_damage == OnDamage::pass ? note_damage(segment, offset, error)
+                                           : std::unexpected(error);
+    };
     while (page.heads.size() < options.heads_max && budget > 0 && offset < end) {
         const auto frame = reader.next();
-        if (!frame) {
-            return std::unexpected(frame.error());
-        }
-        if (!*frame) {
-            return std::unexpected(segment.corruption(offset, "there is no valid frame"));
+        if (!frame || !*frame) {
+            auto passed = damaged(frame ? segment.corruption(offset, "there is no valid frame")
+                                        : frame.error());
+            if (!passed) {
+                return passed;
+            }
+            const auto next = find_frame_from(segment, offset + 1, end);
+            offset = next ? next->value_or(end) : end;
+            reader.skip_to(offset);
+            continue;
         }
         if (!has_records((*frame)->header.kind)) {
             offset = reader.offset();
@@ -373,7 +389,11 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
         for (; more && *more; more = records.next(record)) {
             const auto decoded = decode_view(record.encoded);
             if (!decoded) {
-                return std::unexpected(segment.corruption(offset, decoded.error().message));
+                auto passed = damaged(segment.corruption(offset, decoded.error().message));
+                if (!passed) {
+                    return passed;
+                }
+                continue;
             }
             if ((!options.ns.empty() && decoded->ns != options.ns) ||
                 !decoded->key.starts_with(options.key_prefix)) {
@@ -386,7 +406,7 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
             at.entry.offset = (*frame)->offset;
             at.record = *decoded;
             at.frame_bytes = (*frame)->bytes();
-            const auto head = is_head(view, at);
+            const auto head = is_head(view, at, on_damage);
             if (!head) {
                 return std::unexpected(head.error());
             }
@@ -395,7 +415,10 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
             }
         }
         if (!more) {
-            return std::unexpected(segment.corruption(offset, more.error().message));
+            auto passed = damaged(segment.corruption(offset, more.error().message));
+            if (!passed) {
+                return passed;
+            }
         }
         budget -= std::min(budget, (*frame)->bytes());
         offset = reader.offset();
@@ -403,7 +426,7 @@ Result<void> LogStore::scan_segment(const View& view, const Segment& segment, st
     return {};
 }
 
-Result<ScanPage> LogStore::scan(const ScanOptions& options) {
+Result<ScanPage> LogStore::scan(const ScanOptions& options, OnDamage on_damage) {
     // The cursor is "<segment>.<offset>" of the next frame.
     std::uint64_t segment_id = 0;
     std::uint64_t offset = kSegmentHeaderBytes;
@@ -439,7 +462,8 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
     std::ranges::sort(parts, {}, [](const auto& part) { return part.first->id(); });
     for (const auto& [segment, end] : parts) {
         FrameBuffer buffer;
-        if (!options.cursor.empty() && segment->id() == segment_id && offset < end) {
+        const bool checked = !options.cursor.empty() && on_damage == OnDamage::stop;
+        if (checked && segment->id() == segment_id && offset < end) {
             const auto frame = segment->find_frame(static_cast<std::uint32_t>(offset), buffer);
             if (!frame || !*frame) {
                 return std::unexpected(frame ? bad_cursor(options.cursor) : frame.error());
@@ -457,7 +481,8 @@ Result<ScanPage> LogStore::scan(const ScanOptions& options) {
             offset = kSegmentHeaderBytes;
         }
         segment_id = segment->id();
-        auto scanned = scan_segment(**view, *segment, end, options, offset, page, budget);
+        auto scanned =
+            scan_segment(**view, *segment, end, options, on_damage, offset, page, budget);
         if (!scanned) {
             return std::unexpected(scanned.error());
         }

@@ -139,7 +139,9 @@ class LogStore final : public StreamStore {
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
     Result<std::optional<Record>> head(StreamKey stream) override;
     Result<std::vector<Version>> history(StreamKey stream) override;
-    Result<ScanPage> scan(const ScanOptions& options) override;
+    Result<ScanPage> scan(const ScanOptions& options) override {
+        return scan(options, OnDamage::stop);
+    }
     Result<SweepReport> sweep(const SweepOptions& options) override;
     Result<std::vector<SweepReport>> sweep_history() override;
     Result<StoreStats> stats() override;
@@ -383,10 +385,16 @@ class LogStore final : public StreamStore {
     Result<std::optional<Located>> find_older(const View& view, std::uint64_t before_segment,
                                               StreamKey stream, const Record& newer,
                                               FrameBuffer& buffer) const;
-    Result<bool> is_head(const View& view, const Located& at) const;
+    // What a scan does about a record that cannot be read.
+    enum class OnDamage : std::uint8_t {
+        stop,  // gives its error
+        pass,  // notes it, and goes on behind it
+    };
+    Result<bool> is_head(const View& view, const Located& at, OnDamage on_damage) const;
+    Result<ScanPage> scan(const ScanOptions& options, OnDamage on_damage);
     Result<void> scan_segment(const View& view, const Segment& segment, std::uint64_t end,
-                              const ScanOptions& options, std::uint64_t& offset, ScanPage& page,
-                              std::uint64_t& budget) const;
+                              const ScanOptions& options, OnDamage on_damage, std::uint64_t& offset,
+                              ScanPage& page, std::uint64_t& budget) const;
 
     std::shared_ptr<Env> owned_env_;  // null: the caller's, which outlives the store
     const ProcessMark mark_;

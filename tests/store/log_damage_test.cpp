@@ -155,6 +155,34 @@ TEST_CASE("damaged record: it stays until its whole segment has expired, and is 
     CHECK(damaged.store->stats()->streams() == 0);
 }
 
+TEST_CASE("damaged record: a reset of the clock goes on around it, and the store opens") {
+    DamagedStore damaged;
+    damaged.clock.set(kStart + 365 * kDay);
+    for (int i = 0; i < 100; ++i) {
+        damaged.append("wrong-" + std::to_string(100 + i), std::string(1500, 'x'),
+                       kStart + 366 * kDay);
+    }
+    wait_until_sealed(*damaged.store);
+    REQUIRE(damaged.store->close());
+    damaged.store.reset();
+    damaged.damage(key(15));
+    damaged.damage("wrong-100");
+    damaged.clock.set(kStart + 10'000);
+    const auto reset = reset_clock(damaged.path, damaged.options);
+    REQUIRE_MESSAGE(reset, (reset ? "" : reset.error().message));
+    REQUIRE(reset->has_value());
+    damaged.open();
+    REQUIRE(damaged.store->sweep());
+    damaged.check_answers(key(15));
+    for (int i = 1; i < 100; ++i) {
+        const auto head = damaged.store->head({"test", "wrong-" + std::to_string(100 + i)});
+        REQUIRE((head && head->has_value()));
+        CHECK((*head)->timestamp_ms == kStart + 10'000);
+        CHECK((*head)->expires_at_ms == kStart + 10'000 + kDay);
+    }
+    CHECK_FALSE(damaged.store->head({"test", "wrong-100"}));
+}
+
 TEST_CASE("damaged record: a page that the disk cannot read is damage, too") {
     DamagedStore damaged;
     const Path bad = segment_path(damaged.path, 1);

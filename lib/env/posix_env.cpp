@@ -503,9 +503,11 @@ class PosixEnv final : public Env {
     }
 
     Result<std::unique_ptr<Lock>> lock_out(const Path& path) override {
-        Descriptor fd(open_high(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK, 0));
+        // No pipe is waited for, and no link followed: nobody locks a store by such a thing.
+        constexpr int kFlags = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
+        Descriptor fd(open_high(AT_FDCWD, path.c_str(), kFlags, 0));
         if (fd.get() < 0) {
-            return errno == ENOENT || errno == EACCES
+            return errno == ENOENT || errno == EACCES || errno == ELOOP || errno == ENXIO
                        ? Result<std::unique_ptr<Lock>>(nullptr)
                        : std::unexpected(os_failure("open", path, errno));
         }
@@ -516,7 +518,7 @@ class PosixEnv final : public Env {
             struct stat status {};
             const bool is_store = ::fstat(fd.get(), &status) == 0 && S_ISDIR(status.st_mode);
             const Path store = is_store ? path : path.parent_path();
-            const Descriptor file(open_high(AT_FDCWD, (store / "LOCK").c_str(), O_RDONLY, 0));
+            const Descriptor file(open_high(AT_FDCWD, (store / "LOCK").c_str(), kFlags, 0));
             return std::unexpected(busy_error(store, fd.get(), text_of(file.get())));
         }
         return std::make_unique<SharedLock>(std::move(fd));

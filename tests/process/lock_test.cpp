@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "process/helpers.hpp"
@@ -127,6 +129,27 @@ TEST_CASE("a store is not opened twice because its lock file was removed") {
     (void)refusal(dir.path() / "link");
     Cache cache(*store);
     CHECK(remembers(cache, "key"));
+}
+
+TEST_CASE("a repair is kept out by a writer, whatever lies in the place of the lock file") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    const auto store = opened(path);
+    const auto lock = path / "LOCK";
+    const auto victim = dir.path() / "victim";
+    std::ofstream(victim) << "1\n";
+    for (const std::function<void()>& put : std::initializer_list<std::function<void()>>{
+             [] {}, [&] { CHECK(mkfifo(lock.c_str(), 0600) == 0); },
+             [&] { std::filesystem::create_symlink(victim, lock); }}) {
+        std::filesystem::remove(lock);
+        put();
+        alarm(kHangSeconds);
+        const auto repaired = repair(path, dir.path() / "mended");
+        alarm(0);
+        REQUIRE_FALSE(repaired);
+        CHECK(repaired.error().code == Code::busy);
+        CHECK(says(repaired.error(), "process " + std::to_string(getpid())));
+    }
 }
 
 TEST_CASE("whoever is kept out is told by which process, also if that is no writer") {

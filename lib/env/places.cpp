@@ -188,9 +188,10 @@ Result<void> check_regular(const Path& directory, std::initializer_list<const ch
 }
 
 // Opens none of the files: closing a descriptor of one would give up the locks that the other
-// library holds on it in this process.
+// library holds on it in this process. (The C library's O_PATH descriptors do not.) A link that
+// somebody puts in a file's place in the meantime is not followed.
 void inherit_access(const Path& directory, std::initializer_list<const char*> names) {
-    const Descriptor in(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor in(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     struct stat from {};
     if (in.get() < 0 || ::fstat(in.get(), &from) != 0) {
         return;
@@ -205,7 +206,7 @@ void inherit_access(const Path& directory, std::initializer_list<const char*> na
             [&](uid_t user, gid_t group) {
                 return ::fchownat(in.get(), name, user, group, AT_SYMLINK_NOFOLLOW);
             },
-            [&](mode_t mode) { return ::fchmodat(in.get(), name, mode, 0); });
+            [&](mode_t mode) { return ::fchmodat(in.get(), name, mode, AT_SYMLINK_NOFOLLOW); });
     }
 }
 

@@ -395,8 +395,14 @@ class PosixEnv final : public Env {
             return std::unexpected(at.error());
         }
         if (::mkdirat(at->directory, at->name.c_str(), mode_) != 0) {
-            return errno == EEXIST ? Result<void>()
-                                   : std::unexpected(os_failure("create directory", path, errno));
+            if (errno == EEXIST) {
+                return {};
+            }
+            Error error = os_failure("create directory", path, errno);
+            if (error.os_error == ENOENT) {
+                error.message += "; create the one that it is to lie in first";
+            }
+            return std::unexpected(std::move(error));
         }
         if (at->directory != AT_FDCWD) {
             const auto made = places_.directory(path);

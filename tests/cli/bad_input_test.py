@@ -79,6 +79,12 @@ class BadInput(cli.CliTest):
             self.assertInError(["no store", self.store], self.dedupctl(*command, expect=ERROR))
             self.assertFalse(os.path.exists(self.store), f"{command} made a store")
 
+    def test_a_new_store_in_a_directory_that_is_missing(self):
+        path = os.path.join(self.store, "inner")
+        result = self.dedupctl("-s", path, "claim", "k", expect=ERROR)
+        self.assertInError([path, "create the one that it is to lie in first"], result)
+        self.assertFalse(os.path.exists(self.store))
+
     def test_an_unrelated_directory(self):
         os.mkdir(self.store)
         with open(os.path.join(self.store, "file"), "w") as file:

@@ -120,13 +120,12 @@ class ReserveExample(Example):
         self.assertRegex(first, r"^charged: invoice-\d+\n$")
         again = self.run_example("reserve", "acme", "key-1", "3 chairs")
         self.assertEqual(again, first.replace("charged:", "charged before:"))
-        for count in (1, 2):
-            other = subprocess.run(
-                [PROGRAMS / "example_reserve", self.store, "acme", "key-1", "3", "chairs"],
-                capture_output=True, text=True, timeout=60,
-            )
-            self.assertEqual(other.returncode, 9)
-            self.assertIn(f"so far: {count}\n", other.stdout)
+        other = subprocess.run(
+            [PROGRAMS / "example_reserve", self.store, "acme", "key-1", "3", "chairs"],
+            capture_output=True, text=True, timeout=60,
+        )
+        self.assertEqual(other.returncode, 9)
+        self.assertIn("another order\n", other.stdout)
         elsewhere = self.run_example("reserve", "acme2", "key-1", "3", "chairs")
         self.assertRegex(elsewhere, r"^charged: ")
 

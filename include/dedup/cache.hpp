@@ -100,13 +100,16 @@ struct InFlight {
     std::string event_id;
 };
 
-// The key is known with another request fingerprint. The request was counted in the stream's
-// conflict record; nothing else about the key has changed.
+// The key is known with another request fingerprint. While the key is in flight, the request is
+// counted in the stream's conflict record, and nothing else about the key changes. Once it is
+// completed, the answer costs no append, like a duplicate's: nothing is written, and the completion
+// stays as old as it is (see Capacity::evict_oldest).
 struct Mismatch {
     std::string fingerprint;  // the one that the key is known with
     State state = State::in_flight;
     std::int64_t since_ms = 0;
-    std::uint64_t conflicts = 0;  // how many such requests there have been, this one included
+    // How many such requests came while the key was in flight, this one included if it did.
+    std::uint64_t conflicts = 0;
 };
 
 struct New {

@@ -36,9 +36,10 @@ enum class State : std::uint8_t { in_flight = 0, completed = 1, released = 2 };
 // "in-flight", "completed" or "released".
 [[nodiscard]] DEDUP_API std::string_view name(State state);
 
-// Requests that named a claimed key with a fingerprint other than the claim's.
+// Requests that named a key in flight with a fingerprint other than the claim's. Those that come
+// after the completion are answered Mismatch, too, but not written down.
 struct Conflict {
-    std::uint64_t count = 0;                // how many such requests were answered Mismatch
+    std::uint64_t count = 0;                // how many there were
     std::vector<std::string> fingerprints;  // the first distinct ones, in order of arrival
 
     bool operator==(const Conflict&) const = default;

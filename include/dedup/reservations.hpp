@@ -1,6 +1,6 @@
 // Reservations of tenants: an operation that a request asks for is reserved, carried out once, and
 // its outcome is given to every repetition of the request; another request under the same key is a
-// conflict, and counted.
+// conflict.
 #pragma once
 
 #include <chrono>
@@ -70,16 +70,17 @@ struct KnownReservation {
     std::int64_t expires_at_ms = 0;   // 0: never
     std::int64_t lease_until_ms = 0;  // 0: no lease
     std::uint32_t attempt = 1;
-    // Requests with other fingerprints: how many, and the first kConflictFingerprintsMax distinct
-    // ones.
+    // Requests with other fingerprints that came while it was in flight: how many, and the first
+    // kConflictFingerprintsMax distinct ones.
     Conflict conflicts;
 };
 
 struct ReservationsOptions {
     std::string ns = "reservations";
     std::chrono::milliseconds ttl = std::chrono::hours{24};
-    // A repetition is noted as last seen if the last note is at least so old; all else is noted
-    // always. 0: each repetition costs an append.
+    // A repetition is noted as last seen if the last note is at least so old; whatever else is
+    // written is noted always. 0: each repetition costs an append. With such a note a completed
+    // operation is the newest, hence the last to go by Capacity::evict_oldest.
     std::chrono::milliseconds last_seen_step{60'000};
 };
 
@@ -97,8 +98,8 @@ class DEDUP_API Reservations {
     struct Duplicate {
         KnownReservation known;
     };
-    // The key is known with another fingerprint. This request was counted, and changed nothing
-    // else.
+    // The key is known with another fingerprint. While it is in flight, the request is counted, and
+    // noted as last seen; once it is completed, nothing is written.
     struct Conflict {
         KnownReservation known;
     };

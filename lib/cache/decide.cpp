@@ -131,10 +131,20 @@ InFlight in_flight_from(Record&& head) {
             .event_id = std::move(head.event_id)};
 }
 
-// Counts the request in the stream's conflict record. All else stays as it is, the times above
-// all: whoever sends the wrong request again and again must not keep the key alive.
+// Counts the request in the stream's conflict record while the key is in flight. All else stays as
+// it is, the times above all: whoever sends the wrong request again and again must not keep the key
+// alive. A completed key gets no record: as its stream's newest it would make the completion the
+// last to be evicted, and a stranger's requests would make the log grow for as long as the receipt
+// is kept.
 template <class Outcome>
 Decision<Outcome> mismatch(const Seen& seen, const std::string& fingerprint) {
+    if (seen.completed()) {
+        return {Mismatch{.fingerprint = std::move(seen.head->fingerprint),
+                         .state = State::completed,
+                         .since_ms = seen.head->timestamp_ms,
+                         .conflicts = seen.head->conflict.count},
+                {}};
+    }
     const std::uint64_t sequence = seen.sequence();
     Record record = *std::move(seen.head);
     auto& [count, fingerprints] = record.conflict;

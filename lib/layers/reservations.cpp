@@ -98,7 +98,9 @@ struct ReserveOp {
                     std::move(decision.append)};
         }
         if (std::holds_alternative<Mismatch>(*decision.answer)) {
-            known = known_from(decision.append->record);
+            if (decision.append) {
+                known = known_from(decision.append->record);
+            }
             return {Reservations::Conflict{*std::move(known)}, std::move(decision.append)};
         }
         return {Reservations::Duplicate{*std::move(known)}, {}};

@@ -177,7 +177,7 @@ class KeyModel {
         }
         if (!options.fingerprint.empty() && !fingerprint_.empty() &&
             options.fingerprint != fingerprint_) {
-            ++conflicts_;
+            conflicts_ += state_ == State::in_flight ? 1 : 0;
             return show(Mismatch{fingerprint_, state_, since_ms_, conflicts_});
         }
         const bool ran_out =

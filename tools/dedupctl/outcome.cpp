@@ -94,19 +94,20 @@ int print_in_flight(Context& context, std::string_view key, const dedup::InFligh
 
 int print_mismatch(Context& context, std::string_view key, const dedup::Mismatch& mismatch,
                    std::int64_t now_ms) {
+    const bool completed = mismatch.state == dedup::State::completed;
     if (context.json) {
         Json object = context.outcome("mismatch", key);
-        object["state"] = mismatch.state == dedup::State::completed ? "completed" : "in_flight";
+        object["state"] = completed ? "completed" : "in_flight";
         add_bytes(object, "fingerprint", mismatch.fingerprint);
         object["since_ms"] = mismatch.since_ms;
         object["conflicts"] = mismatch.conflicts;
         context.out.json(object);
     } else {
         context.out.line(fmt::format(
-            "mismatch  the key is {} with fingerprint {}, since {}; {} such request{} so far",
-            mismatch.state == dedup::State::completed ? "completed" : "in flight",
-            escape(mismatch.fingerprint), format_time_and_age(mismatch.since_ms, now_ms),
-            mismatch.conflicts, mismatch.conflicts == 1 ? "" : "s"));
+            "mismatch  the key is {} with fingerprint {}, since {}; {} such request{} {}",
+            completed ? "completed" : "in flight", escape(mismatch.fingerprint),
+            format_time_and_age(mismatch.since_ms, now_ms), mismatch.conflicts,
+            mismatch.conflicts == 1 ? "" : "s", completed ? "came before that" : "so far"));
     }
     return kExitMismatch;
 }

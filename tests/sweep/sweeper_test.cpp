@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -370,6 +371,33 @@ TEST_CASE("sweeper: neither a small jump nor a clock set back withholds anything
         CHECK(!withheld(after(30 * kHourMs)));
     }
     CHECK(withheld(after(24 * kHourMs + 1)));
+}
+
+TEST_CASE("a sweeper outlives memory that runs out in the store or in its observer") {
+    // Guards against an exception that ends the process.
+    Bench bench;
+    std::atomic<int> sweeps{0};
+    bench.store.before_sweep = [&](const SweepOptions&) -> Result<void> {
+        if (++sweeps == 1) {
+            throw std::bad_alloc();
+        }
+        return {};
+    };
+    SweeperOptions options;
+    options.interval = milliseconds{1};
+    std::atomic<int> calls{0};
+    options.observer = [&](const Result<SweepReport>& outcome) {
+        if (++calls <= 2) {  // it, too, while it is told of the first, and of the one after that
+            throw std::bad_alloc();
+        }
+        bench.outcomes(outcome);
+    };
+    const auto sweeper = Sweeper::start(bench.store, options);
+    REQUIRE(sweeper.has_value());
+    const auto told = bench.outcomes.next();
+    REQUIRE(!told.has_value());  // that the observer could not take the second one
+    CHECK(told.error().code == Code::failed);
+    CHECK(bench.outcomes.next().has_value());
 }
 
 }  // namespace

@@ -37,15 +37,9 @@ Error conflict(std::uint64_t head, std::uint64_t expected) {
             head};
 }
 
-std::size_t payload_bytes(const Record& record) {
-    return record.ns.size() + record.key.size() + record.owner.size() + record.fingerprint.size() +
-           record.event_id.size() + (record.receipt ? record.receipt->size() : 0) +
-           record.metadata.size() + record.unknown_fields.size();
-}
-
 // What an append that begins a new stream takes.
 Room room_of(const Record& record) {
-    return {1, payload_bytes(record) + kRecordOverheadBytes};
+    return {1, content_bytes(record) + kRecordOverheadBytes};
 }
 
 Error batch_too_large() {
@@ -60,9 +54,9 @@ bool begins_stream(const Link& link) {
 // What makes an atomic batch impossible whatever the store holds.
 Result<void> check_atomic(std::span<const Append> batch) {
     std::set<std::pair<std::string_view, std::string_view>> streams;
-    std::size_t bytes = 0;
+    std::uint64_t bytes = 0;
     for (const Append& item : batch) {
-        bytes += payload_bytes(item.record);
+        bytes += content_bytes(item.record);
         if (bytes > kAtomicBatchBytesMax) {
             return std::unexpected(batch_too_large());
         }

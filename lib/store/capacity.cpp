@@ -32,7 +32,26 @@ std::uint64_t to_evict(std::uint64_t limit, std::uint64_t live, std::uint64_t ev
     return std::max(needed, std::min(ample, evictable));
 }
 
+// The texts that a record has whether it is decoded or not.
+template <class AnyRecord>
+std::uint64_t bytes_of_texts(const AnyRecord& record) {
+    return record.ns.size() + record.key.size() + record.owner.size() + record.fingerprint.size() +
+           record.event_id.size() + record.metadata.size() + record.unknown_fields.size();
+}
+
 }  // namespace
+
+std::uint64_t content_bytes(const Record& record) {
+    std::uint64_t bytes = bytes_of_texts(record) + (record.receipt ? record.receipt->size() : 0);
+    for (const std::string& fingerprint : record.conflict.fingerprints) {
+        bytes += fingerprint.size();
+    }
+    return bytes;
+}
+
+std::uint64_t content_bytes(const RecordView& record) {
+    return bytes_of_texts(record) + record.receipt.size() + record.conflict_fingerprints.size();
+}
 
 bool fits(const Capacity& capacity, const Room& held, const Room& wanted) {
     return within(capacity.keys_max, held.keys, wanted.keys) &&

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "dedup/store.hpp"
+#include "record/codec.hpp"
 
 namespace dedup {
 
@@ -28,6 +29,10 @@ struct Usage {
     Room live;       // without garbage: what is left when all space has been given back
     Room evictable;  // of `live`: completed streams
 };
+
+// Of a record's texts: nearly all that it takes, wherever it lies.
+[[nodiscard]] std::uint64_t content_bytes(const Record& record);
+[[nodiscard]] std::uint64_t content_bytes(const RecordView& record);
 
 [[nodiscard]] bool fits(const Capacity& capacity, const Room& held, const Room& wanted);
 

@@ -11,6 +11,7 @@
 
 #include "dedup/record.hpp"
 #include "dedup/store.hpp"
+#include "store/capacity.hpp"
 
 namespace dedup {
 
@@ -26,8 +27,7 @@ struct StreamLess {
 
 // An estimate of what a record takes.
 [[nodiscard]] inline std::uint64_t memory_bytes(const Record& record) {
-    return sizeof(Record) + record.key.size() + record.metadata.size() +
-           (record.receipt ? record.receipt->size() : 0);
+    return sizeof(Record) + content_bytes(record);
 }
 
 class MemoryStreams {

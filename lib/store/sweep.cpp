@@ -27,12 +27,6 @@ constexpr std::uint64_t kMoreRoomShare = 16;
 constexpr std::uint64_t kEmptyLogBytes = 1024;
 constexpr std::uint64_t kManifestBytesEach = 64;
 
-// About what a record takes in the log.
-std::uint64_t encoded_bytes(const RecordView& record) {
-    return kFrameHeaderBytes + record.ns.size() + record.key.size() + record.receipt.size() +
-           record.metadata.size();
-}
-
 }  // namespace
 
 Result<SweepReport> LogStore::sweep(const SweepOptions& options) {
@@ -418,7 +412,7 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
             return std::unexpected(head.error());
         }
         if (*head) {
-            const std::uint64_t bytes = encoded_bytes(at.record);
+            const std::uint64_t bytes = kFrameHeaderBytes + content_bytes(at.record);
             oldest.emplace(entry.sequence, bytes);
             chosen += {1, bytes};
             while (enough({chosen.keys - 1, chosen.bytes - oldest.top().second})) {

@@ -331,6 +331,25 @@ TEST_CASE("eviction: for bytes, whatever the sizes of receipts and of the bound"
     });
 }
 
+TEST_CASE("eviction: for bytes, whichever texts a record has") {
+    // Guards against a store that forgets all, or holds many times its bound, since it does not
+    // know what its records take.
+    static constexpr std::uint64_t kBytesMax = 400'000;
+    on_each_store_of({.bytes_max = kBytesMax, .evict_oldest = true}, [](TestStore& store) {
+        for (int i = 0; i < 400; ++i) {
+            Record record = lasting(key_of(i));
+            record.owner = std::string(500, 'o');
+            record.fingerprint = std::string(500, 'f');
+            record.event_id = std::string(500, 'e');
+            record.conflict = {.count = 1, .fingerprints = {std::string(500, 'c')}};
+            must_append(*store, 0, record);
+            const std::uint64_t left = stats_of(*store).completed;
+            CHECK((i < 150 || left > 100));
+            CHECK(left * 2'000 <= kBytesMax);
+        }
+    });
+}
+
 TEST_CASE("eviction: what can never fit is refused at once, says why, and costs nothing") {
     // Guards against a store that empties itself for an append that it refuses.
     on_each_store_of({.bytes_max = 300'000, .evict_oldest = true}, [](TestStore& store) {

@@ -446,13 +446,18 @@ Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
     const Path partial = partial_path(target);
     for (const Path& path : {target, partial}) {
         const auto type = env.type(path);
-        if (!type || *type != PathType::absent) {
-            return std::unexpected(
-                type ? Error{Code::invalid_argument,
-                             fmt::format("there is something at {} already; name another path for "
-                                         "the new store",
-                                         path.string())}
-                     : type.error());
+        if (!type) {
+            return std::unexpected(type.error());
+        }
+        if (*type != PathType::absent) {
+            return std::unexpected(Error{
+                Code::invalid_argument,
+                fmt::format("there is something at {} already; {}name another path for the new "
+                            "store",
+                            path.string(),
+                            path == partial ? "if a repair that was cut short has left it, remove "
+                                              "it; or else "
+                                            : "")});
         }
     }
     const auto make = [&]() -> Result<void> {

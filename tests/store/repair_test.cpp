@@ -258,5 +258,21 @@ TEST_CASE("what is no store, and a place that is taken, are refused and left alo
     CHECK(repair(damaged.target, damaged.dir.path() / "x").error().code == Code::corruption);
 }
 
+TEST_CASE("what a repair that was killed has left is named, with the way out") {
+    // Guards against a half-made store that somebody takes for a whole one.
+    const Damaged damaged;
+    const std::filesystem::path left = damaged.target.string() + ".partial";
+    std::filesystem::create_directories(left / "log");
+    const auto refused = repair(damaged.path, damaged.target);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == Code::invalid_argument);
+    CHECK(refused.error().message.find(left.string() + " already; if a repair") !=
+          std::string::npos);
+    CHECK(refused.error().message.find("remove it") != std::string::npos);
+    CHECK(std::filesystem::exists(left / "log"));
+    std::filesystem::remove_all(left);
+    CHECK(repair(damaged.path, damaged.target).has_value());
+}
+
 }  // namespace
 }  // namespace dedup::test

@@ -496,6 +496,9 @@ Result<void> LogStore::count(Count& count) const {
     for (auto& [sequence, claim] : count.unanswered.claims) {
         report.unanswered.push_back(std::move(claim));
     }
+    if (!count.tells_next && report.removed.total() == 0) {
+        return {};
+    }
     const auto next = next_expiry(count.view, count.to);
     if (!next) {
         return std::unexpected(next.error());

@@ -42,6 +42,9 @@ struct LogStore::Count {
     // of all segments are looked at one by one.
     bool rebuilt = false;
     SweepReport& report;
+    // Whether the report says when the next sweep has something to remove, also if this one has
+    // removed nothing. Looking for that may take a walk through all entries.
+    bool tells_next = true;
     Unanswered unanswered = {};
     std::map<std::uint64_t, Counted> counted = {};
     Tally removed = {};

@@ -289,7 +289,7 @@ class LogStore final : public StreamStore {
     Result<void> plan_sweep(const SweepOptions& options, SweepReport& report);
     Result<void> run_sweep(const SweepOptions& options, MakeRoom* room, SweepReport& report);
     [[nodiscard]] bool has_counted_all() const;
-    Result<StateCounts> advance(const SweepOptions& options, const Room& evict,
+    Result<StateCounts> advance(const SweepOptions& options, const MakeRoom* room,
                                 SweepReport& report);
     [[nodiscard]] std::uint64_t log_bytes(const View& view) const;
     Result<Horizon> next_horizon(const View& view, const SweepReport& report, const Room& evict);

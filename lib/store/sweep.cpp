@@ -137,12 +137,11 @@ Result<void> LogStore::run_sweep(const SweepOptions& options, MakeRoom* room, Sw
     earlier.now_ms = report.now_ms;
     Result<StateCounts> advanced;
     if (!has_counted_all()) {
-        advanced = answered([&] { return advance(options, {}, earlier); });
+        advanced = answered([&] { return advance(options, nullptr, earlier); });
     }
     const std::uint64_t reports_before = sweep_state_.reports;
     if (advanced) {
-        advanced = answered(
-            [&] { return advance(options, room == nullptr ? Room() : room->evict, report); });
+        advanced = answered([&] { return advance(options, room, report); });
     }
     {
         // While something has not been counted, nothing can be sealed.
@@ -202,7 +201,7 @@ bool LogStore::has_counted_all() const {
 
 // Removes what has expired, and counts it. While that is counted, no segment is sealed. Gives the
 // live streams of the newest segment.
-Result<StateCounts> LogStore::advance(const SweepOptions& options, const Room& evict,
+Result<StateCounts> LogStore::advance(const SweepOptions& options, const MakeRoom* room,
                                       SweepReport& report) {
     SweepState state = sweep_state_;
     StateCounts newest_live;
@@ -216,7 +215,8 @@ Result<StateCounts> LogStore::advance(const SweepOptions& options, const Room& e
         const bool resumed = state.counted != now->view->horizon;
         if (!resumed) {
             report.withheld = why_withheld(*now->view, options, report.now_ms);
-            const auto to = next_horizon(*now->view, report, evict);
+            const auto to =
+                next_horizon(*now->view, report, room == nullptr ? Room() : room->evict);
             if (!to) {
                 return std::unexpected(to.error());
             }
@@ -233,6 +233,7 @@ Result<StateCounts> LogStore::advance(const SweepOptions& options, const Room& e
             *now->view, now->tail, state.counted, to, resumed ? to.sequence : now->tail.sequence,
             false,      report};
         count.unanswered.claims_max = options.unanswered_max;
+        count.tells_next = room == nullptr;  // an append that finds no room asks for nothing else
         if (auto done = this->count(count); !done) {
             return std::unexpected(done.error());
         }

@@ -95,6 +95,37 @@ TEST_CASE("a sweep reads nothing of a segment in which nothing or everything has
     }
 }
 
+TEST_CASE("an append that finds no room reads nothing of what is there") {
+    // Guards against a full store that works the harder the more it is asked.
+    const TempDir dir;
+    CountingEnv counting;
+    ManualClock clock(1'700'000'000'000);
+    OpenOptions options = small_segments(clock.clock());
+    options.capacity = {.keys_max = 2'000, .evict_oldest = true};
+    const auto store = must_open(dir.path() / "store", options, counting.env);
+    const auto claim = [&](int i) {
+        Append item{0, completed_record("key-" + std::to_string(i), "")};
+        item.record.receipt.reset();
+        item.record.metadata = std::string(100, 'm');
+        item.record.timestamp_ms = clock.now_ms();
+        item.record.expires_at_ms = clock.now_ms() + 24 * 3'600'000;
+        return std::move(store->append({&item, 1}).front());
+    };
+    for (int i = 0; i < 2'000; ++i) {
+        REQUIRE(claim(i));
+    }
+    wait_until_sealed(*store);
+    REQUIRE(store->stats()->segments_sealed > 3);
+    (void)counting.take();
+    for (int i = 2'000; i < 2'020; ++i) {
+        clock.advance(1'000);
+        const auto refused = claim(i);
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().code == Code::out_of_space);
+    }
+    CHECK(counting.take().empty());
+}
+
 // Whoever read these holes would be at it for an hour.
 TEST_CASE("what lies in a hole of a file is not read") {
     constexpr std::uintmax_t kFileBytes = 1ULL << 40U;

@@ -103,6 +103,28 @@ Result<void> LogStore::visit_entries(
     return {};
 }
 
+// Sealed segments first, oldest first. They live as long as the view.
+std::vector<LogStore::Entries> LogStore::all_entries(const View& view) const {
+    std::vector<Entries> all;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        const SegmentRow& row = sealed.row;
+        all.push_back({sealed.segment.get(), &sealed, nullptr, 0, row.expires_min_ms,
+                       row.expires_max_ms, row.live().total() != 0});
+    }
+    const std::lock_guard lock(view_mutex_);
+    for (const auto& unsealed : view.unsealed) {
+        all.push_back({unsealed->segment.get(), nullptr, unsealed.get(), unsealed->delta.size(),
+                       unsealed->row.expires_min_ms, unsealed->row.expires_max_ms});
+    }
+    return all;
+}
+
+Result<void> LogStore::visit_entries(
+    const Entries& entries, const std::function<Result<void>(const IndexEntry&)>& visit) const {
+    return entries.sealed != nullptr ? visit_entries(*entries.sealed, visit)
+                                     : visit_entries(*entries.unsealed, entries.size, visit);
+}
+
 // Reads the record of an entry, which names it by its sequence. False: it cannot be read, which is
 // noted.
 Result<bool> LogStore::read_entry(const Segment& segment, const IndexEntry& entry, Located& at,

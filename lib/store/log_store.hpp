@@ -315,6 +315,20 @@ class LogStore final : public StreamStore {
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
     Result<void> visit_entries(const Unsealed& unsealed, std::size_t size,
                                const std::function<Result<void>(const IndexEntry&)>& visit) const;
+    // The entries of one segment, sealed or not, as far as there were any when this was made.
+    struct Entries {
+        const Segment* segment = nullptr;
+        const SealedSegment* sealed = nullptr;
+        const Unsealed* unsealed = nullptr;  // the other one is null
+        std::size_t size = 0;                // of those that are unsealed
+        // Of the records, also of those that are gone.
+        std::int64_t expires_min_ms = 0;
+        std::int64_t expires_max_ms = 0;
+        bool may_live = true;  // false: all are gone or superseded
+    };
+    [[nodiscard]] std::vector<Entries> all_entries(const View& view) const;
+    Result<void> visit_entries(const Entries& entries,
+                               const std::function<Result<void>(const IndexEntry&)>& visit) const;
     Result<bool> read_entry(const Segment& segment, const IndexEntry& entry, Located& at,
                             FrameBuffer& buffer) const;
     Result<void> try_read_entry(Located& at, FrameBuffer& buffer) const;

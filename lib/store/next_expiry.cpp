@@ -1,7 +1,7 @@
 // The earliest expiry that is left: when the next sweep has something to remove.
 
 #include <algorithm>
-#include <functional>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -60,85 +60,57 @@ class Earliest {
 Result<bool> LogStore::removes_more(const View& view, const Horizon& next) {
     const Error found_one{Code::unavailable, "one is enough"};
     bool removes = false;
-    const auto look_at = [&](const Segment& segment, const IndexEntry& entry) -> Result<void> {
-        if (view.horizon.surely_removes(entry) || looked_to_.surely_removes(entry)) {
-            return {};
+    std::map<std::uint64_t, std::int64_t> expires_min_ms;  // of sealed segments
+    for (const Entries& entries : all_entries(view)) {
+        std::int64_t min_ms = entries.expires_min_ms;
+        if (const auto known = looked_expires_min_ms_.find(entries.segment->id());
+            entries.sealed != nullptr && known != looked_expires_min_ms_.end()) {
+            min_ms = known->second;
         }
-        auto looked = find_removed(view, segment, entry, next, UINT64_MAX, [&](const Located& at) {
-            removes = removes || !removed(view, at);
-            return Result<void>();
-        });
-        return looked && removes ? std::unexpected(found_one) : looked;
-    };
-    Result<void> done;
-    for (const auto& unsealed : view.unsealed) {
-        const auto [size, min_ms] = readers_.shared(
-            [&] { return std::pair(unsealed->delta.size(), unsealed->row.expires_min_ms); });
-        if (!done || min_ms >= next.expired_before_ms) {
-            continue;
-        }
-        done = visit_entries(*unsealed, size, [&](const IndexEntry& entry) {
-            return look_at(*unsealed->segment, entry);
-        });
-    }
-    std::map<std::uint64_t, std::int64_t> expires_min_ms;
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        const std::uint64_t id = sealed.row.id;
-        const auto known = looked_expires_min_ms_.find(id);
-        std::int64_t& min_ms = expires_min_ms[id];
-        min_ms = known == looked_expires_min_ms_.end() ? sealed.row.expires_min_ms : known->second;
-        if (!done || min_ms >= next.expired_before_ms || sealed.row.live().total() == 0) {
-            continue;
-        }
-        min_ms = INT64_MAX;
-        done = visit_entries(sealed, [&](const IndexEntry& entry) {
-            if (entry.expiry() != kExpiryNever && !next.surely_removes(entry)) {
-                min_ms = std::min(min_ms, expiry_step_start(entry.expiry()));
+        if (min_ms < next.expired_before_ms && entries.may_live) {
+            min_ms = INT64_MAX;
+            const auto done = visit_entries(entries, [&](const IndexEntry& entry) -> Result<void> {
+                if (entry.expiry() != kExpiryNever && !next.surely_removes(entry)) {
+                    min_ms = std::min(min_ms, expiry_step_start(entry.expiry()));
+                }
+                if (view.horizon.surely_removes(entry) || looked_to_.surely_removes(entry)) {
+                    return {};
+                }
+                auto looked = find_removed(view, *entries.segment, entry, next, UINT64_MAX,
+                                           [&](const Located& at) {
+                                               removes = removes || !removed(view, at);
+                                               return Result<void>();
+                                           });
+                return looked && removes ? std::unexpected(found_one) : looked;
+            });
+            if (!done) {
+                return removes ? Result<bool>(true) : std::unexpected(done.error());
             }
-            return look_at(*sealed.segment, entry);
-        });
+        }
+        if (entries.sealed != nullptr) {
+            expires_min_ms.emplace(entries.segment->id(), min_ms);
+        }
     }
-    if (done) {
-        looked_to_ = next;
-        looked_expires_min_ms_ = std::move(expires_min_ms);
-    }
-    return removes || done ? Result<bool>(removes) : std::unexpected(done.error());
+    looked_to_ = next;
+    looked_expires_min_ms_ = std::move(expires_min_ms);
+    return false;
 }
 
 // The earliest expiry of a stream that `horizon` leaves. Segments are looked through in the order
 // in which something in them may expire, until none can expire sooner.
 Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
                                                           const Horizon& horizon) const {
-    using Visit = std::function<Result<void>(const IndexEntry&)>;
-    struct Part {
-        std::int64_t bound;
-        const Segment* segment;
-        std::function<Result<void>(const Visit&)> visit;
-    };
-    std::vector<Part> parts;
-    for (const SealedSegment& sealed : view.sealed->segments()) {
-        if (sealed.row.expires_max_ms < horizon.expired_before_ms ||
-            sealed.row.live().total() == 0) {
-            continue;
-        }
-        parts.push_back({sealed.row.expires_min_ms, sealed.segment.get(),
-                         [&](const Visit& visit) { return visit_entries(sealed, visit); }});
-    }
-    {
-        const std::lock_guard lock(view_mutex_);
-        for (const auto& unsealed : view.unsealed) {
-            const std::size_t size = unsealed->delta.size();
-            parts.push_back(
-                {unsealed->row.expires_min_ms, unsealed->segment.get(),
-                 [&, size](const Visit& visit) { return visit_entries(*unsealed, size, visit); }});
-        }
-    }
-    std::ranges::sort(parts, {}, &Part::bound);
+    std::vector<Entries> all = all_entries(view);
+    std::erase_if(all, [&](const Entries& entries) {
+        return !entries.may_live ||
+               (entries.sealed != nullptr && entries.expires_max_ms < horizon.expired_before_ms);
+    });
+    std::ranges::sort(all, {}, &Entries::expires_min_ms);
     std::int64_t best = INT64_MAX;
-    for (const Part& part : parts) {
+    for (const Entries& part : all) {
         Earliest earliest;
-        for (bool more = part.bound < best; more;) {
-            auto visited = part.visit([&](const IndexEntry& entry) {
+        for (bool more = part.expires_min_ms < best; more;) {
+            auto visited = visit_entries(part, [&](const IndexEntry& entry) {
                 if (!horizon.surely_removes(entry)) {
                     earliest.offer(entry);
                 }
@@ -150,7 +122,7 @@ Result<std::optional<std::int64_t>> LogStore::next_expiry(const View& view,
             const std::vector<IndexEntry> entries = earliest.take();
             more = !entries.empty();
             for (const IndexEntry& entry : entries) {
-                if (std::max(expiry_step_start(entry.expiry()), part.bound) >= best) {
+                if (std::max(expiry_step_start(entry.expiry()), part.expires_min_ms) >= best) {
                     more = false;
                     break;
                 }

@@ -423,18 +423,9 @@ Result<std::uint64_t> LogStore::oldest_completed(const View& view, Horizon horiz
         }
         return {};
     };
-    for (const SealedSegment& sealed : view.sealed->segments()) {
+    for (const Entries& entries : all_entries(view)) {
         auto visited = visit_entries(
-            sealed, [&](const IndexEntry& entry) { return offer(*sealed.segment, entry); });
-        if (!visited) {
-            return std::unexpected(visited.error());
-        }
-    }
-    for (const auto& unsealed : view.unsealed) {
-        const std::size_t size = readers_.shared([&] { return unsealed->delta.size(); });
-        auto visited = visit_entries(*unsealed, size, [&](const IndexEntry& entry) {
-            return offer(*unsealed->segment, entry);
-        });
+            entries, [&](const IndexEntry& entry) { return offer(*entries.segment, entry); });
         if (!visited) {
             return std::unexpected(visited.error());
         }

@@ -337,12 +337,15 @@ std::uint64_t LogStore::Reclaim::newest_if_garbage(const View& view, const TailN
         log.live + (newest.bytes - newest.live) > bytes_goal_) {
         return row.id;
     }
+    // A segment whose records are all live has the manifests of sweeps for garbage. One that goes
+    // on from its limit has just moved these records there: were it to end the segment again and
+    // again, it would never be done.
+    const bool compact = options_.compact && row.records() > newest_live.total();
     const std::uint64_t bytes_min =
-        options_.compact ? 0 : std::max(ended_bytes_min(), log.bytes / kEndedLogShare);
-    return newest.bytes >= bytes_min && newest.is_wasted(garbage_share_) &&
-                   log.is_wasted(garbage_share_)
-               ? row.id
-               : 0;
+        compact ? 0 : std::max(ended_bytes_min(), log.bytes / kEndedLogShare);
+    const std::uint64_t share = compact ? garbage_share_ : kGarbageShare;
+    return newest.bytes >= bytes_min && newest.is_wasted(share) && log.is_wasted(share) ? row.id
+                                                                                        : 0;
 }
 
 // Starts a new segment if the newest still is `newest`, which may be 0, and waits until all others

@@ -489,5 +489,36 @@ TEST_CASE("sweep: expiries after 2109 are as all others") {
     });
 }
 
+TEST_CASE("sweep: compacting in pieces comes to an end") {
+    // Guards against sweeps that make as much garbage as they remove, for ever.
+    on_each_store([](TestStore& store) {
+        SweepOptions compact;
+        compact.compact = true;
+        for (int i = 0; i < 12; ++i) {
+            for (int k = 0; k < 20; ++k) {
+                must_append(*store, 0,
+                            expiring(completed(std::to_string(i) + "." + std::to_string(k),
+                                               std::string(500, 'r')),
+                                     k < 18 ? kNever : store.clock.now_ms() + 1));
+            }
+            store.clock.advance(10'000);
+            std::stop_source stopped;  // so it ends the newest segment, and compacts none
+            stopped.request_stop();
+            compact.stop = stopped.get_token();
+            REQUIRE(store->sweep(compact));
+        }
+        compact.stop = {};
+        compact.bytes_max = 1;
+        bool finished = false;
+        for (int i = 0; i < 100 && !finished; ++i) {
+            const auto swept = store->sweep(compact);
+            REQUIRE(swept);
+            finished = swept->finished;
+        }
+        CHECK(finished);
+        CHECK(stats_of(*store).completed == 12 * 18);
+    });
+}
+
 }  // namespace
 }  // namespace dedup::test

@@ -61,6 +61,11 @@ Error damaged(const Path& path, std::string_view what) {
     return {Code::corruption, fmt::format("catalog {} is damaged: {}", path.string(), what)};
 }
 
+Error older_version(const Path& path, std::uint32_t version) {
+    return {Code::corruption, fmt::format("catalog {} has format version {}, which is an older one",
+                                          path.string(), version)};
+}
+
 // The segment whose index has the joint filter of a run, if it still knows all of `segments`, which
 // are of that run, and these are not less than half of what it was made for.
 const SealedSegment* find_joint(std::span<const SealedSegment> segments) {
@@ -99,15 +104,15 @@ Result<std::shared_ptr<const FilterRun>> load_run(std::span<SealedSegment> segme
     const SealedSegment* const joint = find_joint(segments);
     auto filters =
         FilterRun::allocate(entries, joint == nullptr ? 0 : joint->file->header().joint_bytes);
+    if (filters && joint != nullptr && !joint->file->copy_joint(filters->joint_data())) {
+        filters = FilterRun::allocate(entries, 0);  // it is only for speed
+    }
     if (!filters) {
         return std::unexpected(Error{
             Code::failed, fmt::format("there is not enough memory for the filters of catalog {}",
                                       catalog.string())});
     }
     Result<void> done;
-    if (joint != nullptr) {
-        done = joint->file->copy_joint(filters->joint_data());
-    }
     for (std::size_t i = 0; i < segments.size() && done; ++i) {
         SealedSegment& segment = segments[i];
         if (segment.filter.data != nullptr) {
@@ -346,8 +351,10 @@ std::optional<CatalogMeta> Catalog::find_meta(File& file) {
 }
 
 Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, std::uint64_t map_bytes) {
-    if (!std::filesystem::exists(path / "data.mdb")) {
-        return std::unexpected(os_failure("open", path / "data.mdb", ENOENT));
+    std::error_code error;
+    if (!std::filesystem::exists(path / "data.mdb", error)) {
+        return std::unexpected(
+            os_failure("open", path / "data.mdb", error ? error.value() : ENOENT));
     }
     auto lmdb = LmdbEnv::open(path, map_bytes);
     return lmdb ? open(path, std::move(*lmdb), nullptr) : std::unexpected(lmdb.error());
@@ -357,6 +364,12 @@ Result<std::unique_ptr<Catalog>> Catalog::open_for_reading(Env& env, const Path&
     auto source = env.open(path / "data.mdb", OpenMode::read);
     if (!source) {
         return std::unexpected(source.error());
+    }
+    // Before a copy is made: an older one has all indexes in it.
+    const auto meta = find_lmdb_value(path / "data.mdb", **source, {&kMetaKey, 1});
+    if (meta && meta->size() >= sizeof(std::uint32_t) &&
+        load<std::uint32_t>(meta->data()) < kCatalogVersion) {
+        return std::unexpected(older_version(path, load<std::uint32_t>(meta->data())));
     }
     auto lmdb = LmdbEnv::open_copy(path, **source);
     return lmdb ? open(path, std::move(*lmdb), std::move(*source)) : std::unexpected(lmdb.error());
@@ -385,9 +398,7 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, std::shared_ptr
         return std::unexpected(damaged(path, "its meta row is missing or not intact"));
     }
     if (value.version != kCatalogVersion) {
-        return std::unexpected(Error{
-            Code::corruption, fmt::format("catalog {} has format version {}, which is an older one",
-                                          path.string(), value.version)});
+        return std::unexpected(older_version(path, value.version));
     }
     return std::unique_ptr<Catalog>(
         new Catalog(path, std::move(env), std::move(source), value.meta));

@@ -159,10 +159,10 @@ class Catalog {
                                                const SnapshotPtr& previous,
                                                const AddedSegment& added = {}) const;
 
-    // Changes with each transaction of the writer's. 0 if that cannot be told.
+    // Changes with each transaction of the writer's. 0 if it cannot be told.
     [[nodiscard]] std::uint64_t version() const;
     // Whether another catalog has been put in the place of the one that a reader has open.
-    [[nodiscard]] bool replaced() const { return source_ && !source_->has_name(); }
+    [[nodiscard]] bool replaced() const { return source_ && !source_->is_at(path_ / "data.mdb"); }
     // Whether `snapshot` is out of date.
     [[nodiscard]] bool changed_since(const CatalogSnapshot& snapshot) const {
         return version() != snapshot.version();

@@ -36,20 +36,6 @@ std::uint64_t blob_bytes(std::uint64_t data_bytes) {
     return kBlobPadBytes + data_bytes + blocks_in(data_bytes) * sizeof(std::uint64_t);
 }
 
-std::optional<std::uint64_t> blob_data_bytes(std::uint64_t blob_size) {
-    if (blob_size < kBlobPadBytes) {
-        return std::nullopt;
-    }
-    constexpr std::uint64_t kWithChecksum = kBlobBlockBytes + sizeof(std::uint64_t);
-    const std::uint64_t inside = blob_size - kBlobPadBytes;
-    const std::uint64_t checksums =
-        (inside + kWithChecksum - 1) / kWithChecksum * sizeof(std::uint64_t);
-    if (inside < checksums || blob_bytes(inside - checksums) != blob_size) {
-        return std::nullopt;
-    }
-    return inside - checksums;
-}
-
 void finish_blob(char* blob, std::uint64_t data_bytes, std::uint64_t owner) {
     std::memset(blob, 0, kBlobPadBytes);
     const char* data = blob_data(blob);

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string_view>
 
 namespace dedup {
@@ -19,9 +18,6 @@ inline constexpr std::uint64_t kBlobPadBytes = 48;
 
 // The size of a blob that holds `data_bytes`: padding, data, an XXH3-64 for each block.
 [[nodiscard]] std::uint64_t blob_bytes(std::uint64_t data_bytes);
-
-// How much data a blob of so many bytes holds; nullopt if none is of this size.
-[[nodiscard]] std::optional<std::uint64_t> blob_data_bytes(std::uint64_t blob_size);
 
 // Where the data of the blob at `blob` begins.
 [[nodiscard]] inline char* blob_data(char* blob) {

@@ -73,6 +73,10 @@ std::string encode_start(const IndexHeader& header) {
     std::ranges::copy(kIndexMagic, start.magic.begin());
     start.start_bytes = sizeof start;
     start.header = header;
+    // What sweeps and later seals change is the catalog's.
+    SegmentRow& row = start.header.row;
+    row.expires_min_ms = 0;
+    row.streams = row.superseded = row.removed = {};
     std::string bytes(sizeof start + sizeof(std::uint64_t), '\0');
     store(bytes.data(), start);
     store(bytes.data() + sizeof start, XXH3_64bits(bytes.data(), sizeof start));
@@ -221,9 +225,12 @@ Result<std::shared_ptr<const IndexFile>> IndexFile::open(Env& env, const Path& l
         return damaged("is damaged at its beginning");
     }
     const auto start = load<FileStart>(bytes.data());
-    if (start.version != kIndexVersion) {
-        return damaged(
-            fmt::format("has version {}, and this program knows {}", start.version, kIndexVersion));
+    if (start.version > kIndexVersion) {
+        return std::unexpected(Error{
+            Code::unsupported_version,
+            fmt::format("{} has format version {}, and this program knows versions up to {}; use a "
+                        "newer one",
+                        path.string(), start.version, kIndexVersion)});
     }
     const IndexHeader& header = start.header;
     if (header.store_id != store_id || header.row.id != id || header.row.bytes != segment_bytes) {
@@ -233,8 +240,8 @@ Result<std::shared_ptr<const IndexFile>> IndexFile::open(Env& env, const Path& l
         return damaged("is of another catalog");
     }
     if (header.row.entries > header.row.records() || header.row.records() > segment_bytes ||
-        header.joint_bytes > *size || header.joint_bytes % JointFilter::kBlockBytes != 0 ||
-        Layout(header).end != *size) {
+        segment_bytes > kSegmentFileBytesMax || header.joint_bytes > *size ||
+        header.joint_bytes % JointFilter::kBlockBytes != 0 || Layout(header).end != *size) {
         return damaged(fmt::format("has {} bytes, which is not what it says", *size));
     }
     std::shared_ptr<IndexFile> index(new IndexFile(path, header));

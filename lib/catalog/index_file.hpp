@@ -29,7 +29,7 @@ inline constexpr std::uint32_t kIndexVersion = 1;
 struct IndexHeader {
     StoreId store_id{};
     HashSecret secret{};  // that the ids of its streams were made with
-    SegmentRow row;       // as the segment was sealed
+    SegmentRow row;       // of the segment; without what changes after it was sealed
     // The joint filter: its size, 0 if there is none, and whose streams it knows: a bit for each
     // segment of the run.
     std::uint64_t joint_bytes = 0;
@@ -37,8 +37,7 @@ struct IndexHeader {
 };
 
 // Writes the index of a segment, in place of one that may be there. `entries` are sorted by id, and
-// header.row.entries of them. Durable when it returns; after an error what was there before is
-// still there.
+// header.row.entries of them. Durable when it returns.
 // Errors: io, out_of_space.
 [[nodiscard]] Result<void> write_index_file(Env& env, const Path& log, const IndexHeader& header,
                                             std::span<const IndexEntry> entries,

@@ -435,11 +435,53 @@ Result<LmdbState> read_lmdb_state(const Path& path, File& file) {
     return LmdbState{meta->commit, meta->free.pad, meta->last_page};
 }
 
+std::optional<std::string> find_lmdb_value(const Path& path, File& file, std::string_view key) {
+    const auto meta = read_meta(path, file);
+    std::uint64_t page = meta ? meta->data.root : kNoPage;
+    for (unsigned level = 1; meta && level <= kDepthMax && page <= meta->last_page; ++level) {
+        std::string bytes(meta->free.pad, '\0');
+        const auto got = file.read(page * bytes.size(), bytes);
+        const std::size_t lower = load<std::uint16_t>(bytes.data() + kPageLowerAt);
+        if (!got || *got != bytes.size() || lower > bytes.size()) {
+            return std::nullopt;
+        }
+        const bool branch = load<std::uint16_t>(bytes.data() + kPageFlagsAt) == kBranchPage;
+        std::optional<std::uint64_t> child;
+        for (std::size_t at = kPageHeaderBytes; at + 2 <= lower; at += 2) {
+            const std::size_t begin = load<std::uint16_t>(bytes.data() + at);
+            if (begin + kNodeHeaderBytes > bytes.size()) {
+                return std::nullopt;
+            }
+            const char* const node = bytes.data() + begin;
+            const std::uint64_t low = load<std::uint32_t>(node);
+            const auto flags = load<std::uint16_t>(node + 4);
+            const std::size_t key_bytes = load<std::uint16_t>(node + 6);
+            const std::size_t end = begin + kNodeHeaderBytes + key_bytes + (branch ? 0 : low);
+            if (end > bytes.size()) {
+                continue;  // a large value
+            }
+            const std::string_view name(node + kNodeHeaderBytes, key_bytes);
+            if (!branch && flags == 0 && name == key) {
+                return std::string(node + kNodeHeaderBytes + key_bytes, low);
+            }
+            if (branch && (!child || name <= key)) {
+                child = low | std::uint64_t{flags} << 32;
+            }
+        }
+        if (!child) {
+            return std::nullopt;
+        }
+        page = *child;
+    }
+    return std::nullopt;
+}
+
 Result<void> copy_lmdb_file(const Path& path, File& from, File& to) {
     // A writer leaves the pages of its newest commit alone until two commits later. So what has
     // been copied is whole if there has been at most one since; the meta pages are copied as they
     // were at first.
     std::vector<char> block;
+    std::vector<char> metas;
     for (int tries = 0; tries < kCopyTries; ++tries) {
         const auto state = read_lmdb_state(path, from);
         if (!state) {
@@ -456,8 +498,13 @@ Result<void> copy_lmdb_file(const Path& path, File& from, File& to) {
                 return std::unexpected(got.error());
             }
             if (at == 0) {
-                const auto again = read_lmdb_state(path, from);
-                if (!again || *again != *state) {
+                metas.resize(*got);
+                const auto again = from.read(0, metas);
+                const auto same = read_lmdb_state(path, from);
+                if (!again || !same) {
+                    return std::unexpected(again ? same.error() : again.error());
+                }
+                if (*same != *state || !std::equal(metas.begin(), metas.end(), block.begin())) {
                     break;
                 }
             }
@@ -470,7 +517,10 @@ Result<void> copy_lmdb_file(const Path& path, File& from, File& to) {
             at = from.skip_hole(at + *got);
         }
         const auto now = read_lmdb_state(path, from);
-        if (at != 0 && now && now->commit <= state->commit + 1) {
+        if (!now) {
+            return std::unexpected(now.error());
+        }
+        if (at != 0 && now->commit <= state->commit + 1) {
             return {};
         }
     }

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "env/env.hpp"
 
@@ -24,6 +26,11 @@ struct LmdbState {
 
 // Works beside a live writer. Errors: corruption, io.
 [[nodiscard]] Result<LmdbState> read_lmdb_state(const Path& path, File& file);
+
+// The value of a key, if it is there and short; nullopt also if the file is not as it should be, or
+// if a writer is changing it: this is for a first look.
+[[nodiscard]] std::optional<std::string> find_lmdb_value(const Path& path, File& file,
+                                                         std::string_view key);
 
 // Copies the newest committed state of an LMDB file, which a writer may be changing, to the empty
 // file `to`. `path` is for errors.

@@ -45,8 +45,6 @@ class File {
     // For a file that will only be read: closes the descriptor, of which a process has few, if the
     // file has been mapped. From then on it ends where it ends now. Before other threads read.
     virtual void keep_map_only() {}
-    // Whether it still has a name: it may have been removed or replaced.
-    [[nodiscard]] virtual bool has_name() { return true; }
     // Whether `path` still names this file: it may have been removed, moved or replaced.
     [[nodiscard]] virtual bool is_at(const Path& /*path*/) { return true; }
 

@@ -206,10 +206,6 @@ class PosixFile final : public File {
         }
     }
 
-    bool has_name() override {
-        struct stat status {};
-        return ::fstat(fd_.get(), &status) != 0 || status.st_nlink > 0;
-    }
     bool is_at(const Path& path) override {
         if (id_ == FileId()) {
             id_ = id_of(fd_.get());

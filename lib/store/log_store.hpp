@@ -473,7 +473,7 @@ class LogStore final : public StreamStore {
     ClockHistory followed_clock_;  // the writer's, as last taken up
     // Of the catalog, before the log's segments were listed and none came behind the newest. (Not
     // the version that is shown: a segment may have come and gone before that.)
-    std::uint64_t log_end_version_ = 0;
+    std::uint64_t log_end_version_ = UINT64_MAX;
 
     // The leader's.
     std::unique_ptr<SegmentWriter> writer_;

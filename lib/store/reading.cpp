@@ -65,6 +65,9 @@ bool LogStore::writer_went_on(const std::vector<std::uint64_t>& ids) const {
 
 // `ids` become those of the log's segments.
 Result<void> LogStore::try_open_for_reading(std::vector<std::uint64_t>& ids) {
+    if (internals_.only_catalog != nullptr) {
+        *internals_.only_catalog = false;
+    }
     auto listed = list_segments();
     if (!listed) {
         return std::unexpected(listed.error());
@@ -204,11 +207,14 @@ Result<void> LogStore::follow_catalog(SnapshotPtr& sealed) {
     if (!before) {
         return std::unexpected(before.error());
     }
-    if (catalog_->replaced()) {
+    const auto replaced = [this] {
         return std::unexpected(
             Error{Code::failed, fmt::format("the catalog of store {} has been made anew; open the "
                                             "store again",
                                             path_.string())});
+    };
+    if (catalog_->replaced()) {
+        return replaced();
     }
     if (!catalog_->changed_since(*(*before)->sealed)) {
         return {};
@@ -218,7 +224,7 @@ Result<void> LogStore::follow_catalog(SnapshotPtr& sealed) {
         now = catalog_->snapshot(env_, log_path_, (*before)->sealed);
     }
     if (!now) {
-        return std::unexpected(now.error());
+        return catalog_->replaced() ? replaced() : std::unexpected(now.error());
     }
     sealed = std::move(*now);
     return {};
@@ -246,7 +252,6 @@ Result<void> LogStore::take_up(Unsealed& newest) {
 
 // The id of the segment that follows; 0 if there is none yet.
 Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id) {
-    const std::uint64_t version = catalog_->version();
     const auto type = env_.type(log_path_ / segment_file_name(previous_id + 1));
     if (!type) {
         return std::unexpected(type.error());
@@ -255,7 +260,9 @@ Result<std::uint64_t> LogStore::next_segment(std::uint64_t previous_id) {
         return previous_id + 1;
     }
     // A sweep may have dropped some in between, even just now. Then it has changed the catalog
-    // since the log was last seen to end.
+    // since the log was last seen to end. (So the version is read after the name was missed, and
+    // before the names are listed.)
+    const std::uint64_t version = catalog_->version();
     if (version == log_end_version_) {
         return 0;
     }

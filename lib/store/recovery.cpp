@@ -408,6 +408,7 @@ Result<void> LogStore::resume_writing(const FoundLog& found) {
 // Takes the rows out of the catalog that the manifest has given up, which is what is left of a
 // sweep that was cut short; or makes the catalog anew.
 Result<void> LogStore::update_catalog(FoundLog& found) {
+    std::optional<Error> log_error;  // a catalog made anew would not mend it
     const auto follow_manifest = [&]() -> Result<SnapshotPtr> {
         if (found.catalog.problem) {
             return std::unexpected(*found.catalog.problem);
@@ -420,14 +421,18 @@ Result<void> LogStore::update_catalog(FoundLog& found) {
             }
         }
         auto snapshot = first_snapshot();
-        if (!snapshot && snapshot.error().code == Code::corruption) {
-            auto made = make_bad_indexes();
-            snapshot = made ? first_snapshot() : std::unexpected(made.error());
+        if (snapshot ||
+            (snapshot.error().code != Code::corruption && snapshot.error().os_error != EIO)) {
+            return snapshot;
         }
-        return snapshot;
+        const auto made = make_bad_indexes();
+        if (!made) {
+            log_error = made.error();
+        }
+        return made ? first_snapshot() : std::unexpected(made.error());
     };
     auto sealed = follow_manifest();
-    if (!sealed && sealed.error().code == Code::corruption) {
+    if (!sealed && !log_error && sealed.error().code == Code::corruption) {
         if (auto rebuilt = rebuild_catalog(); !rebuilt) {
             return rebuilt;
         }
@@ -447,11 +452,11 @@ Result<void> LogStore::update_catalog(FoundLog& found) {
 }
 
 // Index files that are missing or damaged are made anew, from their segments.
-// Errors: corruption, if the catalog has to be made anew; io.
+// Errors: corruption (of the log), io, out_of_space.
 Result<void> LogStore::make_bad_indexes() {
     const auto rows = catalog_->rows();
     if (!rows) {
-        return std::unexpected(rows.error());
+        return {};  // the snapshot says so, too
     }
     for (const SegmentRow& row : *rows) {
         const auto index =
@@ -459,7 +464,7 @@ Result<void> LogStore::make_bad_indexes() {
         if (index && (*index)->header().row.entries == row.entries && (*index)->filters_intact()) {
             continue;
         }
-        if (!index && index.error().code != Code::corruption) {
+        if (!index && index.error().code != Code::corruption && index.error().os_error != EIO) {
             return std::unexpected(index.error());
         }
         std::uint64_t flushed = 0;
@@ -469,8 +474,7 @@ Result<void> LogStore::make_bad_indexes() {
         }
         const std::vector<IndexEntry> entries = (*unsealed)->delta.sorted();
         if (entries.size() != row.entries) {
-            return std::unexpected(catalog_problem(fmt::format(
-                "segment {} has {} streams, and it says {}", row.id, entries.size(), row.entries)));
+            return {};  // the catalog is wrong
         }
         // Without the joint filter of its run, which is only for speed.
         if (auto written = write_index_file(env_, log_path_,

@@ -191,6 +191,10 @@ void Verifier::check_index(const SealedSegment& sealed, const Segment& segment) 
         catalog_problem(fmt::format("the catalog's index of segment {}, entry {}: {}",
                                     sealed.row.id, position, what));
     };
+    if (!sealed.file->filters_intact()) {
+        catalog_problem(
+            fmt::format("the catalog's index of segment {}: a filter is damaged", sealed.row.id));
+    }
     StreamId previous;
     FrameBuffer buffer;
     for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {

@@ -1,6 +1,7 @@
 // Index files against docs/format.md, and what is not one.
 
 #include <doctest/doctest.h>
+#include <xxhash.h>
 
 #include <filesystem>
 #include <fstream>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "catalog/index_file.hpp"
+#include "env/bytes.hpp"
 #include "support/hex.hpp"
 #include "support/temp_dir.hpp"
 #include "support/text.hpp"
@@ -30,7 +32,7 @@ IndexHeader sample_header() {
     header.row.time_high_ms = 1'700'000'000'000;
     header.row.versions = {2, 1, 0};
     header.row.version_bytes = {200, 100, 0};
-    header.row.streams = {1, 1, 0};
+    header.row.expires_min_ms = 0;
     return header;
 }
 
@@ -81,6 +83,10 @@ TEST_CASE("an index file of a later version, and names that are none") {
     bytes[8] = 2;
     std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
     CHECK(open_sample(dir.path()).error().code == Code::corruption);
+    constexpr std::size_t kStartBytes = 416;
+    store(bytes.data() + kStartBytes, XXH3_64bits(bytes.data(), kStartBytes));
+    std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
+    CHECK(open_sample(dir.path()).error().code == Code::unsupported_version);
     CHECK(indexed_segment(index_file_name(77)) == 77);
     for (const char* const name :
          {"", ".idx", "1.idx", "0000000000000001.log", "00000000000000001.idx",

@@ -44,6 +44,14 @@ std::vector<Append> new_keys(const std::string& prefix, std::size_t count,
     return items;
 }
 
+// Of each namespace the catalog has numbers.
+std::vector<Append> with_namespaces(std::vector<Append> items) {
+    for (Append& item : items) {
+        item.record.ns = item.record.key + std::string(200, 'n');
+    }
+    return items;
+}
+
 struct OneStore {
     explicit OneStore(const LogStoreInternals& internals = {}, const Capacity& capacity = {}) {
         OpenOptions options;
@@ -127,7 +135,7 @@ TEST_CASE("memory that runs out while room is made takes no answer back") {
 }
 
 TEST_CASE("memory that runs out while the catalog's map grows leaves nobody waiting") {
-    // Guards against readers that wait for a map which nobody is going to move any more.
+    // Guards against a lock that nobody gives up any more.
     LogStoreInternals internals;
     internals.catalog_map_bytes = kSmallMapBytes;
     const Shared<bool> failed;
@@ -141,9 +149,9 @@ TEST_CASE("memory that runs out while the catalog's map grows leaves nobody wait
                     stats = at.store->stats();
                 }
             };
-            at.must_append(new_keys("first", 100, 1'000));
+            at.must_append(with_namespaces(new_keys("first", 100, 1'000)));
             wait_for_sealer();
-            const std::vector<Append> last = new_keys("last", 60, 1'000);
+            const std::vector<Append> last = with_namespaces(new_keys("last", 60, 1'000));
             {
                 const FailingAllocations failing(Whose::others, n, n);
                 (void)at.store->append(last, Batch::each);

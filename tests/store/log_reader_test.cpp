@@ -202,11 +202,17 @@ TEST_CASE("a reader whose catalog is made anew says so, and goes on when it is o
     fill_and_seal(path, 2'000);
     const auto reader = must_open(path, read_only());
     CHECK(receipt_of(*reader, "key-1") == "receipt-1");
-    std::filesystem::remove_all(path / "catalog");
-    const auto writer = must_open(path, small_segments());
+    const auto other_reader = must_open(path, read_only());
+    // (Moved away it still has a name.)
+    std::filesystem::rename(path / "catalog", dir.path() / "catalog");
+    auto writer = must_open(path, small_segments());
     const auto head = reader->head({"test", "key-1"});
     REQUIRE_FALSE(head);
     CHECK(head.error().message.find("open the store again") != std::string::npos);
+    REQUIRE(writer->close());
+    std::filesystem::remove_all(path / "catalog");
+    writer = must_open(path, small_segments());
+    CHECK(other_reader->stats().error().message.find("open the store again") != std::string::npos);
     CHECK(receipt_of(*must_open(path, read_only()), "key-1") == "receipt-1");
 }
 

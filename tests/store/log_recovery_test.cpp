@@ -407,6 +407,19 @@ TEST_CASE("an index file that is missing, cut, of another segment or store is ma
     CHECK(verify(path)->problems.empty());
 }
 
+TEST_CASE("a segment that is too short for its index to be made anew costs the catalog nothing") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, 2000);
+    std::filesystem::remove(path / "log" / index_file_name(1));
+    std::filesystem::resize_file(segment_path(path, 1), 30'000);
+    const std::string catalog = read_file(path / "catalog" / "data.mdb");
+    const Error refused = open_error(path, small_segments());
+    CHECK(refused.code == Code::corruption);
+    CHECK(refused.message.find(segment_file_name(1)) != std::string::npos);
+    CHECK(read_file(path / "catalog" / "data.mdb") == catalog);
+}
+
 TEST_CASE("a missing segment is an error that names it") {
     const TempDir dir;
     const auto path = dir.path() / "store";

@@ -101,5 +101,21 @@ TEST_CASE("verify notices a joint filter that denies a stream of its run") {
     CHECK(report->problems[0].find("filter") != std::string::npos);
 }
 
+TEST_CASE("a joint filter that is damaged is not asked, and keeps nobody out") {
+    const TempDir dir(fast_directory());
+    const auto path = dir.path() / "store";
+    fill_and_seal(path, kManyKeys / 2);
+    const auto file = path / "log" / index_file_name(kLastOfRun);
+    std::string bytes = read_file(file);
+    bytes[bytes.size() - 100] = static_cast<char>(bytes[bytes.size() - 100] ^ 1);
+    write_file(file, bytes);
+    check_filled(*must_open(path, read_only()), kManyKeys / 2);
+    check_filled(*must_open(path, small_segments()), kManyKeys / 2);
+    const auto report = verify(path);
+    REQUIRE(report);
+    REQUIRE(report->problems.size() == 1);
+    CHECK(report->problems[0].find("a filter is damaged") != std::string::npos);
+}
+
 }  // namespace
 }  // namespace dedup::test

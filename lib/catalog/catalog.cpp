@@ -404,9 +404,26 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const Path& path, std::shared_ptr
         new Catalog(path, std::move(env), std::move(source), value.meta));
 }
 
+Catalog::Catalog(Path path, std::shared_ptr<LmdbEnv> env, std::unique_ptr<File> source,
+                 const CatalogMeta& meta)
+    : path_(std::move(path)),
+      source_(std::move(source)),
+      meta_(meta),
+      env_(std::move(env)),
+      opened_version_(env_->version()) {
+    if (source_) {
+        const auto state = read_lmdb_state(path_ / "data.mdb", *source_);
+        page_bytes_ = state ? state->page_bytes : 0;
+        metas_ = source_->map(2 * page_bytes_);
+    }
+}
+
 std::uint64_t Catalog::version() const {
     if (!source_) {
         return env_->version();
+    }
+    if (!metas_.empty()) {
+        return newest_commit(metas_, page_bytes_);
     }
     const auto state = read_lmdb_state(path_ / "data.mdb", *source_);
     return state ? state->commit : 0;

@@ -193,12 +193,7 @@ class Catalog {
 
   private:
     Catalog(Path path, std::shared_ptr<LmdbEnv> env, std::unique_ptr<File> source,
-            const CatalogMeta& meta)
-        : path_(std::move(path)),
-          source_(std::move(source)),
-          meta_(meta),
-          env_(std::move(env)),
-          opened_version_(version()) {}
+            const CatalogMeta& meta);
 
     [[nodiscard]] static Result<std::unique_ptr<Catalog>> open(const Path& path,
                                                                std::shared_ptr<LmdbEnv> env,
@@ -209,6 +204,8 @@ class Catalog {
 
     const Path path_;
     const std::unique_ptr<File> source_;  // null: env_ is of the file itself, not of a copy
+    std::uint64_t page_bytes_ = 0;
+    std::string_view metas_;  // mapped, if that can be, so that a look at the version costs no call
     const CatalogMeta meta_;
     mutable std::mutex copy_mutex_;  // guards env_ if it is of a copy
     mutable std::shared_ptr<LmdbEnv> env_;

@@ -435,6 +435,14 @@ Result<LmdbState> read_lmdb_state(const Path& path, File& file) {
     return LmdbState{meta->commit, meta->free.pad, meta->last_page};
 }
 
+std::uint64_t newest_commit(std::string_view metas, std::uint64_t page_bytes) {
+    const auto commit_at = [&](std::uint64_t page) {
+        return *reinterpret_cast<const volatile std::uint64_t*>(metas.data() + page * page_bytes +
+                                                                kCommitAt);
+    };
+    return std::max(commit_at(0), commit_at(1));
+}
+
 std::optional<std::string> find_lmdb_value(const Path& path, File& file, std::string_view key) {
     const auto meta = read_meta(path, file);
     std::uint64_t page = meta ? meta->data.root : kNoPage;

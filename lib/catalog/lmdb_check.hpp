@@ -27,6 +27,10 @@ struct LmdbState {
 // Works beside a live writer. Errors: corruption, io.
 [[nodiscard]] Result<LmdbState> read_lmdb_state(const Path& path, File& file);
 
+// The newest commit's number as the mapped beginning of a file says it, unchecked: the two meta
+// pages, of `page_bytes` each, beside a writer.
+[[nodiscard]] std::uint64_t newest_commit(std::string_view metas, std::uint64_t page_bytes);
+
 // The value of a key, if it is there and short; nullopt also if the file is not as it should be, or
 // if a writer is changing it: this is for a first look.
 [[nodiscard]] std::optional<std::string> find_lmdb_value(const Path& path, File& file,

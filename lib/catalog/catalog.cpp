@@ -510,6 +510,25 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
                                                    std::move(*runs));
 }
 
+Result<SnapshotPtr> Catalog::only(const SnapshotPtr& snapshot,
+                                  std::span<const SegmentLength> log) const {
+    std::vector<SealedSegment> segments;
+    for (const SealedSegment& segment : snapshot->segments()) {
+        if (std::ranges::binary_search(log, segment.row.id, {}, &SegmentLength::id)) {
+            segments.push_back(segment);
+        }
+    }
+    if (segments.size() == snapshot->segments().size()) {
+        return snapshot;
+    }
+    auto runs = load_runs(segments, snapshot, path_);
+    if (!runs) {
+        return std::unexpected(runs.error());
+    }
+    return std::make_shared<const CatalogSnapshot>(snapshot->version(), snapshot->lmdb_bytes(),
+                                                   std::move(segments), std::move(*runs));
+}
+
 namespace {
 
 // The joint filter of the run that segment `row` completes, and whose streams it knows, in

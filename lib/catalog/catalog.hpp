@@ -101,6 +101,7 @@ class CatalogSnapshot {
     [[nodiscard]] const SealedSegment* find(std::uint64_t id) const;
     [[nodiscard]] std::uint64_t filter_bytes() const;
     [[nodiscard]] std::uint64_t version() const { return version_; }
+    [[nodiscard]] std::uint64_t lmdb_bytes() const { return lmdb_bytes_; }
     // Of LMDB's file and the index files.
     [[nodiscard]] std::uint64_t used_bytes() const;
     // Ids that have turned out to be in none of the indexes.
@@ -158,6 +159,11 @@ class Catalog {
     [[nodiscard]] Result<SnapshotPtr> snapshot(Env& env, const Path& log,
                                                const SnapshotPtr& previous,
                                                const AddedSegment& added = {}) const;
+
+    // `snapshot` without the segments that the log does not have any more; itself if there are
+    // none. Errors: failed (memory).
+    [[nodiscard]] Result<SnapshotPtr> only(const SnapshotPtr& snapshot,
+                                           std::span<const SegmentLength> log) const;
 
     // Changes with each transaction of the writer's. 0 if it cannot be told.
     [[nodiscard]] std::uint64_t version() const;

@@ -469,8 +469,9 @@ class LogStore final : public StreamStore {
     std::thread flusher_;
 
     // Read-only.
-    std::mutex follow_mutex_;      // one follower at a time; taken before view_mutex_
-    ClockHistory followed_clock_;  // the writer's, as last taken up
+    std::mutex follow_mutex_;                    // one follower at a time; taken before view_mutex_
+    ClockHistory followed_clock_;                // the writer's, as last taken up
+    std::uint64_t followed_steps_ = UINT64_MAX;  // of the manifest that the view goes with
     // Of the catalog, before the log's segments were listed and none came behind the newest. (Not
     // the version that is shown: a segment may have come and gone before that.)
     std::uint64_t log_end_version_ = UINT64_MAX;

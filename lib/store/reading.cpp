@@ -175,6 +175,16 @@ Result<bool> LogStore::try_follow() {
         (next && newest.row.bytes == kSegmentHeaderBytes)) {
         return false;
     }
+    // The log may have gone further than the catalog was when it was read. What it has given up
+    // since is not shown any more, all at once: a segment may hide what lies in an older one.
+    if (sealed || newest.manifest.steps != followed_steps_) {
+        auto kept = catalog_->only(sealed ? sealed : view_->sealed, newest.manifest.segments);
+        if (!kept) {
+            return std::unexpected(kept.error());
+        }
+        sealed = std::move(*kept);
+        followed_steps_ = newest.manifest.steps;
+    }
     if (newest.manifest.clock != followed_clock_) {
         written_time_ms_ = newest.row.time_high_ms;
         adopt_clock(newest.manifest);

@@ -105,6 +105,59 @@ TEST_CASE("a reader that opens while the newest segment and its successor are dr
     CHECK(receipt_of(*reader, "counter") == rounds.last());
 }
 
+TEST_CASE("a segment that hides an older record goes together with it, for readers too") {
+    // Between the reader's look at the catalog and its look at the log, a sweep drops both. With
+    // the log's state and the catalog's from before, a claim would be there again that has been
+    // completed.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    ManualClock clock(1'700'000'000'000);
+    const auto writer = must_open(path, small_segments(clock.clock()));
+    auto fill_segment = [&, number = 0]() mutable {
+        const std::uint64_t sealed = writer->stats()->segments_sealed;
+        while (writer->stats()->segments_sealed == sealed) {
+            Append item{
+                0, completed_record("fill-" + std::to_string(++number), std::string(5'000, '.'))};
+            item.record.timestamp_ms = clock.now_ms();
+            item.record.expires_at_ms = clock.now_ms() + 1;
+            REQUIRE(writer->append({&item, 1})[0]);
+            wait_until_sealed(*writer);
+        }
+    };
+    Append claim{0, completed_record("payment", "")};
+    claim.record.receipt.reset();
+    claim.record.timestamp_ms = clock.now_ms();
+    claim.record.expires_at_ms = clock.now_ms() + 86'400'000;
+    const auto claimed = writer->append({&claim, 1});
+    REQUIRE(claimed[0]);
+    fill_segment();
+    Append receipt{*claimed[0], completed_record("payment", "paid")};
+    receipt.record.timestamp_ms = clock.now_ms();
+    receipt.record.expires_at_ms = clock.now_ms() + 1'000;
+    REQUIRE(writer->append({&receipt, 1})[0]);
+    HookedEnv env;
+    OpenOptions options = read_only();
+    options.clock = clock.clock();
+    const auto reader = must_open(path, options, env);
+    CHECK(receipt_of(*reader, "payment") == "paid");
+    clock.advance(3'600'000);
+    bool swept = false;
+    env.read_hook = [&](const Path& file, std::uint64_t, std::size_t) {
+        if (file == segment_path(path, 2) && !swept) {
+            swept = true;
+            fill_segment();
+            clock.advance(5'000);
+            const auto report = writer->sweep();
+            REQUIRE(report);
+            REQUIRE(report->segments_dropped == 2);
+        }
+        return 0;
+    };
+    CHECK(receipt_of(*reader, "payment") == "(absent)");
+    CHECK(swept);
+    CHECK(receipt_of(*reader, "payment") == "(absent)");
+}
+
 // Reads "key-0" to "key-<keys - 1>", statistics and sweeps. 0 if all is right.
 int read_all(const std::filesystem::path& path, int keys) {
     const auto store = LogStore::open(path, read_only());

@@ -160,8 +160,8 @@ class Catalog {
                                                const SnapshotPtr& previous,
                                                const AddedSegment& added = {}) const;
 
-    // `snapshot` without the segments that the log does not have any more; itself if there are
-    // none. Errors: failed (memory).
+    // `snapshot` without the segments that `log`, which is in order, does not have any more; itself
+    // if there are none. Errors: failed (memory).
     [[nodiscard]] Result<SnapshotPtr> only(const SnapshotPtr& snapshot,
                                            std::span<const SegmentLength> log) const;
 

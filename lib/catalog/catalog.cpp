@@ -498,7 +498,7 @@ Result<SnapshotPtr> Catalog::snapshot(Env& env, const Path& log, const SnapshotP
         if (!segment && !is_added) {
             return std::unexpected(segment.error());
         }
-        sealed.segment = segment ? std::move(*segment) : added.segment;
+        sealed.segment = segment ? *segment : added.segment;
         sealed.file = std::move(*index);
         sealed.index = sealed.file->index();
     }

@@ -44,7 +44,7 @@ void build_index(std::span<const IndexEntry> entries, char* index) {
     }
     std::memcpy(index, entries.data(), entries.size_bytes());
     const std::string fences = index_fences(entries);
-    std::memcpy(index + entries.size_bytes(), fences.data(), fences.size());
+    std::ranges::copy(fences, index + entries.size_bytes());
 }
 
 SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)

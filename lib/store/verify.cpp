@@ -87,8 +87,11 @@ void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const 
                 .message);
     }
     const auto first = sealed.index.lower_bound(id);
+    if (!first) {
+        return;  // a block is damaged, of which check_index tells
+    }
     bool found = false;
-    for (auto i = first.value_or(sealed.index.size()); !found && i < sealed.index.size(); ++i) {
+    for (auto i = *first; !found && i < sealed.index.size(); ++i) {
         const auto entry = sealed.index.entry(i);
         if (!entry || entry->id != id) {
             break;
@@ -187,21 +190,27 @@ SegmentRow Verifier::read_segment(const Segment& segment, const SegmentRow& row,
 
 // Every entry must be in order, known to the filter, and lead to a record of its stream.
 void Verifier::check_index(const SealedSegment& sealed, const Segment& segment) {
+    const std::string file =
+        (segment.path().parent_path() / index_file_name(sealed.row.id)).string();
     const auto wrong = [&](std::uint64_t position, std::string_view what) {
-        catalog_problem(fmt::format("the catalog's index of segment {}, entry {}: {}",
-                                    sealed.row.id, position, what));
+        catalog_problem(fmt::format("{}, entry {}: {}", file, position, what));
     };
     if (!sealed.file->filters_intact()) {
-        catalog_problem(
-            fmt::format("the catalog's index of segment {}: a filter is damaged", sealed.row.id));
+        catalog_problem(fmt::format("{}: a filter is damaged", file));
     }
     StreamId previous;
     FrameBuffer buffer;
+    const bool intact = sealed.index.blob().intact();
+    if (!intact) {
+        catalog_problem(fmt::format("{}: a block of it is damaged", file));
+    }
     for (std::uint64_t i = 0; i < sealed.index.size(); ++i) {
         ++report.index_entries;
         const auto entry = sealed.index.entry(i);
         if (!entry) {
-            wrong(i, "its block is damaged");
+            if (intact) {
+                wrong(i, "it has no state that there is");
+            }
             continue;
         }
         if (entry->id < previous) {

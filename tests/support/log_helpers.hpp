@@ -9,6 +9,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -104,9 +105,15 @@ inline std::filesystem::path segment_path(const std::filesystem::path& store, st
     return store / "log" / segment_file_name(id);
 }
 
-// What a crash of the process would leave: the files as they are, with the store still open.
+// What a crash of the process would leave: the files as they are, with the store still open. Begins
+// anew if the sealer takes a file away meanwhile.
 inline void crash_copy(const std::filesystem::path& store, const std::filesystem::path& copy) {
-    std::filesystem::copy(store, copy, std::filesystem::copy_options::recursive);
+    std::error_code error;
+    do {
+        std::filesystem::remove_all(copy);
+        std::filesystem::copy(store, copy, std::filesystem::copy_options::recursive, error);
+    } while (error == std::errc::no_such_file_or_directory);
+    REQUIRE_MESSAGE(!error, error.message());
 }
 
 inline void wait_until_sealed(StreamStore& store) {

@@ -67,8 +67,10 @@ void print_text(Context& context, const dedup::VerifyReport& report) {
                               "`dedupctl -s {} repair {}`",
                               escape(shell_word(context.store_path)),
                               escape(shell_word(beside(context.store_path))))
-                : "the log is intact; a catalog that is missing or damaged is made anew from it "
-                  "when the store is opened for writing");
+                : "the log is intact; the catalog and its index files (log/*.idx) are made anew "
+                  "from "
+                  "it when the store is opened for writing: remove files that are named above "
+                  "first");
     }
 }
 

@@ -404,6 +404,12 @@ TEST_CASE("an index file that is missing, cut, of another segment or store is ma
         check_filled(*store, 2000);
         CHECK(read_file(file(path, 1)) != (i < bad.size() ? bad[i] : ""));
     }
+    // A catalog made anew has another secret, and so other hashes.
+    std::filesystem::remove_all(path / "catalog");
+    REQUIRE(must_open(path, small_segments())->stats()->catalog_rebuilt);
+    write_file(file(path, 1), intact);
+    CHECK(open_error(path, read_only()).message.find("another catalog") != std::string::npos);
+    check_filled(*must_open(path, small_segments()), 2000);
     CHECK(verify(path)->problems.empty());
 }
 

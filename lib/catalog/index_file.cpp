@@ -165,15 +165,11 @@ Result<void> write_sections(File& file, const IndexHeader& header,
 }  // namespace
 
 std::string index_file_name(std::uint64_t segment_id) {
-    return fmt::format("{:016}{}", segment_id, kIndexSuffix);
+    return segment_file_name(segment_id, kIndexSuffix);
 }
 
 std::optional<std::uint64_t> indexed_segment(std::string_view file_name) {
-    if (!file_name.ends_with(kIndexSuffix)) {
-        return std::nullopt;
-    }
-    file_name.remove_suffix(kIndexSuffix.size());
-    return segment_id(std::string(file_name) + ".log");
+    return segment_id(file_name, kIndexSuffix);
 }
 
 Result<void> write_index_file(Env& env, const Path& log, const IndexHeader& header,

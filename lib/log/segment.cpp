@@ -10,7 +10,6 @@
 namespace dedup {
 namespace {
 
-constexpr std::string_view kSuffix = ".log";
 constexpr std::size_t kIdDigits = 16;
 // Most frames are smaller, so that one read fetches header and body together.
 constexpr std::size_t kFirstReadBytes = 256;
@@ -57,12 +56,12 @@ Result<SegmentHeader> decode_segment_header(const Path& path, std::string_view b
 
 }  // namespace
 
-std::string segment_file_name(std::uint64_t id) {
-    return fmt::format("{:016}{}", id, kSuffix);
+std::string segment_file_name(std::uint64_t id, std::string_view suffix) {
+    return fmt::format("{:016}{}", id, suffix);
 }
 
-std::optional<std::uint64_t> segment_id(std::string_view file_name) {
-    if (file_name.size() != kIdDigits + kSuffix.size() || !file_name.ends_with(kSuffix)) {
+std::optional<std::uint64_t> segment_id(std::string_view file_name, std::string_view suffix) {
+    if (file_name.size() != kIdDigits + suffix.size() || !file_name.ends_with(suffix)) {
         return std::nullopt;
     }
     std::uint64_t id = 0;

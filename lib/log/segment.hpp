@@ -50,10 +50,11 @@ struct SegmentHeader {
     std::int64_t time_high_ms = 0;     // the highest time that the store had seen
 };
 
-// "0000000000000001.log"
-[[nodiscard]] std::string segment_file_name(std::uint64_t id);
+// "0000000000000001.log", or another of a segment's files.
+[[nodiscard]] std::string segment_file_name(std::uint64_t id, std::string_view suffix = ".log");
 // The id in such a name; nullopt for any other name.
-[[nodiscard]] std::optional<std::uint64_t> segment_id(std::string_view file_name);
+[[nodiscard]] std::optional<std::uint64_t> segment_id(std::string_view file_name,
+                                                      std::string_view suffix = ".log");
 
 [[nodiscard]] std::string encode_segment_header(const SegmentHeader& header);
 // Binds the frames of a segment to it, and says which header checks they carry.

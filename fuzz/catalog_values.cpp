@@ -13,6 +13,7 @@
 #include "catalog/sealed_index.hpp"
 #include "env/bytes.hpp"
 #include "input.hpp"
+#include "support/blob.hpp"
 
 namespace dedup::fuzz {
 namespace {
@@ -46,11 +47,6 @@ void take_report(std::string_view bytes) {
     require(encode_report(*report) == bytes, "other bytes stand for the same report");
 }
 
-CheckedBlob as_blob(std::string& blob, std::uint64_t data_bytes) {
-    finish_blob(blob.data(), data_bytes, kOwner);
-    return {blob, data_bytes, kOwner, std::make_shared<CheckedBlocks>(data_bytes)};
-}
-
 // Entries whose ids are spread as the input says: any numbers, or all near one another.
 std::vector<IndexEntry> entries_from(Input& input) {
     const std::uint64_t spread = input.number();
@@ -79,15 +75,16 @@ void search(const SealedIndex& index, const StreamId& id, std::span<const IndexE
 
 void take_index(Input& input, bool damaged) {
     const std::vector<IndexEntry> entries = entries_from(input);
-    const std::uint64_t bytes = index_bytes(entries.size());
-    std::string blob(blob_bytes(bytes), '\0');
-    build_index(entries, blob_data(blob.data()));
+    std::string data = test::index_data(entries);
     if (damaged) {
         for (const IndexEntry& entry : entries) {
-            blob[kBlobPadBytes + entry.id.xxh % bytes] ^= static_cast<char>(entry.id.xxh >> 56);
+            data[entry.id.xxh % data.size()] ^= static_cast<char>(entry.id.xxh >> 56);
         }
     }
-    const SealedIndex index(as_blob(blob, bytes), entries.size());
+    const std::string blob = test::make_blob(data, kOwner);
+    const SealedIndex index(
+        CheckedBlob(blob, data.size(), kOwner, std::make_shared<CheckedBlocks>(data.size())),
+        entries.size());
     const std::span<const IndexEntry> sorted = damaged ? std::span<const IndexEntry>() : entries;
     for (const IndexEntry& entry : entries) {
         search(index, entry.id, sorted);

@@ -19,18 +19,10 @@ inline constexpr std::uint64_t kBlobPadBytes = 48;
 // The size of a blob that holds `data_bytes`: padding, data, an XXH3-64 for each block.
 [[nodiscard]] std::uint64_t blob_bytes(std::uint64_t data_bytes);
 
-// Where the data of the blob at `blob` begins.
-[[nodiscard]] inline char* blob_data(char* blob) {
-    return blob + kBlobPadBytes;
-}
-
-// The checksum of block number `block`, of at most kBlobBlockBytes, in a blob of `owner`.
+// The checksum of block number `block`, of at most kBlobBlockBytes, in a blob of `owner`: whose it
+// is, so that none passes for another.
 [[nodiscard]] std::uint64_t blob_checksum(std::string_view bytes, std::uint64_t owner,
                                           std::uint64_t block);
-
-// Fills in padding and checksums around `data_bytes` of data that are in place. `owner` says whose
-// blob it is, so that none passes for another.
-void finish_blob(char* blob, std::uint64_t data_bytes, std::uint64_t owner);
 
 // Which blocks have been checked. A blob never changes.
 class CheckedBlocks {

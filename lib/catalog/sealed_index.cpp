@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 
 #include "env/bytes.hpp"
 #include "env/prefetch.hpp"
@@ -36,15 +35,6 @@ std::string index_fences(std::span<const IndexEntry> entries) {
         store(fences.data() + block * sizeof(std::uint64_t), entries[block * kFenceEntries].id.xxh);
     }
     return fences;
-}
-
-void build_index(std::span<const IndexEntry> entries, char* index) {
-    if (entries.empty()) {
-        return;
-    }
-    std::memcpy(index, entries.data(), entries.size_bytes());
-    const std::string fences = index_fences(entries);
-    std::ranges::copy(fences, index + entries.size_bytes());
 }
 
 SealedIndex::SealedIndex(CheckedBlob blob, std::uint64_t entries)

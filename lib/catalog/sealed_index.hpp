@@ -20,9 +20,6 @@ inline constexpr std::uint64_t kFenceEntries = 128;
 // The fences of an index of `entries`, which are sorted by id.
 [[nodiscard]] std::string index_fences(std::span<const IndexEntry> entries);
 
-// Fills `index`, which is index_bytes(entries.size()) bytes. `entries` are sorted by id.
-void build_index(std::span<const IndexEntry> entries, char* index);
-
 class SealedIndex {
   public:
     SealedIndex() = default;  // without entries

@@ -9,6 +9,7 @@
 
 #include "catalog/filter.hpp"
 #include "catalog/sealed_index.hpp"
+#include "support/blob.hpp"
 
 namespace dedup::test {
 namespace {
@@ -23,11 +24,7 @@ std::vector<IndexEntry> entries_of(const std::vector<std::uint64_t>& hashes) {
 }
 
 std::string index_blob(const std::vector<IndexEntry>& entries) {
-    const std::uint64_t bytes = index_bytes(entries.size());
-    std::string blob(blob_bytes(bytes), '\0');
-    build_index(entries, blob_data(blob.data()));
-    finish_blob(blob.data(), bytes, 1);
-    return blob;
+    return make_blob(index_data(entries), 1);
 }
 
 SealedIndex open_index(const std::string& blob, std::size_t entries) {

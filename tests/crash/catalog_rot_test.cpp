@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "support/blob.hpp"
 #include "support/environment.hpp"
 #include "support/log_helpers.hpp"
 #include "support/manual_clock.hpp"
@@ -494,12 +495,11 @@ TEST_CASE("a catalog that is newer than the log is refused or made anew") {
 
 TEST_CASE("two values of the catalog that have changed places are both found out") {
     // As a disk may give back a page that it should have overwritten: intact, but not the one.
-    const TempDir dir(fast_directory());
-    std::string blobs[2] = {std::string(blob_bytes(64), '\0'), std::string(blob_bytes(64), '\0')};
     for (const std::uint64_t owner : {0U, 1U}) {
-        finish_blob(blobs[owner].data(), 64, owner);
+        const std::string bytes = make_blob(std::string(64, '\0'), owner);
+        REQUIRE(bytes.size() == blob_bytes(64));
         for (const std::uint64_t reader : {0U, 1U}) {
-            const CheckedBlob blob(blobs[owner], 64, reader, std::make_shared<CheckedBlocks>(64));
+            const CheckedBlob blob(bytes, 64, reader, std::make_shared<CheckedBlocks>(64));
             CHECK(blob.intact(0) == (owner == reader));
         }
     }

@@ -538,20 +538,21 @@ std::string make_joint_filter(const SegmentRow& row, std::span<const IndexEntry>
                               std::span<const SealedSegment> sealed, IndexHeader& header) {
     header.joint_members = std::uint64_t{1} << row.id % kRunSegments;
     std::uint64_t count = entries.size();
+    std::vector<const SealedSegment*> others;
     for (const SealedSegment& other : sealed) {
         if (run_of(other.row.id) == run_of(row.id) && other.row.id != row.id) {
             header.joint_members |= std::uint64_t{1} << other.row.id % kRunSegments;
             count += other.row.entries;
+            others.push_back(&other);
         }
     }
     std::string filter(JointFilter::bytes_for(count), '\0');
     const auto add = [&](const StreamId& id) {
         FilterBits(id).add_to<JointFilter>(filter.data(), filter.size());
     };
-    for (const SealedSegment& other : sealed) {
-        const bool is_member = run_of(other.row.id) == run_of(row.id) && other.row.id != row.id;
-        for (std::uint64_t i = 0; is_member && i < other.index.size(); ++i) {
-            const auto entry = other.index.entry(i);
+    for (const SealedSegment* const other : others) {
+        for (std::uint64_t i = 0; i < other->index.size(); ++i) {
+            const auto entry = other->index.entry(i);
             if (!entry) {
                 header.joint_members = 0;
                 return {};
@@ -573,7 +574,6 @@ Result<std::shared_ptr<const IndexFile>> write_index(Env& env, const Path& log,
                                                      std::span<const IndexEntry> entries,
                                                      std::span<const SealedSegment> sealed) {
     IndexHeader header{meta.store_id, meta.secret, row};
-    header.row.entries = entries.size();
     std::string joint;
     if (run_of(row.id + 1) != run_of(row.id)) {
         joint = make_joint_filter(row, entries, sealed, header);

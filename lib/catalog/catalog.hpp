@@ -118,7 +118,8 @@ class CatalogSnapshot {
 using SnapshotPtr = std::shared_ptr<const CatalogSnapshot>;
 
 // Writes the index of a segment that is sealed, with the joint filter of its run if it is the last
-// of that, and opens it; `sealed` are those that have been before. `entries` are sorted by id.
+// of that, and opens it; `sealed` are those that have been before. `entries` are sorted by id, and
+// row.entries of them.
 // Errors: as write_index_file, and those of opening.
 [[nodiscard]] Result<std::shared_ptr<const IndexFile>> write_index(
     Env& env, const Path& log, const CatalogMeta& meta, const SegmentRow& row,

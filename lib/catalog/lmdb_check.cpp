@@ -82,6 +82,21 @@ struct Meta {
     bool operator==(const Meta&) const = default;
 };
 
+// What stands before a node's key. (Two numbers share their bytes with the flags.)
+struct NodeHeader {
+    explicit NodeHeader(const char* node)
+        : low(load<std::uint32_t>(node)),
+          flags(load<std::uint16_t>(node + 4)),
+          key_bytes(load<std::uint16_t>(node + 6)) {}
+
+    [[nodiscard]] std::uint64_t child() const { return low | std::uint64_t{flags} << 32; }
+    [[nodiscard]] std::uint64_t value_bytes() const { return low; }
+
+    std::uint64_t low;
+    std::uint16_t flags;
+    std::size_t key_bytes;
+};
+
 struct TreeNode {
     std::string_view key;
     std::uint64_t child = 0;  // in a branch page
@@ -211,18 +226,17 @@ bool Checker::read_nodes(std::uint64_t page, const std::string& bytes, bool bran
             return damaged(page, "a node lies outside of it");
         }
         const char* node_bytes = bytes.data() + begin;
-        const std::uint64_t low = load<std::uint32_t>(node_bytes);
-        const auto flags = load<std::uint16_t>(node_bytes + 4);
-        const auto key_bytes = load<std::uint16_t>(node_bytes + 6);
+        const NodeHeader header(node_bytes);
+        const std::size_t key_bytes = header.key_bytes;
         TreeNode node;
-        node.child = low | std::uint64_t{flags} << 32;
-        node.value_bytes = branch ? 0 : low;
-        node.big = !branch && flags == kBigData;
+        node.child = header.child();
+        node.value_bytes = branch ? 0 : header.value_bytes();
+        node.big = !branch && header.flags == kBigData;
         const std::uint64_t stored = node.big ? sizeof(std::uint64_t) : node.value_bytes;
         const std::uint64_t end = begin + kNodeHeaderBytes + key_bytes + stored;
         const bool key_fits = integer_keys_ ? key_bytes == sizeof(std::uint64_t)
                                             : key_bytes != 0 && key_bytes <= kKeyBytesMax;
-        if ((!branch && flags != 0 && !node.big) || end > bytes.size() ||
+        if ((!branch && header.flags != 0 && !node.big) || end > bytes.size() ||
             (!key_fits && !(branch && nodes.empty()))) {
             return damaged(page, "a node of it makes no sense");
         }
@@ -461,19 +475,17 @@ std::optional<std::string> find_lmdb_value(const Path& path, File& file, std::st
                 return std::nullopt;
             }
             const char* const node = bytes.data() + begin;
-            const std::uint64_t low = load<std::uint32_t>(node);
-            const auto flags = load<std::uint16_t>(node + 4);
-            const std::size_t key_bytes = load<std::uint16_t>(node + 6);
-            const std::size_t end = begin + kNodeHeaderBytes + key_bytes + (branch ? 0 : low);
-            if (end > bytes.size()) {
+            const NodeHeader header(node);
+            const std::uint64_t value_bytes = branch ? 0 : header.value_bytes();
+            if (begin + kNodeHeaderBytes + header.key_bytes + value_bytes > bytes.size()) {
                 continue;  // a large value
             }
-            const std::string_view name(node + kNodeHeaderBytes, key_bytes);
-            if (!branch && flags == 0 && name == key) {
-                return std::string(node + kNodeHeaderBytes + key_bytes, low);
+            const std::string_view name(node + kNodeHeaderBytes, header.key_bytes);
+            if (!branch && header.flags == 0 && name == key) {
+                return std::string(name.data() + name.size(), value_bytes);
             }
             if (branch && (!child || name <= key)) {
-                child = low | std::uint64_t{flags} << 32;
+                child = header.child();
             }
         }
         if (!child) {
@@ -484,52 +496,58 @@ std::optional<std::string> find_lmdb_value(const Path& path, File& file, std::st
     return std::nullopt;
 }
 
+namespace {
+
+// False: a writer has been too fast.
+Result<bool> try_copy(const Path& path, File& from, File& to) {
+    const auto state = read_lmdb_state(path, from);
+    if (!state) {
+        return std::unexpected(state.error());
+    }
+    std::vector<char> metas(kMetaPages * state->page_bytes);
+    std::vector<char> again(metas.size());
+    const auto got_metas = from.read(0, metas);
+    const auto got_again = from.read(0, again);
+    const auto same = read_lmdb_state(path, from);
+    if (!got_metas || !got_again || !same) {
+        return std::unexpected(!got_metas   ? got_metas.error()
+                               : !got_again ? got_again.error()
+                                            : same.error());
+    }
+    if (*same != *state || metas != again) {
+        return false;
+    }
+    auto done = to.write(0, {metas.data(), *got_metas});
+    std::vector<char> block(kCopyBytes);
+    const std::uint64_t end = (state->last_page + 1) * state->page_bytes;
+    for (std::uint64_t at = from.skip_hole(metas.size()); done && at < end;) {
+        const auto got = from.read(at, {block.data(), std::min(kCopyBytes, end - at)});
+        if (!got) {
+            return std::unexpected(got.error());
+        }
+        if (*got == 0) {
+            break;  // free pages at the end were never written
+        }
+        done = to.write(at, {block.data(), *got});
+        at = from.skip_hole(at + *got);
+    }
+    const auto now = read_lmdb_state(path, from);
+    if (!done || !now) {
+        return std::unexpected(done ? now.error() : done.error());
+    }
+    return now->commit <= state->commit + 1;
+}
+
+}  // namespace
+
+// A writer leaves the pages of its newest commit alone until two commits later. So what has been
+// copied is whole if there has been at most one since; the meta pages are copied as they were at
+// first.
 Result<void> copy_lmdb_file(const Path& path, File& from, File& to) {
-    // A writer leaves the pages of its newest commit alone until two commits later. So what has
-    // been copied is whole if there has been at most one since; the meta pages are copied as they
-    // were at first.
-    std::vector<char> block;
-    std::vector<char> metas;
     for (int tries = 0; tries < kCopyTries; ++tries) {
-        const auto state = read_lmdb_state(path, from);
-        if (!state) {
-            return std::unexpected(state.error());
-        }
-        const std::uint64_t end = (state->last_page + 1) * state->page_bytes;
-        block.resize(std::max(kCopyBytes, kMetaPages * state->page_bytes));
-        std::uint64_t at = 0;
-        while (at < end) {
-            const std::uint64_t part =
-                at == 0 ? kMetaPages * state->page_bytes : std::uint64_t{block.size()};
-            const auto got = from.read(at, {block.data(), std::min(part, end - at)});
-            if (!got) {
-                return std::unexpected(got.error());
-            }
-            if (at == 0) {
-                metas.resize(*got);
-                const auto again = from.read(0, metas);
-                const auto same = read_lmdb_state(path, from);
-                if (!again || !same) {
-                    return std::unexpected(again ? same.error() : again.error());
-                }
-                if (*same != *state || !std::equal(metas.begin(), metas.end(), block.begin())) {
-                    break;
-                }
-            }
-            if (auto put = to.write(at, {block.data(), *got}); !put) {
-                return put;
-            }
-            if (*got == 0) {
-                break;  // free pages at the end were never written
-            }
-            at = from.skip_hole(at + *got);
-        }
-        const auto now = read_lmdb_state(path, from);
-        if (!now) {
-            return std::unexpected(now.error());
-        }
-        if (at != 0 && now->commit <= state->commit + 1) {
-            return {};
+        const auto copied = try_copy(path, from, to);
+        if (!copied || *copied) {
+            return copied ? Result<void>() : std::unexpected(copied.error());
         }
     }
     return std::unexpected(

@@ -408,7 +408,7 @@ Result<void> LogStore::resume_writing(const FoundLog& found) {
 // Takes the rows out of the catalog that the manifest has given up, which is what is left of a
 // sweep that was cut short; or makes the catalog anew.
 Result<void> LogStore::update_catalog(FoundLog& found) {
-    std::optional<Error> log_error;  // a catalog made anew would not mend it
+    bool log_damaged = false;  // a catalog made anew would not mend it
     const auto follow_manifest = [&]() -> Result<SnapshotPtr> {
         if (found.catalog.problem) {
             return std::unexpected(*found.catalog.problem);
@@ -426,13 +426,11 @@ Result<void> LogStore::update_catalog(FoundLog& found) {
             return snapshot;
         }
         const auto made = make_bad_indexes();
-        if (!made) {
-            log_error = made.error();
-        }
+        log_damaged = !made;
         return made ? first_snapshot() : std::unexpected(made.error());
     };
     auto sealed = follow_manifest();
-    if (!sealed && !log_error && sealed.error().code == Code::corruption) {
+    if (!sealed && !log_damaged && sealed.error().code == Code::corruption) {
         if (auto rebuilt = rebuild_catalog(); !rebuilt) {
             return rebuilt;
         }

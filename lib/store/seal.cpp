@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "store/finally.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {

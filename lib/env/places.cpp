@@ -187,9 +187,7 @@ Result<void> check_regular(const Path& directory, std::initializer_list<const ch
     return {};
 }
 
-// Opens none of the files: closing a descriptor of one would give up the locks that the other
-// library holds on it in this process. (The C library's O_PATH descriptors do not.) A link that
-// somebody puts in a file's place in the meantime is not followed.
+// A link that somebody puts in a file's place in the meantime is not followed.
 void inherit_access(const Path& directory, std::initializer_list<const char*> names) {
     const Descriptor in(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     struct stat from {};

@@ -19,7 +19,6 @@ void lay_out(const Path& root, const FaultDisk& disk, const Bytes& data) {
         return;
     }
     fs::create_directories(catalog);
-    fs::remove(catalog / "lock.mdb");
     fs::remove(catalog / "data.mdb");
     if (data) {
         std::ofstream file(catalog / "data.mdb", std::ios::binary);

@@ -55,7 +55,7 @@ Path CallRecorder::differing_file() {
         if (node < 0) {
             return below;
         }
-        if (entry.is_regular_file() && below.filename() != "lock.mdb") {
+        if (entry.is_regular_file()) {
             std::ifstream file(entry.path(), std::ios::binary);
             const std::string bytes(std::istreambuf_iterator<char>(file), {});
             if (bytes != disk_.contents(node)) {

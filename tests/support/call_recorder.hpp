@@ -6,8 +6,7 @@
 // before those of the C library, for this program and for the shared libraries that it loads. They
 // do the call and tell the recorder. What is not noted:
 //
-//   - Writes through a shared mapping. LMDB makes them to lock.mdb alone, which is made anew by
-//     the first process that opens the catalog after a crash.
+//   - Writes through a shared mapping. Nobody makes any.
 //   - Calls with a descriptor that was opened before the recorder or got otherwise than by open.
 //
 // A write through a descriptor that was opened with O_DSYNC, as LMDB's meta pages are written, is

@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "catalog/census.hpp"
-#include "catalog/filter.hpp"
 #include "catalog/report.hpp"
-#include "catalog/sealed_index.hpp"
 #include "env/bytes.hpp"
+#include "index/census.hpp"
+#include "index/filter.hpp"
+#include "index/sealed_index.hpp"
 #include "input.hpp"
 #include "support/blob.hpp"
 

@@ -15,7 +15,7 @@
 #include "base_store.hpp"
 #include "input.hpp"
 #include "log_builder.hpp"
-#include "store/salvage.hpp"
+#include "repair/salvage.hpp"
 
 namespace dedup::fuzz {
 namespace {

@@ -12,13 +12,13 @@
 #include <span>
 #include <vector>
 
-#include "catalog/absent_ids.hpp"
-#include "catalog/census.hpp"
-#include "catalog/filter.hpp"
-#include "catalog/index_file.hpp"
 #include "catalog/lmdb_env.hpp"
-#include "catalog/sealed_index.hpp"
-#include "catalog/segment_row.hpp"
+#include "index/absent_ids.hpp"
+#include "index/census.hpp"
+#include "index/filter.hpp"
+#include "index/index_file.hpp"
+#include "index/sealed_index.hpp"
+#include "index/segment_row.hpp"
 #include "log/manifest.hpp"
 #include "log/segment.hpp"
 #include "log/stream_id.hpp"

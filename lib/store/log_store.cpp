@@ -8,8 +8,8 @@
 #include <tuple>
 #include <utility>
 
+#include "contract/check_stream.hpp"
 #include "log/frame_reader.hpp"
-#include "store/check_stream.hpp"
 
 namespace dedup {
 namespace {

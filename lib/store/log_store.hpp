@@ -59,16 +59,16 @@
 #include <vector>
 
 #include "catalog/catalog.hpp"
+#include "contract/capacity.hpp"
+#include "contract/store_counters.hpp"
 #include "dedup/log_store.hpp"
+#include "engine/head_search.hpp"
+#include "engine/reader_gates.hpp"
+#include "engine/view.hpp"
 #include "env/env.hpp"
 #include "env/owned_mutex.hpp"
 #include "env/process.hpp"
 #include "log/segment_writer.hpp"
-#include "store/capacity.hpp"
-#include "store/head_search.hpp"
-#include "store/reader_gates.hpp"
-#include "store/store_counters.hpp"
-#include "store/view.hpp"
 
 namespace dedup {
 

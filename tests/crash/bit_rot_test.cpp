@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "log/frame_reader.hpp"
-#include "store/salvage.hpp"
+#include "repair/salvage.hpp"
 #include "support/environment.hpp"
 #include "support/fault_disk.hpp"
 #include "support/fault_env.hpp"

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/unsealed.hpp"
 #include "memory/allocations.hpp"
 #include "store/log_store.hpp"
-#include "store/unsealed.hpp"
 #include "support/child_process.hpp"
 #include "support/temp_dir.hpp"
 

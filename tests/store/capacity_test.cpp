@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "store/capacity.hpp"
+#include "contract/capacity.hpp"
 
 namespace dedup::test {
 namespace {

@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 
-#include "catalog/checked_blob.hpp"
-#include "catalog/sealed_index.hpp"
 #include "env/bytes.hpp"
+#include "index/checked_blob.hpp"
+#include "index/sealed_index.hpp"
 
 namespace dedup::test {
 

@@ -1,0 +1,385 @@
+#include "dedup/guard.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "cache/decide.hpp"
+#include "cache/settle.hpp"
+#include "guard/heartbeat.hpp"
+#include "guard/retry.hpp"
+#include "record/invalid.hpp"
+
+namespace dedup {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kDeadlineMax = std::chrono::years{100};
+constexpr milliseconds kLeaseMin{3};  // a third of it is what the heartbeat sleeps
+
+Result<void> check_event_id(std::string_view event_id) {
+    if (const Result<void> checked = check_key(event_id); !checked) {
+        return invalid("event id: " + checked.error().message);
+    }
+    return {};
+}
+
+Result<void> check_guard_options(const GuardOptions& options) {
+    if (options.lease < kLeaseMin) {
+        return invalid(fmt::format("lease is {} ms; it must be at least {}", options.lease.count(),
+                                   kLeaseMin.count()));
+    }
+    if (options.owner.size() > kLabelBytesMax) {
+        return invalid(fmt::format("owner is {} bytes; at most {} are allowed",
+                                   options.owner.size(), kLabelBytesMax));
+    }
+    const Retry& retry = options.retry;
+    if (retry.pause_min < milliseconds{1} || retry.pause_max < retry.pause_min) {
+        return invalid(
+            fmt::format("retry: pauses are {} to {} ms; the first must be at least 1 "
+                        "and no more than the second",
+                        retry.pause_min.count(), retry.pause_max.count()));
+    }
+    return check_options({.ns = options.ns, .ttl = options.retention});
+}
+
+// Completes an event, whoever has it in flight. The answer: it was not completed before.
+struct MarkOp {
+    using Answer = bool;
+    const CacheOptions& cache;
+    std::string_view key;
+    ClaimOptions options;
+
+    [[nodiscard]] Result<void> check() const { return remember().check(); }
+
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
+        if (seen.completed()) {
+            return {false, {}};
+        }
+        if (seen.in_flight()) {
+            const CompleteOptions completion{.metadata = options.metadata};
+            auto decision = CompleteOp{cache, key, nullptr, "", completion}.decide(seen);
+            return {true, std::move(decision.append), decision.change};
+        }
+        auto decision = remember().decide(seen);
+        return {true, std::move(decision.append), decision.change};
+    }
+
+    static void landed(Result<bool>&, std::uint64_t) {}
+
+  private:
+    [[nodiscard]] RememberOp remember() const { return {cache, key, "", options}; }
+};
+
+AlreadyProcessed already(Completed&& done) {
+    const bool kept = done.metadata != kResultNotKept;
+    return {.result = std::move(done.receipt),
+            .processed_at_ms = done.completed_at_ms,
+            .metadata = kept ? std::move(done.metadata) : std::string(),
+            .result_kept = kept};
+}
+
+}  // namespace
+
+Guard::Guard(StreamStore& store, GuardOptions options)
+    : store_(store),
+      options_(std::move(options)),
+      cache_(store, {.ns = options_.ns, .ttl = options_.retention}) {}
+
+Guard::~Guard() = default;
+
+Result<std::unique_ptr<Guard>> Guard::start(StreamStore& store, GuardOptions options) {
+    if (Result<void> checked = check_guard_options(options); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    std::unique_ptr<Guard> guard(new Guard(store, std::move(options)));
+    try {
+        guard->heartbeat_ = std::make_unique<Heartbeat>(guard->cache_, guard->options_.lease);
+    } catch (const std::system_error& error) {
+        return std::unexpected(Error{.code = Code::io,
+                                     .message = "cannot start the heartbeat's thread",
+                                     .os_error = error.code().value()});
+    }
+    return guard;
+}
+
+// One call of process_if_new or process_batch.
+class Guard::Run {
+  public:
+    Run(Guard& guard, std::span<const std::string_view> event_ids, const Work& work)
+        : guard_(guard),
+          event_ids_(event_ids),
+          work_(work),
+          start_(steady_clock::now()),
+          deadline_ms_(guard.store_.now_ms() +
+                       std::min(guard.options_.retry.deadline, kDeadlineMax).count()),
+          outcomes_(event_ids.size()) {}
+
+    std::vector<Result<ProcessOutcome>> run() {
+        std::vector<std::size_t> open;
+        for (std::size_t i = 0; i < event_ids_.size(); ++i) {
+            if (Result<void> checked = check_event_id(event_ids_[i]); checked) {
+                open.push_back(i);
+            } else {
+                outcomes_[i] = std::unexpected(std::move(checked).error());
+            }
+        }
+        while (!open.empty()) {
+            std::vector<std::size_t> in_flight = claim(open);
+            work_all();
+            open = wait(in_flight);
+        }
+        return std::move(outcomes_);
+    }
+
+  private:
+    // Of an event that this run has claimed.
+    struct Mine {
+        std::size_t index;
+        Claim claim;
+        std::optional<std::expected<std::string, Failure>> result = {};  // none: it did not run
+        std::uint32_t retries = 0;
+    };
+
+    template <class Request, class Call>
+    auto until_available(std::vector<Request> requests, const Call& call) const {
+        return call_until_available(
+            std::move(requests), Backoff(guard_.options_.retry, guard_.store_, deadline_ms_), call);
+    }
+
+    // Fills mine_; returns what is in flight elsewhere, or earlier in the batch.
+    std::vector<std::size_t> claim(std::span<const std::size_t> open) {
+        std::vector<ClaimRequest> requests;
+        requests.reserve(open.size());
+        for (const std::size_t i : open) {
+            requests.push_back({std::string(event_ids_[i]),
+                                {.owner = guard_.options_.owner, .lease = guard_.options_.lease}});
+        }
+        auto claims = until_available(std::move(requests),
+                                      [this](auto span) { return guard_.cache_.claim_many(span); });
+        std::vector<std::size_t> in_flight;
+        for (std::size_t j = 0; j < open.size(); ++j) {
+            const std::size_t i = open[j];
+            if (!claims[j]) {
+                outcomes_[i] = std::unexpected(std::move(claims[j]).error());
+            } else if (auto* claimed = std::get_if<Claimed>(&*claims[j])) {
+                mine_.push_back({i, std::move(claimed->claim)});
+            } else if (auto* done = std::get_if<Completed>(&*claims[j])) {
+                outcomes_[i] = already(std::move(*done));
+            } else {
+                in_flight.push_back(i);
+            }
+        }
+        return in_flight;
+    }
+
+    // Runs the function for what is claimed, and stores what came of it.
+    void work_all() {
+        if (mine_.empty()) {
+            return;
+        }
+        const std::vector<Claim> claims = claims_of([](const Mine&) { return true; });
+        const Beating beating(*guard_.heartbeat_, claims);
+        try {
+            for (Mine& mine : mine_) {
+                mine.result = attempt(mine);
+            }
+        } catch (...) {
+            complete();  // of those before it
+            give_up();
+            throw;
+        }
+        complete();
+        give_up();
+        mine_.clear();
+    }
+
+    std::expected<std::string, Failure> attempt(Mine& mine) {
+        Backoff backoff(guard_.options_.retry, guard_.store_, deadline_ms_);
+        while (true) {
+            auto result = work_({.event_id = mine.claim.key,
+                                 .index = mine.index,
+                                 .number = mine.claim.attempt,
+                                 .retries = mine.retries,
+                                 .fence = mine.claim.claim_sequence});
+            if (result || !result.error().transient || !backoff.pause()) {
+                return result;
+            }
+            ++mine.retries;
+        }
+    }
+
+    // The work is done, so nothing about its result may keep it from being recorded.
+    void complete() {
+        std::vector<Completion> completions;
+        std::vector<Mine*> done;
+        for (Mine& mine : mine_) {
+            if (!mine.result || !*mine.result) {
+                continue;
+            }
+            Completion& completion = completions.emplace_back(Completion{mine.claim, {}, {}});
+            if (kept(**mine.result)) {
+                completion.receipt = std::move(**mine.result);
+            } else {
+                completion.options.metadata = kResultNotKept;
+            }
+            done.push_back(&mine);
+        }
+        if (done.empty()) {
+            return;
+        }
+        const auto stored = until_available(
+            completions, [this](auto span) { return guard_.cache_.complete_many(span); });
+        for (std::size_t j = 0; j < done.size(); ++j) {
+            std::string& result = **done[j]->result;
+            if (!stored[j]) {
+                outcomes_[done[j]->index] = std::unexpected(stored[j].error());
+            } else if (completions[j].options.metadata) {
+                outcomes_[done[j]->index] = Success{std::move(result), false};
+            } else {
+                outcomes_[done[j]->index] = Success{std::move(completions[j].receipt)};
+            }
+        }
+    }
+
+    static bool kept(const std::string& result) { return result.size() <= kReceiptBytesMax; }
+
+    // Frees what failed or did not run.
+    void give_up() {
+        const auto unfinished = [](const Mine& mine) { return !mine.result || !*mine.result; };
+        auto claims = claims_of(unfinished);
+        if (claims.empty()) {
+            return;
+        }
+        const auto released = until_available(
+            std::move(claims), [this](auto span) { return guard_.cache_.release_many(span); });
+        std::size_t j = 0;
+        for (Mine& mine : mine_) {
+            if (!unfinished(mine)) {
+                continue;
+            }
+            // If somebody else has the event by now, it is not this run's to free.
+            const auto& freed = released[j++];
+            if (!freed && freed.error().code != Code::stale_claim) {
+                outcomes_[mine.index] = std::unexpected(freed.error());
+            } else if (mine.result) {
+                outcomes_[mine.index] = Failed{std::move(mine.result->error()), mine.retries};
+            }
+        }
+    }
+
+    // Waits for those that are in flight elsewhere; returns those that are free now.
+    std::vector<std::size_t> wait(std::span<const std::size_t> in_flight) {
+        std::vector<std::size_t> free;
+        for (const std::size_t i : in_flight) {
+            const auto waited =
+                std::chrono::duration_cast<milliseconds>(steady_clock::now() - start_);
+            auto found = guard_.cache_.wait(event_ids_[i], guard_.options_.wait - waited);
+            if (!found) {
+                outcomes_[i] = std::unexpected(std::move(found).error());
+            } else if (auto* done = std::get_if<Completed>(&*found)) {
+                outcomes_[i] = already(std::move(*done));
+            } else if (auto* held = std::get_if<InFlight>(&*found); held && holds(*held)) {
+                outcomes_[i] = std::move(*held);
+            } else {
+                free.push_back(i);
+            }
+        }
+        return free;
+    }
+
+    [[nodiscard]] bool holds(const InFlight& held) const {
+        return held.lease_until_ms == 0 || guard_.store_.now_ms() <= held.lease_until_ms;
+    }
+
+    template <class Which>
+    [[nodiscard]] std::vector<Claim> claims_of(const Which& which) const {
+        std::vector<Claim> claims;
+        claims.reserve(mine_.size());
+        for (const Mine& mine : mine_) {
+            if (which(mine)) {
+                claims.push_back(mine.claim);
+            }
+        }
+        return claims;
+    }
+
+    // While it lives, the claims' leases are renewed.
+    class Beating {
+      public:
+        Beating(Heartbeat& heartbeat, std::span<const Claim> claims)
+            : heartbeat_(heartbeat), claims_(claims) {
+            try {
+                heartbeat_.add(claims_);
+            } catch (const std::bad_alloc&) {
+                heartbeat_.remove(claims_);  // or those that it has would be renewed for ever
+                throw;
+            }
+        }
+        ~Beating() { heartbeat_.remove(claims_); }
+        Beating(const Beating&) = delete;
+        Beating& operator=(const Beating&) = delete;
+
+      private:
+        Heartbeat& heartbeat_;
+        std::span<const Claim> claims_;
+    };
+
+    Guard& guard_;
+    std::span<const std::string_view> event_ids_;
+    const Work& work_;
+    steady_clock::time_point start_;
+    std::int64_t deadline_ms_;
+    std::vector<Result<ProcessOutcome>> outcomes_;
+    std::vector<Mine> mine_;
+};
+
+Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, const Work& work) {
+    return std::move(Run(*this, {&event_id, 1}, work).run().front());
+}
+
+std::vector<Result<ProcessOutcome>> Guard::process_batch(
+    std::span<const std::string_view> event_ids, const Work& work) {
+    return Run(*this, event_ids, work).run();
+}
+
+Result<bool> Guard::is_processed(std::string_view event_id) {
+    if (Result<void> checked = check_event_id(event_id); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    auto found = cache_.lookup(event_id);
+    if (!found) {
+        return std::unexpected(std::move(found).error());
+    }
+    return std::holds_alternative<Completed>(*found);
+}
+
+Result<bool> Guard::mark_processed(std::string_view event_id, std::string_view metadata) {
+    if (Result<void> checked = check_event_id(event_id); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    if (metadata == kResultNotKept) {
+        return std::unexpected(invalid("metadata says that a result was too long to keep, which "
+                                       "only the guard may say; use other words")
+                                   .error());
+    }
+    const CacheOptions cache{.ns = options_.ns, .ttl = options_.retention};
+    const MarkOp op{cache, event_id, {.owner = options_.owner, .metadata = std::string(metadata)}};
+    return std::move(settle_span(store_, std::span(&op, 1)).front());
+}
+
+Result<std::uint64_t> Guard::cleanup_old_events() {
+    const auto report = store_.sweep();
+    if (!report) {
+        return std::unexpected(report.error());
+    }
+    const auto own = std::ranges::find(report->namespaces, options_.ns, &SweptNamespace::ns);
+    return own == report->namespaces.end() ? 0 : own->removed.total();
+}
+
+}  // namespace dedup

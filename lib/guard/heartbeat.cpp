@@ -1,0 +1,100 @@
+#include "guard/heartbeat.hpp"
+
+#include <algorithm>
+
+namespace dedup {
+namespace {
+
+// However long a lease is.
+constexpr std::chrono::milliseconds kPauseMax = std::chrono::hours{1};
+
+}  // namespace
+
+Guard::Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
+    : cache_(cache), lease_(lease), thread_(start_thread("dedup-heartbeat", [this] { run(); })) {}
+
+Guard::Heartbeat::~Heartbeat() {
+    {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    changed_.notify_one();
+    const NoCancel no_cancel;
+    thread_.join();
+}
+
+void Guard::Heartbeat::operator delete(Heartbeat* heartbeat, std::destroying_delete_t) {
+    if (heartbeat->mark_.inherited()) {
+        leave_to_parent(heartbeat);
+        return;
+    }
+    heartbeat->~Heartbeat();
+    ::operator delete(heartbeat, sizeof(Heartbeat));
+}
+
+void Guard::Heartbeat::add(std::span<const Claim> claims) {
+    bool wake = false;
+    {
+        const std::lock_guard lock(mutex_);
+        wake = idle_;
+        for (const Claim& claim : claims) {
+            by_fence_.emplace(claim.claim_sequence, Entry{claim});
+        }
+    }
+    if (wake) {
+        changed_.notify_one();
+    }
+}
+
+void Guard::Heartbeat::remove(std::span<const Claim> claims) {
+    if (mark_.inherited()) {
+        return;  // forked by the work that was claimed
+    }
+    const std::lock_guard lock(mutex_);
+    for (const Claim& claim : claims) {
+        by_fence_.erase(claim.claim_sequence);
+    }
+}
+
+// Precondition: mutex_ is held.
+std::vector<Claim> Guard::Heartbeat::due_claims() {
+    std::vector<Claim> claims;
+    claims.reserve(by_fence_.size());
+    for (auto& [fence, entry] : by_fence_) {
+        if (entry.due) {
+            claims.push_back(entry.claim);
+        }
+        entry.due = true;
+    }
+    return claims;
+}
+
+void Guard::Heartbeat::run() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+        idle_ = true;
+        changed_.wait(lock, [this] { return stop_ || !by_fence_.empty(); });
+        idle_ = false;
+        if (changed_.wait_for(lock, std::min(lease_ / 3, kPauseMax), [this] { return stop_; })) {
+            return;
+        }
+        try {
+            renew_due(lock);
+        } catch (const std::bad_alloc&) {
+            // The lease is three times as long as this pause: the next round may have memory.
+        }
+        if (!lock.owns_lock()) {
+            lock.lock();
+        }
+    }
+}
+
+void Guard::Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
+    const std::vector<Claim> claims = due_claims();
+    if (!claims.empty()) {
+        lock.unlock();
+        (void)cache_.renew_many(claims, lease_);
+    }
+}
+
+}  // namespace dedup

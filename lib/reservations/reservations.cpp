@@ -1,0 +1,258 @@
+#include "dedup/reservations.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "cache/decide.hpp"
+#include "cache/settle.hpp"
+#include "keys/netstring.hpp"
+#include "keys/sha256.hpp"
+#include "record/check.hpp"
+#include "record/invalid.hpp"
+#include "reservations/reservation_record.hpp"
+
+namespace dedup {
+namespace {
+
+using std::chrono::milliseconds;
+
+// When the stream's key was first and last seen, by a request that comes now. Errors: those of
+// decode_stamps, so that nothing is written over what a newer version wrote.
+Result<Stamps> stamps_now(const Seen& seen) {
+    Stamps stamps{seen.now_ms, seen.now_ms};
+    if (!seen.current() && !seen.unanswered()) {
+        return stamps;
+    }
+    const auto known = decode_stamps(*seen.head);
+    if (known) {
+        stamps.first_seen_ms = known->first_seen_ms;
+    } else if (seen.current()) {
+        return std::unexpected(known.error());
+    }
+    return stamps;
+}
+
+// An operation of the claim protocol that notes in what it appends when the key was seen.
+template <class Op>
+struct Stamped {
+    using Answer = typename Op::Answer;
+    const CacheOptions& cache;
+    std::string_view key;
+    Op op;
+
+    [[nodiscard]] Result<void> check() const { return op.check(); }
+
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
+        const auto stamps = stamps_now(seen);
+        if (!stamps) {
+            return {std::unexpected(stamps.error()), {}};
+        }
+        auto decision = op.decide(seen);
+        if (decision.append) {
+            decision.append->record.metadata = encode_stamps(*stamps);
+        }
+        return decision;
+    }
+
+    static void landed(Result<Answer>& answer, std::uint64_t sequence) {
+        Op::landed(answer, sequence);
+    }
+};
+
+template <class Op>
+Stamped<Op> stamped(const Op& op) {
+    return {op.cache, op.key, op};
+}
+
+struct ReserveOp {
+    using Answer = Reservations::ReserveOutcome;
+    const CacheOptions& cache;
+    std::string_view key;
+    std::string_view tenant_key;
+    const ClaimOptions& options;
+
+    [[nodiscard]] Result<void> check() const {
+        if (options.fingerprint.empty()) {
+            return invalid("fingerprint is empty; conflicts are told by it");
+        }
+        return claim().check();
+    }
+
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
+        Result<KnownReservation> known;
+        if (seen.live()) {
+            known = known_from(*seen.head);
+            if (!known) {
+                return {std::unexpected(std::move(known).error()), {}};
+            }
+        }
+        auto decision = stamped(claim()).decide(seen);
+        if (!decision.answer) {
+            return {std::unexpected(std::move(decision.answer).error()), {}};
+        }
+        if (const auto* claimed = std::get_if<Claimed>(&*decision.answer)) {
+            const auto& [ns, store_key, fence, deadline_ms, attempt] = claimed->claim;
+            return {Reservations::Reserved{{std::string(tenant_key), fence, deadline_ms, attempt}},
+                    std::move(decision.append)};
+        }
+        if (std::holds_alternative<Mismatch>(*decision.answer)) {
+            if (decision.append) {
+                known = known_from(decision.append->record);
+            }
+            return {Reservations::Conflict{*std::move(known)}, std::move(decision.append)};
+        }
+        return {Reservations::Duplicate{*std::move(known)}, {}};
+    }
+
+    static void landed(Result<Answer>& answer, std::uint64_t sequence) {
+        if (auto* reserved = std::get_if<Reservations::Reserved>(&*answer)) {
+            reserved->reservation.fence = sequence;
+        }
+    }
+
+  private:
+    [[nodiscard]] ClaimOp claim() const { return {cache, key, options}; }
+};
+
+// Notes that the key was seen again.
+struct TouchOp {
+    using Answer = void;
+    const CacheOptions& cache;
+    std::string_view key;
+
+    [[nodiscard]] static Result<void> check() { return {}; }
+
+    [[nodiscard]] static Decision<void> decide(const Seen& seen) {
+        const auto stamps = stamps_now(seen);
+        if (!seen.live() || !stamps) {
+            return {};
+        }
+        const std::uint64_t sequence = seen.sequence();
+        Record record = *std::move(seen.head);
+        record.metadata = encode_stamps(*stamps);
+        return {{}, Append{sequence, std::move(record)}};
+    }
+
+    static void landed(Result<void>&, std::uint64_t) {}
+};
+
+Result<void> check_outcome(const Outcome& outcome) {
+    if (!outcome.details.empty() && !nlohmann::json::accept(outcome.details)) {
+        return invalid("the outcome's details are not a JSON text");
+    }
+    if (outcome.kind.empty()) {
+        return invalid("the outcome's kind is empty");
+    }
+    return {};
+}
+
+Result<Claim> claim_of(const CacheOptions& cache, const Scope& scope,
+                       const Reservation& reservation) {
+    auto key = scoped_key(scope, reservation.key);
+    if (!key) {
+        return std::unexpected(std::move(key).error());
+    }
+    return Claim{cache.ns, *std::move(key), reservation.fence, reservation.deadline_ms,
+                 reservation.attempt};
+}
+
+}  // namespace
+
+std::string request_fingerprint(std::span<const std::string_view> parts) {
+    std::string text;
+    for (const std::string_view part : parts) {
+        append_netstring(text, part);
+    }
+    return sha256_hex(text);
+}
+
+Reservations::Reservations(StreamStore& store, const ReservationsOptions& options)
+    : store_(store),
+      cache_options_{.ns = options.ns, .ttl = options.ttl},
+      last_seen_step_(options.last_seen_step) {}
+
+template <class Op>
+Result<typename Op::Answer> Reservations::settle(const Op& op) {
+    if (Result<void> checked = check_options(cache_options_); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    return std::move(settle_span(store_, std::span<const Op>(&op, 1)).front());
+}
+
+Result<Reservations::ReserveOutcome> Reservations::reserve(const ReservationRequest& request) {
+    const auto key = scoped_key(request.scope, request.key);
+    if (!key) {
+        return std::unexpected(key.error());
+    }
+    const ClaimOptions options{.owner = request.owner,
+                               .fingerprint = request.fingerprint,
+                               .lease = request.lease,
+                               .ttl = request.ttl,
+                               .expires_at_ms = request.expires_at_ms};
+    auto outcome = settle(ReserveOp{cache_options_, *key, request.key, options});
+    const auto* duplicate = outcome ? std::get_if<Duplicate>(&*outcome) : nullptr;
+    if (duplicate != nullptr &&
+        store_.now_ms() - duplicate->known.last_seen_ms >= last_seen_step_.count()) {
+        // The answer holds whether or not this can be written.
+        (void)settle(TouchOp{cache_options_, *key});
+    }
+    return outcome;
+}
+
+Result<void> Reservations::complete(const Scope& scope, const Reservation& reservation,
+                                    const Outcome& outcome) {
+    const auto claim = claim_of(cache_options_, scope, reservation);
+    if (!claim) {
+        return std::unexpected(claim.error());
+    }
+    if (Result<void> checked = check_outcome(outcome); !checked) {
+        return checked;
+    }
+    const std::string receipt = encode_outcome(outcome);
+    const CompleteOptions options;
+    return settle(stamped(CompleteOp{cache_options_, claim->key, &*claim, receipt, options}));
+}
+
+Result<bool> Reservations::release(const Scope& scope, const Reservation& reservation) {
+    const auto claim = claim_of(cache_options_, scope, reservation);
+    if (!claim) {
+        return std::unexpected(claim.error());
+    }
+    return settle(stamped(ReleaseOp{cache_options_, claim->key, &*claim}));
+}
+
+Result<Reservation> Reservations::renew(const Scope& scope, const Reservation& reservation,
+                                        milliseconds lease) {
+    const auto claim = claim_of(cache_options_, scope, reservation);
+    if (!claim) {
+        return std::unexpected(claim.error());
+    }
+    const auto renewed = settle(stamped(RenewOp{cache_options_, claim->key, &*claim, lease}));
+    if (!renewed) {
+        return std::unexpected(renewed.error());
+    }
+    return Reservation{reservation.key, reservation.fence, renewed->deadline_ms, renewed->attempt};
+}
+
+Result<std::optional<KnownReservation>> Reservations::find(const Scope& scope,
+                                                           std::string_view key) {
+    if (Result<void> checked = check_options(cache_options_); !checked) {
+        return std::unexpected(std::move(checked).error());
+    }
+    const auto store_key = scoped_key(scope, key);
+    if (!store_key) {
+        return std::unexpected(store_key.error());
+    }
+    auto head = store_.head({cache_options_.ns, *store_key});
+    if (!head) {
+        return std::unexpected(head.error());
+    }
+    if (!Seen{*head, store_.now_ms(), store_.grace()}.live()) {
+        return std::nullopt;
+    }
+    return known_from(**head);
+}
+
+}  // namespace dedup

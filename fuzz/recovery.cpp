@@ -16,6 +16,7 @@
 #include "input.hpp"
 #include "log_builder.hpp"
 #include "repair/salvage.hpp"
+#include "repair/verify.hpp"
 
 namespace dedup::fuzz {
 namespace {

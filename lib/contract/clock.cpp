@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "dedup/store.hpp"
+#include "dedup/store_clock.hpp"
 
 namespace dedup {
 namespace {
@@ -21,8 +21,8 @@ std::int64_t system_now_ms() {
     return std::max<std::int64_t>(0, duration_cast<milliseconds>(since_1970).count());
 }
 
-void StreamStore::note_jump(std::int64_t time_ms) {
-    const std::lock_guard lock(clock_mutex_);
+void StoreClock::note_jump(std::int64_t time_ms) {
+    const std::lock_guard lock(mutex_);
     const std::int64_t high_ms = saw_time(0);
     if (jumps_ != Jumps::ignore && is_jump(high_ms, time_ms)) {
         ClockJump jump;
@@ -37,9 +37,9 @@ void StreamStore::note_jump(std::int64_t time_ms) {
     saw_time(time_ms);
 }
 
-std::optional<SweepWithheld> StreamStore::withheld(std::int64_t now_ms,
+std::optional<SweepWithheld> StoreClock::withheld(std::int64_t now_ms,
                                                    std::int64_t seen_ms) const {
-    const std::lock_guard lock(clock_mutex_);
+    const std::lock_guard lock(mutex_);
     if (jumps_ == Jumps::trust) {
         return std::nullopt;
     }
@@ -57,21 +57,21 @@ std::optional<SweepWithheld> StreamStore::withheld(std::int64_t now_ms,
     return SweepWithheld{last.from_ms, last.to_ms, until_ms + kClockJump.count()};
 }
 
-void StreamStore::trust_clock() {
-    const std::lock_guard lock(clock_mutex_);
+void StoreClock::trust_clock() {
+    const std::lock_guard lock(mutex_);
     for (ClockJump& jump : history_.jumps) {
         clock_changes_ += jump.settled ? 0 : 1;
         jump.settled = true;
     }
 }
 
-ClockHistory StreamStore::clock_history() const {
-    const std::lock_guard lock(clock_mutex_);
+ClockHistory StoreClock::clock_history() const {
+    const std::lock_guard lock(mutex_);
     return history_;
 }
 
-ClockHistory StreamStore::clock_history_at(std::uint64_t sequence, std::uint64_t& changes) {
-    const std::lock_guard lock(clock_mutex_);
+ClockHistory StoreClock::clock_history_at(std::uint64_t sequence, std::uint64_t& changes) {
+    const std::lock_guard lock(mutex_);
     for (ClockJump& jump : history_.jumps) {
         jump.sequence = std::min(jump.sequence, sequence);
     }
@@ -79,8 +79,8 @@ ClockHistory StreamStore::clock_history_at(std::uint64_t sequence, std::uint64_t
     return history_;
 }
 
-void StreamStore::set_clock_history(ClockHistory history) {
-    const std::lock_guard lock(clock_mutex_);
+void StoreClock::set_clock_history(ClockHistory history) {
+    const std::lock_guard lock(mutex_);
     history_ = std::move(history);
     keep_newest(history_.jumps);
     keep_newest(history_.resets);

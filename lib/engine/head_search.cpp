@@ -5,7 +5,7 @@
 
 namespace dedup {
 
-HeadSearch::HeadSearch(const View& view, const StreamId& id, Candidates unsealed)
+HeadSearch::HeadSearch(const View& view, const StreamId& id, UnsealedEntries unsealed)
     : view_(view), id_(id), bits_(id), unsealed_(std::move(unsealed)) {
     if (unsealed_.newest.segment != nullptr) {
         unsealed_.newest.segment->prefetch(unsealed_.newest.entry.offset);
@@ -111,7 +111,7 @@ void HeadSearch::step() {
 std::expected<bool, const SealedSegment*> HeadSearch::next(Located& at) {
     if (step_ == Step::unsealed) {
         if (unsealed_given_ <= unsealed_.older.size()) {
-            const Candidate& candidate =
+            const UnsealedEntry& candidate =
                 unsealed_given_ == 0 ? unsealed_.newest : unsealed_.older[unsealed_given_ - 1];
             ++unsealed_given_;
             at.segment = candidate.segment;

@@ -21,7 +21,7 @@ class HeadSearch {
     static constexpr int kSteps = 4;
 
     // `unsealed` is what the unsealed segments have with this id. `view` outlives the search.
-    HeadSearch(const View& view, const StreamId& id, Candidates unsealed);
+    HeadSearch(const View& view, const StreamId& id, UnsealedEntries unsealed);
 
     // Does one step of what next() would do.
     void step();
@@ -57,7 +57,7 @@ class HeadSearch {
     const View& view_;
     StreamId id_;
     FilterBits bits_;
-    Candidates unsealed_;
+    UnsealedEntries unsealed_;
     std::size_t unsealed_given_ = 0;
     Step step_ = Step::unsealed;
     bool known_ = false;  // to some sealed segment; or remembered as absent

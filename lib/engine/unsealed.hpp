@@ -66,6 +66,11 @@ struct Unsealed {
         show(applied);
         count(applied);
     }
+    // Takes up a frame without records that says so.
+    void raise(std::int64_t time_ms, std::uint64_t last_assigned) {
+        row.time_high_ms = std::max(row.time_high_ms, time_ms);
+        row.next_sequence = std::max(row.next_sequence, last_assigned + 1);
+    }
     // The segment's frames reach up to `bytes`.
     void grown_to(std::uint64_t bytes) {
         row.bytes = bytes;

@@ -2,26 +2,19 @@
 #pragma once
 
 #include <atomic>
-#include <mutex>
 #include <thread>
+
+#include "env/mutex.hpp"
 
 namespace dedup {
 
-// For std::lock_guard and std::scoped_lock.
-class OwnedMutex {
+class DEDUP_ANNOTATION(capability("mutex")) OwnedMutex {
   public:
-    void lock() {
+    void lock() DEDUP_ANNOTATION(acquire_capability()) {
         mutex_.lock();
         owner_ = std::this_thread::get_id();
     }
-    [[nodiscard]] bool try_lock() {
-        const bool locked = mutex_.try_lock();
-        if (locked) {
-            owner_ = std::this_thread::get_id();
-        }
-        return locked;
-    }
-    void unlock() {
+    void unlock() DEDUP_ANNOTATION(release_capability()) {
         owner_ = std::thread::id();
         mutex_.unlock();
     }
@@ -32,6 +25,20 @@ class OwnedMutex {
   private:
     std::mutex mutex_;
     std::atomic<std::thread::id> owner_;
+};
+
+class DEDUP_ANNOTATION(scoped_lockable) OwnedLock {
+  public:
+    explicit OwnedLock(OwnedMutex& mutex) DEDUP_ANNOTATION(acquire_capability(mutex))
+        : mutex_(mutex) {
+        mutex_.lock();
+    }
+    ~OwnedLock() DEDUP_ANNOTATION(release_capability()) { mutex_.unlock(); }
+    OwnedLock(const OwnedLock&) = delete;
+    OwnedLock& operator=(const OwnedLock&) = delete;
+
+  private:
+    OwnedMutex& mutex_;
 };
 
 }  // namespace dedup

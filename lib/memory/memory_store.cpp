@@ -36,7 +36,7 @@ class MemoryStore final : public StreamStore {
   public:
     MemoryStore(Clock clock, std::chrono::milliseconds grace, const Capacity& capacity,
                 bool trust_clock)
-        : StreamStore(std::move(clock), grace, trust_clock ? Jumps::trust : Jumps::withhold),
+        : StreamStore(std::move(clock), grace, trust_clock ? StoreClock::Jumps::trust : StoreClock::Jumps::withhold),
           capacity_(capacity) {}
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
@@ -150,10 +150,10 @@ class MemoryStore final : public StreamStore {
         stats.store_id = store_id_;
         stats.records = streams_.records();
         stats.last_sequence = last_sequence_;
-        stats.time_high_ms = saw_time(0);
-        stats.clock_ms = clock_ms();
-        stats.clock = clock_history();
-        stats.withheld = withheld(std::max(stats.time_high_ms, stats.clock_ms), stats.time_high_ms);
+        stats.time_high_ms = time_.saw_time(0);
+        stats.clock_ms = time_.clock_ms();
+        stats.clock = time_.clock_history();
+        stats.withheld = time_.withheld(std::max(stats.time_high_ms, stats.clock_ms), stats.time_high_ms);
         stats.memory_bytes = streams_.bytes();
         stats.evicted = evicted_;
         stats.last_sweep_ms = last_sweep_ms_;
@@ -321,11 +321,11 @@ class MemoryStore final : public StreamStore {
         if (record.claim_sequence == 0) {
             record.claim_sequence = record.sequence;
         }
-        if (would_jump(record.timestamp_ms)) {
-            watch_time(record.timestamp_ms);
+        if (time_.would_jump(record.timestamp_ms)) {
+            time_.watch_time(record.timestamp_ms);
         }
         streams_.append(record);
-        saw_time(record.timestamp_ms);
+        time_.saw_time(record.timestamp_ms);
         return record.sequence;
     }
 
@@ -346,7 +346,7 @@ class MemoryStore final : public StreamStore {
             return std::unexpected(no_room(kName, capacity_, held, wanted));
         }
         const std::int64_t time_ms = now_ms();
-        const auto expired = withheld(time_ms, saw_time(0))
+        const auto expired = time_.withheld(time_ms, time_.saw_time(0))
                                  ? decltype(choose_expired(streams_, time_ms, grace()))()
                                  : choose_expired(streams_, time_ms, grace());
         const auto evict =
@@ -358,8 +358,8 @@ class MemoryStore final : public StreamStore {
     // The time as of which to sweep. A dry run changes nothing, not even the time that was seen.
     [[nodiscard]] std::int64_t time_of(const SweepOptions& options) {
         const std::int64_t time_ms =
-            options.now_ms ? std::max(saw_time(0), *options.now_ms) : now_ms();
-        return options.dry_run ? time_ms : watch_time(time_ms);
+            options.now_ms ? std::max(time_.saw_time(0), *options.now_ms) : now_ms();
+        return options.dry_run ? time_ms : time_.watch_time(time_ms);
     }
 
     // Evicts so much too.
@@ -368,10 +368,10 @@ class MemoryStore final : public StreamStore {
         const auto start = std::chrono::steady_clock::now();
         const bool dry_run = options.dry_run;
         if (options.trust_clock && !dry_run) {
-            trust_clock();
+            time_.trust_clock();
         }
         const auto why_withheld =
-            options.trust_clock ? std::nullopt : withheld(time_ms, saw_time(0));
+            options.trust_clock ? std::nullopt : time_.withheld(time_ms, time_.saw_time(0));
         Removal removal;
         if (!why_withheld) {
             removal.expired = choose_expired(streams_, time_ms, grace());

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "log/frame_reader.hpp"
+#include "record/try.hpp"
 #include "repair/salvage.hpp"
 
 namespace dedup {
@@ -223,7 +224,8 @@ void Salvage::note_missing(std::uint64_t previous_id, std::uint64_t next_id) {
     }
 }
 
-Result<void> Salvage::copy_to(LogStore& target) {
+Result<void> Salvage::copy_to(LogStore& store) {
+    CopyTarget target(store);
     target_ = &target;
     missing_ = missing();
     std::uint64_t previous_id = 0;
@@ -242,14 +244,7 @@ Result<void> Salvage::copy_to(LogStore& target) {
     next_sequence_ =
         std::max(next_sequence_,
                  std::min(next_sequence_, kSequenceMax - kSequencesSkipped) + kSequencesSkipped);
-    if (auto clock = put_clock_in_force(); !clock) {
-        return clock;
-    }
-    auto marked = target.lead([&]() -> Result<void> {
-        target.next_sequence_ = std::max(target.next_sequence_, next_sequence_);
-        return target.write_mark(target.next_sequence_ - 1);
-    });
-    return marked ? put_horizon_in_force() : marked;
+    return target.write_end(manifest_, next_sequence_, time_ms_);
 }
 
 Result<void> Salvage::copy_segment(std::size_t number) {
@@ -324,8 +319,7 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
     if (frame.header.kind == FrameKind::moved) {
         return take_moved(segment, frame);
     }
-    bool anew = false;  // a stream that was swept begins anew here
-    std::vector<Append> items;
+    std::vector<CopiedRecord> items;
     FrameRecords records(frame, segment.id());
     FrameRecord record;
     auto more = records.next(record);
@@ -337,9 +331,8 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
         if (!decoded || decoded->sequence != record.sequence) {
             break;
         }
-        anew = anew || record.link.swept;
         note_time(segment, decoded->timestamp_ms);
-        items.push_back({0, *std::move(decoded)});
+        items.push_back({*std::move(decoded), record.link.swept});
     }
     if (!more || *more || frame.header.sequence <= last_sequence_) {
         add_loss({segment.path().string(), frame.offset, frame.bytes(), 0, 0,
@@ -350,9 +343,8 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
         report.losses[report.losses.size() - open_losses_].before_sequence = frame.header.sequence;
     }
     const bool atomic = items.size() > 1;
-    const bool follows = !pending_.empty() && last_sequence_ + 1 == frame.header.sequence;
-    if (atomic || anew || !follows || pending_mode_ == Batch::atomic ||
-        pending_.size() >= kItemsPerAppend || pending_bytes_ >= kBytesPerAppend) {
+    if (atomic || pending_mode_ == Batch::atomic || pending_.size() >= kItemsPerAppend ||
+        pending_bytes_ >= kBytesPerAppend) {
         if (auto appended = append_pending(); !appended) {
             return appended;
         }
@@ -362,7 +354,7 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
     pending_mode_ = atomic ? Batch::atomic : Batch::each;
     pending_bytes_ += frame.bytes();
     std::ranges::move(items, std::back_inserter(pending_));
-    return anew ? begin_anew() : Result<void>();
+    return {};
 }
 
 // Appends what is pending under the sequences that it had.
@@ -370,35 +362,7 @@ Result<void> Salvage::append_pending() {
     if (pending_.empty()) {
         return {};
     }
-    std::vector<StreamKey> streams;
-    streams.reserve(pending_.size());
-    for (const Append& item : pending_) {
-        streams.push_back({item.record.ns, item.record.key});
-    }
-    const auto heads = target_->heads(streams);
-    std::map<std::pair<std::string_view, std::string_view>, std::uint64_t> pending_heads;
-    for (std::size_t i = 0; i < pending_.size(); ++i) {
-        if (!heads[i]) {
-            return std::unexpected(heads[i].error());
-        }
-        const auto [head, first] = pending_heads.try_emplace({streams[i].ns, streams[i].key},
-                                                             *heads[i] ? (*heads[i])->sequence : 0);
-        pending_[i].expected_sequence = head->second;
-        head->second = pending_[i].record.sequence;
-    }
-    const std::uint64_t sequence = pending_.front().record.sequence;
-    auto led = target_->lead([&]() -> Result<void> {
-        target_->next_sequence_ = sequence;
-        return {};
-    });
-    if (!led) {
-        return led;
-    }
-    for (const auto& result : target_->append(pending_, pending_mode_)) {
-        if (!result) {
-            return std::unexpected(result.error());
-        }
-    }
+    DEDUP_TRY(target_->append_as(pending_, pending_mode_));
     report.records += pending_.size();
     pending_.clear();
     pending_bytes_ = 0;

@@ -1,5 +1,5 @@
-// What repair() does, in two parts: repair.cpp copies records, and salvage_sweeps.cpp what sweeps
-// have done.
+// What repair() reads of a damaged store, in two parts: repair.cpp copies records, and
+// salvage_sweeps.cpp tells what sweeps have done.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 #include "log/frame_reader.hpp"
 #include "log/patchy_file.hpp"
-#include "store/log_store.hpp"
+#include "repair/copy_target.hpp"
 
 namespace dedup {
 
@@ -29,7 +29,7 @@ class Salvage {
     // Finds the segments and the store's id.
     Result<void> prepare();
     // Copies what is intact.
-    Result<void> copy_to(LogStore& target);
+    Result<void> copy_to(LogStore& store);
 
     // Oldest first; those that a sweep has given up are not among them.
     [[nodiscard]] const std::vector<DamagedSegment>& segments() const { return segments_; }
@@ -49,13 +49,8 @@ class Salvage {
     Result<bool> find_manifest_in(std::size_t number);
     void leave_out_given_up();
     void note_time(const Segment& segment, std::int64_t time_ms);
-    Result<void> put_clock_in_force();
     [[nodiscard]] bool is_expected(std::uint64_t id) const;
     Result<void> take_moved(const Segment& segment, const Frame& frame);
-    Result<void> write_moved(std::string_view encoded, const RecordView& record);
-    Result<void> begin_anew();
-    void show_horizon(const Horizon& horizon);
-    Result<void> put_horizon_in_force();
     Result<void> copy_segment(std::size_t number);
     Result<void> lose(const Segment& segment, FrameReader& reader, std::uint64_t end, bool newest);
     void add_loss(RepairLoss loss);
@@ -73,8 +68,8 @@ class Salvage {
     Manifest manifest_;
     std::int64_t time_ms_ = 0;  // the highest that the damaged store had seen
     std::vector<std::uint64_t> missing_;
-    LogStore* target_ = nullptr;
-    std::vector<Append> pending_;
+    CopyTarget* target_ = nullptr;
+    std::vector<CopiedRecord> pending_;
     std::size_t pending_bytes_ = 0;
     Batch pending_mode_ = Batch::each;
     std::uint64_t last_sequence_ = 0;
@@ -82,9 +77,7 @@ class Salvage {
     std::size_t open_losses_ = 0;  // at the end of report.losses, whose later bound is not known
 };
 
-// The same as the public ones, in any environment.
-[[nodiscard]] Result<VerifyReport> verify(Env& env, const Path& path,
-                                          const Progress& progress = {});
+// The same as the public one, in any environment.
 [[nodiscard]] Result<RepairReport> repair(Env& env, const Path& damaged, const Path& target,
                                           const Progress& progress = {});
 

@@ -7,9 +7,12 @@
 #include <cerrno>
 #include <system_error>
 
+#include "engine/count.hpp"
 #include "log/frame_reader.hpp"
 #include "log/patchy_file.hpp"
+#include "record/try.hpp"
 #include "repair/salvage.hpp"
+#include "repair/verify.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
@@ -269,65 +272,104 @@ void Verifier::name_unreadable(const Segment& segment, const PatchyFile& file) {
 
 }  // namespace
 
-Result<VerifyReport> LogStore::verify(const Progress& progress) {
-    const NoCancel no_cancel;
-    const auto now = tail_now();
-    if (!now) {
-        return std::unexpected(now.error());
+namespace {
+
+// Adds to `problems` what a catalog says wrongly of a segment and a sweep would act on: a segment
+// without live streams is dropped, and one whose records have all expired is not read.
+Result<void> check_counts(const Reader& reader, const Catalog& catalog, const Now& now,
+                          const SealedSegment& sealed, std::vector<std::string>& problems) {
+    const SweepState state = DEDUP_TRY(catalog.sweep_state());
+    if (state.counted != now.view->horizon) {
+        return {};  // a sweep has not counted yet
     }
-    const ViewPtr& view = now->view;
-    struct Part {
-        const Segment* segment;
-        SegmentRow row;
-        const SealedSegment* sealed;
+    const Recounted counted =
+        DEDUP_TRY(recount(reader, *now.view, sealed, state.counted, now.unsealed.sequence));
+    if (counted.damaged != 0) {
+        return {};
+    }
+    const auto problem = [&](std::string what) {
+        problems.push_back(fmt::format("{}: {}", sealed.segment->path().string(), what));
     };
-    std::vector<Part> parts;
-    for (const SealedSegment& sealed : view->sealed->segments()) {
-        parts.push_back({sealed.segment.get(), sealed.row, &sealed});
-    }
-    {
-        const std::lock_guard lock(view_mutex_);
-        for (auto u = view->unsealed.rbegin(); u != view->unsealed.rend(); ++u) {
-            parts.push_back({(*u)->segment.get(), (*u)->row, nullptr});
+    const StateCounts in_unsealed = total(tally_of(now.unsealed.superseded, sealed.row.id));
+    StateCounts live = sealed.row.live();
+    live -= in_unsealed;
+    StateCounts superseded = sealed.row.superseded;
+    superseded += in_unsealed;
+    const StateCounts live_in_log = total(counted.live);
+    const StateCounts superseded_in_log = total(counted.superseded);
+    for (const State in : {State::in_flight, State::completed, State::released}) {
+        if (live[in] != live_in_log[in]) {
+            problem(fmt::format("the log has {} live streams {}, the catalog says {}",
+                                live_in_log[in], dedup::name(in), live[in]));
+        }
+        // (Of them, the catalog goes on counting those that have expired.)
+        if (superseded[in] < superseded_in_log[in]) {
+            problem(fmt::format("the log has {} superseded records {}, the catalog says {}",
+                                superseded_in_log[in], dedup::name(in), superseded[in]));
         }
     }
+    if (counted.expires_min_ms < sealed.row.expires_min_ms) {
+        problem(
+            fmt::format("a record in it expires at {}, the catalog says that none does before {}",
+                        counted.expires_min_ms, sealed.row.expires_min_ms));
+    }
+    return {};
+}
+
+// Checks one segment of a store that is open. Errors: closed, in a child that was forked in
+// `progress`.
+Result<void> verify_part(Verifier& verifier, LogStore& store, const Now& now, const Part& part) {
+    // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
+    // report.
+    auto file = store.context().env.open(part.segment->path(), OpenMode::read);
+    if (!file) {
+        if (file.error().os_error != ENOENT) {  // a sweep may have removed it meanwhile
+            verifier.problem(file.error().message);
+        }
+        return {};
+    }
+    const auto patchy = std::make_shared<PatchyFile>(*std::move(file));
+    const Segment segment(patchy, part.segment->path(), part.segment->header());
+    const std::size_t problems = verifier.report.problems.size();
+    const auto intact = [&] { return verifier.report.problems.size() == problems; };
+    const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed);
+    DEDUP_TRY(store.context().check_process());
+    // Where frames are damaged, the counts differ anyway.
+    if (part.sealed != nullptr && intact()) {
+        verifier.compare(counted, part.row, segment.path());
+    }
+    verifier.name_unreadable(segment, *patchy);
+    if (part.sealed == nullptr) {
+        return {};
+    }
+    verifier.check_index(*part.sealed, segment);
+    if (intact()) {
+        const auto catalog = DEDUP_TRY(store.catalog().open_one());
+        if (auto done =
+                check_counts(store.reader(), *catalog, now, *part.sealed, verifier.report.problems);
+            !done) {
+            verifier.report.problems.push_back(done.error().message);
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<VerifyReport> verify(LogStore& store, const Progress& progress) {
+    const NoCancel no_cancel;
+    DEDUP_TRY(store.take_up());
+    const Now now = DEDUP_TRY(store.reader().now());
+    const std::vector<Part> parts = store.reader().parts(*now.view);
     std::uint64_t bytes_total = 0;
     for (const Part& part : parts) {
         bytes_total += part.row.bytes;
     }
-    Verifier verifier(locator_, progress, bytes_total);
+    Verifier verifier(store.context().locator, progress, bytes_total);
     for (const Part& part : parts) {
-        // Opened anew, and so not mapped: what the disk cannot read must become a problem in the
-        // report.
-        auto file = env_.open(part.segment->path(), OpenMode::read);
-        if (!file) {
-            if (file.error().os_error != ENOENT) {  // a sweep may have removed it meanwhile
-                verifier.problem(file.error().message);
-            }
-            continue;
-        }
-        const auto patchy = std::make_shared<PatchyFile>(*std::move(file));
-        const Segment segment(patchy, part.segment->path(), part.segment->header());
-        const std::size_t problems = verifier.report.problems.size();
-        const SegmentRow counted = verifier.read_segment(segment, part.row, part.sealed);
-        if (auto own = check_process(); !own) {
-            return std::unexpected(own.error());  // it was forked in `progress`
-        }
-        // Where frames are damaged, the counts differ anyway.
-        if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
-            verifier.compare(counted, part.row, segment.path());
-        }
-        verifier.name_unreadable(segment, *patchy);
-        if (part.sealed != nullptr) {
-            verifier.check_index(*part.sealed, segment);
-        }
-        if (part.sealed != nullptr && verifier.report.problems.size() == problems) {
-            if (auto done = check_counts(*now, *part.sealed, verifier.report.problems); !done) {
-                verifier.report.problems.push_back(done.error().message);
-            }
-        }
+        DEDUP_TRY(verify_part(verifier, store, now, part));
     }
-    verifier.report.time_high_ms = written_time_ms_;
+    verifier.report.time_high_ms = store.context().written_time_ms;
     if (progress) {
         progress(bytes_total, bytes_total);
     }
@@ -389,7 +431,7 @@ Result<VerifyReport> verify(Env& env, const Path& path, const Progress& progress
     internals.only_catalog = &only_catalog;
     auto store = LogStore::open(env, path, options, internals);
     if (store) {
-        return (*store)->verify(progress);
+        return verify(**store, progress);
     }
     const Code code = store.error().code;
     return code == Code::corruption || code == Code::io

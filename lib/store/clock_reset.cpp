@@ -1,8 +1,7 @@
-// What the log keeps of the clock: jumps, and setting the store's time back.
+// Setting the time of a store back.
 //
-// A jump is in memory before its time can be seen, and in the log before anything that is written
-// by that time. A reset begins a segment, before which no time counts; then the heads that the
-// wrong time wrote are written again.
+// A reset begins a segment, before which no time counts; then the heads that the wrong time wrote
+// are written again. What it writes down of the clock is in LogWriter::begin_clock.
 
 #include <fmt/format.h>
 
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "record/invalid.hpp"
+#include "record/try.hpp"
 #include "store/log_store.hpp"
 
 namespace dedup {
@@ -34,107 +34,38 @@ std::int64_t shifted(std::int64_t time_ms, const Record& record, std::int64_t to
 
 }  // namespace
 
-// Writes down what is new about the clock. The leader calls this with nothing pending.
-Result<void> LogStore::note_clock() {
-    return clock_changes() == clock_noted_ ? Result<void>() : write_manifest(manifest_, false);
-}
-
-// Makes `clock` what is known of the clock, and, if that was reset, `time_ms` the store's time from
-// a new segment on. The leader calls this with nothing pending.
-Result<void> LogStore::begin_clock(ClockHistory clock, std::int64_t time_ms) {
-    if (clock.resets.empty()) {
-        set_clock_history(std::move(clock));
-        return note_clock();
-    }
-    clock.resets.back().segment = writer_->segment()->id() + 1;
-    ClockHistory clock_before = std::exchange(manifest_.clock, clock);
-    const std::int64_t time_before = written_time_ms_.exchange(time_ms);
-    if (auto started = start_segment(); !started) {
-        manifest_.clock = std::move(clock_before);
-        written_time_ms_ = time_before;
-        return started;
-    }
-    set_clock_history(std::move(clock));
-    clock_noted_ = clock_changes();
-    set_time(time_ms);
-    return {};
-}
-
-// Takes up what the log says of the clock. written_time_ms_ is as of `manifest`.
-void LogStore::adopt_clock(const Manifest& manifest) {
-    if (manifest.time_from_segment() !=
-        (followed_clock_.resets.empty() ? 0 : followed_clock_.resets.back().segment)) {
-        set_time(written_time_ms_);
-    }
-    followed_clock_ = manifest.clock;
-    set_clock_history(manifest.clock);
-    clock_noted_ = clock_changes();
-    if (options_.trust_clock) {
-        trust_clock();
-    }
-}
-
-std::optional<SweepWithheld> LogStore::why_withheld(const View& view, const SweepOptions& options,
-                                                    std::int64_t now_ms) {
-    const std::int64_t edge_ms = view.horizon.expired_before_ms;
-    const ClockHistory clock = clock_history();
-    if (now_ms - grace().count() < edge_ms && !clock.resets.empty()) {
-        // What an earlier sweep has removed must stay so, and a horizon has one edge only.
-        const ClockReset& reset = clock.resets.back();
-        return SweepWithheld{reset.from_ms, reset.to_ms, edge_ms + grace().count(), true};
-    }
-    if (options.trust_clock || options_.trust_clock) {
-        return std::nullopt;
-    }
-    return withheld(now_ms, options_.read_only ? written_time_ms_.load() : saw_time(0));
-}
-
-// With the jump that would be noted now. (A read-only store notes none, as only its writer knows
-// how long the store has rested.)
-ClockHistory LogStore::clock_as_seen() {
-    ClockHistory clock = clock_history();
-    const std::int64_t seen_ms = options_.read_only ? written_time_ms_.load() : saw_time(0);
-    if (is_jump(seen_ms, clock_ms())) {
-        ClockJump jump;
-        jump.from_ms = seen_ms;
-        jump.to_ms = clock_ms();
-        clock.jumps.push_back(jump);
-    }
-    return clock;
-}
-
 Result<std::optional<ClockReset>> LogStore::reset_clock() {
-    const std::int64_t to_ms = clock_ms();
+    const std::int64_t to_ms = time_.clock_ms();
     if (to_ms <= 0) {
         return invalid(
             fmt::format("the clock stands at 1970, and the time of store {} cannot be "
                         "set back to that; set the clock first",
-                        path_.string()));
+                        context_.path.string()));
     }
     std::optional<ClockReset> done;
-    auto begun = lead([&]() -> Result<void> {
-        if (auto ready = ready_to_write(); !ready) {
-            return ready;
-        }
+    if (!engine_) {
+        return std::unexpected(context_.check_writable().error());
+    }
+    LogWriter& writer = engine_->writer;
+    auto begun = writer.alone([&](const Turn& turn) -> Result<void> {
+        DEDUP_TRY(context_.check_writable());
         ClockReset reset;
-        reset.from_ms = saw_time(0);
+        reset.from_ms = time_.saw_time(0);
         reset.to_ms = to_ms;
         if (reset.to_ms >= reset.from_ms) {
             return {};
         }
         std::uint64_t changes = 0;
-        ClockHistory clock = clock_history_at(next_sequence_ - 1, changes);
-        reset.sequence = next_sequence_ - 1;
+        reset.sequence = writer.next_sequence(turn) - 1;
+        ClockHistory clock = time_.clock_history_at(reset.sequence, changes);
         reset.wrong_after = last_right_sequence(clock, to_ms, reset.sequence);
         std::ranges::for_each(clock.jumps, [](ClockJump& jump) { jump.settled = true; });
         clock.resets.push_back(reset);
         if (clock.resets.size() > kClockEventsMax) {
             clock.resets.erase(clock.resets.begin());
         }
-        if (auto set = begin_clock(std::move(clock), to_ms); !set) {
-            return set;
-        }
-        done = manifest_.clock.resets.back();
+        DEDUP_TRY(writer.begin_clock(turn, std::move(clock), to_ms));
+        done = writer.manifest(turn).clock.resets.back();
         return {};
     });
     if (begun && done) {
@@ -147,21 +78,14 @@ Result<std::optional<ClockReset>> LogStore::reset_clock() {
 // Writes the heads again that the wrong time wrote, but those that cannot be read. Doing so twice
 // changes nothing. While nobody else uses the store.
 Result<void> LogStore::finish_reset() {
-    const ClockReset reset = manifest_.clock.resets.back();
+    const ClockReset reset = time_.clock_history().resets.back();
     ScanOptions options;
     do {
-        const auto page = scan(options, OnDamage::pass);
-        if (!page) {
-            return std::unexpected(page.error());
-        }
+        const ScanPage page = DEDUP_TRY(dedup::scan(reader_, options, OnDamage::pass));
         std::vector<Append> items;
-        for (const Version& version : page->heads) {
-            auto record = put_right(version.record, reset);
-            if (!record) {
-                return std::unexpected(record.error());
-            }
-            if (*record) {
-                items.push_back({version.record.sequence, **std::move(record)});
+        for (const Version& version : page.heads) {
+            if (auto record = DEDUP_TRY(put_right(version.record, reset))) {
+                items.push_back({version.record.sequence, *std::move(record)});
             }
         }
         for (std::span<const Append> rest = items; !rest.empty();) {
@@ -173,13 +97,13 @@ Result<void> LogStore::finish_reset() {
             }
             rest = rest.subspan(batch.size());
         }
-        options.cursor = page->cursor;
+        options.cursor = page.cursor;
     } while (!options.cursor.empty());
-    return lead([&]() -> Result<void> {
-        ClockHistory clock = clock_history();
+    return engine_->writer.alone([&](const Turn& turn) {
+        ClockHistory clock = time_.clock_history();
         clock.resets.back().finished = true;
-        set_clock_history(std::move(clock));
-        return note_clock();
+        time_.set_clock_history(std::move(clock));
+        return engine_->writer.note_clock(turn);
     });
 }
 

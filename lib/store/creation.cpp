@@ -1,4 +1,4 @@
-// Finding a store, and creating one.
+#include "store/creation.hpp"
 
 #include <fmt/format.h>
 
@@ -7,8 +7,9 @@
 #include <cerrno>
 #include <string_view>
 
+#include "log/segment_writer.hpp"
 #include "record/invalid.hpp"
-#include "store/log_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace {
@@ -31,7 +32,7 @@ Error lost_log(const Path& path) {
 
 }  // namespace
 
-Result<bool> LogStore::find_store(Env& env, const Path& path) {
+Result<bool> find_store(Env& env, const Path& path) {
     const auto type = env.type(path);
     if (!type) {
         return std::unexpected(type.error());
@@ -65,74 +66,68 @@ Result<bool> LogStore::find_store(Env& env, const Path& path) {
     return false;
 }
 
-// Makes the names of the store and of what is in it durable. At every opening: one before may have
-// been cut short just after it had created them.
-Result<void> LogStore::sync_directories() {
-    for (const Path& directory : {log_path_, path_}) {
-        if (auto synced = env_.sync_directory(directory); !synced) {
+Result<void> sync_directories(const StoreContext& context) {
+    for (const Path& directory : {context.log_path, context.path}) {
+        if (auto synced = context.env.sync_directory(directory); !synced) {
             return synced;
         }
     }
-    auto synced = env_.sync_directory(path_ / "..");
+    auto synced = context.env.sync_directory(context.path / "..");
     // Whoever may not read the parent directory did not create the store in it either.
     return synced || synced.error().code == Code::read_only ? Result<void>() : synced;
 }
 
-// Of a log without segments. Errors: corruption (it had some), invalid_argument (there is no store,
-// and none is to be created).
-Result<void> LogStore::check_creatable() const {
-    const auto names = env_.list(path_);
+Result<void> check_creatable(const StoreContext& context) {
+    const auto names = context.env.list(context.path);
     if (!names) {
         return std::unexpected(names.error());
     }
     if (std::ranges::any_of(*names, is_trace)) {
-        return std::unexpected(lost_log(path_));
+        return std::unexpected(lost_log(context.path));
     }
-    if (options_.read_only || !options_.create) {
-        return invalid(fmt::format("there is no store at {}", path_.string()));
+    if (context.options.read_only || !context.options.create) {
+        return invalid(fmt::format("there is no store at {}", context.path.string()));
     }
     return {};
 }
 
-// The first segment and the catalog of a new store. The store exists with the segment's name; only
-// then comes the catalog, which tells a log that is lost from one that was never begun.
-Result<void> LogStore::create_files() {
-    auto done = check_creatable();
+Result<void> create_files(StoreContext& context) {
+    auto done = check_creatable(context);
     SegmentHeader header;
     header.id = 1;
     if (done) {
-        done = env_.random(header.store_id);
+        done = context.env.random(header.store_id);
     }
     if (!done) {
         return done;
     }
-    if (const auto segment = SegmentWriter::create(env_, log_path_, header, {}); !segment) {
+    if (const auto segment = SegmentWriter::create(context.env, context.log_path, header, {});
+        !segment) {
         return std::unexpected(segment.error());
     }
-    done = sync_directories();
-    store_id_ = header.store_id;
-    return done ? make_catalog() : done;
+    done = sync_directories(context);
+    context.store_id = header.store_id;
+    return done ? make_catalog(context) : done;
 }
 
-// Makes an empty catalog with a new secret in place of whatever is there.
-Result<void> LogStore::make_catalog() {
+Result<void> make_catalog(const StoreContext& context) {
     CatalogMeta meta;
-    meta.store_id = store_id_;
-    auto done = env_.random(meta.secret);
+    meta.store_id = context.store_id;
+    auto done = context.env.random(meta.secret);
     for (const char* name : {"data.mdb", "lock.mdb"}) {
         if (done) {
-            done = remove_if_there(env_, catalog_path_ / name);
+            done = remove_if_there(context.env, context.catalog_path / name);
         }
     }
     if (!done) {
         return done;
     }
-    if (const auto catalog =
-            Catalog::create(env_, catalog_path_, meta, internals_.catalog_map_bytes);
+    if (const auto catalog = Catalog::create(context.env, context.catalog_path, meta,
+                                             context.internals.catalog_map_bytes);
         !catalog) {
         return std::unexpected(catalog.error());
     }
-    return env_.sync_directory(path_);
+    return context.env.sync_directory(context.path);
 }
 
 }  // namespace dedup

@@ -121,7 +121,7 @@ class SweeperThread final : public Sweeper {
         if (sweep_mutex_.is_mine()) {
             return failure(Code::busy, "the sweeper was called back from within its own sweep");
         }
-        const std::lock_guard lock(sweep_mutex_);
+        const OwnedLock lock(sweep_mutex_);
         if (stop_.stop_requested()) {
             return failure(Code::closed, "the sweeper was stopped");
         }

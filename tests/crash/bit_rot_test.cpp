@@ -11,6 +11,7 @@
 
 #include "log/frame_reader.hpp"
 #include "repair/salvage.hpp"
+#include "repair/verify.hpp"
 #include "support/environment.hpp"
 #include "support/fault_disk.hpp"
 #include "support/fault_env.hpp"
@@ -248,7 +249,7 @@ TEST_CASE("bytes of sealed segments: verify names the place, and a store without
             if (at >= kSegmentHeaderBytes) {
                 const auto store = rotting.open_reading();
                 REQUIRE(store);
-                const auto report = (*store)->verify({});
+                const auto report = verify(**store);
                 REQUIRE(report);
                 REQUIRE_FALSE(report->problems.empty());
                 REQUIRE(report->problems.front().find(rotting.segment(id).string()) == 0);

@@ -13,6 +13,7 @@
 
 #include "crash/explore.hpp"
 #include "crash/workload.hpp"
+#include "repair/verify.hpp"
 #include "support/environment.hpp"
 
 namespace dedup::test {
@@ -111,7 +112,7 @@ class Ages {
             !verdict.wrong.empty() || verdict.present != ledger.entries.size()) {
             wrong("not all is as it was: " + verdict.wrong);
         }
-        if (const auto report = again.log_store().verify({}); !report) {
+        if (const auto report = verify(again.log_store()); !report) {
             wrong("verify: " + report.error().message);
         } else if (!report->problems.empty()) {
             wrong("verify: " + report->problems.front());

@@ -1,4 +1,5 @@
 #include "crash/explore.hpp"
+#include "repair/verify.hpp"
 
 #include <fmt/format.h>
 
@@ -300,7 +301,7 @@ class Explorer {
     }
 
     void check_all(Life& life, const std::string& where) {
-        const auto report = life.log_store().verify({});
+        const auto report = verify(life.log_store());
         if (!report || !report->problems.empty()) {
             wrong(fmt::format("{}: verify: {}", where,
                               report ? report->problems.front() : report.error().message));

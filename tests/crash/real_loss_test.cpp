@@ -17,6 +17,7 @@
 #include "crash/aftermath.hpp"
 #include "crash/ledger.hpp"
 #include "crash/workload.hpp"
+#include "repair/verify.hpp"
 #include "store/log_store.hpp"
 #include "support/call_recorder.hpp"
 #include "support/environment.hpp"
@@ -317,7 +318,7 @@ class RealExplorer {
             }
         }
         if (below(random, 4) == 0) {
-            const auto report = life.log_store().verify({});
+            const auto report = verify(life.log_store());
             if (!report || !report->problems.empty()) {
                 wrong(fmt::format("{}: verify: {}", where,
                                   report ? report->problems.front() : report.error().message));

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "repair/salvage.hpp"
+#include "repair/verify.hpp"
 #include "support/hooked_env.hpp"
 #include "support/log_helpers.hpp"
 #include "support/temp_dir.hpp"
@@ -94,7 +95,7 @@ struct Damaged {
     void check_verify_names(const std::string& place) {
         const auto store = LogStore::open(env, path, read_only());
         REQUIRE(store);
-        const auto verified = (*store)->verify({});
+        const auto verified = verify(**store);
         REQUIRE(verified);
         CHECK(std::ranges::count_if(verified->problems, [&](const std::string& problem) {
                   return problem.starts_with(place);

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "repair/verify.hpp"
 #include "support/child_process.hpp"
 #include "support/environment.hpp"
 #include "support/hooked_env.hpp"
@@ -172,7 +173,7 @@ int read_all(const std::filesystem::path& path, int keys) {
     }
     const auto stats = (*store)->stats();
     return stats && stats->completed == static_cast<std::uint64_t>(keys) &&
-                   (*store)->sweep_history() && (*store)->verify({})->problems.empty()
+                   (*store)->sweep_history() && verify(**store)->problems.empty()
                ? 0
                : 3;
 }

@@ -1,0 +1,128 @@
+#include "engine/append.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "engine/commit.hpp"
+#include "record/try.hpp"
+
+namespace dedup {
+
+Error atomic_batch_too_large() {
+    return {Code::invalid_argument,
+            fmt::format("the atomic batch has more than {} bytes", kAtomicBatchBytesMax)};
+}
+
+namespace {
+
+// What makes an atomic batch impossible whatever the store holds.
+Result<void> check_atomic(std::span<const Append> batch) {
+    std::set<std::pair<std::string_view, std::string_view>> streams;
+    std::uint64_t bytes = 0;
+    for (const Append& item : batch) {
+        bytes += content_bytes(item.record);
+        if (bytes > kAtomicBatchBytesMax) {
+            return std::unexpected(atomic_batch_too_large());
+        }
+        if (!streams.emplace(item.record.ns, item.record.key).second) {
+            return std::unexpected(
+                Error{Code::invalid_argument, "the atomic batch names a stream twice"});
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+// What can be checked without the turn. The error is of all items; some may have one of their own.
+Result<void> Appender::check(std::span<const Append> batch, Batch mode,
+                             AppendRequest& request) const {
+    DEDUP_TRY(context_.check_writable());
+    if (batch.size() > kBatchItemsMax) {
+        return std::unexpected(Error{Code::invalid_argument,
+                                     fmt::format("the batch has {} items; at most {} are allowed",
+                                                 batch.size(), kBatchItemsMax)});
+    }
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        const Record& record = batch[i].record;
+        if (auto checked = check_record(record); !checked) {
+            if (mode == Batch::atomic) {
+                return std::unexpected(Error{
+                    checked.error().code,
+                    fmt::format("item {} of the atomic batch: {}", i, checked.error().message)});
+            }
+            request.results[i] = std::unexpected(checked.error());
+        }
+        request.ids[i] = context_.locator.id({record.ns, record.key});
+    }
+    return mode == Batch::atomic ? check_atomic(batch) : Result<void>();
+}
+
+std::vector<Result<std::uint64_t>> Appender::append(std::span<const Append> batch, Batch mode,
+                                                    Refused& refused) {
+    AppendRequest request{batch, mode, refused, std::vector<StreamId>(batch.size()),
+                          std::vector<Result<std::uint64_t>>(batch.size(), kUnanswered)};
+    auto done = check(batch, mode, request);
+    if (done && !batch.empty()) {
+        done = queue_.commit(request, [&](const Turn& turn, CommitQueue::Requests& requests) {
+            lead(turn, requests);
+        });
+    }
+    if (!done) {
+        std::ranges::fill(request.results, std::unexpected(done.error()));
+    }
+    return std::move(request.results);
+}
+
+// Answers all requests, whatever comes: their callers wait for it.
+void Appender::lead(const Turn& turn, CommitQueue::Requests& requests) noexcept {
+    std::size_t items = 0;
+    for (const AppendRequest* request : requests) {
+        items += request->batch.size();
+    }
+    std::optional<Commit> commit;
+    try {
+        commit.emplace(context_, reader_, writer_, turn, items);
+        for (AppendRequest* request : requests) {
+            commit->add(*request);
+        }
+        commit->finish();
+    } catch (const std::bad_alloc&) {
+        const Error error = writer_.abandon(turn);
+        if (commit) {
+            commit->give_up(error);
+        }
+        for (AppendRequest* request : requests) {
+            // It may be incomplete; and there is no room for a sweep, either.
+            request->refused = {};
+            for (auto& result : request->results) {
+                if (result == kUnanswered) {
+                    result = std::unexpected(error);
+                }
+            }
+        }
+    }
+}
+
+Applied encode_again(SegmentWriter& file, const RecordAgain& again) {
+    const auto offset = static_cast<std::uint32_t>(file.end());
+    const std::size_t start = file.buffered();
+    const RecordView& record = again.record;
+    begin_frame(file.buffer());
+    add_moved(file.buffer(), file.segment()->id(), again.encoded, again.link);
+    file.finish(start, FrameKind::moved, 1, record.sequence);
+    return {{again.id, record.sequence, offset, pack(record.state(), record.expires_at_ms)},
+            again.link,
+            again.replaced,
+            record.ns,
+            record.timestamp_ms,
+            record.expires_at_ms,
+            file.end() - offset,
+            true};
+}
+
+}  // namespace dedup

@@ -36,7 +36,8 @@ class MemoryStore final : public StreamStore {
   public:
     MemoryStore(Clock clock, std::chrono::milliseconds grace, const Capacity& capacity,
                 bool trust_clock)
-        : StreamStore(std::move(clock), grace, trust_clock ? StoreClock::Jumps::trust : StoreClock::Jumps::withhold),
+        : StreamStore(std::move(clock), grace,
+                      trust_clock ? StoreClock::Jumps::trust : StoreClock::Jumps::withhold),
           capacity_(capacity) {}
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
@@ -153,7 +154,8 @@ class MemoryStore final : public StreamStore {
         stats.time_high_ms = time_.saw_time(0);
         stats.clock_ms = time_.clock_ms();
         stats.clock = time_.clock_history();
-        stats.withheld = time_.withheld(std::max(stats.time_high_ms, stats.clock_ms), stats.time_high_ms);
+        stats.withheld =
+            time_.withheld(std::max(stats.time_high_ms, stats.clock_ms), stats.time_high_ms);
         stats.memory_bytes = streams_.bytes();
         stats.evicted = evicted_;
         stats.last_sweep_ms = last_sweep_ms_;

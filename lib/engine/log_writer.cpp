@@ -39,8 +39,7 @@ void LogWriter::choose_segment_bytes(std::uint64_t log_bytes) {
     segment_bytes_ = segment_bytes_for(context_.options, manifest_.horizon, log_bytes);
 }
 
-void LogWriter::resume(std::unique_ptr<SegmentWriter> file, const Manifest& manifest,
-                       Lock& lock) {
+void LogWriter::resume(std::unique_ptr<SegmentWriter> file, const Manifest& manifest, Lock& lock) {
     file_ = std::move(file);
     manifest_ = manifest;
     lock_ = &lock;
@@ -99,7 +98,6 @@ Result<void> LogWriter::start_segment(const Turn& /*turn*/) {
     }
     choose_segment_bytes(log_bytes);
     auto newest = std::make_shared<Unsealed>((*next)->segment(), segment_bytes_);
-    newest->delta.expect(view->unsealed.front()->delta.size());  // as many as before
     newest->grown_to((*next)->end());
     newest->manifest = manifest;
     manifest_ = std::move(manifest);

@@ -4,14 +4,10 @@
 #include <bit>
 #include <new>
 
-#include "env/large_pages.hpp"
-
 namespace dedup {
 namespace {
 
 constexpr std::size_t kSlotsMin = 16;
-// A table of which at least this part is going to be used is dense.
-constexpr std::size_t kDensePart = 8;
 
 }  // namespace
 
@@ -71,15 +67,6 @@ void Delta::insert(std::size_t position) {
         at = (at + 1) & mask_;
     }
     slots_[at] = (id.xxh >> 32 << 32) | (position + 1);
-}
-
-void Delta::expect(std::size_t entries) {
-    // Only of a dense table will all pages be touched soon. Else large ones would cost memory that
-    // it may never need.
-    if (entries >= (mask_ + 1) / kDensePart) {
-        use_large_pages(slots_.get(), (mask_ + 1) * sizeof(Slot));
-        use_large_pages(entries_.data(), entries_.capacity() * sizeof(IndexEntry));
-    }
 }
 
 void Delta::clear() {

@@ -44,9 +44,6 @@ class Delta {
         return find(id, [](const IndexEntry&) { return true; });
     }
 
-    // Prepares for about `entries` entries that are going to be put.
-    void expect(std::size_t entries);
-
     void prefetch(const StreamId& id) const { dedup::prefetch(&slots_[home(id)]); }
 
     // Whether so many entries can be put without memory; sees to it. Changes nothing if that fails.

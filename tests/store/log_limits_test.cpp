@@ -1,4 +1,4 @@
-// What a store takes at its limits, and what it says beyond them; docs/architecture.md, "Limits".
+// What a store takes at its limits, and what it says beyond them; docs/limits.md.
 
 #include <algorithm>
 

@@ -252,19 +252,26 @@ int run_bench(const BenchArguments& options, Context& context) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("bench", "Measure a scratch store beside this one");
+Command bench_command(Context& context) {
     const auto options = std::make_shared<BenchArguments>();
-    command->add_option("--keys", options->keys, "How many keys to load first")
-        ->type_name("N")
-        ->capture_default_str();
-    command->add_option("--seconds", options->seconds, "How long each row runs, in each round")
-        ->type_name("S")
-        ->capture_default_str();
-    command->add_option("--rounds", options->rounds, "How often each row runs; medians are shown")
-        ->type_name("R")
-        ->capture_default_str();
-    command->callback([options, &context] { context.exit_code = run_bench(*options, context); });
+    return {.name = "bench",
+            .help = "Measure a scratch store beside this one",
+            .options = {{.name = "--keys",
+                         .to = &options->keys,
+                         .help = "How many keys to load first",
+                         .type = "N",
+                         .shows_default = true},
+                        {.name = "--seconds",
+                         .to = &options->seconds,
+                         .help = "How long each row runs, in each round",
+                         .type = "S",
+                         .shows_default = true},
+                        {.name = "--rounds",
+                         .to = &options->rounds,
+                         .help = "How often each row runs; medians are shown",
+                         .type = "R",
+                         .shows_default = true}},
+            .run = [options, &context] { return run_bench(*options, context); }};
 }
 
 }  // namespace dedupctl

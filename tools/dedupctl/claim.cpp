@@ -125,25 +125,35 @@ int run_claim(const ClaimArguments& options, Context& context) {
 
 }  // namespace
 
-void add_claim(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("claim", "Take a key, or say who has it");
+Command claim_command(Context& context) {
     const auto options = std::make_shared<ClaimArguments>();
-    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
-    command->add_option("--owner", options->owner, "Who claims it; for people")->type_name("O");
-    command->add_option("--lease", options->lease, "Others may take it over after this long")
-        ->check(not_empty())
-        ->type_name("D");
-    command->add_option("--ttl", options->ttl, "Forget the key after this long (24h), or 'never'")
-        ->check(not_empty())
-        ->type_name("D");
-    command
-        ->add_option("--fingerprint", options->fingerprint,
-                     "Of the request; another one with this key is a mismatch")
-        ->type_name("F");
-    command->add_option("--wait", options->wait, "Wait this long for a key that is in flight")
-        ->check(not_empty())
-        ->type_name("D");
-    command->callback([options, &context] { context.exit_code = run_claim(*options, context); });
+    return {.name = "claim",
+            .help = "Take a key, or say who has it",
+            .options = {key_argument(options->key),
+                        {.name = "--owner",
+                         .to = &options->owner,
+                         .help = "Who claims it; for people",
+                         .type = "O"},
+                        {.name = "--lease",
+                         .to = &options->lease,
+                         .help = "Others may take it over after this long",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--ttl",
+                         .to = &options->ttl,
+                         .help = "Forget the key after this long (24h), or 'never'",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--fingerprint",
+                         .to = &options->fingerprint,
+                         .help = "Of the request; another one with this key is a mismatch",
+                         .type = "F"},
+                        {.name = "--wait",
+                         .to = &options->wait,
+                         .help = "Wait this long for a key that is in flight",
+                         .type = "D",
+                         .filled = true}},
+            .run = [options, &context] { return run_claim(*options, context); }};
 }
 
 }  // namespace dedupctl

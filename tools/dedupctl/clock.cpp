@@ -69,14 +69,16 @@ int run_clock(bool reset, Context& context) {
 
 }  // namespace
 
-void add_clock(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand(
-        "clock", "Show the store's time beside the system's, and jumps of the clock");
+Command clock_command(Context& context) {
     const auto reset = std::make_shared<bool>(false);
-    command->add_flag("--reset", *reset,
-                      "Set the store's time back to the system's, which is right; while nobody "
-                      "writes. What it had made expire, and no sweep removed, is valid again");
-    command->callback([reset, &context] { context.exit_code = run_clock(*reset, context); });
+    return {.name = "clock",
+            .help = "Show the store's time beside the system's, and jumps of the clock",
+            .options = {{.name = "--reset",
+                         .to = reset.get(),
+                         .help = "Set the store's time back to the system's, which is right; while "
+                                 "nobody writes. What it had made expire, and no sweep removed, is "
+                                 "valid again"}},
+            .run = [reset, &context] { return run_clock(*reset, context); }};
 }
 
 }  // namespace dedupctl

@@ -1,35 +1,35 @@
-// One function a command; each is in the file of its name and adds its options to `app`. The
-// command itself runs when the arguments are parsed, and leaves its exit code in `context`.
+// One function a command, each in the file of its name, which says what the command takes and does.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
+#include "command.hpp"
 #include "context.hpp"
 
 namespace dedupctl {
 
-void add_claim(CLI::App& app, Context& context);
-void add_complete(CLI::App& app, Context& context);
-void add_release(CLI::App& app, Context& context);
-void add_renew(CLI::App& app, Context& context);
-void add_lookup(CLI::App& app, Context& context);
-void add_remember(CLI::App& app, Context& context);
-void add_inspect(CLI::App& app, Context& context);
-void add_ls(CLI::App& app, Context& context);
-void add_clock(CLI::App& app, Context& context);
-void add_sweep(CLI::App& app, Context& context);
-void add_stats(CLI::App& app, Context& context);
-void add_export(CLI::App& app, Context& context);
-void add_import(CLI::App& app, Context& context);
-void add_watch(CLI::App& app, Context& context);
-void add_verify(CLI::App& app, Context& context);
-void add_repair(CLI::App& app, Context& context);
-void add_hash(CLI::App& app, Context& context);
-void add_filter(CLI::App& app, Context& context);
-void add_exec(CLI::App& app, Context& context);
-void add_bench(CLI::App& app, Context& context);
+[[nodiscard]] Command claim_command(Context& context);
+[[nodiscard]] Command complete_command(Context& context);
+[[nodiscard]] Command release_command(Context& context);
+[[nodiscard]] Command renew_command(Context& context);
+[[nodiscard]] Command lookup_command(Context& context);
+[[nodiscard]] Command remember_command(Context& context);
+[[nodiscard]] Command inspect_command(Context& context);
+[[nodiscard]] Command ls_command(Context& context);
+[[nodiscard]] Command sweep_command(Context& context);
+[[nodiscard]] Command stats_command(Context& context);
+[[nodiscard]] Command clock_command(Context& context);
+[[nodiscard]] Command watch_command(Context& context);
+[[nodiscard]] Command export_command(Context& context);
+[[nodiscard]] Command import_command(Context& context);
+[[nodiscard]] Command verify_command(Context& context);
+[[nodiscard]] Command repair_command(Context& context);
+[[nodiscard]] Command hash_command(Context& context);
+[[nodiscard]] Command filter_command(Context& context);
+[[nodiscard]] Command exec_command(Context& context);
+[[nodiscard]] Command bench_command(Context& context);
 
-// For options whose empty value means nothing: `--ttl "$TTL"` with an unset TTL is a mistake.
-[[nodiscard]] CLI::Validator not_empty();
+// The KEY of the commands about one key.
+[[nodiscard]] inline Option key_argument(std::string& key) {
+    return {.name = "KEY", .to = &key, .help = "1 to 1,024 bytes, any bytes", .required = true};
+}
 
 }  // namespace dedupctl

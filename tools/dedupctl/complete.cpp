@@ -53,15 +53,19 @@ int run_complete(const CompleteArguments& options, Context& context) {
 
 }  // namespace
 
-void add_complete(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("complete", "Store a claimed key's receipt");
+Command complete_command(Context& context) {
     const auto options = std::make_shared<CompleteArguments>();
-    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
-    command->add_option("--claim", options->claim, "Only if this claim_sequence still holds it")
-        ->check(not_empty())
-        ->type_name("N");
-    options->receipt.add_to(*command);
-    command->callback([options, &context] { context.exit_code = run_complete(*options, context); });
+    return {.name = "complete",
+            .help = "Store a claimed key's receipt",
+            .options = {key_argument(options->key),
+                        {.name = "--claim",
+                         .to = &options->claim,
+                         .help = "Only if this claim_sequence still holds it",
+                         .type = "N",
+                         .filled = true},
+                        options->receipt.as_text(),
+                        options->receipt.as_file()},
+            .run = [options, &context] { return run_complete(*options, context); }};
 }
 
 }  // namespace dedupctl

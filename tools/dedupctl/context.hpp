@@ -19,6 +19,7 @@ namespace dedupctl {
 struct Context {
     std::string store_path = "./dedup-store";
     std::string ns = "default";
+    bool ns_given = false;  // by name, also if it is the default
     std::string lock_timeout_text = "5s";
     bool json = false;
     std::vector<std::string> arguments;  // as they came, without the program's name
@@ -26,7 +27,6 @@ struct Context {
 
     milliseconds lock_timeout{5000};
     Output out{STDOUT_FILENO};
-    int exit_code = kExitOk;  // what the command that ran returned
 
     // The checks that every command makes before it touches a store. Throw usage Failures.
     void check_globals();

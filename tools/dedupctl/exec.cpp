@@ -279,28 +279,35 @@ int run_exec(const ExecArguments& options, Context& context) {
 
 }  // namespace
 
-void add_exec(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("exec", "Run a command once; then replay its output");
+Command exec_command(Context& context) {
     const auto options = std::make_shared<ExecArguments>();
-    command->add_option("--key", options->key, "What stands for this run of the command")
-        ->type_name("KEY")
-        ->required();
-    command
-        ->add_option("--lease", options->lease,
-                     "If dedupctl dies, others may run the command after this long")
-        ->check(not_empty())
-        ->type_name("D")
-        ->capture_default_str();
-    command->add_option("--ttl", options->ttl, "Forget it after this long (24h), or 'never'")
-        ->check(not_empty())
-        ->type_name("D");
-    command
-        ->add_option("--output-limit", options->output_limit,
-                     "How much of the command's output is stored, at most 16MiB")
-        ->type_name("SIZE")
-        ->capture_default_str();
-    command->add_option("CMD", options->command, "The command and its arguments, after '--'");
-    command->callback([options, &context] { context.exit_code = run_exec(*options, context); });
+    return {.name = "exec",
+            .help = "Run a command once; then replay its output",
+            .options = {{.name = "--key",
+                         .to = &options->key,
+                         .help = "What stands for this run of the command",
+                         .type = "KEY",
+                         .required = true},
+                        {.name = "--lease",
+                         .to = &options->lease,
+                         .help = "If dedupctl dies, others may run the command after this long",
+                         .type = "D",
+                         .filled = true,
+                         .shows_default = true},
+                        {.name = "--ttl",
+                         .to = &options->ttl,
+                         .help = "Forget it after this long (24h), or 'never'",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--output-limit",
+                         .to = &options->output_limit,
+                         .help = "How much of the command's output is stored, at most 16MiB",
+                         .type = "SIZE",
+                         .shows_default = true},
+                        {.name = "CMD",
+                         .to = &options->command,
+                         .help = "The command and its arguments, after '--'"}},
+            .run = [options, &context] { return run_exec(*options, context); }};
 }
 
 }  // namespace dedupctl

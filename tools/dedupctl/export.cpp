@@ -129,13 +129,13 @@ std::optional<Done> write_all_heads(dedup::StreamStore& store, const std::string
     return done;
 }
 
-int run_export(const std::string& path, bool ns_given, Context& context) {
+int run_export(const std::string& path, Context& context) {
     context.check_globals();
     StopSignal stop;
     const auto store = context.open_reader();
     Target target(path);
     Output out(target.fd());
-    const auto done = write_all_heads(*store, ns_given ? context.ns : "", out, stop);
+    const auto done = write_all_heads(*store, context.ns_given ? context.ns : "", out, stop);
     if (!done) {
         return kExitSignalBase + *stop.signal();
     }
@@ -150,14 +150,15 @@ int run_export(const std::string& path, bool ns_given, Context& context) {
 
 }  // namespace
 
-void add_export(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand(
-        "export", "Write the newest record of every live key as JSON lines, for `dedupctl import`");
+Command export_command(Context& context) {
     const auto path = std::make_shared<std::string>("-");
-    command->add_option("FILE", *path, "File to write; standard output if none, or '-'");
-    const CLI::Option* ns = app.get_option("--namespace");
-    command->callback(
-        [path, ns, &context] { context.exit_code = run_export(*path, ns->count() > 0, context); });
+    return {
+        .name = "export",
+        .help = "Write the newest record of every live key as JSON lines, for `dedupctl import`",
+        .options = {{.name = "FILE",
+                     .to = path.get(),
+                     .help = "File to write; standard output if none, or '-'"}},
+        .run = [path, &context] { return run_export(*path, context); }};
 }
 
 }  // namespace dedupctl

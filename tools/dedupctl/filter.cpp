@@ -283,43 +283,45 @@ int run_filter(FilterArguments options, Context& context) {
 
 }  // namespace
 
-void add_filter(CLI::App& app, Context& context) {
-    CLI::App* command =
-        app.add_subcommand("filter", "Print the lines whose key was never seen before");
+Command filter_command(Context& context) {
     const auto options = std::make_shared<FilterArguments>();
     // The parser reads "[a]" as a list; ./[a] is the way to name such a file, as docs say.
-    command->add_option("FILE", options->files, "Files to read; standard input if none, or '-'");
-    CLI::Option* field =
-        command->add_option("--field", options->field, "The key is field N, from 1")
-            ->check(not_empty())
-            ->type_name("N");
-    command
-        ->add_option("--delimiter", options->delimiter,
-                     "What separates fields; runs of blanks if not given")
-        ->check(not_empty())
-        ->type_name("C")
-        ->needs(field);
-    CLI::Option* json =
-        command
-            ->add_option("--json", options->json_pointer,
-                         "Lines are JSON; the key is at POINTER (--json without a pointer goes "
-                         "before `filter`)")
-            ->type_name("POINTER")
-            ->excludes(field);
-    command
-        ->add_option("--regex", options->regex, "The key is what RE, or its first group, matches")
-        ->check(not_empty())
-        ->type_name("RE")
-        ->excludes(field)
-        ->excludes(json);
-    command->add_option("--ttl", options->ttl, "Forget a line after this long (never)")
-        ->check(not_empty())
-        ->type_name("D");
-    command->add_flag("-q,--quiet", options->quiet, "No summary");
-    command->callback([options, json, &context] {
-        options->by_json = json->count() > 0;
-        context.exit_code = run_filter(*options, context);
-    });
+    return {.name = "filter",
+            .help = "Print the lines whose key was never seen before",
+            .options = {{.name = "FILE",
+                         .to = &options->files,
+                         .help = "Files to read; standard input if none, or '-'"},
+                        {.name = "--field",
+                         .to = &options->field,
+                         .help = "The key is field N, from 1",
+                         .type = "N",
+                         .filled = true},
+                        {.name = "--delimiter",
+                         .to = &options->delimiter,
+                         .help = "What separates fields; runs of blanks if not given",
+                         .type = "C",
+                         .filled = true,
+                         .needs = "--field"},
+                        {.name = "--json",
+                         .to = &options->json_pointer,
+                         .help = "Lines are JSON; the key is at POINTER (--json without a pointer "
+                                 "goes before `filter`)",
+                         .type = "POINTER",
+                         .excludes = {"--field"},
+                         .given = &options->by_json},
+                        {.name = "--regex",
+                         .to = &options->regex,
+                         .help = "The key is what RE, or its first group, matches",
+                         .type = "RE",
+                         .filled = true,
+                         .excludes = {"--field", "--json"}},
+                        {.name = "--ttl",
+                         .to = &options->ttl,
+                         .help = "Forget a line after this long (never)",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "-q,--quiet", .to = &options->quiet, .help = "No summary"}},
+            .run = [options, &context] { return run_filter(*options, context); }};
 }
 
 }  // namespace dedupctl

@@ -29,11 +29,12 @@ int run_hash(const std::string& key, Context& context) {
 
 }  // namespace
 
-void add_hash(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("hash", "Print a key's FNV-1a 64 and its stream's name");
+Command hash_command(Context& context) {
     const auto key = std::make_shared<std::string>();
-    command->add_option("KEY", *key, "1 to 1,024 bytes, any bytes")->required();
-    command->callback([key, &context] { context.exit_code = run_hash(*key, context); });
+    return {.name = "hash",
+            .help = "Print a key's FNV-1a 64 and its stream's name",
+            .options = {key_argument(*key)},
+            .run = [key, &context] { return run_hash(*key, context); }};
 }
 
 }  // namespace dedupctl

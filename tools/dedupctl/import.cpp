@@ -24,6 +24,7 @@ struct ImportArguments {
     std::string file = "-";
     std::string from = "export";
     std::string ttl = "never";
+    bool ttl_given = false;
     bool skip_bad = false;
 };
 
@@ -156,10 +157,10 @@ class Import {
     StopSignal& stop_;
 };
 
-int run_import(const ImportArguments& options, bool ns_given, bool ttl_given, Context& context) {
+int run_import(const ImportArguments& options, Context& context) {
     context.check_globals();
-    if (options.from == "export" && (ns_given || ttl_given)) {
-        throw usage_failure(std::string(ns_given ? "--namespace" : "--ttl") +
+    if (options.from == "export" && (context.ns_given || options.ttl_given)) {
+        throw usage_failure(std::string(context.ns_given ? "--namespace" : "--ttl") +
                             ": the lines of an export say that themselves");
     }
     ForeignDefaults defaults{.ns = context.ns, .ttl = parse_ttl(options.ttl)};
@@ -180,30 +181,32 @@ int run_import(const ImportArguments& options, bool ns_given, bool ttl_given, Co
 
 }  // namespace
 
-void add_import(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand(
-        "import", "Take in records that `dedupctl export` or another system has written");
+Command import_command(Context& context) {
     const auto options = std::make_shared<ImportArguments>();
-    command->add_option("FILE", options->file, "File to read; standard input if none, or '-'");
-    command
-        ->add_option("--from", options->from,
-                     "What the file is: 'export', 'reservations' (JSON) or 'csv'")
-        ->check(CLI::IsMember({"export", "reservations", "csv"}))
-        ->type_name("FORMAT")
-        ->capture_default_str();
-    CLI::Option* ttl =
-        command
-            ->add_option("--ttl", options->ttl,
-                         "Of foreign records without an expiry, from their own time; or 'never'")
-            ->check(not_empty())
-            ->type_name("D")
-            ->capture_default_str();
-    command->add_flag("--skip-bad", options->skip_bad,
-                      "Leave out and report what cannot be imported, instead of stopping there");
-    const CLI::Option* ns = app.get_option("--namespace");
-    command->callback([options, ns, ttl, &context] {
-        context.exit_code = run_import(*options, ns->count() > 0, ttl->count() > 0, context);
-    });
+    return {.name = "import",
+            .help = "Take in records that `dedupctl export` or another system has written",
+            .options = {{.name = "FILE",
+                         .to = &options->file,
+                         .help = "File to read; standard input if none, or '-'"},
+                        {.name = "--from",
+                         .to = &options->from,
+                         .help = "What the file is: 'export', 'reservations' (JSON) or 'csv'",
+                         .type = "FORMAT",
+                         .shows_default = true,
+                         .choices = {"export", "reservations", "csv"}},
+                        {.name = "--ttl",
+                         .to = &options->ttl,
+                         .help = "Of foreign records without an expiry, from their own time; or "
+                                 "'never'",
+                         .type = "D",
+                         .filled = true,
+                         .shows_default = true,
+                         .given = &options->ttl_given},
+                        {.name = "--skip-bad",
+                         .to = &options->skip_bad,
+                         .help = "Leave out and report what cannot be imported, instead of "
+                                 "stopping there"}},
+            .run = [options, &context] { return run_import(*options, context); }};
 }
 
 }  // namespace dedupctl

@@ -118,11 +118,12 @@ int run_inspect(const std::string& key, Context& context) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("inspect", "Show all that is stored about a key");
+Command inspect_command(Context& context) {
     const auto key = std::make_shared<std::string>();
-    command->add_option("KEY", *key, "1 to 1,024 bytes, any bytes")->required();
-    command->callback([key, &context] { context.exit_code = run_inspect(*key, context); });
+    return {.name = "inspect",
+            .help = "Show all that is stored about a key",
+            .options = {key_argument(*key)},
+            .run = [key, &context] { return run_inspect(*key, context); }};
 }
 
 }  // namespace dedupctl

@@ -25,11 +25,12 @@ int run_lookup(const std::string& key, Context& context) {
 
 }  // namespace
 
-void add_lookup(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("lookup", "Say what is known of a key");
+Command lookup_command(Context& context) {
     const auto key = std::make_shared<std::string>();
-    command->add_option("KEY", *key, "1 to 1,024 bytes, any bytes")->required();
-    command->callback([key, &context] { context.exit_code = run_lookup(*key, context); });
+    return {.name = "lookup",
+            .help = "Say what is known of a key",
+            .options = {key_argument(*key)},
+            .run = [key, &context] { return run_lookup(*key, context); }};
 }
 
 }  // namespace dedupctl

@@ -99,20 +99,30 @@ int run_ls(const LsArguments& options, Context& context) {
 
 }  // namespace
 
-void add_ls(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("ls", "List keys, one a line");
+Command ls_command(Context& context) {
     const auto options = std::make_shared<LsArguments>();
-    command->add_option("--state", options->state, "Only those in this state now")
-        ->check(CLI::IsMember({"in-flight", "completed", "released", "expired"}))
-        ->type_name("STATE");
-    command->add_option("--older-than", options->older_than, "Only those in it for this long")
-        ->check(not_empty())
-        ->type_name("D");
-    command->add_option("--prefix", options->prefix, "Only keys that start with P")->type_name("P");
-    command->add_option("--limit", options->limit, "At most this many")
-        ->check(not_empty())
-        ->type_name("N");
-    command->callback([options, &context] { context.exit_code = run_ls(*options, context); });
+    return {.name = "ls",
+            .help = "List keys, one a line",
+            .options = {{.name = "--state",
+                         .to = &options->state,
+                         .help = "Only those in this state now",
+                         .type = "STATE",
+                         .choices = {"in-flight", "completed", "released", "expired"}},
+                        {.name = "--older-than",
+                         .to = &options->older_than,
+                         .help = "Only those in it for this long",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--prefix",
+                         .to = &options->prefix,
+                         .help = "Only keys that start with P",
+                         .type = "P"},
+                        {.name = "--limit",
+                         .to = &options->limit,
+                         .help = "At most this many",
+                         .type = "N",
+                         .filled = true}},
+            .run = [options, &context] { return run_ls(*options, context); }};
 }
 
 }  // namespace dedupctl

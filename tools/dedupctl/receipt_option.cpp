@@ -6,7 +6,6 @@
 
 #include <cerrno>
 
-#include "commands.hpp"
 #include "context.hpp"
 #include "dedup/record.hpp"
 #include "failure.hpp"
@@ -15,13 +14,17 @@
 
 namespace dedupctl {
 
-void ReceiptOption::add_to(CLI::App& command) {
-    CLI::Option* as_text =
-        command.add_option("--receipt", text, "The receipt itself")->type_name("TEXT");
-    command.add_option("--receipt-file", file, "Read the receipt from FILE, or '-'")
-        ->check(not_empty())
-        ->type_name("FILE")
-        ->excludes(as_text);
+Option ReceiptOption::as_text() {
+    return {.name = "--receipt", .to = &text, .help = "The receipt itself", .type = "TEXT"};
+}
+
+Option ReceiptOption::as_file() {
+    return {.name = "--receipt-file",
+            .to = &file,
+            .help = "Read the receipt from FILE, or '-'",
+            .type = "FILE",
+            .filled = true,
+            .excludes = {"--receipt"}};
 }
 
 std::string ReceiptOption::read() const {

@@ -1,8 +1,9 @@
 // --receipt TEXT and --receipt-file FILE, for the commands that store a receipt.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
+
+#include "command.hpp"
 
 namespace dedupctl {
 
@@ -10,7 +11,9 @@ struct ReceiptOption {
     std::string text;
     std::string file;
 
-    void add_to(CLI::App& command);
+    // Stand in this order in the list of the command's options.
+    [[nodiscard]] Option as_text();
+    [[nodiscard]] Option as_file();
 
     // The receipt's bytes; empty if neither option was given. Reads the file to its end, so call it
     // before the store is opened. Throws a Failure if it cannot be read or is larger than a

@@ -58,14 +58,17 @@ int run_release(const ReleaseArguments& options, Context& context) {
 
 }  // namespace
 
-void add_release(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("release", "Give a claim up; others may try again");
+Command release_command(Context& context) {
     const auto options = std::make_shared<ReleaseArguments>();
-    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
-    command->add_option("--claim", options->claim, "Only if this claim_sequence still holds it")
-        ->check(not_empty())
-        ->type_name("N");
-    command->callback([options, &context] { context.exit_code = run_release(*options, context); });
+    return {.name = "release",
+            .help = "Give a claim up; others may try again",
+            .options = {key_argument(options->key),
+                        {.name = "--claim",
+                         .to = &options->claim,
+                         .help = "Only if this claim_sequence still holds it",
+                         .type = "N",
+                         .filled = true}},
+            .run = [options, &context] { return run_release(*options, context); }};
 }
 
 }  // namespace dedupctl

@@ -58,15 +58,19 @@ int run_remember(const RememberArguments& options, Context& context) {
 
 }  // namespace
 
-void add_remember(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("remember", "Claim and complete a key in one step");
+Command remember_command(Context& context) {
     const auto options = std::make_shared<RememberArguments>();
-    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
-    options->receipt.add_to(*command);
-    command->add_option("--ttl", options->ttl, "Forget the key after this long (24h), or 'never'")
-        ->check(not_empty())
-        ->type_name("D");
-    command->callback([options, &context] { context.exit_code = run_remember(*options, context); });
+    return {.name = "remember",
+            .help = "Claim and complete a key in one step",
+            .options = {key_argument(options->key),
+                        options->receipt.as_text(),
+                        options->receipt.as_file(),
+                        {.name = "--ttl",
+                         .to = &options->ttl,
+                         .help = "Forget the key after this long (24h), or 'never'",
+                         .type = "D",
+                         .filled = true}},
+            .run = [options, &context] { return run_remember(*options, context); }};
 }
 
 }  // namespace dedupctl

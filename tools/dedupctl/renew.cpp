@@ -44,19 +44,24 @@ int run_renew(const RenewArguments& options, Context& context) {
 
 }  // namespace
 
-void add_renew(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("renew", "Let a claim's lease run on from now");
+Command renew_command(Context& context) {
     const auto options = std::make_shared<RenewArguments>();
-    command->add_option("KEY", options->key, "1 to 1,024 bytes, any bytes")->required();
-    command->add_option("--claim", options->claim, "The claim_sequence that holds the key")
-        ->check(not_empty())
-        ->type_name("N")
-        ->required();
-    command->add_option("--lease", options->lease, "How long the lease runs from now")
-        ->check(not_empty())
-        ->type_name("D")
-        ->required();
-    command->callback([options, &context] { context.exit_code = run_renew(*options, context); });
+    return {.name = "renew",
+            .help = "Let a claim's lease run on from now",
+            .options = {key_argument(options->key),
+                        {.name = "--claim",
+                         .to = &options->claim,
+                         .help = "The claim_sequence that holds the key",
+                         .type = "N",
+                         .required = true,
+                         .filled = true},
+                        {.name = "--lease",
+                         .to = &options->lease,
+                         .help = "How long the lease runs from now",
+                         .type = "D",
+                         .required = true,
+                         .filled = true}},
+            .run = [options, &context] { return run_renew(*options, context); }};
 }
 
 }  // namespace dedupctl

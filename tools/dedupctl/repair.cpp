@@ -92,13 +92,16 @@ int run_repair(Context& context, const std::string& target) {
 
 }  // namespace
 
-void add_repair(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand(
-        "repair",
-        "Make a new store of what is intact in a damaged one; exit 1 if anything is lost");
-    auto target = std::make_shared<std::string>();
-    command->add_option("TARGET", *target, "Where the new store will be")->required();
-    command->callback([&context, target] { context.exit_code = run_repair(context, *target); });
+Command repair_command(Context& context) {
+    const auto target = std::make_shared<std::string>();
+    return {
+        .name = "repair",
+        .help = "Make a new store of what is intact in a damaged one; exit 1 if anything is lost",
+        .options = {{.name = "TARGET",
+                     .to = target.get(),
+                     .help = "Where the new store will be",
+                     .required = true}},
+        .run = [target, &context] { return run_repair(context, *target); }};
 }
 
 }  // namespace dedupctl

@@ -195,16 +195,17 @@ int run_stats(const std::string& format, Context& context) {
 
 }  // namespace
 
-void add_stats(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand("stats",
-                                           "Show how much the store holds, of all "
-                                           "namespaces");
+Command stats_command(Context& context) {
     const auto format = std::make_shared<std::string>("text");
-    command->add_option("--format", *format, "How: 'text', or 'prometheus' for its text format")
-        ->check(CLI::IsMember({"text", "prometheus"}))
-        ->type_name("FORMAT")
-        ->capture_default_str();
-    command->callback([format, &context] { context.exit_code = run_stats(*format, context); });
+    return {.name = "stats",
+            .help = "Show how much the store holds, of all namespaces",
+            .options = {{.name = "--format",
+                         .to = format.get(),
+                         .help = "How: 'text', or 'prometheus' for its text format",
+                         .type = "FORMAT",
+                         .shows_default = true,
+                         .choices = {"text", "prometheus"}}},
+            .run = [format, &context] { return run_stats(*format, context); }};
 }
 
 }  // namespace dedupctl

@@ -153,38 +153,38 @@ int run_sweep(const SweepArguments& options, Context& context) {
 
 }  // namespace
 
-void add_sweep(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand(
-        "sweep", "Remove what has expired, of all namespaces, and give back its space");
+Command sweep_command(Context& context) {
     const auto options = std::make_shared<SweepArguments>();
-    CLI::Option* dry_run =
-        command->add_flag("--dry-run", options->dry_run, "Say what would go, and change nothing");
-    CLI::Option* compact = command->add_flag("--compact", options->compact,
-                                             "Leave no garbage in the log, which may write all of "
-                                             "it anew; without it up to a sixth stays");
-    CLI::Option* trust_clock = command->add_flag(
-        "--trust-clock", options->trust_clock,
-        "The time is right: sweep although the clock jumped forward by more than a day, or the "
-        "store rested for so long");
-    CLI::Option* max_time = command
-                                ->add_option("--max-time", options->max_time,
-                                             "Stop after this long; the next sweep goes on")
-                                ->check(not_empty())
-                                ->type_name("D");
-    CLI::Option* every =
-        command
-            ->add_option("--every", options->every,
-                         "Sweep again and again, this long apart, until SIGINT or SIGTERM")
-            ->check(not_empty())
-            ->type_name("D")
-            ->excludes(dry_run);
-    command->add_flag("--history", options->history, "List past sweeps, the newest first")
-        ->excludes(dry_run)
-        ->excludes(compact)
-        ->excludes(trust_clock)
-        ->excludes(max_time)
-        ->excludes(every);
-    command->callback([options, &context] { context.exit_code = run_sweep(*options, context); });
+    return {.name = "sweep",
+            .help = "Remove what has expired, of all namespaces, and give back its space",
+            .options = {{.name = "--dry-run",
+                         .to = &options->dry_run,
+                         .help = "Say what would go, and change nothing"},
+                        {.name = "--compact",
+                         .to = &options->compact,
+                         .help = "Leave no garbage in the log, which may write all of it anew; "
+                                 "without it up to a sixth stays"},
+                        {.name = "--trust-clock",
+                         .to = &options->trust_clock,
+                         .help = "The time is right: sweep although the clock jumped forward by "
+                                 "more than a day, or the store rested for so long"},
+                        {.name = "--max-time",
+                         .to = &options->max_time,
+                         .help = "Stop after this long; the next sweep goes on",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--every",
+                         .to = &options->every,
+                         .help = "Sweep again and again, this long apart, until SIGINT or SIGTERM",
+                         .type = "D",
+                         .filled = true,
+                         .excludes = {"--dry-run"}},
+                        {.name = "--history",
+                         .to = &options->history,
+                         .help = "List past sweeps, the newest first",
+                         .excludes = {"--dry-run", "--compact", "--trust-clock", "--max-time",
+                                      "--every"}}},
+            .run = [options, &context] { return run_sweep(*options, context); }};
 }
 
 }  // namespace dedupctl

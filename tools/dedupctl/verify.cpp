@@ -98,10 +98,10 @@ int run_verify(Context& context) {
 
 }  // namespace
 
-void add_verify(CLI::App& app, Context& context) {
-    CLI::App* command =
-        app.add_subcommand("verify", "Read everything and check it; exit 1 if anything is wrong");
-    command->callback([&context] { context.exit_code = run_verify(context); });
+Command verify_command(Context& context) {
+    return {.name = "verify",
+            .help = "Read everything and check it; exit 1 if anything is wrong",
+            .run = [&context] { return run_verify(context); }};
 }
 
 }  // namespace dedupctl

@@ -182,15 +182,17 @@ int run_watch(const std::string& every_text, Context& context) {
 
 }  // namespace
 
-void add_watch(CLI::App& app, Context& context) {
-    CLI::App* command = app.add_subcommand(
-        "watch", "Show what the store holds and does, again and again, until Ctrl-C");
+Command watch_command(Context& context) {
     const auto every = std::make_shared<std::string>("1s");
-    command->add_option("--every", *every, "How long between two looks")
-        ->check(not_empty())
-        ->type_name("D")
-        ->capture_default_str();
-    command->callback([every, &context] { context.exit_code = run_watch(*every, context); });
+    return {.name = "watch",
+            .help = "Show what the store holds and does, again and again, until Ctrl-C",
+            .options = {{.name = "--every",
+                         .to = every.get(),
+                         .help = "How long between two looks",
+                         .type = "D",
+                         .filled = true,
+                         .shows_default = true}},
+            .run = [every, &context] { return run_watch(*every, context); }};
 }
 
 }  // namespace dedupctl

@@ -1,0 +1,38 @@
+// What a command takes and does, as data: each command says it in the file of its name, and
+// command_line.cpp alone knows the parser.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace dedupctl {
+
+// An option, "--lease" or "-q,--quiet", or without dashes an argument, "KEY". The texts outlive the
+// program's arguments: they are literals.
+struct Option {
+    std::string_view name{};
+    // Where it goes: a flag, a value, or all that is left. What is there before is the default.
+    std::variant<bool*, std::string*, std::vector<std::string>*> to{};
+    std::string_view help{};
+    std::string_view type{};  // what stands for the value in the help: "D"
+    bool required = false;
+    bool filled = false;  // empty is an error, for `--ttl "$TTL"` with an unset TTL is a mistake
+    bool shows_default = false;
+    std::vector<std::string_view> choices{};   // no other value will do; empty: any will
+    std::vector<std::string_view> excludes{};  // options before it in the list that it rules out
+    std::string_view needs{};                  // an option before it in the list
+    std::string_view environment{};            // the variable that stands for it if it is not given
+    bool* given = nullptr;                     // becomes true if it is given
+};
+
+struct Command {
+    std::string_view name{};
+    std::string_view help{};
+    std::vector<Option> options{};
+    std::function<int()> run{};  // gives the exit code; owns what the options go to
+};
+
+}  // namespace dedupctl

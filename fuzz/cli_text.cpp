@@ -5,11 +5,11 @@
 #include <optional>
 #include <string>
 
-#include "failure.hpp"
+#include "common/failure.hpp"
+#include "common/line_key.hpp"
+#include "common/text.hpp"
+#include "common/time_text.hpp"
 #include "input.hpp"
-#include "line_key.hpp"
-#include "text.hpp"
-#include "time_text.hpp"
 
 namespace dedup::fuzz {
 namespace {

@@ -13,7 +13,7 @@
 #include <string>
 #include <string_view>
 
-#include "../dedupctl/failure.hpp"
+#include "common/failure.hpp"
 
 namespace bench {
 

@@ -10,8 +10,8 @@
 #include <cstring>
 #include <vector>
 
-#include "../dedupctl/disk_limit.hpp"
 #include "adapter.hpp"
+#include "common/disk_limit.hpp"
 
 namespace bench {
 namespace {

@@ -20,8 +20,8 @@
 #include <thread>
 #include <vector>
 
-#include "../dedupctl/disk_limit.hpp"
-#include "../dedupctl/failure.hpp"
+#include "common/disk_limit.hpp"
+#include "common/failure.hpp"
 #include "dedup/guard.hpp"
 #include "dedup/log_store.hpp"
 

@@ -7,8 +7,8 @@
 #include <memory>
 #include <vector>
 
-#include "../dedupctl/bench_keys.hpp"
 #include "adapter.hpp"
+#include "common/bench_keys.hpp"
 #include "histogram.hpp"
 
 namespace bench {

@@ -15,8 +15,8 @@
 #include <iostream>
 #include <vector>
 
-#include "../dedupctl/bench_keys.hpp"
-#include "../dedupctl/failure.hpp"
+#include "common/bench_keys.hpp"
+#include "common/failure.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
 #include "dedup/record.hpp"

@@ -11,8 +11,8 @@
 #include <map>
 #include <sstream>
 
-#include "../dedupctl/failure.hpp"
 #include "adapter.hpp"
+#include "common/failure.hpp"
 #include "measure.hpp"
 
 namespace bench {

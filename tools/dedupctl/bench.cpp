@@ -12,9 +12,9 @@
 
 #include "bench_measure.hpp"
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "signal_pipe.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

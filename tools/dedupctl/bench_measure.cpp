@@ -14,8 +14,8 @@
 #include <thread>
 #include <vector>
 
-#include "disk_limit.hpp"
-#include "failure.hpp"
+#include "common/disk_limit.hpp"
+#include "common/failure.hpp"
 
 namespace dedupctl {
 namespace {

@@ -6,7 +6,7 @@
 #include <functional>
 #include <string>
 
-#include "bench_keys.hpp"
+#include "common/bench_keys.hpp"
 #include "dedup/cache.hpp"
 
 namespace dedupctl {

@@ -10,8 +10,8 @@
 #include <array>
 #include <cerrno>
 
-#include "failure.hpp"
-#include "file_descriptor.hpp"
+#include "common/failure.hpp"
+#include "common/file_descriptor.hpp"
 
 namespace dedupctl {
 namespace {

@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "outcome.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

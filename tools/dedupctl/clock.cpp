@@ -4,7 +4,7 @@
 
 #include "clock_text.hpp"
 #include "commands.hpp"
-#include "text.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -5,11 +5,11 @@
 #include <optional>
 #include <string>
 
+#include "common/time_text.hpp"
 #include "dedup/clock.hpp"
 #include "dedup/sweep.hpp"
 #include "output.hpp"
 #include "table.hpp"
-#include "time_text.hpp"
 
 namespace dedupctl {
 

@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "outcome.hpp"
 #include "receipt_option.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

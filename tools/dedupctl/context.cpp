@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "clock_text.hpp"
-#include "text.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 

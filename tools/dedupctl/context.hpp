@@ -8,11 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "common/failure.hpp"
+#include "common/time_text.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
-#include "failure.hpp"
 #include "output.hpp"
-#include "time_text.hpp"
 
 namespace dedupctl {
 

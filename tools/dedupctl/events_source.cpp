@@ -9,11 +9,11 @@
 #include <cerrno>
 #include <optional>
 
+#include "common/failure.hpp"
+#include "common/text.hpp"
 #include "csv_reader.hpp"
 #include "dedup/cache.hpp"
-#include "failure.hpp"
 #include "import_source.hpp"
-#include "text.hpp"
 #include "timestamp.hpp"
 
 namespace dedupctl {

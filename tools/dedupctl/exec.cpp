@@ -15,9 +15,9 @@
 
 #include "child.hpp"
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "lease_keeper.hpp"
 #include "outcome.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -10,12 +10,12 @@
 #include <optional>
 
 #include "commands.hpp"
+#include "common/file_descriptor.hpp"
+#include "common/text.hpp"
 #include "export_format.hpp"
-#include "file_descriptor.hpp"
 #include "progress.hpp"
 #include "record_json.hpp"
 #include "stop_signal.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -6,12 +6,12 @@
 
 #include <vector>
 
+#include "common/failure.hpp"
+#include "common/text.hpp"
 #include "export_format.hpp"
-#include "failure.hpp"
 #include "import_source.hpp"
 #include "line_reader.hpp"
 #include "record_json.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -12,12 +12,12 @@
 #include <memory>
 
 #include "commands.hpp"
-#include "file_descriptor.hpp"
+#include "common/file_descriptor.hpp"
+#include "common/text.hpp"
 #include "line_batch.hpp"
 #include "line_reader.hpp"
 #include "progress.hpp"
 #include "signal_pipe.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -9,11 +9,11 @@
 #include <memory>
 
 #include "commands.hpp"
-#include "file_descriptor.hpp"
+#include "common/file_descriptor.hpp"
+#include "common/text.hpp"
 #include "importer.hpp"
 #include "progress.hpp"
 #include "stop_signal.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -8,8 +8,8 @@
 #include <memory>
 #include <string>
 
+#include "common/time_text.hpp"
 #include "dedup/cache.hpp"
-#include "time_text.hpp"
 
 namespace dedupctl {
 

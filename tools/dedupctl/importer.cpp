@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "common/failure.hpp"
+#include "common/text.hpp"
 #include "context.hpp"
-#include "failure.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

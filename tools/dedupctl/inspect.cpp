@@ -5,10 +5,10 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "outcome.hpp"
 #include "record_text.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

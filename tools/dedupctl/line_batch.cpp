@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <random>
 
+#include "common/failure.hpp"
 #include "dedup/event_id.hpp"
-#include "failure.hpp"
 
 namespace dedupctl {
 namespace {

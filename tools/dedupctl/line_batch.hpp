@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/line_key.hpp"
 #include "dedup/cache.hpp"
-#include "line_key.hpp"
 
 namespace dedupctl {
 

@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "record_text.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "text.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

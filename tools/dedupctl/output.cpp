@@ -4,8 +4,8 @@
 
 #include <cerrno>
 
-#include "failure.hpp"
-#include "text.hpp"
+#include "common/failure.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

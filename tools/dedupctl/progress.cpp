@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "common/text.hpp"
 #include "output.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

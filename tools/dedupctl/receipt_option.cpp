@@ -6,11 +6,11 @@
 
 #include <cerrno>
 
+#include "common/failure.hpp"
+#include "common/file_descriptor.hpp"
+#include "common/text.hpp"
 #include "context.hpp"
 #include "dedup/record.hpp"
-#include "failure.hpp"
-#include "file_descriptor.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 

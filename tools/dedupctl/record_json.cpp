@@ -7,7 +7,7 @@
 #include <limits>
 #include <optional>
 
-#include "text.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "time_text.hpp"
+#include "common/time_text.hpp"
 
 namespace dedupctl {
 namespace {

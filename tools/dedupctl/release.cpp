@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "outcome.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

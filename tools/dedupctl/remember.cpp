@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "common/time_text.hpp"
 #include "outcome.hpp"
 #include "receipt_option.hpp"
-#include "time_text.hpp"
 
 namespace dedupctl {
 namespace {

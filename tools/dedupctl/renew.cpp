@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "commands.hpp"
-#include "text.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

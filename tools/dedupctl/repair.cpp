@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "progress.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

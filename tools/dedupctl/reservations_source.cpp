@@ -8,11 +8,11 @@
 #include <unordered_set>
 #include <vector>
 
-#include "failure.hpp"
+#include "common/failure.hpp"
+#include "common/text.hpp"
 #include "import_source.hpp"
 #include "line_reader.hpp"
 #include "record_json.hpp"
-#include "text.hpp"
 #include "timestamp.hpp"
 
 namespace dedupctl {

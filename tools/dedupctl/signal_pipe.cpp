@@ -6,7 +6,7 @@
 #include <array>
 #include <cerrno>
 
-#include "failure.hpp"
+#include "common/failure.hpp"
 
 namespace dedupctl {
 namespace {

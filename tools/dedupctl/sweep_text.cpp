@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "clock_text.hpp"
-#include "text.hpp"
-#include "time_text.hpp"
+#include "common/text.hpp"
+#include "common/time_text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "text.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

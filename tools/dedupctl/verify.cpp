@@ -4,9 +4,9 @@
 
 #include "clock_text.hpp"
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "progress.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -8,9 +8,9 @@
 #include <optional>
 
 #include "commands.hpp"
+#include "common/text.hpp"
 #include "stop_signal.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

@@ -1,11 +1,11 @@
-#include "disk_limit.hpp"
+#include "common/disk_limit.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
 
-#include "failure.hpp"
+#include "common/failure.hpp"
 
 namespace dedupctl {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "file_descriptor.hpp"
+#include "common/file_descriptor.hpp"
 
 namespace dedupctl {
 

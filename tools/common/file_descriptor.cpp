@@ -1,12 +1,12 @@
-#include "file_descriptor.hpp"
+#include "common/file_descriptor.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
 
-#include "failure.hpp"
-#include "text.hpp"
+#include "common/failure.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 

@@ -1,4 +1,4 @@
-#include "time_text.hpp"
+#include "common/time_text.hpp"
 
 #include <fmt/format.h>
 
@@ -9,9 +9,9 @@
 #include <ctime>
 #include <limits>
 
+#include "common/failure.hpp"
+#include "common/text.hpp"
 #include "dedup/cache.hpp"
-#include "failure.hpp"
-#include "text.hpp"
 
 namespace dedupctl {
 namespace {

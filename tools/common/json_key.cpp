@@ -1,8 +1,8 @@
 #include <utility>
 
+#include "common/failure.hpp"
+#include "common/line_key.hpp"
 #include "dedup/json_pointer.hpp"
-#include "failure.hpp"
-#include "line_key.hpp"
 
 namespace dedupctl {
 namespace {

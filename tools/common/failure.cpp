@@ -1,4 +1,4 @@
-#include "failure.hpp"
+#include "common/failure.hpp"
 
 #include <cerrno>
 #include <system_error>

@@ -1,4 +1,4 @@
-#include "text.hpp"
+#include "common/text.hpp"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <charconv>
 #include <utility>
 
-#include "failure.hpp"
+#include "common/failure.hpp"
 
 namespace dedupctl {
 namespace {

@@ -1,4 +1,4 @@
-#include "line_key.hpp"
+#include "common/line_key.hpp"
 
 #include <fmt/format.h>
 #include <re2/re2.h>
@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <array>
 
-#include "failure.hpp"
-#include "text.hpp"
+#include "common/failure.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
 namespace {

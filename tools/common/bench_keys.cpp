@@ -1,4 +1,4 @@
-#include "bench_keys.hpp"
+#include "common/bench_keys.hpp"
 
 #include <string_view>
 

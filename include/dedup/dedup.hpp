@@ -4,6 +4,7 @@
 #include "dedup/bytes_view.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/clock.hpp"
+#include "dedup/dump.hpp"
 #include "dedup/error.hpp"
 #include "dedup/event_id.hpp"
 #include "dedup/guard.hpp"

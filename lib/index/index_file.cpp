@@ -15,7 +15,6 @@
 namespace dedup {
 namespace {
 
-constexpr std::string_view kIndexMagic = "dedupidx";
 constexpr std::string_view kIndexSuffix = ".idx";
 
 // The file's beginning. The layout on disk is this structure, followed by its checksum.
@@ -200,6 +199,24 @@ Result<std::shared_ptr<const IndexFile>> IndexFile::open(Env& env, const Path& l
                                                          const HashSecret& secret, std::uint64_t id,
                                                          std::uint64_t segment_bytes) {
     const Path path = log / index_file_name(id);
+    auto index = open_file(env, path);
+    if (!index) {
+        return index;
+    }
+    const auto damaged = [&](std::string_view what) {
+        return std::unexpected(Error{Code::corruption, fmt::format("{} {}", path.string(), what)});
+    };
+    const IndexHeader& header = (*index)->header();
+    if (header.store_id != store_id || header.row.id != id || header.row.bytes != segment_bytes) {
+        return damaged("is of another segment");
+    }
+    if (header.secret != secret) {
+        return damaged("is of another catalog");
+    }
+    return index;
+}
+
+Result<std::shared_ptr<const IndexFile>> IndexFile::open_file(Env& env, const Path& path) {
     const auto damaged = [&](std::string_view what, int os_error = 0) {
         return std::unexpected(
             Error{Code::corruption, fmt::format("{} {}", path.string(), what), os_error});
@@ -229,14 +246,8 @@ Result<std::shared_ptr<const IndexFile>> IndexFile::open(Env& env, const Path& l
                         path.string(), start.version, kIndexVersion)});
     }
     const IndexHeader& header = start.header;
-    if (header.store_id != store_id || header.row.id != id || header.row.bytes != segment_bytes) {
-        return damaged("is of another segment");
-    }
-    if (header.secret != secret) {
-        return damaged("is of another catalog");
-    }
-    if (header.row.entries > header.row.records() || header.row.records() > segment_bytes ||
-        segment_bytes > kSegmentFileBytesMax || header.joint_bytes > *size ||
+    if (header.row.entries > header.row.records() || header.row.records() > header.row.bytes ||
+        header.row.bytes > kSegmentFileBytesMax || header.joint_bytes > *size ||
         header.joint_bytes % JointFilter::kBlockBytes != 0 || Layout(header).end != *size) {
         return damaged(fmt::format("has {} bytes, which is not what it says", *size));
     }
@@ -275,6 +286,30 @@ CheckedBlob IndexFile::table(std::size_t section) const {
 
 bool IndexFile::filters_intact() const {
     return table(kFilter).intact() && table(kJoint).intact();
+}
+
+std::vector<TableState> IndexFile::check_tables() const {
+    constexpr std::array<std::string_view, kSections> kNames = {"entries", "filter",
+                                                                "joint filter"};
+    std::vector<TableState> tables;
+    for (std::size_t i = 0; i < kSections; ++i) {
+        const SectionPlace place = Layout(header_).places[i];
+        if (place.data_bytes == 0) {
+            continue;
+        }
+        const CheckedBlob blob = table(i);
+        TableState& state = tables.emplace_back();
+        state.name = kNames[i];
+        state.offset = place.begin + kBlobPadBytes;
+        state.bytes = place.data_bytes;
+        for (std::uint64_t at = 0; at < place.data_bytes; at += kBlobBlockBytes) {
+            if (!blob.intact(at)) {
+                state.damaged.push_back(state.blocks);
+            }
+            ++state.blocks;
+        }
+    }
+    return tables;
 }
 
 Result<void> IndexFile::copy(std::size_t section, std::string_view what, char* to) const {

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "env/env.hpp"
 #include "index/sealed_index.hpp"
@@ -18,6 +19,7 @@
 
 namespace dedup {
 
+inline constexpr std::string_view kIndexMagic = "dedupidx";
 inline constexpr std::uint32_t kIndexVersion = 1;
 
 // "0000000000000001.idx".
@@ -43,6 +45,15 @@ struct IndexHeader {
                                             std::span<const IndexEntry> entries,
                                             std::string_view joint);
 
+// One of the tables of an index file, all of its blocks checked.
+struct TableState {
+    std::string_view name;     // "entries", "filter" or "joint filter"
+    std::uint64_t offset = 0;  // in the file
+    std::uint64_t bytes = 0;   // without padding and checksums
+    std::uint64_t blocks = 0;
+    std::vector<std::uint64_t> damaged;  // the numbers of these blocks
+};
+
 // An index file open for reading. Any number of threads may use it at once.
 class IndexFile {
   public:
@@ -56,6 +67,10 @@ class IndexFile {
                                                                        std::uint64_t id,
                                                                        std::uint64_t segment_bytes);
 
+    // The same for a file of any name and any store: it has to fit itself only.
+    [[nodiscard]] static Result<std::shared_ptr<const IndexFile>> open_file(Env& env,
+                                                                            const Path& path);
+
     [[nodiscard]] const IndexHeader& header() const { return header_; }
     // The size of the file.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_.size(); }
@@ -67,6 +82,8 @@ class IndexFile {
     [[nodiscard]] Result<void> copy_joint(char* to) const;
     // Whether both are intact.
     [[nodiscard]] bool filters_intact() const;
+    // Reads all of the file.
+    [[nodiscard]] std::vector<TableState> check_tables() const;
 
   private:
     IndexFile(Path path, IndexHeader header) : path_(std::move(path)), header_(header) {}

@@ -108,9 +108,7 @@ Segment::Segment(std::shared_ptr<File> file, Path path, const SegmentHeader& hea
       header_(header),
       salt_(segment_salt(header)) {}
 
-Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, std::uint64_t id,
-                                                     std::uint64_t sealed_bytes) {
-    const Path path = log / segment_file_name(id);
+Result<std::shared_ptr<const Segment>> Segment::open_file(Env& env, const Path& path) {
     auto file = env.open(path, OpenMode::read);
     if (!file) {
         return std::unexpected(file.error());
@@ -124,19 +122,28 @@ Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, 
     if (!header) {
         return std::unexpected(header.error());
     }
-    if (header->id != id) {
+    return std::make_shared<const Segment>(std::move(*file), path, *header);
+}
+
+Result<std::shared_ptr<const Segment>> Segment::open(Env& env, const Path& log, std::uint64_t id,
+                                                     std::uint64_t sealed_bytes) {
+    const Path path = log / segment_file_name(id);
+    auto segment = open_file(env, path);
+    if (!segment) {
+        return segment;
+    }
+    if ((*segment)->id() != id) {
         return std::unexpected(
             Error{Code::corruption, fmt::format("{} is damaged at offset {}: it holds segment {}",
-                                                path.string(), kSegmentIdAt, header->id)});
+                                                path.string(), kSegmentIdAt, (*segment)->id())});
     }
-    auto segment = std::make_shared<const Segment>(std::move(*file), path, *header);
     if (sealed_bytes != 0) {
         // A file that is too short is read with system calls, which say so.
-        const auto file_bytes = segment->file().size();
+        const auto file_bytes = (*segment)->file().size();
         if (file_bytes && *file_bytes >= sealed_bytes) {
-            segment->map(sealed_bytes);
-            segment->has_frames_to(sealed_bytes);
-            segment->file().keep_map_only();
+            (*segment)->map(sealed_bytes);
+            (*segment)->has_frames_to(sealed_bytes);
+            (*segment)->file().keep_map_only();
         }
     }
     return segment;

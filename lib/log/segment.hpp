@@ -85,6 +85,10 @@ class Segment {
     [[nodiscard]] static Result<std::shared_ptr<const Segment>> open(
         Env& env, const Path& log, std::uint64_t id, std::uint64_t sealed_bytes = 0);
 
+    // The same for a file of any name, whose segment is the one that its header says.
+    [[nodiscard]] static Result<std::shared_ptr<const Segment>> open_file(Env& env,
+                                                                          const Path& path);
+
     [[nodiscard]] std::uint64_t id() const { return header_.id; }
     [[nodiscard]] const SegmentHeader& header() const { return header_; }
     [[nodiscard]] const Path& path() const { return path_; }

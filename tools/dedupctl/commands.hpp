@@ -22,6 +22,7 @@ namespace dedupctl {
 [[nodiscard]] Command import_command(Context& context);
 [[nodiscard]] Command verify_command(Context& context);
 [[nodiscard]] Command repair_command(Context& context);
+[[nodiscard]] Command dump_command(Context& context);
 [[nodiscard]] Command hash_command(Context& context);
 [[nodiscard]] Command filter_command(Context& context);
 [[nodiscard]] Command exec_command(Context& context);

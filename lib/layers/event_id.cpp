@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "dedup/record.hpp"
-#include "layers/sha256.hpp"
+#include "record/sha256.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
 

@@ -9,7 +9,7 @@
 #include "cache/settle.hpp"
 #include "layers/netstring.hpp"
 #include "layers/reservation_record.hpp"
-#include "layers/sha256.hpp"
+#include "record/sha256.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
 

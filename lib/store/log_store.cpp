@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "dedup/postgres_store.hpp"
 #include "log/frame_reader.hpp"
 #include "store/check_stream.hpp"
 
@@ -554,6 +555,13 @@ Result<StoreStats> LogStore::stats() {
 
 Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                           const OpenOptions& options) {
+    if (is_postgres_url(path.native())) {
+        return open_postgres(path.native(), {.read_only = options.read_only,
+                                             .clock = {},
+                                             .trust_clock = options.trust_clock,
+                                             .grace = options.grace,
+                                             .capacity = options.capacity});
+    }
     return LogStore::open(path, options);
 }
 

@@ -50,6 +50,29 @@ Error connect_error(const PGconn* conn) {
             .message = fmt::format("no connection to PostgreSQL: {}", message)};
 }
 
+// What the server has refused, and whether that is all.
+Trouble refused(const Table& table) {
+    Trouble trouble{.error = table.error(), .sqlstate = table.sqlstate()};
+    const std::string_view state = trouble.sqlstate;
+    trouble.unknown = state.empty() || state.starts_with("08") || state == "57P01" ||
+                      state == "57P02" || state == "40003";
+    return trouble;
+}
+
+// The way out, where there is one.
+std::string_view hint_for(std::string_view sqlstate) {
+    if (sqlstate == "42501") {
+        return "; grant the role what docs/postgres.md lists";
+    }
+    if (sqlstate == "42P01" || sqlstate == "3F000" || sqlstate == "42883") {
+        return "; make the schema with `dedupctl init`";
+    }
+    if (sqlstate == "57014") {
+        return "; raise the role's statement_timeout";
+    }
+    return sqlstate == "53100" ? "; make room on the server's disk" : "";
+}
+
 }  // namespace
 
 Code code_of(std::string_view sqlstate) {
@@ -67,6 +90,26 @@ Code code_of(std::string_view sqlstate) {
         return Code::out_of_space;
     }
     return kind == "XX" ? Code::corruption : Code::io;
+}
+
+bool Table::failed() const {
+    const ExecStatusType status = PQresultStatus(result_.get());
+    return status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK;
+}
+
+std::string Table::sqlstate() const {
+    return field(result_.get(), PG_DIAG_SQLSTATE);
+}
+
+Error Table::error() const {
+    const std::string state = sqlstate();
+    std::string message = field(result_.get(), PG_DIAG_MESSAGE_PRIMARY);
+    if (message.empty()) {
+        message = one_line(PQresultErrorMessage(result_.get()));
+    }
+    return {.code = state.empty() ? Code::unavailable : code_of(state),
+            .message = fmt::format("PostgreSQL: {}{}{}", message,
+                                   state.empty() ? "" : " (" + state + ")", hint_for(state))};
 }
 
 std::int64_t Table::number(std::size_t row, int column) const {
@@ -217,7 +260,7 @@ Reply<std::vector<Table>> Connection::collect(TimePoint deadline) {
                 break;
             default:
                 if (!trouble) {
-                    trouble = refused(result);
+                    trouble = refused(table);
                 }
                 if (PQstatus(conn_) != CONNECTION_OK) {
                     trouble->unknown = true;
@@ -291,9 +334,8 @@ Reply<void> Connection::script(const std::string& sql, TimePoint deadline) {
             break;
         }
         const Table table(result);
-        if (const auto status = PQresultStatus(result);
-            status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && !trouble) {
-            trouble = refused(result);
+        if (table.failed() && !trouble) {
+            trouble = refused(table);
         }
     }
     if (trouble) {
@@ -319,30 +361,6 @@ Trouble Connection::lost(std::string_view why) {
                       .message = fmt::format("the connection to PostgreSQL at {} was lost: {}",
                                              PQhost(conn_) == nullptr ? "?" : PQhost(conn_), why)},
             .unknown = true};
-}
-
-Trouble Connection::refused(const PGresult* result) {
-    Trouble trouble;
-    trouble.sqlstate = field(result, PG_DIAG_SQLSTATE);
-    const std::string message = field(result, PG_DIAG_MESSAGE_PRIMARY);
-    trouble.error = {
-        .code = trouble.sqlstate.empty() ? Code::unavailable : code_of(trouble.sqlstate),
-        .message = fmt::format("PostgreSQL: {}{}{}",
-                               message.empty() ? one_line(PQresultErrorMessage(result)) : message,
-                               trouble.sqlstate.empty() ? "" : " ",
-                               trouble.sqlstate.empty() ? "" : "(" + trouble.sqlstate + ")")};
-    if (trouble.sqlstate == "42501") {
-        trouble.error.message += "; grant the role what docs/postgres.md lists";
-    } else if (trouble.sqlstate == "42P01" || trouble.sqlstate == "3F000" ||
-               trouble.sqlstate == "42883") {
-        trouble.error.message += "; make the schema with `dedupctl init`";
-    } else if (trouble.sqlstate == "57014") {
-        trouble.error.message += "; raise the role's statement_timeout";
-    }
-    const std::string_view kind = std::string_view(trouble.sqlstate).substr(0, 2);
-    trouble.unknown = trouble.sqlstate.empty() || kind == "08" || trouble.sqlstate == "57P01" ||
-                      trouble.sqlstate == "57P02" || trouble.sqlstate == "40003";
-    return trouble;
 }
 
 }  // namespace dedup::pg

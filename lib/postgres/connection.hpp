@@ -50,6 +50,10 @@ class Table {
         return {PQgetvalue(result_.get(), at, column),
                 static_cast<std::size_t>(PQgetlength(result_.get(), at, column))};
     }
+    // Whether it is an error instead, and which.
+    [[nodiscard]] bool failed() const;
+    [[nodiscard]] std::string sqlstate() const;
+    [[nodiscard]] Error error() const;
     // Of an int2, int4, int8 or bool; 0 if it is null.
     [[nodiscard]] std::int64_t number(std::size_t row, int column) const;
 
@@ -132,7 +136,6 @@ class Connection {
     [[nodiscard]] bool wait(TimePoint deadline);
     void roll_back(TimePoint deadline);
     [[nodiscard]] Trouble lost(std::string_view why);
-    [[nodiscard]] static Trouble refused(const PGresult* result);
 
     PGconn* conn_;
     Settings settings_;

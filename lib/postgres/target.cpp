@@ -143,7 +143,8 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
     // What the URL says of these wins.
     const auto seconds = std::max<std::int64_t>(
         2, std::chrono::ceil<std::chrono::seconds>(options.timeout).count());
-    Target target{.parameters = {{"fallback_application_name", "dedup"},
+    Target target{.parameters = {{"target_session_attrs", "primary"},
+                                 {"fallback_application_name", "dedup"},
                                  {"connect_timeout", std::to_string(seconds)},
                                  {"tcp_user_timeout", std::to_string(options.timeout.count())},
                                  {"keepalives_idle", "30"},
@@ -151,9 +152,6 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
                                  {"client_encoding", "UTF8"}},
                   .schema = *std::move(schema),
                   .options = std::move(options)};
-    if (!target.options.read_only) {
-        target.parameters.insert(target.parameters.begin(), {"target_session_attrs", "any"});
-    }
     return target;
 }
 

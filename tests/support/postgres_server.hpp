@@ -2,6 +2,7 @@
 // a temporary directory, gone when the program ends, however that ends.
 #pragma once
 
+#include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -103,14 +105,13 @@ class PostgresServer {
 
     // Runs a text of SQL with psql; its output, without decoration.
     std::string sql(const std::string& text) const {
-        const std::string file = directory() + "/sql-" + std::to_string(::getpid()) + "-" +
-                                 std::to_string(reinterpret_cast<std::uintptr_t>(&text));
+        static std::atomic<int> calls = 0;
+        const std::string file = directory() + "/sql-" + std::to_string(++calls);
         const std::string output = file + ".out";
         std::ofstream(file) << text;
         const pid_t child = ::fork();
         if (child == 0) {
-            std::freopen(output.c_str(), "w", stdout);
-            std::freopen(output.c_str(), "a", stderr);
+            write_into(output);
             const std::string program = bin_ / "psql";
             ::execl(program.c_str(), "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", file.c_str(),
                     url().c_str(), nullptr);
@@ -148,12 +149,19 @@ class PostgresServer {
         }
         ::prctl(PR_SET_PDEATHSIG, SIGQUIT);  // behind setuid, which clears it
         ::setpgid(0, 0);                     // a terminal's ^C is for the tests
-        if (std::freopen(log.c_str(), "a", stdout) == nullptr ||
-            std::freopen(log.c_str(), "a", stderr) == nullptr || ::chdir("/") != 0) {
+        write_into(log);
+        if (::chdir("/") != 0) {
             ::_exit(126);
         }
         ::execv(program.c_str(), arguments.data());
         ::_exit(127);
+    }
+    // In a child: its output goes there.
+    static void write_into(const std::string& file) {
+        const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        if (fd < 0 || ::dup2(fd, STDOUT_FILENO) < 0 || ::dup2(fd, STDERR_FILENO) < 0) {
+            ::_exit(126);
+        }
     }
     static int finish(pid_t child) {
         int status = 0;

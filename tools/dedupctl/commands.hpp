@@ -8,6 +8,7 @@
 
 namespace dedupctl {
 
+void add_init(CLI::App& app, Context& context);
 void add_claim(CLI::App& app, Context& context);
 void add_complete(CLI::App& app, Context& context);
 void add_release(CLI::App& app, Context& context);

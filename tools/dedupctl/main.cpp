@@ -17,7 +17,7 @@ namespace dedupctl {
 namespace {
 
 void add_globals(CLI::App& app, Context& context) {
-    app.add_option("-s,--store", context.store_path, "Directory of the store")
+    app.add_option("-s,--store", context.store_path, "Directory of the store, or postgresql://... URL")
         ->envname("DEDUP_STORE")
         ->type_name("PATH")
         ->capture_default_str();
@@ -38,6 +38,7 @@ void add_globals(CLI::App& app, Context& context) {
 }
 
 void add_commands(CLI::App& app, Context& context) {
+    add_init(app, context);
     add_claim(app, context);
     add_complete(app, context);
     add_release(app, context);

@@ -103,6 +103,16 @@ class PostgresServer {
     [[nodiscard]] std::string socket() const { return directory() + "/.s.PGSQL.5432"; }
     [[nodiscard]] std::string directory() const { return directory_.path().string(); }
 
+    // Puts a line before all others in pg_hba.conf: who may connect, and how.
+    void admit(const std::string& line) {
+        const std::string file = data() + "/pg_hba.conf";
+        std::ifstream in(file);
+        const std::string rest((std::istreambuf_iterator<char>(in)),
+                               std::istreambuf_iterator<char>());
+        std::ofstream(file) << line << '\n' << rest;
+        sql("SELECT pg_reload_conf()");
+    }
+
     // Runs a text of SQL with psql; its output, without decoration.
     std::string sql(const std::string& text) const {
         static std::atomic<int> calls = 0;

@@ -28,6 +28,8 @@ namespace dedup::pg {
 
 class PostgresStore;
 
+inline constexpr int kScanTimes = 60;
+
 // Where the store's time comes from. A time that looks like a jump is first held against what other
 // clients have seen: this one may only have slept.
 struct TimeSource {
@@ -124,7 +126,8 @@ class PostgresStore final : public StreamStore {
     [[nodiscard]] std::int64_t sweep_time(const SweepOptions& options);
 
     // One request that only reads. Tries again on another connection if one was lost.
-    [[nodiscard]] Result<Table> read(const Query& query);
+    // `times`: what goes through the whole table may take so many times as long.
+    [[nodiscard]] Result<Table> read(const Query& query, int times = 1);
     [[nodiscard]] Result<Table> read_meta();
 
     const Target target_;

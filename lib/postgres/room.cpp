@@ -88,7 +88,7 @@ Result<Usage> PostgresStore::count_usage(std::int64_t now_ms) {
     const bool keeps_all = withheld(now_ms, saw_time(0)).has_value();
     const std::int64_t cut = keeps_all ? INT64_MIN : now_ms - grace().count();
     const auto counted = std::chrono::steady_clock::now();
-    const auto table = read({&statements_.usage, {number_parameter(cut)}});
+    const auto table = read({&statements_.usage, {number_parameter(cut)}}, kScanTimes);
     if (!table) {
         return std::unexpected(table.error());
     }

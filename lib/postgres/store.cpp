@@ -152,8 +152,8 @@ std::optional<Error> PostgresStore::unusable(bool writes) const {
     return std::nullopt;
 }
 
-Result<Table> PostgresStore::read(const Query& query) {
-    const TimePoint until = deadline();
+Result<Table> PostgresStore::read(const Query& query, int times) {
+    const TimePoint until = std::chrono::steady_clock::now() + times * target_.options.timeout;
     for (int attempt = 0;; ++attempt) {
         auto lease = pool_.take(until);
         if (!lease) {
@@ -251,7 +251,8 @@ Result<ScanPage> PostgresStore::scan(const ScanOptions& options) {
     const auto limit = static_cast<std::int64_t>(std::min<std::size_t>(options.heads_max, 100'000));
     auto table = read({&statements_.scan,
                        {number_parameter(place->bucket), place->ns, place->key, options.ns,
-                        options.key_prefix, number_parameter(limit)}});
+                        options.key_prefix, number_parameter(limit)}},
+                      kScanTimes);
     if (!table) {
         return std::unexpected(std::move(table).error());
     }
@@ -298,7 +299,7 @@ Result<StoreStats> PostgresStore::stats() {
         return std::unexpected(call.error());
     }
     auto meta = read_meta();
-    auto counts = meta ? read({&statements_.count_states}) : Result<Table>(std::move(meta));
+    auto counts = meta ? read({&statements_.count_states}, kScanTimes) : Result<Table>(std::move(meta));
     auto sizes = counts ? read({&statements_.sizes}) : Result<Table>(std::move(counts));
     if (!sizes) {
         return std::unexpected(std::move(sizes).error());

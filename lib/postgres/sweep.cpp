@@ -139,7 +139,8 @@ Result<SweepReport> PostgresStore::run_sweep(const SweepOptions& options, const 
 Result<void> PostgresStore::rehearse(Sweeping& sweeping) {
     auto table =
         read({&statements_.would_remove, {number_parameter(expiry_slot(sweeping.cut_ms)),
-                                          number_parameter(sweeping.cut_ms)}});
+                                          number_parameter(sweeping.cut_ms)}},
+             kScanTimes);
     if (!table) {
         return std::unexpected(std::move(table).error());
     }
@@ -219,21 +220,26 @@ Result<std::size_t> PostgresStore::remove_batch(Sweeping& sweeping, const Query&
 }
 
 Result<void> PostgresStore::count_retained(Sweeping& sweeping) {
-    auto rows = read({&statements_.retained, {number_parameter(sweeping.cut_ms)}});
-    auto next = rows ? read({&statements_.next_expiry,
+    auto next = read({&statements_.next_expiry,
                              {number_parameter(expiry_slot(std::max<std::int64_t>(
                                   0, sweeping.cut_ms))),
-                              number_parameter(sweeping.cut_ms)}})
-                     : Result<Table>(std::move(rows));
+                              number_parameter(sweeping.cut_ms)}});
     if (!next) {
         return std::unexpected(std::move(next).error());
+    }
+    if (!next->is_null(0, 0)) {
+        sweeping.tally.expires(next->number(0, 0));
+    }
+    if (!sweeping.options.count_retained) {
+        return {};
+    }
+    auto rows = read({&statements_.retained, {number_parameter(sweeping.cut_ms)}}, kScanTimes);
+    if (!rows) {
+        return std::unexpected(std::move(rows).error());
     }
     for (std::size_t row = 0; row < rows->size(); ++row) {
         sweeping.tally.retain(rows->bytes(row, 0), static_cast<State>(rows->number(row, 1)),
                               static_cast<std::uint64_t>(rows->number(row, 2)));
-    }
-    if (!next->is_null(0, 0)) {
-        sweeping.tally.expires(next->number(0, 0));
     }
     return {};
 }

@@ -63,7 +63,8 @@ class PostgresServer {
                     "--locale=C", "--no-sync"});
         settings.insert(settings.begin(),
                         {"listen_addresses=", "unix_socket_directories=" + directory(),
-                         "max_connections=200", "shared_buffers=64MB", "fsync=on"});
+                         "max_connections=200", "shared_buffers=64MB", "fsync=on",
+                         "recovery_init_sync_method=syncfs"});
         settings_ = std::move(settings);
         start();
     }

@@ -68,9 +68,9 @@ struct PostgresOptions {
 
 enum class PostgresInit : std::uint8_t { created, upgraded, was_there };
 
-// Makes the schema that open_postgres() needs, or brings an older one up to date. Needs the right to
-// create a schema in the database, or a schema of that name that the role owns.
-// Errors: as open_postgres.
+// Makes the schema that open_postgres() needs, or brings an older one up to date. Needs the right
+// to create a schema in the database, or a schema of that name that the role owns. Errors: as
+// open_postgres.
 [[nodiscard]] DEDUP_API Result<PostgresInit> init_postgres(const std::string& url,
                                                            const PostgresOptions& options = {});
 

@@ -278,8 +278,9 @@ Result<std::uint64_t> PostgresStore::take_sequences(Lease& lease, std::size_t co
             return std::unexpected(std::move(tables).error().error);
         }
         if (lease->warned()) {
-            return std::unexpected(Error{Code::unavailable, "the wait for the standby was "
-                                                            "cancelled; nothing was appended"});
+            return std::unexpected(Error{Code::unavailable,
+                                         "the wait for the standby was "
+                                         "cancelled; nothing was appended"});
         }
         time_->server.saw(tables->at(0).number(0, 1), now);
         next_sequence_ = static_cast<std::uint64_t>(tables->at(0).number(0, 0)) * kBlockSequences;
@@ -354,9 +355,9 @@ Result<void> PostgresStore::write_clock(Lease& lease) {
             history = clock_history_at(ClockJump::kNotWritten, changes);
             version = clock_version_;
         }
-        auto written = lease->run(
-            {&statements_.set_clock, {encode_jumps(history), number_parameter(version)}},
-            deadline());
+        auto written =
+            lease->run({&statements_.set_clock, {encode_jumps(history), number_parameter(version)}},
+                       deadline());
         if (!written) {
             return std::unexpected(std::move(written).error().error);
         }

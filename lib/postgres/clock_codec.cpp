@@ -31,8 +31,9 @@ Result<ClockHistory> decode_jumps(std::string_view bytes) {
     }
     if (!reader.finished()) {
         return std::unexpected(
-            Error{Code::corruption, "the clock's history in the database is not intact; set meta's "
-                                    "clock to '' to forget it"});
+            Error{Code::corruption,
+                  "the clock's history in the database is not intact; set meta's "
+                  "clock to '' to forget it"});
     }
     return history;
 }

@@ -81,9 +81,8 @@ Code code_of(std::string_view sqlstate) {
         kind == "3F" || kind == "28" || kind == "3D") {
         return Code::invalid_argument;
     }
-    if (sqlstate == "53300" || sqlstate == "57014" || sqlstate == "55P03" ||
-        sqlstate == "25006" || sqlstate == "25P02" || kind == "57" || kind == "08" ||
-        kind == "40") {
+    if (sqlstate == "53300" || sqlstate == "57014" || sqlstate == "55P03" || sqlstate == "25006" ||
+        sqlstate == "25P02" || kind == "57" || kind == "08" || kind == "40") {
         return Code::unavailable;
     }
     if (kind == "53") {
@@ -209,10 +208,10 @@ bool Connection::wait(TimePoint deadline) {
         if (left.count() <= 0) {
             return false;
         }
-        pollfd socket{PQsocket(conn_),
-                      static_cast<short>(flushed == 0 ? POLLIN : POLLIN | POLLOUT), 0};
-        const int ready = ::poll(&socket, 1,
-                                 static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
+        pollfd socket{PQsocket(conn_), static_cast<short>(flushed == 0 ? POLLIN : POLLIN | POLLOUT),
+                      0};
+        const int ready =
+            ::poll(&socket, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
         if (ready < 0 && errno != EINTR) {
             return true;
         }
@@ -292,8 +291,7 @@ Reply<std::vector<Table>> Connection::step(std::span<const Query> queries, TimeP
     return tables;
 }
 
-Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries,
-                                               TimePoint deadline) {
+Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries, TimePoint deadline) {
     std::vector<Query> all;
     all.push_back({settings_.begin});
     if (settings_.local != nullptr) {

@@ -6,8 +6,8 @@
 #include <charconv>
 #include <tuple>
 
-#include "record/sha256.hpp"
 #include "postgres/wire.hpp"
+#include "record/sha256.hpp"
 #include "store/capacity.hpp"
 
 namespace dedup::pg {
@@ -76,10 +76,10 @@ bool before(const Row& a, const Row& b) {
 }
 
 std::vector<std::string> batch_parameters(std::span<const Row> rows, bool expected) {
-    constexpr std::array kTypes = {
-        Type::int2, Type::text, Type::bytea, Type::int8,  Type::int8,  Type::int2,
-        Type::int8, Type::int8, Type::int8,  Type::int8,  Type::int8,  Type::int8,
-        Type::bytea, Type::bytea, Type::bytea, Type::bytea, Type::bytea, Type::bytea, Type::int8};
+    constexpr std::array kTypes = {Type::int2,  Type::text,  Type::bytea, Type::int8,  Type::int8,
+                                   Type::int2,  Type::int8,  Type::int8,  Type::int8,  Type::int8,
+                                   Type::int8,  Type::int8,  Type::bytea, Type::bytea, Type::bytea,
+                                   Type::bytea, Type::bytea, Type::bytea, Type::int8};
     std::vector<ArrayWriter> arrays(kTypes.begin(), kTypes.begin() + (expected ? 19 : 18));
     for (const Row& row : rows) {
         const Record& record = row.item->record;
@@ -161,12 +161,11 @@ Result<Record> read_head(const Table& table, std::size_t row) {
         read = std::unexpected(Error{Code::corruption, "its state and its receipt disagree"});
     }
     if (!read) {
-        return std::unexpected(
-            Error{.code = Code::corruption,
-                  .message = fmt::format("the row of stream {} in the database is none that this "
-                                         "library writes: {}; correct or delete it",
-                                         stream_name(record.ns, record.key),
-                                         read.error().message)});
+        return std::unexpected(Error{
+            .code = Code::corruption,
+            .message = fmt::format("the row of stream {} in the database is none that this "
+                                   "library writes: {}; correct or delete it",
+                                   stream_name(record.ns, record.key), read.error().message)});
     }
     return record;
 }

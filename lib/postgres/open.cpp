@@ -38,9 +38,7 @@ Result<PostgresInit> init(const Target& target) {
     if (!lease) {
         return std::unexpected(std::move(lease).error());
     }
-    const auto deadline = [&] {
-        return std::chrono::steady_clock::now() + target.options.timeout;
-    };
+    const auto deadline = [&] { return std::chrono::steady_clock::now() + target.options.timeout; };
     const auto meta = [&]() { return (*lease)->run({&statements.meta}, deadline()); };
     auto found = meta();
     PostgresInit outcome = PostgresInit::was_there;

@@ -98,12 +98,11 @@ Result<Lease> Pool::take(TimePoint deadline) {
 
 Result<std::unique_ptr<Connection>> Pool::connect() {
     const bool prepared = target_.options.prepared;
-    auto connection = Connection::open(
-        target_.parameters,
-        {.prepared = prepared,
-         .begin = &statements_.begin,
-         .commit = &statements_.commit,
-         .local = prepared ? nullptr : &statements_.local_settings});
+    auto connection = Connection::open(target_.parameters,
+                                       {.prepared = prepared,
+                                        .begin = &statements_.begin,
+                                        .commit = &statements_.commit,
+                                        .local = prepared ? nullptr : &statements_.local_settings});
     if (!connection) {
         return connection;
     }
@@ -117,9 +116,9 @@ Result<void> Pool::prove(Connection& connection) {
     const auto sent = std::chrono::steady_clock::now();
     const bool local = target_.options.durability == PostgresDurability::local;
     // A pooler would give what is set for a session to somebody else's.
-    const std::vector<Query> queries = {{target_.options.prepared ? &statements_.session_settings
-                                                                  : &statements_.local_settings},
-                                        {&statements_.prove}};
+    const std::vector<Query> queries = {
+        {target_.options.prepared ? &statements_.session_settings : &statements_.local_settings},
+        {&statements_.prove}};
     auto tables = connection.transact(queries, sent + target_.options.timeout);
     if (!tables) {
         return std::unexpected(std::move(tables).error().error);
@@ -127,9 +126,9 @@ Result<void> Pool::prove(Connection& connection) {
     const Table& proof = tables->at(1);
     clock_.saw(proof.number(0, 7), sent);
     if (const std::int64_t version = proof.number(0, 0); version < kServerVersionMin) {
-        return unfit(Code::unsupported_version,
-                     fmt::format("the server is PostgreSQL {}; 13 or newer is needed",
-                                 version / 10'000));
+        return unfit(
+            Code::unsupported_version,
+            fmt::format("the server is PostgreSQL {}; 13 or newer is needed", version / 10'000));
     }
     if (proof.number(0, 1) != 0) {
         return unfit(Code::unavailable,

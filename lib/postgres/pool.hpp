@@ -23,8 +23,7 @@ class Lease {
   public:
     Lease(Pool& pool, std::unique_ptr<Connection> connection)
         : pool_(&pool), connection_(std::move(connection)) {}
-    Lease(Lease&& other) noexcept
-        : pool_(other.pool_), connection_(std::move(other.connection_)) {}
+    Lease(Lease&& other) noexcept : pool_(other.pool_), connection_(std::move(other.connection_)) {}
     Lease& operator=(Lease&& other) noexcept {
         reset();
         pool_ = other.pool_;

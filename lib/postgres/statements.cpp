@@ -55,10 +55,10 @@ Result<std::string> quote_schema(std::string_view name) {
     };
     if (name.empty() || name.size() > 63 || !std::ranges::all_of(name, usual) ||
         (name[0] >= '0' && name[0] <= '9')) {
-        return std::unexpected(Error{
-            Code::invalid_argument,
-            "the schema's name must be 1 to 63 letters, digits and '_', not beginning with a "
-            "digit"});
+        return std::unexpected(
+            Error{Code::invalid_argument,
+                  "the schema's name must be 1 to 63 letters, digits and '_', not beginning with a "
+                  "digit"});
     }
     return fmt::format("\"{}\"", name);
 }
@@ -126,11 +126,11 @@ Statements::Statements(const std::string& schema, bool local) {
                      "UPDATE @.meta SET clock = $1::bytea, clock_version = clock_version + 1 "
                      "WHERE clock_version = $2::int8 RETURNING clock_version");
 
-    heads = make("heads",
-                 fmt::format("SELECT {}, t.i FROM unnest($1::int2[], $2::text[], $3::bytea[], "
-                             "$4::int4[]) AS t(b, n, k, i) JOIN @.head h "
-                             "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k",
-                             kColumns));
+    heads =
+        make("heads", fmt::format("SELECT {}, t.i FROM unnest($1::int2[], $2::text[], $3::bytea[], "
+                                  "$4::int4[]) AS t(b, n, k, i) JOIN @.head h "
+                                  "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k",
+                                  kColumns));
     // A page ends where its records have 64 MiB, but has one at least.
     scan = make("scan",
                 fmt::format("SELECT {0}, h.bucket, h.total > h.number FROM (SELECT h.*, "
@@ -178,15 +178,15 @@ Statements::Statements(const std::string& schema, bool local) {
                        "(SELECT min(expiry_slot) FROM @.head WHERE expiry_slot > 0 AND "
                        "expiry_slot >= $1::int8 AND expires_ms >= $2::int8) "
                        "AND expires_ms >= $2");
-    usage = make("usage",
-                 fmt::format("SELECT count(*), coalesce(sum({0}), 0)::int8, "
-                             "count(*) FILTER (WHERE live), "
-                             "coalesce(sum({0}) FILTER (WHERE live), 0)::int8, "
-                             "count(*) FILTER (WHERE live AND h.state = 1), "
-                             "coalesce(sum({0}) FILTER (WHERE live AND h.state = 1), 0)::int8 "
-                             "FROM @.head h, LATERAL (SELECT h.expires_ms = 0 OR "
-                             "h.expires_ms >= $1::int8 AS live) l",
-                             kBytes));
+    usage =
+        make("usage", fmt::format("SELECT count(*), coalesce(sum({0}), 0)::int8, "
+                                  "count(*) FILTER (WHERE live), "
+                                  "coalesce(sum({0}) FILTER (WHERE live), 0)::int8, "
+                                  "count(*) FILTER (WHERE live AND h.state = 1), "
+                                  "coalesce(sum({0}) FILTER (WHERE live AND h.state = 1), 0)::int8 "
+                                  "FROM @.head h, LATERAL (SELECT h.expires_ms = 0 OR "
+                                  "h.expires_ms >= $1::int8 AS live) l",
+                                  kBytes));
     put_report = make("put_report",
                       "INSERT INTO @.sweep (id, report) VALUES ($1::int8, $2::bytea) "
                       "ON CONFLICT (id) DO UPDATE SET report = excluded.report");

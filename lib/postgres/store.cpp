@@ -60,7 +60,8 @@ Result<Place> place_of(std::string_view cursor) {
         return place;
     }
     const std::size_t first = cursor.find('.');
-    const std::size_t second = cursor.find('.', first == std::string_view::npos ? first : first + 1);
+    const std::size_t second =
+        cursor.find('.', first == std::string_view::npos ? first : first + 1);
     if (second != std::string_view::npos) {
         const char* const end = cursor.data() + first;
         const auto [read, error] = std::from_chars(cursor.data(), end, place.bucket);
@@ -206,8 +207,8 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
     }
     for (std::size_t from = 0; from < asked.size(); from += kLookupStreamsMax) {
         const std::size_t count = std::min(kLookupStreamsMax, asked.size() - from);
-        auto table = read(
-            {&statements_.heads, stream_parameters(std::span(asked).subspan(from, count))});
+        auto table =
+            read({&statements_.heads, stream_parameters(std::span(asked).subspan(from, count))});
         for (std::size_t i = 0; !table && i < count; ++i) {
             heads[places[from + i]] = std::unexpected(table.error());
         }
@@ -299,7 +300,8 @@ Result<StoreStats> PostgresStore::stats() {
         return std::unexpected(call.error());
     }
     auto meta = read_meta();
-    auto counts = meta ? read({&statements_.count_states}, kScanTimes) : Result<Table>(std::move(meta));
+    auto counts =
+        meta ? read({&statements_.count_states}, kScanTimes) : Result<Table>(std::move(meta));
     auto sizes = counts ? read({&statements_.sizes}) : Result<Table>(std::move(counts));
     if (!sizes) {
         return std::unexpected(std::move(sizes).error());

@@ -83,8 +83,7 @@ Result<SweepReport> PostgresStore::sweep(const SweepOptions& options) {
 
 // A dry run changes nothing, not even the time that was seen.
 std::int64_t PostgresStore::sweep_time(const SweepOptions& options) {
-    const std::int64_t time_ms =
-        options.now_ms ? std::max(saw_time(0), *options.now_ms) : now_ms();
+    const std::int64_t time_ms = options.now_ms ? std::max(saw_time(0), *options.now_ms) : now_ms();
     if (options.dry_run) {
         return time_ms;
     }
@@ -138,8 +137,8 @@ Result<SweepReport> PostgresStore::run_sweep(const SweepOptions& options, const 
 
 Result<void> PostgresStore::rehearse(Sweeping& sweeping) {
     auto table =
-        read({&statements_.would_remove, {number_parameter(expiry_slot(sweeping.cut_ms)),
-                                          number_parameter(sweeping.cut_ms)}},
+        read({&statements_.would_remove,
+              {number_parameter(expiry_slot(sweeping.cut_ms)), number_parameter(sweeping.cut_ms)}},
              kScanTimes);
     if (!table) {
         return std::unexpected(std::move(table).error());
@@ -207,8 +206,8 @@ Result<std::size_t> PostgresStore::remove_batch(Sweeping& sweeping, const Query&
     sweeping.count(tables->back(), evicted);
     steps.clear();
     if (removed != 0) {
-        steps.push_back({&statements_.put_report, {number_parameter(*sweeping.id),
-                                                   encode_report(sweeping.written(true))}});
+        steps.push_back({&statements_.put_report,
+                         {number_parameter(*sweeping.id), encode_report(sweeping.written(true))}});
     }
     steps.push_back({&statements_.commit});
     if (auto ended = (*lease)->step(steps, deadline()); !ended) {
@@ -221,9 +220,8 @@ Result<std::size_t> PostgresStore::remove_batch(Sweeping& sweeping, const Query&
 
 Result<void> PostgresStore::count_retained(Sweeping& sweeping) {
     auto next = read({&statements_.next_expiry,
-                             {number_parameter(expiry_slot(std::max<std::int64_t>(
-                                  0, sweeping.cut_ms))),
-                              number_parameter(sweeping.cut_ms)}});
+                      {number_parameter(expiry_slot(std::max<std::int64_t>(0, sweeping.cut_ms))),
+                       number_parameter(sweeping.cut_ms)}});
     if (!next) {
         return std::unexpected(std::move(next).error());
     }
@@ -250,12 +248,12 @@ Result<void> PostgresStore::finish_sweep(Sweeping& sweeping) {
         return std::unexpected(std::move(lease).error());
     }
     const SweepReport report = sweeping.written(false);
-    std::vector<Query> queries = {
-        {&statements_.swept, {number_parameter(report.now_ms),
-                              number_parameter(static_cast<std::int64_t>(report.evicted))}}};
+    std::vector<Query> queries = {{&statements_.swept,
+                                   {number_parameter(report.now_ms),
+                                    number_parameter(static_cast<std::int64_t>(report.evicted))}}};
     if (report.removed.total() != 0) {
-        queries.push_back({&statements_.put_report,
-                           {number_parameter(*sweeping.id), encode_report(report)}});
+        queries.push_back(
+            {&statements_.put_report, {number_parameter(*sweeping.id), encode_report(report)}});
         queries.push_back({&statements_.trim_reports});
     }
     if (auto written = (*lease)->transact(queries, deadline()); !written) {

@@ -87,17 +87,17 @@ Result<std::string> take_parameters(const std::string& url, PostgresOptions& opt
 
 Result<void> check_limits(const PostgresOptions& options) {
     if (options.connections_max < 1 || options.connections_max > 100) {
-        return bad_target(fmt::format("connections_max is {}; it must be 1 to 100",
-                                      options.connections_max));
+        return bad_target(
+            fmt::format("connections_max is {}; it must be 1 to 100", options.connections_max));
     }
     if (options.timeout < std::chrono::milliseconds(100) ||
         options.timeout > std::chrono::hours(1)) {
-        return bad_target(fmt::format("timeout is {} ms; it must be 100 ms to 1 h",
-                                      options.timeout.count()));
+        return bad_target(
+            fmt::format("timeout is {} ms; it must be 100 ms to 1 h", options.timeout.count()));
     }
     if (options.grace < std::chrono::milliseconds(0)) {
-        return bad_target(fmt::format("grace is {} ms; it must not be negative",
-                                      options.grace.count()));
+        return bad_target(
+            fmt::format("grace is {} ms; it must not be negative", options.grace.count()));
     }
     return {};
 }
@@ -107,7 +107,7 @@ Result<void> check_url(const std::string& url) {
     char* message = nullptr;
     PQconninfoOption* const parsed = PQconninfoParse(url.c_str(), &message);
     const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(parsed,
-                                                                              PQconninfoFree);
+                                                                               PQconninfoFree);
     const std::unique_ptr<char, decltype(&PQfreemem)> text(message, PQfreemem);
     if (parsed == nullptr) {
         std::string why = message == nullptr ? "out of memory" : message;
@@ -141,8 +141,8 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
         return std::unexpected(std::move(schema).error());
     }
     // What the URL says of these wins.
-    const auto seconds = std::max<std::int64_t>(
-        2, std::chrono::ceil<std::chrono::seconds>(options.timeout).count());
+    const auto seconds =
+        std::max<std::int64_t>(2, std::chrono::ceil<std::chrono::seconds>(options.timeout).count());
     Target target{.parameters = {{"target_session_attrs", "primary"},
                                  {"fallback_application_name", "dedup"},
                                  {"connect_timeout", std::to_string(seconds)},

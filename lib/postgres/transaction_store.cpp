@@ -56,8 +56,8 @@ Result<void> TransactionStore::check() {
             return std::unexpected(Error{Code::invalid_argument,
                                          "no transaction is open on the connection; BEGIN first"});
         case PQTRANS_INERROR:
-            return std::unexpected(Error{
-                Code::invalid_argument, "the transaction has failed; ROLLBACK, and begin again"});
+            return std::unexpected(Error{Code::invalid_argument,
+                                         "the transaction has failed; ROLLBACK, and begin again"});
         default:
             return std::unexpected(
                 Error{Code::unavailable, "the connection is lost, or in use by another call"});
@@ -143,8 +143,8 @@ Result<std::uint64_t> TransactionStore::append_one(const Append& item) {
 }
 
 Result<std::uint64_t> TransactionStore::write(const Append& item) {
-    const auto before = run({&set_wait_, {fmt::format("{}ms", std::max<std::int64_t>(
-                                                                  1, wait_.count()))}});
+    const auto before =
+        run({&set_wait_, {fmt::format("{}ms", std::max<std::int64_t>(1, wait_.count()))}});
     if (!before) {
         return std::unexpected(before.error());
     }
@@ -155,8 +155,8 @@ Result<std::uint64_t> TransactionStore::write(const Append& item) {
     const Row row{&item, bucket_of({item.record.ns, item.record.key}),
                   static_cast<std::uint64_t>(block->number(0, 0)) * kBlockSequences};
     const bool update = item.expected_sequence != 0;
-    const auto written = run({update ? &statements_.update : &statements_.insert,
-                              batch_parameters({&row, 1}, update)});
+    const auto written = run(
+        {update ? &statements_.update : &statements_.insert, batch_parameters({&row, 1}, update)});
     if (!written) {
         return std::unexpected(written.error());
     }
@@ -164,11 +164,11 @@ Result<std::uint64_t> TransactionStore::write(const Append& item) {
         return std::unexpected(after.error());
     }
     if (written->size() == 0) {
-        return std::unexpected(Error{.code = Code::sequence_conflict,
-                                     .message = fmt::format(
-                                         "stream {}: the head is another than {}",
-                                         stream_name(item.record.ns, item.record.key),
-                                         item.expected_sequence)});
+        return std::unexpected(Error{
+            .code = Code::sequence_conflict,
+            .message =
+                fmt::format("stream {}: the head is another than {}",
+                            stream_name(item.record.ns, item.record.key), item.expected_sequence)});
     }
     return row.sequence;
 }

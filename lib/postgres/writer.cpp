@@ -39,9 +39,12 @@ bool same_target(const Row& a, const Row& b) {
 // The rows that are sent: sorted, and of those for one head the first.
 std::vector<Row> rows_to_send(std::span<const Row> rows) {
     std::vector<Row> sorted(rows.begin(), rows.end());
-    std::ranges::stable_sort(sorted, [](const Row& a, const Row& b) {
-        return before(a, b) || (!before(b, a) && a.item->expected_sequence <
-                                                     b.item->expected_sequence);
+    std::ranges::sort(sorted, [](const Row& a, const Row& b) {
+        if (before(a, b) || before(b, a)) {
+            return before(a, b);
+        }
+        return std::pair(a.item->expected_sequence, a.sequence) <
+               std::pair(b.item->expected_sequence, b.sequence);
     });
     const auto twice = std::ranges::unique(sorted, same_target);
     sorted.erase(twice.begin(), twice.end());
@@ -133,9 +136,9 @@ Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows
         return std::unexpected(std::move(tables).error());
     }
     if (lease->warned()) {
-        return std::unexpected(Trouble{
-            .error = {Code::unavailable, "the wait for the standby was cancelled"},
-            .unknown = true});
+        return std::unexpected(
+            Trouble{.error = {Code::unavailable, "the wait for the standby was cancelled"},
+                    .unknown = true});
     }
     std::unordered_set<std::uint64_t> won;
     for (const Table& table : *tables) {
@@ -172,9 +175,9 @@ Reply<std::vector<bool>> Writer::attempt_atomic(Lease& lease, std::span<const Qu
         return std::unexpected(std::move(ended).error());
     }
     if (whole && lease->warned()) {
-        return std::unexpected(Trouble{
-            .error = {Code::unavailable, "the wait for the standby was cancelled"},
-            .unknown = true});
+        return std::unexpected(
+            Trouble{.error = {Code::unavailable, "the wait for the standby was cancelled"},
+                    .unknown = true});
     }
     return std::vector<bool>(rows.size(), whole);
 }
@@ -199,8 +202,7 @@ Reply<std::vector<Writer::Head>> Writer::heads_of(Lease& lease, std::span<const 
 }
 
 void Writer::explain_losers(Lease& lease, std::span<const Row> rows,
-                            const std::vector<bool>& landed, Results& results,
-                            TimePoint deadline) {
+                            const std::vector<bool>& landed, Results& results, TimePoint deadline) {
     std::vector<Row> lost;
     std::map<std::pair<std::string_view, std::string_view>, std::size_t> winners;
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -229,9 +231,8 @@ void Writer::explain_losers(Lease& lease, std::span<const Row> rows,
         } else if (const auto won = winners.find({record.ns, record.key}); won != winners.end()) {
             // Items are carried out in order: what landed later was not there yet.
             const Row& winner = rows[won->second];
-            results[i] = std::unexpected(
-                conflict(rows[i], won->second < i ? winner.sequence
-                                                  : winner.item->expected_sequence));
+            results[i] = std::unexpected(conflict(
+                rows[i], won->second < i ? winner.sequence : winner.item->expected_sequence));
         } else {
             results[i] = std::unexpected(conflict(rows[i], (*heads)[at].sequence));
         }
@@ -270,7 +271,8 @@ Reply<Writer::Results> Writer::resolve_once(std::span<const Row> rows, Batch mod
         return std::unexpected(std::move(heads).error());
     }
     // What was found may be visible and not replicated yet. A write behind it that is, is proof.
-    auto proof = (*lease)->run({&statements_.saw_time, {number_parameter<std::int64_t>(0)}}, deadline);
+    auto proof =
+        (*lease)->run({&statements_.saw_time, {number_parameter<std::int64_t>(0)}}, deadline);
     if (!proof || (*lease)->warned()) {
         return std::unexpected(proof ? Trouble{.error = {}} : std::move(proof).error());
     }

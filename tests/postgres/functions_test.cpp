@@ -121,9 +121,9 @@ class SideBySide {
         const std::string columns =
             "key, timestamp_ms, expires_ms, expiry_slot, ttl_ms, lease_until_ms, attempt, state, "
             "owner, fingerprint, event_id, receipt, metadata";
-        const auto row = client_.row(
-            "SELECT count(*) FROM (SELECT " + columns + ", count(*) FROM head GROUP BY " +
-            columns + " HAVING count(*) <> 2) different");
+        const auto row = client_.row("SELECT count(*) FROM (SELECT " + columns +
+                                     ", count(*) FROM head GROUP BY " + columns +
+                                     " HAVING count(*) <> 2) different");
         CHECK(row[0] == "0");
         CHECK(client_.row("SELECT count(*) FROM head WHERE bucket <> bucket_of(ns, key)")[0] ==
               "0");

@@ -99,8 +99,8 @@ class Proxy {
     void pass(int client) {
         const int server = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         const sockaddr_un address = address_of(server_);
-        bool goes_on = ::connect(server, reinterpret_cast<const sockaddr*>(&address),
-                                 sizeof address) == 0;
+        bool goes_on =
+            ::connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
         Fault fault = Fault::none;
         while (goes_on && !ending_) {
             std::array<pollfd, 2> both = {pollfd{client, POLLIN, 0}, pollfd{server, POLLIN, 0}};
@@ -138,8 +138,8 @@ class Proxy {
         std::array<char, 65'536> bytes{};
         const ssize_t got = ::recv(from, bytes.data(), bytes.size(), 0);
         for (ssize_t sent = 0; sent < got;) {
-            const ssize_t more = ::send(to, bytes.data() + sent,
-                                        static_cast<std::size_t>(got - sent), MSG_NOSIGNAL);
+            const ssize_t more =
+                ::send(to, bytes.data() + sent, static_cast<std::size_t>(got - sent), MSG_NOSIGNAL);
             if (more <= 0) {
                 return false;
             }

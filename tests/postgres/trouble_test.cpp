@@ -144,8 +144,8 @@ TEST_CASE("trouble: a role with other defaults") {
          {"synchronous_commit = off", "default_transaction_isolation = 'serializable'",
           "plan_cache_mode = force_custom_plan", "default_transaction_deferrable = on",
           "bytea_output = escape", "extra_float_digits = 0", "client_encoding = 'LATIN1'",
-          "standard_conforming_strings = off", "TimeZone = 'Asia/Kathmandu'",
-          "lc_messages = 'C'", "search_path = pg_temp"}) {
+          "standard_conforming_strings = off", "TimeZone = 'Asia/Kathmandu'", "lc_messages = 'C'",
+          "search_path = pg_temp"}) {
         CAPTURE(std::string(settings));
         const auto store = open_postgres(url_of_role(schema, settings), schema.options);
         REQUIRE_MESSAGE(store.has_value(), store.error().message);
@@ -197,15 +197,16 @@ TEST_CASE("trouble: a server that would lose what it acknowledges has to be aske
     Result<std::uint64_t> result = 0;
     std::thread writer([&] { result = append_key(**waiting, "k"); });
     for (int i = 0; i < 60; ++i) {
-        server.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
-                   "WHERE application_name = 'dedup' AND wait_event = 'SyncRep'");
+        server.sql(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'dedup' AND wait_event = 'SyncRep'");
         std::this_thread::sleep_for(milliseconds(20));
     }
     writer.join();
     REQUIRE(!result.has_value());
-    CHECK_MESSAGE((result.error().code == Code::outcome_unknown ||
-                   result.error().code == Code::unavailable),
-                  result.error().message);
+    CHECK_MESSAGE(
+        (result.error().code == Code::outcome_unknown || result.error().code == Code::unavailable),
+        result.error().message);
     server.sql("ALTER SYSTEM RESET synchronous_standby_names");
     server.sql("SELECT pg_reload_conf()");
     CHECK(append_key(**waiting, "after").has_value());

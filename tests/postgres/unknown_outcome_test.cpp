@@ -153,8 +153,9 @@ TEST_CASE("lost connection: terminated backends under writers cost no acknowledg
         });
     }
     for (int i = 0; i < 10; ++i) {
-        schema.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                   "WHERE application_name = 'dedup'");
+        schema.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'dedup'");
     }
     for (std::thread& writer : writers) {
         writer.join();

@@ -41,8 +41,8 @@ TEST_CASE("stats: counts streams by state, records, sequences and time") {
         CHECK(after->completed == 1);
         CHECK(after->released == 1);
         CHECK(after->records == (store.keeps_versions() ? 5 : 3));
-        CHECK((store.keeps_versions() ? after->last_sequence == last
-                                      : after->last_sequence >= last));
+        CHECK(
+            (store.keeps_versions() ? after->last_sequence == last : after->last_sequence >= last));
         CHECK(after->time_high_ms == 5'000);
         CHECK(after->store_id.size() == 32);
         CHECK(after->store_id.find_first_not_of("0123456789abcdef") == std::string::npos);

@@ -33,7 +33,8 @@ class PostgresServer {
     static std::optional<std::filesystem::path> programs() {
         std::vector<std::filesystem::path> found;
         std::error_code none;
-        for (const auto& version : std::filesystem::directory_iterator("/usr/lib/postgresql", none)) {
+        for (const auto& version :
+             std::filesystem::directory_iterator("/usr/lib/postgresql", none)) {
             if (std::filesystem::exists(version.path() / "bin" / "initdb") &&
                 std::filesystem::exists(version.path() / "bin" / "postgres")) {
                 found.push_back(version.path() / "bin");
@@ -61,10 +62,10 @@ class PostgresServer {
         }
         run_to_end({"initdb", "-D", data(), "-U", "dedup", "-A", "trust", "-E", "UTF8",
                     "--locale=C", "--no-sync"});
-        settings.insert(settings.begin(),
-                        {"listen_addresses=", "unix_socket_directories=" + directory(),
-                         "max_connections=200", "shared_buffers=64MB", "fsync=on",
-                         "recovery_init_sync_method=syncfs"});
+        settings.insert(
+            settings.begin(),
+            {"listen_addresses=", "unix_socket_directories=" + directory(), "max_connections=200",
+             "shared_buffers=64MB", "fsync=on", "recovery_init_sync_method=syncfs"});
         settings_ = std::move(settings);
         start();
     }

@@ -153,9 +153,10 @@ inline bool can_run_postgres() {
     static const bool can = [] {
         const bool found = PostgresServer::programs().has_value();
         if (!found) {
-            std::fputs("no PostgreSQL server is installed, so its store is not tested: "
-                       "run tools/setup\n",
-                       stderr);
+            std::fputs(
+                "no PostgreSQL server is installed, so its store is not tested: "
+                "run tools/setup\n",
+                stderr);
         }
         return found;
     }();

@@ -47,8 +47,9 @@ int run_clock(bool reset, Context& context) {
         show(context, take(context.open_reader()->stats()));
         return kExitOk;
     }
-    context.need_directory("clock --reset", "the time is the server's; set its clock right, and "
-                                            "sweep with --trust-clock when it is");
+    context.need_directory("clock --reset",
+                           "the time is the server's; set its clock right, and "
+                           "sweep with --trust-clock when it is");
     dedup::OpenOptions options;
     options.lock_timeout = context.lock_timeout;
     const auto done = take(dedup::reset_clock(context.store_path, options));

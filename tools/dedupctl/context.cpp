@@ -27,9 +27,10 @@ void Context::check_key(std::string_view key) const {
 
 void Context::need_directory(std::string_view command, std::string_view instead) const {
     if (in_database()) {
-        throw usage_failure(fmt::format("{} works on a store in a directory, and this one is in a "
-                                        "database: {}",
-                                        command, instead));
+        throw usage_failure(
+            fmt::format("{} works on a store in a directory, and this one is in a "
+                        "database: {}",
+                        command, instead));
     }
 }
 

@@ -212,9 +212,32 @@ void PostgresStore::write_atomic(Request& request) {
 
 // Precondition: at most kBatchItemsMax items, all of them valid.
 void PostgresStore::write(std::span<const Pending> items, Batch mode) {
-    if (items.empty()) {
-        return;
+    constexpr int kAttemptsMax = 4;
+    std::vector<Pending> open(items.begin(), items.end());
+    for (int attempt = 0; !open.empty() && attempt < kAttemptsMax; ++attempt) {
+        write_once(open, mode);
+        // Where the head is as expected it was the sequence that did not fit: somebody has swept
+        // since the block was taken.
+        const auto fits_again = [](const Pending& item) {
+            return !*item.result && item.result->error().code == Code::sequence_conflict &&
+                   item.result->error().head_sequence == item.item->expected_sequence;
+        };
+        if (mode == Batch::atomic && !std::ranges::all_of(open, fits_again)) {
+            return;
+        }
+        std::erase_if(open, [&](const Pending& item) { return !fits_again(item); });
+        if (!open.empty()) {
+            forget_block();
+        }
     }
+}
+
+void PostgresStore::forget_block() {
+    const std::lock_guard lock(sequences_mutex_);
+    block_end_ = next_sequence_;
+}
+
+void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
     const auto fail = [&](const Error& error) {
         for (const Pending& item : items) {
             *item.result = std::unexpected(error);

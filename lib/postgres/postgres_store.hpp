@@ -42,8 +42,8 @@ struct TimeSource {
 
 // Threads: any, for every function of the contract. Callers of append queue; up to kLeadersMax of
 // them lead at a time, each writing what all in its group want in one transaction, over one
-// connection. Locks are held while nothing is waited for but each other, except sequences_mutex_
-// and room_mutex_, which are held during requests to the server, in this order.
+// connection. Locks are held while nothing is waited for but each other, except room_mutex_,
+// sweep_mutex_ and sequences_mutex_, which are held during requests to the server, in this order.
 class PostgresStore final : public StreamStore {
   public:
     PostgresStore(Target target, std::shared_ptr<TimeSource> time);
@@ -100,6 +100,8 @@ class PostgresStore final : public StreamStore {
     void write_each(std::span<const Pending> items);
     void write_atomic(Request& request);
     void write(std::span<const Pending> items, Batch mode);
+    void write_once(std::span<const Pending> items, Batch mode);
+    void forget_block();
     [[nodiscard]] Result<std::uint64_t> take_sequences(Lease& lease, std::size_t count,
                                                        std::uint64_t above);
     [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items);

@@ -9,6 +9,7 @@ CREATE TABLE @.meta (
     format        int4 NOT NULL,
     store_id      text NOT NULL,
     identity      text NOT NULL,              -- of the server that gave the last block
+    sequence_floor int8 NOT NULL DEFAULT 0,   -- no stream begins at or below it
     time_high_ms  int8 NOT NULL DEFAULT 0,
     clock         bytea NOT NULL DEFAULT '',  -- jumps of the clock, as the library encodes them
     clock_version int8 NOT NULL DEFAULT 0,

@@ -100,10 +100,12 @@ Statements::Statements(const std::string& schema, bool local) {
                 "last_sweep_ms, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END "
                 "FROM @.block) FROM @.meta");
 
-    insert = make("insert",
-                  fmt::format("INSERT INTO @.head (bucket, ns, key, {}) SELECT * FROM unnest({}) "
-                              "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
-                              kWritten, kArrays));
+    insert =
+        make("insert", fmt::format("INSERT INTO @.head (bucket, ns, key, {}) "
+                                   "SELECT * FROM unnest({}) AS t(b, n, k, s) "
+                                   "WHERE t.s > (SELECT sequence_floor FROM @.meta) "
+                                   "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
+                                   kWritten, kArrays));
     update = make(
         "update",
         fmt::format("UPDATE @.head h SET ({0}) = (t.s, t.f, t.st, t.a, t.ts, t.e, t.sl, t.tt, t.l, "
@@ -152,16 +154,17 @@ Statements::Statements(const std::string& schema, bool local) {
         make("remove_expired",
              fmt::format("WITH dead AS (SELECT bucket, ns, key FROM @.head WHERE expiry_slot > 0 "
                          "AND expiry_slot <= $1::int8 AND expires_ms < $2::int8 "
-                         "ORDER BY expiry_slot LIMIT $3::int8) "
+                         "AND sequence <= $4::int8 ORDER BY expiry_slot LIMIT $3::int8) "
                          "DELETE FROM @.head h USING dead d WHERE h.bucket = d.bucket "
                          "AND h.ns = d.ns AND h.key = d.key AND h.expiry_slot > 0 "
-                         "AND h.expires_ms < $2 RETURNING {}",
+                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
                          kRemoved));
     remove_oldest =
         make("remove_oldest",
              fmt::format("WITH oldest AS (SELECT h.bucket, h.ns, h.key, h.sequence, "
                          "row_number() OVER w AS number, sum({0}) OVER w - {0} AS before "
-                         "FROM @.head h WHERE h.state = 1 WINDOW w AS (ORDER BY h.sequence)) "
+                         "FROM @.head h WHERE h.state = 1 AND h.sequence <= $3::int8 WINDOW w AS "
+                         "(ORDER BY h.sequence)) "
                          "DELETE FROM @.head h USING oldest o WHERE h.bucket = o.bucket "
                          "AND h.ns = o.ns AND h.key = o.key AND h.sequence = o.sequence "
                          "AND (o.number <= $1::int8 OR o.before < $2::int8) RETURNING {1}",
@@ -187,6 +190,13 @@ Statements::Statements(const std::string& schema, bool local) {
                                   "FROM @.head h, LATERAL (SELECT h.expires_ms = 0 OR "
                                   "h.expires_ms >= $1::int8 AS live) l",
                                   kBytes));
+    raise_floor = make("raise_floor",
+                       "UPDATE @.meta SET sequence_floor = greatest(sequence_floor, "
+                       "((SELECT last_value FROM @.block) << 16) | 65535) "
+                       "RETURNING sequence_floor");
+    any_expired = make("any_expired",
+                       "SELECT 1 FROM @.head WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
+                       "AND expires_ms < $2::int8 LIMIT 1");
     put_report = make("put_report",
                       "INSERT INTO @.sweep (id, report) VALUES ($1::int8, $2::bytea) "
                       "ON CONFLICT (id) DO UPDATE SET report = excluded.report");

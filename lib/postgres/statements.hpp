@@ -60,6 +60,8 @@ struct Statements {
     Statement retained;
     Statement next_expiry;
     Statement usage;
+    Statement raise_floor;
+    Statement any_expired;
     Statement put_report;
     Statement trim_reports;
     Statement swept;

@@ -147,23 +147,41 @@ Result<void> PostgresStore::rehearse(Sweeping& sweeping) {
     return {};
 }
 
+// What goes has a sequence up to a floor that is raised first. Nobody begins a stream below it, so
+// whoever begins one of these again does so with a higher fence.
 Result<void> PostgresStore::remove(Sweeping& sweeping, const Room& evict) {
-    const Query expired{&statements_.remove_expired,
-                        {number_parameter(expiry_slot(sweeping.cut_ms)),
-                         number_parameter(sweeping.cut_ms), number_parameter(kBatchRows)}};
-    while (true) {
-        const auto removed = remove_batch(sweeping, expired, false);
-        if (!removed) {
-            return std::unexpected(removed.error());
+    const std::string slot = number_parameter(expiry_slot(sweeping.cut_ms));
+    const std::string cut = number_parameter(sweeping.cut_ms);
+    const auto any = read({&statements_.any_expired, {slot, cut}}, kScanTimes);
+    if (!any) {
+        return std::unexpected(any.error());
+    }
+    if (any->size() == 0 && evict == Room()) {
+        if (sweeping.options.progress) {
+            sweeping.options.progress(0, 0);
         }
+        return {};
+    }
+    const auto floor = read({&statements_.raise_floor});
+    if (!floor) {
+        return std::unexpected(floor.error());
+    }
+    forget_block();
+    const std::string up_to = number_parameter(floor->number(0, 0));
+    const Query expired{&statements_.remove_expired,
+                        {slot, cut, number_parameter(kBatchRows), up_to}};
+    std::size_t removed = any->size();
+    while (removed != 0) {
+        const auto batch = remove_batch(sweeping, expired, false);
+        if (!batch) {
+            return std::unexpected(batch.error());
+        }
+        removed = *batch == static_cast<std::size_t>(kBatchRows) ? *batch : 0;
         if (sweeping.options.progress) {
             const std::uint64_t done = sweeping.report.records_dropped;
-            sweeping.options.progress(done, done + *removed);
+            sweeping.options.progress(done, done + removed);
         }
-        if (*removed < static_cast<std::size_t>(kBatchRows)) {
-            break;
-        }
-        if (sweeping.should_stop()) {
+        if (removed != 0 && sweeping.should_stop()) {
             sweeping.report.finished = false;
             break;
         }
@@ -173,9 +191,9 @@ Result<void> PostgresStore::remove(Sweeping& sweeping, const Room& evict) {
     }
     const Query oldest{&statements_.remove_oldest,
                        {number_parameter(static_cast<std::int64_t>(evict.keys)),
-                        number_parameter(static_cast<std::int64_t>(evict.bytes))}};
-    const auto removed = remove_batch(sweeping, oldest, true);
-    return removed ? Result<void>() : std::unexpected(removed.error());
+                        number_parameter(static_cast<std::int64_t>(evict.bytes)), up_to}};
+    const auto evicted = remove_batch(sweeping, oldest, true);
+    return evicted ? Result<void>() : std::unexpected(evicted.error());
 }
 
 Result<std::size_t> PostgresStore::remove_batch(Sweeping& sweeping, const Query& removal,

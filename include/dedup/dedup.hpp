@@ -14,6 +14,8 @@
 #include "dedup/memory_store.hpp"
 #include "dedup/metrics.hpp"
 #include "dedup/offsets.hpp"
+#include "dedup/postgres_store.hpp"
+#include "dedup/postgres_transaction.hpp"
 #include "dedup/record.hpp"
 #include "dedup/registry.hpp"
 #include "dedup/reservations.hpp"

@@ -44,7 +44,9 @@ struct OpenOptions {
     std::filesystem::perms permissions = std::filesystem::perms::owner_all;
 };
 
-// Opens the store in directory `path`, after repairing what a crash left: a torn tail is dropped
+// Opens the store in the database at `path` if that is a URL (see dedup/postgres_store.hpp, whose
+// defaults hold for what OpenOptions has no name for; the clock is the server's then). Otherwise
+// opens the store in directory `path`, after repairing what a crash left: a torn tail is dropped
 // and a missing or damaged catalog is rebuilt (see StoreStats). One process at a time may have a
 // store open for writing; any number may read beside it. A relative path, and symbolic links in it,
 // mean what they mean now: neither chdir nor another target of the link moves an open store.

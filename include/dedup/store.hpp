@@ -80,9 +80,10 @@ struct StoreStats {
     std::uint64_t in_flight = 0;  // streams by the state of their head, expired ones included
     std::uint64_t completed = 0;
     std::uint64_t released = 0;
-    std::uint64_t records = 0;  // all versions, superseded ones included
-    // The highest sequence that may have been assigned; 0 in a new store. With asynchronous
-    // durability that is the last one set aside.
+    // All versions, superseded ones included where the engine keeps them.
+    std::uint64_t records = 0;
+    // The highest sequence that may have been assigned; 0 in a new store. Where sequences are set
+    // aside in blocks (asynchronous durability, databases) that is the last one set aside.
     std::uint64_t last_sequence = 0;
     std::int64_t time_high_ms = 0;  // the highest time that the store has seen
     // What its clock said when this was asked for. If that is less, the clock was wrong, or is.
@@ -140,11 +141,13 @@ class DEDUP_API StreamStore {
         return std::move(heads({&stream, 1}).front());
     }
 
-    // All records of a stream that are still stored, oldest first. Those that sweeps have dropped
-    // are missing, also between two that are there; the last is the stream's head.
+    // All records of a stream that are still stored, oldest first; the last is the stream's head.
+    // Those that sweeps have dropped are missing, also between two that are there. An engine need
+    // not keep any but the head.
     [[nodiscard]] virtual Result<std::vector<Version>> history(StreamKey stream) = 0;
 
-    // The heads of all streams, a page at a time, in log order. A stream that does not change
+    // The heads of all streams, a page at a time, in the store's own order: that of the log, or of
+    // a table's key. A stream that does not change
     // between the first page and the last is given exactly once; one that changes, or that a sweep
     // moves or removes, meanwhile, may be given again or not any more. No other is left out.
     [[nodiscard]] virtual Result<ScanPage> scan(const ScanOptions& options) = 0;

@@ -22,7 +22,9 @@ namespace dedup {
 using SweepProgress = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
 // The limits bound how much space one sweep gives back; the next one goes on where it stopped. They
-// are looked at between groups of moved records and between segments. 0: no limit.
+// are looked at between groups of moved records and between segments. 0: no limit. An engine that
+// removes row by row has no space to give back apart from that: there `time_max` and `stop` end the
+// removing itself, behind its first ten thousand, and the others have no meaning.
 struct SweepOptions {
     bool dry_run = false;  // say what a sweep would do, and change nothing
     // Sweep as of this time instead of the clock's. The store then has seen this time, unless it is
@@ -35,6 +37,9 @@ struct SweepOptions {
     std::uint64_t records_max = 0;  // moved
     std::uint64_t bytes_max = 0;    // of segments given back
     std::size_t unanswered_max = 100;
+    // False: SweepReport::retained may be left at 0 where counting costs a scan of the whole store,
+    // as in a database.
+    bool count_retained = true;
     SweepProgress progress = {};
     std::stop_token stop = {};  // ends the sweep early, as a limit does
     // Leave next to no garbage in the log, and nothing for the next opening to replay. Without it a

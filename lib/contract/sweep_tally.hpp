@@ -28,11 +28,18 @@ class SweepTally {
     }
 
     void retain(const Record& head) {
-        ++of(head.ns).retained[head.state()];
+        retain(head.ns, head.state(), 1);
         if (head.expires_at_ms != 0) {
-            const std::int64_t earliest = next_expiry_ms_.value_or(head.expires_at_ms);
-            next_expiry_ms_ = std::min(earliest, head.expires_at_ms);
+            expires(head.expires_at_ms);
         }
+    }
+    void retain(std::string_view ns, State state, std::uint64_t streams) {
+        of(ns).retained[state] += streams;
+    }
+    // A retained stream expires then.
+    void expires(std::int64_t expires_at_ms) {
+        const std::int64_t earliest = next_expiry_ms_.value_or(expires_at_ms);
+        next_expiry_ms_ = std::min(earliest, expires_at_ms);
     }
 
     void write(SweepReport& report) const {

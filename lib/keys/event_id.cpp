@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "dedup/record.hpp"
-#include "keys/sha256.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
+#include "record/sha256.hpp"
 
 namespace dedup {
 namespace {

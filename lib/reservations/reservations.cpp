@@ -8,9 +8,9 @@
 #include "cache/decide.hpp"
 #include "cache/settle.hpp"
 #include "keys/netstring.hpp"
-#include "keys/sha256.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
+#include "record/sha256.hpp"
 #include "reservations/reservation_record.hpp"
 
 namespace dedup {

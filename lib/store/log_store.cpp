@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "contract/check_stream.hpp"
+#include "dedup/postgres_store.hpp"
 #include "engine/count.hpp"
 #include "record/try.hpp"
 
@@ -207,6 +208,13 @@ Result<void> LogStore::close_engine() {
 
 Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                           const OpenOptions& options) {
+    if (is_postgres_url(path.native())) {
+        return open_postgres(path.native(), {.read_only = options.read_only,
+                                             .clock = {},
+                                             .trust_clock = options.trust_clock,
+                                             .grace = options.grace,
+                                             .capacity = options.capacity});
+    }
     return LogStore::open(path, options);
 }
 

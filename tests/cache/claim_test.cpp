@@ -79,7 +79,7 @@ TEST_CASE("claim: a duplicate of a completed key gets the receipt, at no append"
         CHECK(found.claim_sequence == claim.claim_sequence);
         CHECK(found.event_id == "original");
         CHECK(found.metadata == "meta");
-        CHECK(records_in(*store) == 2);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 2 : 1));
     });
 }
 
@@ -164,7 +164,7 @@ TEST_CASE("fence: a claim that was taken over can do nothing to the newer one") 
         check_stale();
         check_error(cache.complete(old, "old"), Code::stale_claim, "worker-2");
         check_error(cache.release(old), Code::stale_claim, "worker-2");
-        CHECK(records_in(*store) == 2);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 2 : 1));
 
         must(cache.complete(current, "new"));
         check_stale();
@@ -302,7 +302,8 @@ TEST_CASE("expiry: a claim that nobody answered is taken over, not begun again")
         // It goes on counting, whatever the attempts' ends, until one is answered or swept.
         store.clock.advance(120'000);
         CHECK(must_claim(cache, "claimed").attempt == 3);
-        CHECK(must(store->history({"default", "claimed"})).size() == 3);
+        CHECK(must(store->history({"default", "claimed"})).size() ==
+              (store.keeps_versions() ? 3 : 1));
         store.clock.advance(120'000);
         must(store->sweep());
         CHECK(must_claim(cache, "claimed").attempt == 1);

@@ -64,7 +64,7 @@ TEST_CASE("complete: again with equal bytes is a no-op, with others an error") {
         must(cache.complete_current("k", ""));
         check_error(cache.complete(claim, "other"), Code::receipt_mismatch, "\"k\"");
         check_error(cache.complete_current("k", "other"), Code::receipt_mismatch);
-        CHECK(records_in(*store) == 2);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 2 : 1));
         CHECK(as<Completed>(cache.lookup("k")).receipt.empty());
         CHECK(as<Completed>(cache.lookup("k")).completed_at_ms == 1'000);
     });
@@ -127,7 +127,7 @@ TEST_CASE("release: lets somebody else try, and says whether there was anything 
         as<Absent>(cache.lookup("k"));
         CHECK(!must(cache.release(claim)));
         CHECK(!must(cache.release_current("k")));
-        CHECK(records_in(*store) == 2);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 2 : 1));
         CHECK(must_claim(cache, "k").attempt == 2);
     });
 }
@@ -141,7 +141,7 @@ TEST_CASE("release: never touches a completed key") {
         CHECK(!must(cache.release(claim)));
         CHECK(!must(cache.release_current("k")));
         CHECK(as<Completed>(cache.claim("k")).receipt == "r");
-        CHECK(records_in(*store) == 2);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 2 : 1));
     });
 }
 
@@ -232,7 +232,7 @@ TEST_CASE("lookup: tells the state and leaves no trace") {
         CHECK(as<InFlight>(cache.lookup("k")).lease_until_ms == 2'000);  // run out, not taken over
         must(cache.complete(claim, "r"));
         CHECK(as<Completed>(cache.lookup("k")).receipt == "r");
-        CHECK(records_in(*store) == 2);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 2 : 1));
         CHECK(head_of(*store, "k").expires_at_ms == 65'000);
     });
 }

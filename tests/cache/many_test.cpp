@@ -88,7 +88,7 @@ TEST_CASE("many: of two equal keys the first wins, the second gets a duplicate's
         CHECK(as<Completed>(remembered[1]).receipt == "r");
         CHECK(as<Completed>(remembered[2]).receipt == "1");
         CHECK(as<Completed>(remembered[2]).claim_sequence == made.claim_sequence);
-        CHECK(records_in(*store) == 5);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 5 : 3));
     });
 }
 

@@ -228,7 +228,7 @@ TEST_CASE("wait: returns at once what is decided, and InFlight when the time is 
         }
         CHECK(must(cache.release_current("k")));
         as<Absent>(cache.wait("k", 1h));
-        CHECK(records_in(*store) == 3);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 3 : 2));
     });
 }
 
@@ -291,7 +291,7 @@ TEST_CASE("threads: one key, one winner, and everybody has the winner's receipt"
                 CHECK(receipt == receipts[0]);
             }
         }
-        CHECK(records_in(*store) == 20);
+        CHECK(records_in(*store) == (store.keeps_versions() ? 20 : 10));
     });
 }
 

@@ -40,8 +40,9 @@ TEST_CASE("stats: counts streams by state, records, sequences and time") {
         CHECK(after->in_flight == 1);
         CHECK(after->completed == 1);
         CHECK(after->released == 1);
-        CHECK(after->records == 5);
-        CHECK(after->last_sequence == last);
+        CHECK(after->records == (store.keeps_versions() ? 5 : 3));
+        CHECK(
+            (store.keeps_versions() ? after->last_sequence == last : after->last_sequence >= last));
         CHECK(after->time_high_ms == 5'000);
         CHECK(after->store_id.size() == 32);
         CHECK(after->store_id.find_first_not_of("0123456789abcdef") == std::string::npos);
@@ -205,7 +206,7 @@ TEST_CASE("many records: heads, history and scan agree as the store grows") {
         const auto heads = fill(*store, 2'000);
         check_filled(*store, heads);
         const auto history = history_of(*store, "filled-0");
-        REQUIRE(history.size() >= 2);
+        REQUIRE(history.size() >= (store.keeps_versions() ? 2 : 1));
         CHECK(std::ranges::is_sorted(history, {}, &Record::sequence));
         CHECK(history.back() == heads.at("filled-0"));
         check_error(append_one(*store, 0, in_flight("filled-1")), Code::sequence_conflict);
@@ -228,7 +229,9 @@ TEST_CASE("reopen: everything is still there and sequences go on") {
             const auto after = store->stats();
             REQUIRE(after.has_value());
             CHECK(after->store_id == before->store_id);
-            CHECK(after->last_sequence == before->last_sequence + static_cast<unsigned>(round));
+            const std::uint64_t expected = before->last_sequence + static_cast<unsigned>(round);
+            CHECK((store.keeps_versions() ? after->last_sequence == expected
+                                          : after->last_sequence >= expected));
             CHECK(after->torn_bytes_dropped == 0);
             CHECK(!after->catalog_rebuilt);
 

@@ -234,7 +234,7 @@ TEST_CASE("sweep: limits bound the space that one gives back, and the next ones 
         options.records_max = 1;
         SweepReport report = must_sweep(*store, options);
         CHECK(report.removed == StateCounts{.completed = 400});  // gone at once, limit or not
-        CHECK(report.finished == !store.durable());
+        CHECK(report.finished == !store.has_segments());
         CHECK(stats_of(*store).streams() == 20);
         int sweeps = 1;
         for (; !report.finished && sweeps < 1'000; ++sweeps) {
@@ -243,7 +243,7 @@ TEST_CASE("sweep: limits bound the space that one gives back, and the next ones 
         }
         CHECK(report.finished);
         CHECK(scan_all(*store, {}).size() == 20);
-        if (store.durable()) {
+        if (store.has_segments()) {
             CHECK(sweeps > 2);
             CHECK(stats_of(*store).log_bytes < before.log_bytes / 2);
         }
@@ -278,7 +278,7 @@ TEST_CASE("sweep: a stop ends it early, and the next one finishes the work") {
         SweepOptions options;
         options.stop = stop.get_token();
         const SweepReport stopped = must_sweep(*store, options);
-        CHECK(stopped.finished == !store.durable());
+        CHECK(stopped.finished == !store.has_segments());
         CHECK(stopped.removed.total() == 300);
         CHECK(stats_of(*store).streams() == 3);
         const SweepReport rest = must_sweep(*store);

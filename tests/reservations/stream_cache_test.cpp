@@ -155,7 +155,7 @@ TEST_CASE("stream cache: a sweep counts what it scanned, what had expired and wh
         CHECK(report.removed.completed == 100);
         CHECK(report.retained.total() == 30);
         CHECK(must(store->stats()).streams() == 30);
-        if (store.durable()) {
+        if (store.has_segments()) {
             // Of 200 KB in segments of 64 KiB, all that were full are given back.
             CHECK(report.segments_dropped + report.segments_compacted > 0);
             CHECK(report.bytes_reclaimed() > 100'000);

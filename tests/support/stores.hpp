@@ -3,9 +3,12 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -13,8 +16,10 @@
 
 #include "dedup/log_store.hpp"
 #include "dedup/memory_store.hpp"
+#include "dedup/postgres_store.hpp"
 #include "dedup/store.hpp"
 #include "support/manual_clock.hpp"
+#include "support/postgres_server.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
@@ -32,8 +37,12 @@ using OpenStore = std::function<std::unique_ptr<StreamStore>(const std::filesyst
 // A new store with what it lies in. Its time is that of `clock`, which starts at 1,000 ms.
 class TestStore {
   public:
-    TestStore(bool durable, OpenStore open, const Capacity& capacity = {}, bool trust_clock = true)
-        : durable_(durable), open_(std::move(open)), settings_{clock.clock(), capacity} {
+    TestStore(bool durable, bool heads_only, OpenStore open, const Capacity& capacity = {},
+              bool trust_clock = true)
+        : durable_(durable),
+          heads_only_(heads_only),
+          open_(std::move(open)),
+          settings_{clock.clock(), capacity} {
         settings_.trust_clock = trust_clock;
         store_ = open_(dir_.path() / "store", settings_);
     }
@@ -43,6 +52,12 @@ class TestStore {
 
     // Whether reopen() finds again what was appended.
     [[nodiscard]] bool durable() const { return durable_; }
+
+    // Whether it keeps the versions that came before a head, and numbers records without gaps.
+    [[nodiscard]] bool keeps_versions() const { return !heads_only_; }
+
+    // Whether it is made of segments, which a sweep gives back behind what it removes.
+    [[nodiscard]] bool has_segments() const { return durable_ && !heads_only_; }
 
     // Closes the store and opens it again, perhaps without its catalog. Precondition: durable().
     // References from operator* die.
@@ -72,6 +87,7 @@ class TestStore {
   private:
     TempDir dir_;
     bool durable_;
+    bool heads_only_;
     OpenStore open_;
     StoreSettings settings_;
     std::unique_ptr<StreamStore> store_;
@@ -81,10 +97,11 @@ struct StoreFactory {
     std::string name;
     bool durable;
     OpenStore open;
+    bool heads_only = false;
 
     // Most tests go through days in one step, and mean it.
     [[nodiscard]] TestStore make(const Capacity& capacity = {}, bool trust_clock = true) const {
-        return {durable, open, capacity, trust_clock};
+        return {durable, heads_only, open, capacity, trust_clock};
     }
 };
 
@@ -104,8 +121,50 @@ inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& 
     return *std::move(store);
 }
 
+// Each directory stands for a schema in the program's own server.
+inline std::unique_ptr<StreamStore> open_postgres_store(const std::filesystem::path& dir,
+                                                        const StoreSettings& settings) {
+    static std::mutex mutex;
+    static std::set<std::string> made;
+    PostgresOptions options;
+    options.read_only = settings.read_only;
+    options.clock = settings.clock;
+    options.capacity = settings.capacity;
+    options.trust_clock = settings.trust_clock;
+    options.schema = "t" + std::to_string(fnv1a_64(dir.string()));
+    const std::string url = PostgresServer::shared().url();
+    {
+        const std::lock_guard lock(mutex);
+        if (made.insert(options.schema).second) {
+            if (const auto outcome = init_postgres(url, options); !outcome) {
+                throw std::runtime_error(outcome.error().message);
+            }
+        }
+    }
+    auto store = open_postgres(url, options);
+    if (!store) {
+        throw std::runtime_error(store.error().message);
+    }
+    return *std::move(store);
+}
+
+// Whether this machine can run the tests that need a PostgreSQL server; says so once if not.
+inline bool can_run_postgres() {
+    static const bool can = [] {
+        const bool found = PostgresServer::programs().has_value();
+        if (!found) {
+            std::fputs(
+                "no PostgreSQL server is installed, so its store is not tested: "
+                "run tools/setup\n",
+                stderr);
+        }
+        return found;
+    }();
+    return can;
+}
+
 inline std::vector<StoreFactory> store_factories() {
-    return {
+    std::vector<StoreFactory> factories = {
         {"memory", false,
          [](const auto&, const StoreSettings& settings) {
              return make_memory_store(settings.clock, kDefaultGrace, settings.capacity,
@@ -113,6 +172,10 @@ inline std::vector<StoreFactory> store_factories() {
          }},
         {"log", true, open_log_store},
     };
+    if (can_run_postgres()) {
+        factories.push_back({"postgres", true, open_postgres_store, true});
+    }
+    return factories;
 }
 
 // Runs `test` once for each kind of store, as a subcase with the store's name; so that

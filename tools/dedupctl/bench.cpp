@@ -208,6 +208,7 @@ void print_table(Context& context, std::uint64_t keys, const std::vector<Row>& r
 
 int run_bench(const BenchArguments& options, Context& context) {
     context.check_globals();
+    context.need_directory("bench", "tools/bench measures PostgreSQL");
     const std::uint64_t keys = parse_number(options.keys, "--keys", 1, 1'000'000'000);
     const milliseconds time{1000 * parse_number(options.seconds, "--seconds", 1, 3600)};
     const std::uint64_t rounds = parse_number(options.rounds, "--rounds", 1, 1000);

@@ -13,7 +13,7 @@ void show(Context& context, const dedup::StoreStats& stats) {
     const std::int64_t ahead_ms = stats.time_high_ms - stats.clock_ms;
     if (context.json) {
         Json object;
-        object["store"] = context.store_path;
+        object["store"] = context.shown_store();
         object["store_ms"] = stats.time_high_ms;
         object["system_ms"] = stats.clock_ms;
         object["ahead_ms"] = ahead_ms > 0 ? ahead_ms : 0;
@@ -47,6 +47,9 @@ int run_clock(bool reset, Context& context) {
         show(context, take(context.open_reader()->stats()));
         return kExitOk;
     }
+    context.need_directory("clock --reset",
+                           "the time is the server's; set its clock right, and "
+                           "sweep with --trust-clock when it is");
     dedup::OpenOptions options;
     options.lock_timeout = context.lock_timeout;
     const auto done = take(dedup::reset_clock(context.store_path, options));

@@ -6,6 +6,7 @@
 
 namespace dedupctl {
 
+[[nodiscard]] Command init_command(Context& context);
 [[nodiscard]] Command claim_command(Context& context);
 [[nodiscard]] Command complete_command(Context& context);
 [[nodiscard]] Command release_command(Context& context);

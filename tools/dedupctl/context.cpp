@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "clock_text.hpp"
 #include "common/text.hpp"
 
@@ -21,6 +23,39 @@ void Context::check_key(std::string_view key) const {
     if (const auto checked = dedup::check_key(key); !checked) {
         throw usage_failure(checked.error().message);
     }
+}
+
+void Context::need_directory(std::string_view command, std::string_view instead) const {
+    if (in_database()) {
+        throw usage_failure(
+            fmt::format("{} works on a store in a directory, and this one is in a "
+                        "database: {}",
+                        command, instead));
+    }
+}
+
+bool Context::in_database() const {
+    return dedup::is_postgres_url(store_path);
+}
+
+std::string Context::shown_store() const {
+    if (!in_database()) {
+        return store_path;
+    }
+    const std::size_t user = store_path.find("://") + 3;
+    const std::size_t end = store_path.find('/', user);
+    const std::size_t at = store_path.substr(0, end).rfind('@');
+    const std::size_t colon = store_path.find(':', user);
+    std::string shown = store_path;
+    if (at != std::string::npos && colon < at) {
+        shown.replace(colon, at - colon, "");
+    }
+    const std::size_t parameter = shown.find("password=");
+    if (parameter != std::string::npos) {
+        const std::size_t value = parameter + std::string_view("password=").size();
+        shown.replace(value, std::min(shown.find('&', value), shown.size()) - value, "...");
+    }
+    return shown;
 }
 
 std::unique_ptr<dedup::StreamStore> Context::open_reader() const {

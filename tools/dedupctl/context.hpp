@@ -12,6 +12,7 @@
 #include "common/time_text.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
+#include "dedup/postgres_store.hpp"
 #include "output.hpp"
 
 namespace dedupctl {
@@ -31,6 +32,13 @@ struct Context {
     // The checks that every command makes before it touches a store. Throw usage Failures.
     void check_globals();
     void check_key(std::string_view key) const;
+    // For commands that work on a store's files. `instead`: what to do with a database.
+    void need_directory(std::string_view command, std::string_view instead) const;
+
+    // The store is in a database and not in a directory.
+    [[nodiscard]] bool in_database() const;
+    // Its name for people: a URL without its password.
+    [[nodiscard]] std::string shown_store() const;
 
     // Readers take no lock, write nothing and never create a store.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_reader() const;

@@ -71,6 +71,7 @@ void print_text(Context& context, const std::string& target, const dedup::Repair
 
 int run_repair(Context& context, const std::string& target) {
     context.check_globals();
+    context.need_directory("repair", "restore it from a backup of the database");
     Progress progress("repair", 0);
     const auto repaired =
         dedup::repair(context.store_path, target, [&](std::uint64_t done, std::uint64_t total) {

@@ -60,7 +60,7 @@ void add_sweeps_json(Json& object, const dedup::StoreStats& stats, const NextSwe
 
 void print_json(Context& context, const dedup::StoreStats& stats, const NextSweep& next) {
     Json object;
-    object["store"] = context.store_path;
+    object["store"] = context.shown_store();
     object["store_id"] = stats.store_id;
     object["streams"] = stats.streams();
     object["in_flight"] = stats.in_flight;
@@ -126,7 +126,7 @@ void print_table(Context& context, const dedup::StoreStats& stats, const NextSwe
     const auto row = [&](const char* name, std::string value, Colour colour = Colour::none) {
         table.add({{name}, {std::move(value), colour}});
     };
-    row("store", escape(context.store_path));
+    row("store", escape(context.shown_store()));
     row("store id", stats.store_id);
     row("keys", group_digits(stats.streams()));
     row("  in flight", group_digits(stats.in_flight));

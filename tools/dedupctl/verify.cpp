@@ -76,6 +76,7 @@ void print_text(Context& context, const dedup::VerifyReport& report) {
 
 int run_verify(Context& context) {
     context.check_globals();
+    context.need_directory("verify", "use the server's own checks, such as pg_amcheck");
     Progress progress("verify", 0);
     const auto verified =
         dedup::verify(context.store_path, [&](std::uint64_t done, std::uint64_t total) {

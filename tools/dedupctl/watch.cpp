@@ -69,7 +69,7 @@ std::vector<std::vector<Cell>> rows_of(const Context& context, const Look& look,
     const dedup::StoreStats& stats = look.stats;
     const std::int64_t now_ms = dedup::system_now_ms();
     std::vector<std::vector<Cell>> rows{
-        {{"store"}, {escape(context.store_path)}},
+        {{"store"}, {escape(context.shown_store())}},
         {{"at"},
          {fmt::format("{}, every {}; Ctrl-C ends", format_time(now_ms), format_duration(every))}},
         {{"keys"}, {group_digits(stats.streams()), Colour::bold}},

@@ -1,4 +1,4 @@
-#include "keys/sha256.hpp"
+#include "record/sha256.hpp"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,402 @@
+// Appending: the queue of callers, the group that one of them writes for all, and the sequences.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "postgres/call.hpp"
+#include "postgres/clock_codec.hpp"
+#include "postgres/postgres_store.hpp"
+
+namespace dedup::pg {
+namespace {
+
+// While one group waits for its commit, the next one is prepared and sent.
+constexpr std::size_t kLeadersMax = 2;
+constexpr std::size_t kGroupItemsMax = 8'192;  // but one request is never divided
+
+// The store's time is written down when it is so much ahead of what is. Less than a second, as
+// the default grace, may be forgotten.
+constexpr std::int64_t kTimeStepMs = 1'000;
+
+std::unexpected<Error> refusal(std::string message) {
+    return std::unexpected(Error{Code::invalid_argument, std::move(message)});
+}
+
+// What is wrong with a batch whatever the heads are.
+Result<void> check_batch(std::span<const Append> batch, Batch mode) {
+    if (batch.size() > kBatchItemsMax) {
+        return refusal(
+            fmt::format("a batch of {} items; the limit is {}", batch.size(), kBatchItemsMax));
+    }
+    if (mode == Batch::each) {
+        return {};
+    }
+    std::set<std::pair<std::string_view, std::string_view>> named;
+    std::string encoded;
+    std::size_t bytes = 0;
+    for (const auto& [expected_sequence, record] : batch) {
+        if (Result<void> checked = check_record(record); !checked) {
+            return checked;
+        }
+        if (!named.emplace(record.ns, record.key).second) {
+            return refusal(fmt::format("an atomic batch names stream {} twice",
+                                       stream_name(record.ns, record.key)));
+        }
+        encoded.clear();
+        encode(record, encoded);
+        bytes += encoded.size();
+    }
+    if (bytes > kAtomicBatchBytesMax) {
+        return refusal(fmt::format("an atomic batch of {} bytes; the limit is {}", bytes,
+                                   kAtomicBatchBytesMax));
+    }
+    return {};
+}
+
+}  // namespace
+
+std::vector<Result<std::uint64_t>> PostgresStore::append(std::span<const Append> batch,
+                                                         Batch mode) {
+    using Results = std::vector<Result<std::uint64_t>>;
+    const Call call(*this, true);
+    if (!call) {
+        return Results(batch.size(), std::unexpected(call.error()));
+    }
+    if (batch.empty()) {
+        return {};
+    }
+    Request request{.batch = batch, .mode = mode};
+    if (Result<void> checked = check_batch(batch, mode); !checked) {
+        request.results.assign(batch.size(), std::unexpected(checked.error()));
+    } else {
+        const NoCancel whole;
+        request.results.resize(batch.size());
+        bool leads = false;
+        {
+            const std::lock_guard lock(queue_mutex_);
+            queue_.push_back(&request);
+            leads = leaders_ < kLeadersMax;
+            leaders_ += leads ? 1 : 0;
+        }
+        if (leads) {
+            lead(request);
+        }
+        // Another leader may have it in its group, or make this caller lead the next one.
+        // Leadership comes while the request is in the queue, so never behind its end.
+        for (int state = request.state;; state = request.state) {
+            if ((state & Request::leads) != 0) {
+                request.state &= ~Request::leads;
+                lead(request);
+            } else if ((state & Request::done) != 0) {
+                break;
+            } else {
+                request.state.wait(state);
+            }
+        }
+    }
+    counters_.count_failed(request.results);
+    return std::move(request.results);
+}
+
+// Writes groups until the own request is done or the queue is empty, and then hands over.
+void PostgresStore::lead(Request& own) {
+    while ((own.state & Request::done) == 0) {
+        const Requests group = take_group();
+        if (group.empty()) {
+            break;
+        }
+        try {
+            carry_out(group);
+        } catch (const std::bad_alloc&) {
+            for (Request* const request : group) {
+                request->results.assign(
+                    request->batch.size(),
+                    std::unexpected(Error{Code::outcome_unknown, "out of memory"}));
+            }
+        }
+        for (Request* const request : group) {
+            request->state |= Request::done;  // it may be gone after this
+            request->state.notify_one();
+        }
+    }
+    const std::lock_guard lock(queue_mutex_);
+    if (queue_.empty()) {
+        --leaders_;
+    } else {
+        Request* const next = queue_.front();
+        next->state |= Request::leads;
+        next->state.notify_one();
+    }
+}
+
+PostgresStore::Requests PostgresStore::take_group() {
+    Requests group;
+    std::size_t items = 0;
+    const std::lock_guard lock(queue_mutex_);
+    while (!queue_.empty() &&
+           (group.empty() || items + queue_.front()->batch.size() <= kGroupItemsMax)) {
+        items += queue_.front()->batch.size();
+        group.push_back(queue_.front());
+        queue_.pop_front();
+    }
+    return group;
+}
+
+void PostgresStore::carry_out(const Requests& group) {
+    std::vector<Pending> items;
+    for (Request* const request : group) {
+        if (request->mode == Batch::atomic) {
+            continue;
+        }
+        for (std::size_t i = 0; i < request->batch.size(); ++i) {
+            const Append& item = request->batch[i];
+            if (Result<void> checked = check_record(item.record); checked) {
+                items.push_back({&item, &request->results[i]});
+            } else {
+                request->results[i] = std::unexpected(std::move(checked).error());
+            }
+        }
+    }
+    write_each(items);
+    for (Request* const request : group) {
+        if (request->mode == Batch::atomic) {
+            write_atomic(*request);
+        }
+    }
+}
+
+void PostgresStore::write_each(std::span<const Pending> items) {
+    while (!items.empty()) {
+        const auto some = items.first(std::min(items.size(), kBatchItemsMax));
+        if (bounded()) {
+            write_bounded(some);
+        } else {
+            write(some, Batch::each);
+        }
+        items = items.subspan(some.size());
+    }
+}
+
+void PostgresStore::write_atomic(Request& request) {
+    std::vector<Pending> items;
+    for (std::size_t i = 0; i < request.batch.size(); ++i) {
+        items.push_back({&request.batch[i], &request.results[i]});
+    }
+    if (bounded()) {
+        const std::lock_guard lock(room_mutex_);
+        const auto begins = which_begin(items);
+        Room wanted;
+        bool conflicts = !begins;
+        for (std::size_t i = 0; begins && i < items.size(); ++i) {
+            if (items[i].item->expected_sequence == 0) {
+                conflicts = conflicts || !(*begins)[i];
+                wanted += {1, head_bytes(items[i].item->record)};
+            }
+        }
+        if (Result<void> room = conflicts ? Result<void>() : make_room(wanted); !room) {
+            for (const Pending& item : items) {
+                *item.result = std::unexpected(room.error());
+            }
+            return;
+        }
+        write(items, Batch::atomic);
+        if (items.front().result->has_value()) {
+            held_ += wanted;
+        }
+        return;
+    }
+    write(items, Batch::atomic);
+}
+
+// Precondition: at most kBatchItemsMax items, all of them valid.
+void PostgresStore::write(std::span<const Pending> items, Batch mode) {
+    constexpr int kAttemptsMax = 4;
+    std::vector<Pending> open(items.begin(), items.end());
+    for (int attempt = 0; !open.empty() && attempt < kAttemptsMax; ++attempt) {
+        write_once(open, mode);
+        // Where the head is as expected it was the sequence that did not fit: somebody has swept
+        // since the block was taken.
+        const auto fits_again = [](const Pending& item) {
+            return !*item.result && item.result->error().code == Code::sequence_conflict &&
+                   item.result->error().head_sequence == item.item->expected_sequence;
+        };
+        if (mode == Batch::atomic && !std::ranges::all_of(open, fits_again)) {
+            return;
+        }
+        std::erase_if(open, [&](const Pending& item) { return !fits_again(item); });
+        if (!open.empty()) {
+            forget_block();
+        }
+    }
+}
+
+void PostgresStore::forget_block() {
+    const std::lock_guard lock(sequences_mutex_);
+    block_end_ = next_sequence_;
+}
+
+void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
+    const auto fail = [&](const Error& error) {
+        for (const Pending& item : items) {
+            *item.result = std::unexpected(error);
+        }
+    };
+    const auto start = std::chrono::steady_clock::now();
+    auto lease = pool_.take(deadline());
+    if (!lease) {
+        return fail(lease.error());
+    }
+    std::uint64_t above = 0;
+    for (const Pending& item : items) {
+        above = std::max(above, item.item->expected_sequence);
+    }
+    auto first = take_sequences(*lease, items.size(), above);
+    if (!first) {
+        return fail(first.error());
+    }
+    if (Result<void> noted = note_time(*lease, items); !noted) {
+        return fail(noted.error());
+    }
+    std::vector<Row> rows;
+    rows.reserve(items.size());
+    for (const Pending& item : items) {
+        rows.push_back({item.item, bucket_of({item.item->record.ns, item.item->record.key}),
+                        *first + rows.size()});
+    }
+    auto results = writer_.write(*std::move(lease), rows, mode);
+    std::uint64_t landed = 0;
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        if (results[i]) {
+            ++landed;
+            bytes += head_bytes(items[i].item->record);
+        }
+        *items[i].result = std::move(results[i]);
+    }
+    if (landed != 0) {
+        counters_.count_group(landed);
+        counters_.bytes_written.add(bytes);
+        counters_.flushes.add(1);
+        counters_.flush_ns.add(static_cast<std::uint64_t>(
+            std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count()));
+    }
+}
+
+// A block is given up when its numbers might be below those of a stream that was removed and began
+// again meanwhile, or of the head that an append builds upon; and with a connection, as the server
+// may be another one.
+Result<std::uint64_t> PostgresStore::take_sequences(Lease& lease, std::size_t count,
+                                                    std::uint64_t above) {
+    const std::lock_guard lock(sequences_mutex_);
+    const auto now = std::chrono::steady_clock::now();
+    if (next_sequence_ + count > block_end_ || next_sequence_ <= above ||
+        block_generation_ != pool_.generation() || now - block_taken_ > grace() / 2) {
+        const std::uint64_t generation = pool_.generation();
+        const std::vector<Query> queries = {
+            {&statements_.block}, {&statements_.saw_time, {number_parameter(time_.saw_time(0))}}};
+        auto tables = lease->transact(queries, deadline());
+        if (!tables) {
+            return std::unexpected(std::move(tables).error().error);
+        }
+        if (lease->warned()) {
+            return std::unexpected(Error{Code::unavailable,
+                                         "the wait for the standby was "
+                                         "cancelled; nothing was appended"});
+        }
+        time_->server.saw(tables->at(0).number(0, 1), now);
+        next_sequence_ = static_cast<std::uint64_t>(tables->at(0).number(0, 0)) * kBlockSequences;
+        block_end_ = next_sequence_ + kBlockSequences;
+        block_generation_ = generation;
+        block_taken_ = now;
+        written_time_ms_ = tables->at(1).number(0, 0);
+        time_.saw_time(written_time_ms_);
+    }
+    const std::uint64_t first = next_sequence_;
+    next_sequence_ += count;
+    return first;
+}
+
+// Before records from the future can be seen, and at most once in kTimeStepMs otherwise.
+Result<void> PostgresStore::note_time(Lease& lease, std::span<const Pending> items) {
+    std::int64_t latest = 0;
+    for (const Pending& item : items) {
+        latest = std::max(latest, item.item->record.timestamp_ms);
+    }
+    if (looks_like_jump(latest)) {
+        auto meta = lease->run({&statements_.meta}, deadline());
+        if (!meta) {
+            return std::unexpected(std::move(meta).error().error);
+        }
+        take_meta(*meta);
+        time_.watch_time(latest);
+    }
+    const std::int64_t high = time_.saw_time(latest);
+    if (high - written_time_ms_ >= kTimeStepMs) {
+        auto written = lease->run({&statements_.saw_time, {number_parameter(high)}}, deadline());
+        if (!written) {
+            return std::unexpected(std::move(written).error().error);
+        }
+        written_time_ms_ = high;
+    }
+    return write_clock(lease);
+}
+
+// The other clients' history comes first where there is one that this one does not know.
+void PostgresStore::take_meta(const Table& meta) {
+    if (meta.size() != 1) {
+        return;
+    }
+    time_.saw_time(meta.number(0, 2));
+    const std::lock_guard lock(clock_mutex_);
+    auto theirs = decode_jumps(meta.bytes(0, 3));
+    if (meta.number(0, 4) == clock_version_ || !theirs) {
+        return;
+    }
+    clock_version_ = meta.number(0, 4);
+    const bool own = time_.clock_changes() != written_changes_;
+    for (const ClockJump& jump : own ? time_.clock_history().jumps : std::vector<ClockJump>()) {
+        if (theirs->jumps.empty() || theirs->jumps.back().to_ms < jump.from_ms) {
+            theirs->jumps.push_back(jump);
+        }
+    }
+    time_.set_clock_history(*std::move(theirs));
+    written_changes_ = own ? written_changes_ : time_.clock_changes();
+}
+
+Result<void> PostgresStore::write_clock(Lease& lease) {
+    for (int round = 0; round < 3; ++round) {
+        std::uint64_t changes = 0;
+        std::int64_t version = 0;
+        ClockHistory history;
+        {
+            const std::lock_guard lock(clock_mutex_);
+            if (time_.clock_changes() == written_changes_) {
+                return {};
+            }
+            history = time_.clock_history_at(ClockJump::kNotWritten, changes);
+            version = clock_version_;
+        }
+        auto written =
+            lease->run({&statements_.set_clock, {encode_jumps(history), number_parameter(version)}},
+                       deadline());
+        if (!written) {
+            return std::unexpected(std::move(written).error().error);
+        }
+        if (written->size() == 1) {
+            const std::lock_guard lock(clock_mutex_);
+            clock_version_ = written->number(0, 0);
+            written_changes_ = changes;
+            return {};
+        }
+        auto meta = lease->run({&statements_.meta}, deadline());
+        if (!meta) {
+            return std::unexpected(std::move(meta).error().error);
+        }
+        take_meta(*meta);
+    }
+    return {};
+}
+
+}  // namespace dedup::pg

@@ -1,0 +1,173 @@
+#include "postgres/head_rows.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <tuple>
+
+#include "contract/capacity.hpp"
+#include "postgres/wire.hpp"
+#include "record/sha256.hpp"
+
+namespace dedup::pg {
+namespace {
+
+constexpr std::uint64_t kRowBytes = 192;
+
+// What has no column of its own: in the library's own encoding, of a record without anything else.
+std::string encode_rest(const Record& record) {
+    std::string bytes;
+    if (record.conflict == Conflict() && record.unknown_fields.empty()) {
+        return bytes;
+    }
+    Record rest;
+    rest.ns = "-";
+    rest.key = "-";
+    rest.conflict = record.conflict;
+    rest.unknown_fields = record.unknown_fields;
+    encode(rest, bytes);
+    return bytes;
+}
+
+Result<void> decode_rest(std::string_view bytes, Record& record) {
+    if (bytes.empty()) {
+        return {};
+    }
+    auto rest = decode(bytes);
+    if (!rest) {
+        return std::unexpected(std::move(rest).error());
+    }
+    record.conflict = std::move(rest->conflict);
+    record.unknown_fields = std::move(rest->unknown_fields);
+    return {};
+}
+
+std::int64_t as_signed(std::uint64_t value) {
+    return static_cast<std::int64_t>(value);
+}
+
+}  // namespace
+
+std::int16_t bucket_of(StreamKey stream) {
+    std::string name;
+    name.reserve(stream.ns.size() + 1 + stream.key.size());
+    name += stream.ns;
+    name += '\0';
+    name += stream.key;
+    const std::string digits = sha256_hex(name).substr(0, 3);
+    std::int16_t bucket = 0;
+    std::from_chars(digits.data(), digits.data() + digits.size(), bucket, 16);
+    return static_cast<std::int16_t>(bucket & 1023);
+}
+
+std::uint64_t head_bytes(const Record& record) {
+    const std::uint64_t texts = record.ns.size() + record.key.size() + record.owner.size() +
+                                record.fingerprint.size() + record.event_id.size() +
+                                record.metadata.size();
+    return kRowBytes + texts + (record.receipt ? record.receipt->size() : 0) +
+           encode_rest(record).size();
+}
+
+bool before(const Row& a, const Row& b) {
+    const Record& left = a.item->record;
+    const Record& right = b.item->record;
+    return std::tie(a.bucket, left.ns, left.key) < std::tie(b.bucket, right.ns, right.key);
+}
+
+std::vector<std::string> batch_parameters(std::span<const Row> rows, bool expected) {
+    constexpr std::array kTypes = {Type::int2,  Type::text,  Type::bytea, Type::int8,  Type::int8,
+                                   Type::int2,  Type::int8,  Type::int8,  Type::int8,  Type::int8,
+                                   Type::int8,  Type::int8,  Type::bytea, Type::bytea, Type::bytea,
+                                   Type::bytea, Type::bytea, Type::bytea, Type::int8};
+    std::vector<ArrayWriter> arrays(kTypes.begin(), kTypes.begin() + (expected ? 19 : 18));
+    for (const Row& row : rows) {
+        const Record& record = row.item->record;
+        arrays[0].number(row.bucket);
+        arrays[1].bytes(record.ns);
+        arrays[2].bytes(record.key);
+        arrays[3].number(as_signed(row.sequence));
+        arrays[4].number(
+            as_signed(record.claim_sequence == 0 ? row.sequence : record.claim_sequence));
+        arrays[5].number(static_cast<std::int16_t>(record.state()));
+        arrays[6].number(std::int64_t{record.attempt});
+        arrays[7].number(record.timestamp_ms);
+        arrays[8].number(record.expires_at_ms);
+        arrays[9].number(expiry_slot(record.expires_at_ms));
+        arrays[10].number(record.ttl_ms);
+        arrays[11].number(record.lease_until_ms);
+        arrays[12].bytes(record.owner);
+        arrays[13].bytes(record.fingerprint);
+        arrays[14].bytes(record.event_id);
+        if (record.receipt) {
+            arrays[15].bytes(*record.receipt);
+        } else {
+            arrays[15].null();
+        }
+        arrays[16].bytes(record.metadata);
+        arrays[17].bytes(encode_rest(record));
+        if (expected) {
+            arrays[18].number(as_signed(row.item->expected_sequence));
+        }
+    }
+    std::vector<std::string> parameters;
+    parameters.reserve(arrays.size());
+    for (ArrayWriter& array : arrays) {
+        parameters.push_back(array.finish());
+    }
+    return parameters;
+}
+
+std::vector<std::string> stream_parameters(std::span<const StreamKey> streams) {
+    ArrayWriter buckets(Type::int2);
+    ArrayWriter namespaces(Type::text);
+    ArrayWriter keys(Type::bytea);
+    ArrayWriter numbers(Type::int4);
+    std::int32_t number = 0;
+    for (const StreamKey& stream : streams) {
+        buckets.number(bucket_of(stream));
+        namespaces.bytes(stream.ns);
+        keys.bytes(stream.key);
+        numbers.number(number++);
+    }
+    return {buckets.finish(), namespaces.finish(), keys.finish(), numbers.finish()};
+}
+
+Result<Record> read_head(const Table& table, std::size_t row) {
+    Record record;
+    const auto state = static_cast<State>(table.number(row, 4));
+    record.kind = state == State::released ? Kind::tombstone : Kind::active;
+    record.ns = table.bytes(row, 0);
+    record.key = table.bytes(row, 1);
+    record.sequence = static_cast<std::uint64_t>(table.number(row, 2));
+    record.claim_sequence = static_cast<std::uint64_t>(table.number(row, 3));
+    record.attempt = static_cast<std::uint32_t>(table.number(row, 5));
+    record.timestamp_ms = table.number(row, 6);
+    record.expires_at_ms = table.number(row, 7);
+    record.ttl_ms = table.number(row, 8);
+    record.lease_until_ms = table.number(row, 9);
+    record.owner = table.bytes(row, 10);
+    record.fingerprint = table.bytes(row, 11);
+    record.event_id = table.bytes(row, 12);
+    if (!table.is_null(row, 13)) {
+        record.receipt = table.bytes(row, 13);
+    }
+    record.metadata = table.bytes(row, 14);
+    Result<void> read = decode_rest(table.bytes(row, 15), record);
+    if (read) {
+        read = check_record(record);
+    }
+    if (read && state != record.state()) {
+        read = std::unexpected(Error{Code::corruption, "its state and its receipt disagree"});
+    }
+    if (!read) {
+        return std::unexpected(Error{
+            .code = Code::corruption,
+            .message = fmt::format("the row of stream {} in the database is none that this "
+                                   "library writes: {}; correct or delete it",
+                                   stream_name(record.ns, record.key), read.error().message)});
+    }
+    return record;
+}
+
+}  // namespace dedup::pg

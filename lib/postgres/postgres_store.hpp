@@ -1,0 +1,176 @@
+// The store: what all its parts share.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "contract/capacity.hpp"
+#include "contract/store_counters.hpp"
+#include "contract/sweep_tally.hpp"
+#include "dedup/postgres_store.hpp"
+#include "env/process.hpp"
+#include "postgres/head_rows.hpp"
+#include "postgres/pool.hpp"
+#include "postgres/statements.hpp"
+#include "postgres/target.hpp"
+#include "postgres/writer.hpp"
+
+namespace dedup::pg {
+
+class PostgresStore;
+
+inline constexpr int kScanTimes = 60;
+
+// Where the store's time comes from. A time that looks like a jump is first held against what other
+// clients have seen: this one may only have slept.
+struct TimeSource {
+    Clock given;  // empty: the server's
+    ServerClock server;
+    std::atomic<PostgresStore*> store = nullptr;
+
+    [[nodiscard]] std::int64_t now_ms();
+};
+
+// Threads: any, for every function of the contract. Callers of append queue; up to kLeadersMax of
+// them lead at a time, each writing what all in its group want in one transaction, over one
+// connection. Locks are held while nothing is waited for but each other, except room_mutex_,
+// sweep_mutex_ and sequences_mutex_, which are held during requests to the server, in this order.
+class PostgresStore final : public StreamStore {
+  public:
+    PostgresStore(Target target, std::shared_ptr<TimeSource> time);
+    ~PostgresStore() override;
+
+    // Connects, and reads what the store is. Errors: as open_postgres.
+    [[nodiscard]] Result<void> begin();
+
+    std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
+    std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
+    Result<std::vector<Version>> history(StreamKey stream) override;
+    Result<ScanPage> scan(const ScanOptions& options) override;
+    Result<SweepReport> sweep(const SweepOptions& options) override;
+    Result<std::vector<SweepReport>> sweep_history() override;
+    Result<StoreStats> stats() override;
+    StoreMetrics metrics() const override { return counters_.snapshot(); }
+    Result<void> flush() override;
+    Result<void> close() override;
+
+    // Raises the store's time to what its other clients have seen. False: the server is away.
+    [[nodiscard]] bool learn_time();
+    [[nodiscard]] bool looks_like_jump(std::int64_t time_ms) const {
+        return time_.would_jump(time_ms);
+    }
+    [[nodiscard]] std::int64_t highest_time_ms() { return time_.saw_time(0); }
+
+  private:
+    // A caller of append, from when it queues until it has its results.
+    struct Request {
+        enum State : int { waits = 0, leads = 1, done = 2 };  // the latter two are bits
+        std::span<const Append> batch;
+        Batch mode = Batch::each;
+        std::vector<Result<std::uint64_t>> results = {};
+        std::atomic<int> state = waits;
+    };
+    using Requests = std::vector<Request*>;
+    // An item of a group, and where its result goes.
+    struct Pending {
+        const Append* item = nullptr;
+        Result<std::uint64_t>* result = nullptr;
+    };
+    // Counts a call as running, so that close() waits for it.
+    class Call;
+    struct Sweeping;  // one sweep, see sweep.cpp
+
+    // What keeps a call from running at all.
+    [[nodiscard]] std::optional<Error> unusable(bool writes) const;
+    [[nodiscard]] TimePoint deadline() const {
+        return std::chrono::steady_clock::now() + target_.options.timeout;
+    }
+
+    // append.cpp
+    void lead(Request& own);
+    [[nodiscard]] Requests take_group();
+    void carry_out(const Requests& group);
+    void write_each(std::span<const Pending> items);
+    void write_atomic(Request& request);
+    void write(std::span<const Pending> items, Batch mode);
+    void write_once(std::span<const Pending> items, Batch mode);
+    void forget_block();
+    [[nodiscard]] Result<std::uint64_t> take_sequences(Lease& lease, std::size_t count,
+                                                       std::uint64_t above);
+    [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items);
+    [[nodiscard]] Result<void> write_clock(Lease& lease);
+    void take_meta(const Table& meta);
+
+    // room.cpp
+    [[nodiscard]] bool bounded() const {
+        return target_.options.capacity.keys_max != 0 || target_.options.capacity.bytes_max != 0;
+    }
+    void write_bounded(std::span<const Pending> items);
+    [[nodiscard]] Result<void> make_room(const Room& wanted);
+    [[nodiscard]] Result<Usage> count_usage(std::int64_t now_ms);
+    [[nodiscard]] Result<std::vector<bool>> which_begin(std::span<const Pending> items);
+
+    // sweep.cpp
+    [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evict);
+    [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
+    [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evict);
+    [[nodiscard]] Result<std::size_t> remove_batch(Sweeping& sweeping, const Query& removal,
+                                                   bool evicted);
+    [[nodiscard]] Result<void> count_retained(Sweeping& sweeping);
+    [[nodiscard]] Result<void> finish_sweep(Sweeping& sweeping);
+    [[nodiscard]] std::int64_t sweep_time(const SweepOptions& options);
+
+    // One request that only reads. Tries again on another connection if one was lost.
+    // `times`: what goes through the whole table may take so many times as long.
+    [[nodiscard]] Result<Table> read(const Query& query, int times = 1);
+    [[nodiscard]] Result<Table> read_meta();
+
+    const Target target_;
+    const Statements statements_;
+    const std::shared_ptr<TimeSource> time_;
+    const ProcessMark process_;
+    mutable Pool pool_;
+    Writer writer_;
+    StoreCounters counters_;
+    std::string store_id_;
+
+    mutable std::mutex calls_mutex_;  // guards the three below
+    mutable std::condition_variable calls_changed_;
+    mutable std::size_t calls_ = 0;
+    bool closing_ = false;
+
+    std::mutex queue_mutex_;  // guards queue_ and leaders_
+    std::deque<Request*> queue_;
+    std::size_t leaders_ = 0;
+
+    std::mutex sequences_mutex_;  // guards the block
+    std::uint64_t next_sequence_ = 0;
+    std::uint64_t block_end_ = 0;
+    std::uint64_t block_generation_ = 0;  // of the pool when the block was taken
+    TimePoint block_taken_;
+
+    std::mutex clock_mutex_;  // guards the three below
+    std::atomic<std::int64_t> written_time_ms_{0};
+    std::uint64_t written_changes_ = 0;
+    std::int64_t clock_version_ = 0;
+
+    std::mutex room_mutex_;  // guards held_ and counted_
+    Room held_;
+    std::optional<TimePoint> counted_;
+
+    std::mutex sweep_mutex_;  // one sweep at a time in this process
+    std::atomic<std::thread::id> sweeper_;
+    std::mutex error_mutex_;
+    std::string sweep_error_;
+};
+
+}  // namespace dedup::pg

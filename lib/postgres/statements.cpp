@@ -1,0 +1,212 @@
+#include "postgres/statements.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace dedup::pg {
+namespace {
+
+// A head's columns, as HeadReader reads them.
+constexpr std::string_view kColumns =
+    "h.ns, h.key, h.sequence, h.fence, h.state, h.attempt, h.timestamp_ms, h.expires_ms, "
+    "h.ttl_ms, h.lease_until_ms, h.owner, h.fingerprint, h.event_id, h.receipt, h.metadata, "
+    "h.rest";
+
+// What a head counts against Capacity::bytes_max; head_bytes() computes the same.
+constexpr std::string_view kBytes =
+    "(192 + octet_length(h.ns) + octet_length(h.key) + octet_length(h.owner) + "
+    "octet_length(h.fingerprint) + octet_length(h.event_id) + "
+    "coalesce(octet_length(h.receipt), 0) + octet_length(h.metadata) + octet_length(h.rest))::int8";
+
+// What a sweep must know of what it removes.
+constexpr std::string_view kRemoved =
+    "h.ns, h.sequence, h.state, "
+    "CASE WHEN h.state = 0 THEN h.key END, CASE WHEN h.state = 0 THEN h.owner END, "
+    "h.fence, h.timestamp_ms, h.expires_ms";
+
+constexpr std::string_view kWritten =
+    "sequence, fence, state, attempt, timestamp_ms, expires_ms, expiry_slot, ttl_ms, "
+    "lease_until_ms, owner, fingerprint, event_id, receipt, metadata, rest";
+
+// The arrays of a batch: names, then what is written; see BatchWriter.
+constexpr std::string_view kArrays =
+    "$1::int2[], $2::text[], $3::bytea[], $4::int8[], $5::int8[], $6::int2[], $7::int8[], "
+    "$8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::bytea[], $14::bytea[], "
+    "$15::bytea[], $16::bytea[], $17::bytea[], $18::bytea[]";
+
+// A role's own choice of something stronger stays.
+std::string settings(bool transaction, bool relaxed) {
+    const std::string_view scope = transaction ? "true" : "false";
+    return fmt::format(
+        "SELECT set_config('default_transaction_isolation', 'read committed', {0}), "
+        "set_config('plan_cache_mode', 'force_generic_plan', {0}), "
+        "set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') "
+        "{1} THEN current_setting('synchronous_commit') ELSE '{2}' END, {0})",
+        scope, relaxed ? "<> 'off'" : "IN ('on', 'remote_apply')", relaxed ? "local" : "on");
+}
+
+}  // namespace
+
+Result<std::string> quote_schema(std::string_view name) {
+    const auto usual = [](char c) {
+        return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               (c >= '0' && c <= '9');
+    };
+    if (name.empty() || name.size() > 63 || !std::ranges::all_of(name, usual) ||
+        (name[0] >= '0' && name[0] <= '9')) {
+        return std::unexpected(
+            Error{Code::invalid_argument,
+                  "the schema's name must be 1 to 63 letters, digits and '_', not beginning with a "
+                  "digit"});
+    }
+    return fmt::format("\"{}\"", name);
+}
+
+std::string in_schema(std::string_view text, std::string_view quoted_schema) {
+    std::string out;
+    for (const char c : text) {
+        if (c == '@') {
+            out += quoted_schema;
+        } else {
+            out += c;
+        }
+    }
+    return out;
+}
+
+Statements::Statements(const std::string& schema, bool local) {
+    const auto make = [&](std::string_view name, std::string_view sql) {
+        return Statement{name.empty() ? "" : fmt::format("dedup_{}_{}", schema, name),
+                         in_schema(sql, schema)};
+    };
+    begin = make("", "BEGIN ISOLATION LEVEL READ COMMITTED");
+    commit = make("", "COMMIT");
+    rollback = make("", "ROLLBACK");
+    local_settings = make("", settings(true, local));
+    session_settings = make("", settings(false, local));
+
+    prove = make("",
+                 "SELECT current_setting('server_version_num')::int8, pg_is_in_recovery(), "
+                 "current_setting('transaction_read_only') = 'on', "
+                 "current_setting('fsync') = 'off', "
+                 "current_setting('synchronous_standby_names') = '', "
+                 "(SELECT count(*) FROM pg_stat_replication) + "
+                 "(SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical'), "
+                 "current_setting('synchronous_commit'), "
+                 "(extract(epoch FROM clock_timestamp()) * 1000)::int8");
+    meta = make("",
+                "SELECT format, store_id, time_high_ms, clock, clock_version, evicted, "
+                "last_sweep_ms, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END "
+                "FROM @.block) FROM @.meta");
+
+    insert =
+        make("insert", fmt::format("INSERT INTO @.head (bucket, ns, key, {}) "
+                                   "SELECT * FROM unnest({}) AS t(b, n, k, s) "
+                                   "WHERE t.s > (SELECT sequence_floor FROM @.meta) "
+                                   "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
+                                   kWritten, kArrays));
+    update = make(
+        "update",
+        fmt::format("UPDATE @.head h SET ({0}) = (t.s, t.f, t.st, t.a, t.ts, t.e, t.sl, t.tt, t.l, "
+                    "t.ow, t.fi, t.ev, t.re, t.me, t.r) FROM unnest({1}, $19::int8[]) AS t(b, n, "
+                    "k, s, f, st, a, ts, e, sl, tt, l, ow, fi, ev, re, me, r, expected) "
+                    "WHERE h.bucket = t.b AND h.ns = t.n AND h.key = t.k "
+                    "AND h.sequence = t.expected RETURNING h.sequence",
+                    kWritten, kArrays));
+    sequences = make("sequences",
+                     "SELECT t.i, h.sequence, h.fence FROM unnest($1::int2[], $2::text[], "
+                     "$3::bytea[], $4::int4[]) AS t(b, n, k, i) JOIN @.head h "
+                     "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k");
+    block = make("block",
+                 "SELECT @.next_block(), (extract(epoch FROM clock_timestamp()) * 1000)::int8");
+    saw_time = make("saw_time",
+                    "UPDATE @.meta SET time_high_ms = greatest(time_high_ms, $1::int8) "
+                    "RETURNING time_high_ms, clock_version");
+    clock = make("clock", "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8");
+    set_clock = make("set_clock",
+                     "UPDATE @.meta SET clock = $1::bytea, clock_version = clock_version + 1 "
+                     "WHERE clock_version = $2::int8 RETURNING clock_version");
+
+    heads =
+        make("heads", fmt::format("SELECT {}, t.i FROM unnest($1::int2[], $2::text[], $3::bytea[], "
+                                  "$4::int4[]) AS t(b, n, k, i) JOIN @.head h "
+                                  "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k",
+                                  kColumns));
+    // A page ends where its records have 64 MiB, but has one at least.
+    scan = make("scan",
+                fmt::format("SELECT {0}, h.bucket, h.total > h.number FROM (SELECT h.*, "
+                            "sum({1}) OVER w - {1} AS before, count(*) OVER () AS total, "
+                            "row_number() OVER w AS number FROM "
+                            "(SELECT * FROM @.head WHERE (bucket, ns, key) > "
+                            "($1::int2, $2::text, $3::bytea) AND ($4::text = '' OR ns = $4::text) "
+                            "AND substring(key FROM 1 FOR octet_length($5::bytea)) = $5::bytea "
+                            "ORDER BY bucket, ns, key LIMIT $6::int8 + 1) h "
+                            "WINDOW w AS (ORDER BY h.bucket, h.ns, h.key)) h "
+                            "WHERE h.number <= $6::int8 AND (h.before < 67108864 OR h.number = 1) "
+                            "ORDER BY h.bucket, h.ns, h.key",
+                            kColumns, kBytes));
+    count_states = make("count_states", "SELECT state, count(*) FROM @.head GROUP BY state");
+    sizes = make("sizes", "SELECT pg_total_relation_size('@.head'::regclass)");
+
+    lock_sweep = make("lock_sweep", "SELECT 1 FROM @.sweeper FOR UPDATE");
+    remove_expired =
+        make("remove_expired",
+             fmt::format("WITH dead AS (SELECT bucket, ns, key FROM @.head WHERE expiry_slot > 0 "
+                         "AND expiry_slot <= $1::int8 AND expires_ms < $2::int8 "
+                         "AND sequence <= $4::int8 ORDER BY expiry_slot LIMIT $3::int8) "
+                         "DELETE FROM @.head h USING dead d WHERE h.bucket = d.bucket "
+                         "AND h.ns = d.ns AND h.key = d.key AND h.expiry_slot > 0 "
+                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
+                         kRemoved));
+    remove_oldest =
+        make("remove_oldest",
+             fmt::format("WITH oldest AS (SELECT h.bucket, h.ns, h.key, h.sequence, "
+                         "row_number() OVER w AS number, sum({0}) OVER w - {0} AS before "
+                         "FROM @.head h WHERE h.state = 1 AND h.sequence <= $3::int8 WINDOW w AS "
+                         "(ORDER BY h.sequence)) "
+                         "DELETE FROM @.head h USING oldest o WHERE h.bucket = o.bucket "
+                         "AND h.ns = o.ns AND h.key = o.key AND h.sequence = o.sequence "
+                         "AND (o.number <= $1::int8 OR o.before < $2::int8) RETURNING {1}",
+                         kBytes, kRemoved));
+    would_remove = make("would_remove", fmt::format("SELECT {} FROM @.head h WHERE "
+                                                    "h.expiry_slot > 0 AND h.expiry_slot <= "
+                                                    "$1::int8 AND h.expires_ms < $2::int8",
+                                                    kRemoved));
+    retained = make("retained",
+                    "SELECT ns, state, count(*) FROM @.head WHERE expires_ms = 0 OR "
+                    "expires_ms >= $1::int8 GROUP BY ns, state");
+    next_expiry = make("next_expiry",
+                       "SELECT min(expires_ms) FROM @.head WHERE expiry_slot = "
+                       "(SELECT min(expiry_slot) FROM @.head WHERE expiry_slot > 0 AND "
+                       "expiry_slot >= $1::int8 AND expires_ms >= $2::int8) "
+                       "AND expires_ms >= $2");
+    usage =
+        make("usage", fmt::format("SELECT count(*), coalesce(sum({0}), 0)::int8, "
+                                  "count(*) FILTER (WHERE live), "
+                                  "coalesce(sum({0}) FILTER (WHERE live), 0)::int8, "
+                                  "count(*) FILTER (WHERE live AND h.state = 1), "
+                                  "coalesce(sum({0}) FILTER (WHERE live AND h.state = 1), 0)::int8 "
+                                  "FROM @.head h, LATERAL (SELECT h.expires_ms = 0 OR "
+                                  "h.expires_ms >= $1::int8 AS live) l",
+                                  kBytes));
+    raise_floor = make("raise_floor",
+                       "UPDATE @.meta SET sequence_floor = greatest(sequence_floor, "
+                       "((SELECT last_value FROM @.block) << 16) | 65535) "
+                       "RETURNING sequence_floor");
+    any_expired = make("any_expired",
+                       "SELECT 1 FROM @.head WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
+                       "AND expires_ms < $2::int8 LIMIT 1");
+    put_report = make("put_report",
+                      "INSERT INTO @.sweep (id, report) VALUES ($1::int8, $2::bytea) "
+                      "ON CONFLICT (id) DO UPDATE SET report = excluded.report");
+    trim_reports = make("trim_reports",
+                        "DELETE FROM @.sweep WHERE id <= (SELECT id FROM @.sweep "
+                        "ORDER BY id DESC OFFSET 100 LIMIT 1)");
+    swept = make("swept",
+                 "UPDATE @.meta SET last_sweep_ms = $1::int8, evicted = evicted + $2::int8, "
+                 "time_high_ms = greatest(time_high_ms, $1)");
+    reports = make("reports", "SELECT report FROM @.sweep ORDER BY id DESC LIMIT 100");
+}
+
+}  // namespace dedup::pg

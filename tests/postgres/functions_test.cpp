@@ -1,0 +1,228 @@
+// The SQL functions beside the library: the same steps in two namespaces give the same answers.
+#include <random>
+#include <string>
+#include <variant>
+
+#include "postgres/helpers.hpp"
+
+namespace dedup::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::int64_t kStartMs = 4'000'000'000'000;  // ahead of any clock, so that it is ours
+
+// One answer as text, without what differs between the namespaces: fences.
+template <class Outcome>
+std::string show_outcome(const Result<Outcome>& outcome) {
+    if (!outcome) {
+        return std::string(name(outcome.error().code));
+    }
+    return std::visit(
+        [](const auto& answer) -> std::string {
+            using Answer = std::decay_t<decltype(answer)>;
+            if constexpr (std::is_same_v<Answer, Claimed>) {
+                return "claimed " + std::to_string(answer.claim.attempt);
+            } else if constexpr (std::is_same_v<Answer, Completed>) {
+                return "completed " + answer.receipt;
+            } else if constexpr (std::is_same_v<Answer, InFlight>) {
+                return "in_flight " + answer.owner + " " + std::to_string(answer.attempt) + " " +
+                       std::to_string(answer.lease_until_ms) + " " +
+                       std::to_string(answer.expires_at_ms);
+            } else if constexpr (std::is_same_v<Answer, Mismatch>) {
+                return "mismatch";
+            } else if constexpr (std::is_same_v<Answer, New>) {
+                return "new";
+            } else {
+                return "absent";
+            }
+        },
+        *outcome);
+}
+
+class SideBySide {
+  public:
+    SideBySide() : clock_(kStartMs), client_(schema_.url()) {
+        schema_.options.clock = clock_.clock();
+        schema_.options.trust_clock = true;
+        store_ = schema_.open();
+        cache_ = std::make_unique<Cache>(*store_, CacheOptions{.ns = "cpp"});
+        client_.row("SET search_path = " + schema_.options.schema);
+        pass(0);
+    }
+
+    void pass(std::int64_t by_ms) {
+        clock_.advance(by_ms);
+        client_.row("UPDATE meta SET time_high_ms = " + std::to_string(clock_.now_ms()));
+    }
+
+    void claim(const std::string& key, const ClaimOptions& options) {
+        const auto outcome = cache_->claim(key, options);
+        const auto row = client_.row(
+            "SELECT outcome, fence, attempt, convert_from(receipt, 'UTF8'), "
+            "convert_from(held_by, 'UTF8'), lease_until_ms, expires_at_ms "
+            "FROM claim('sql', $1::bytea, $2::bytea, $3::int8, $4::int8, $5::bytea)",
+            {{key, true},
+             {options.owner, true},
+             number(options.lease),
+             number(options.ttl),
+             {options.fingerprint, true}});
+        CHECK(show_row(row) == show_outcome(outcome));
+        if (row[0] == "claimed") {
+            fences_[key] = {std::get<Claimed>(*outcome).claim, row[1]};
+        }
+    }
+    void remember(const std::string& key, const std::string& receipt) {
+        const auto outcome = cache_->remember(key, receipt);
+        const auto row = client_.row(
+            "SELECT outcome, fence, attempt, convert_from(known_receipt, 'UTF8'), "
+            "convert_from(held_by, 'UTF8'), lease_until_ms, expires_at_ms "
+            "FROM remember('sql', $1::bytea, $2::bytea)",
+            {{key, true}, {receipt, true}});
+        CHECK(show_row(row) == show_outcome(outcome));
+    }
+    void complete(const std::string& key, const std::string& receipt) {
+        const auto done = cache_->complete(fences_[key].first, receipt);
+        const auto row = client_.row("SELECT complete('sql', $1::bytea, $2::int8, $3::bytea)",
+                                     {{key, true}, {fences_[key].second, false}, {receipt, true}});
+        CHECK(row[0] == (done ? "completed" : std::string(name(done.error().code))));
+    }
+    void release(const std::string& key) {
+        const auto done = cache_->release(fences_[key].first);
+        const auto row = client_.row("SELECT release('sql', $1::bytea, $2::int8)",
+                                     {{key, true}, {fences_[key].second, false}});
+        CHECK(row[0] == (!done   ? std::string(name(done.error().code))
+                         : *done ? "released"
+                                 : "nothing"));
+    }
+    void renew(const std::string& key, milliseconds lease) {
+        const auto done = cache_->renew(fences_[key].first, lease);
+        const auto row = client_.row(
+            "SELECT outcome, lease_until_ms FROM renew('sql', $1::bytea, $2::int8, $3::int8)",
+            {{key, true}, {fences_[key].second, false}, number(lease)});
+        CHECK(row[0] == (done ? "renewed" : std::string(name(done.error().code))));
+        if (done) {
+            CHECK(row[1] == std::to_string(done->deadline_ms));
+        }
+    }
+    void lookup(const std::string& key) {
+        const auto outcome = cache_->lookup(key);
+        const auto row = client_.row(
+            "SELECT outcome, fence, attempt, convert_from(receipt, 'UTF8'), "
+            "convert_from(owner, 'UTF8'), lease_until_ms, expires_at_ms "
+            "FROM lookup('sql', $1::bytea)",
+            {{key, true}});
+        CHECK(show_row(row) == show_outcome(outcome));
+    }
+    [[nodiscard]] bool knows(const std::string& key) const { return fences_.contains(key); }
+
+    // All columns of both namespaces, but for what has to differ.
+    void compare() {
+        const std::string columns =
+            "key, timestamp_ms, expires_ms, expiry_slot, ttl_ms, lease_until_ms, attempt, state, "
+            "owner, fingerprint, event_id, receipt, metadata";
+        const auto row = client_.row("SELECT count(*) FROM (SELECT " + columns +
+                                     ", count(*) FROM head GROUP BY " + columns +
+                                     " HAVING count(*) <> 2) different");
+        CHECK(row[0] == "0");
+        CHECK(client_.row("SELECT count(*) FROM head WHERE bucket <> bucket_of(ns, key)")[0] ==
+              "0");
+        CHECK(client_.row("SELECT count(*) - count(DISTINCT sequence) FROM head")[0] == "0");
+    }
+
+  private:
+    static std::pair<std::string, bool> number(std::optional<milliseconds> value) {
+        return {std::to_string(value.value_or(milliseconds(86'400'000)).count()), false};
+    }
+    static std::string show_row(const std::vector<std::string>& row) {
+        const std::string& outcome = row[0];
+        if (outcome == "claimed") {
+            return "claimed " + row[2];
+        }
+        if (outcome == "completed") {
+            return "completed " + row[3];
+        }
+        if (outcome == "in_flight") {
+            return "in_flight " + row[4] + " " + row[2] + " " + row[5] + " " + row[6];
+        }
+        return outcome;
+    }
+
+    Schema schema_;
+    ManualClock clock_;
+    Client client_;
+    std::unique_ptr<StreamStore> store_;
+    std::unique_ptr<Cache> cache_;
+    std::map<std::string, std::pair<Claim, std::string>> fences_;
+};
+
+TEST_CASE("functions: random steps give what the library gives") {
+    // Guards against two protocols over one table.
+    NEEDS_POSTGRES();
+    SideBySide both;
+    std::mt19937 random(7);
+    const auto pick = [&](std::size_t below) { return random() % below; };
+    for (int step = 0; step < 600; ++step) {
+        CAPTURE(step);
+        const std::string key = "key-" + std::to_string(pick(6)) + "\xff";
+        switch (pick(9)) {
+            case 0:
+            case 1:
+                both.claim(key, {.owner = "o" + std::to_string(pick(3)),
+                                 .fingerprint = pick(3) == 0 ? "f" + std::to_string(pick(2)) : "",
+                                 .lease = milliseconds(1 + pick(3'000)),
+                                 .ttl = milliseconds(1 + pick(8'000))});
+                break;
+            case 2:
+                both.remember(key, "r" + std::to_string(pick(3)));
+                break;
+            case 3:
+            case 4:
+                if (both.knows(key)) {
+                    both.complete(key, "r" + std::to_string(pick(2)));
+                }
+                break;
+            case 5:
+                if (both.knows(key)) {
+                    both.release(key);
+                }
+                break;
+            case 6:
+                if (both.knows(key)) {
+                    both.renew(key, milliseconds(1 + pick(3'000)));
+                }
+                break;
+            case 7:
+                both.lookup(key);
+                break;
+            default:
+                both.pass(static_cast<std::int64_t>(pick(2'500)));
+        }
+    }
+    both.compare();
+}
+
+TEST_CASE("functions: bad names are refused, and no name is ever code") {
+    NEEDS_POSTGRES();
+    const Schema schema;
+    Client client(schema.url());
+    client.row("SET search_path = " + schema.options.schema);
+    const std::string hostile = "'; DROP TABLE head; --";
+    CHECK(client.row("SELECT outcome FROM claim($1, $2::bytea)",
+                     {{hostile, false}, {hostile, true}})[0] == "claimed");
+    CHECK(client.row("SELECT outcome FROM lookup($1, $2::bytea)",
+                     {{hostile, false}, {hostile, true}})[0] == "in_flight");
+    const auto store = schema.open();
+    Cache cache(*store, {.ns = hostile});
+    CHECK(std::holds_alternative<InFlight>(cache.lookup(hostile).value()));
+    for (const char* const bad :
+         {"SELECT claim('', 'k')", "SELECT claim('n', '')", "SELECT lookup(E'a\\nb', 'k')",
+          "SELECT claim('n', 'k', '', 0)", "SELECT complete('n', 'k', 1, NULL)"}) {
+        PGresult* const result = PQexec(client.get(), bad);
+        CHECK(std::string_view(PQresultErrorField(result, PG_DIAG_SQLSTATE)) == "22023");
+        PQclear(result);
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

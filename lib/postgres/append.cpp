@@ -305,7 +305,7 @@ Result<std::uint64_t> PostgresStore::take_sequences(Lease& lease, std::size_t co
                                          "the wait for the standby was "
                                          "cancelled; nothing was appended"});
         }
-        time_->server.saw(tables->at(0).number(0, 1), now);
+        source_->server.saw(tables->at(0).number(0, 1), now);
         next_sequence_ = static_cast<std::uint64_t>(tables->at(0).number(0, 0)) * kBlockSequences;
         block_end_ = next_sequence_ + kBlockSequences;
         block_generation_ = generation;

@@ -136,7 +136,7 @@ class PostgresStore final : public StreamStore {
 
     const Target target_;
     const Statements statements_;
-    const std::shared_ptr<TimeSource> time_;
+    const std::shared_ptr<TimeSource> source_;
     const ProcessMark process_;
     mutable Pool pool_;
     Writer writer_;

@@ -96,12 +96,12 @@ PostgresStore::PostgresStore(Target target, std::shared_ptr<TimeSource> time)
           target.options.trust_clock ? StoreClock::Jumps::trust : StoreClock::Jumps::withhold),
       target_(std::move(target)),
       statements_(target_.schema, target_.options.durability == PostgresDurability::local),
-      time_(std::move(time)),
-      pool_(target_, statements_, time_->server),
+      source_(std::move(time)),
+      pool_(target_, statements_, source_->server),
       writer_(pool_, statements_, target_.options.timeout) {}
 
 PostgresStore::~PostgresStore() {
-    time_->store = nullptr;
+    source_->store = nullptr;
     static_cast<void>(close());
 }
 
@@ -140,7 +140,7 @@ Result<void> PostgresStore::begin() {
     time_.set_clock_history(*std::move(jumps));
     written_changes_ = time_.clock_changes();
     clock_version_ = meta->number(0, 4);
-    time_->store = this;
+    source_->store = this;
     return {};
 }
 
@@ -321,7 +321,7 @@ Result<StoreStats> PostgresStore::stats() {
         stats.last_sequence = static_cast<std::uint64_t>(block + 1) * kBlockSequences - 1;
     }
     stats.time_high_ms = time_.saw_time(meta->number(0, 2));
-    stats.clock_ms = time_->given ? time_->given() : time_->server.now_ms();
+    stats.clock_ms = source_->given ? source_->given() : source_->server.now_ms();
     stats.clock = time_.clock_history();
     stats.withheld =
         time_.withheld(std::max(stats.time_high_ms, stats.clock_ms), stats.time_high_ms);
@@ -361,7 +361,7 @@ Result<void> PostgresStore::close() {
             static_cast<void>(write_clock(*lease));
         }
     }
-    time_->store = nullptr;
+    source_->store = nullptr;
     pool_.close_idle();
     return {};
 }

@@ -89,7 +89,7 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
         return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
-    const auto opened = store->context_.failure.answered([&]() -> Result<void> {
+    auto opened = store->context_.failure.answered([&]() -> Result<void> {
         if (store->engine_) {
             return store->open_for_writing();
         }
@@ -100,7 +100,11 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
     if (!opened) {
         // So that closing it writes nothing to what has not been recovered.
         store->context_.failure.forbid_writes();
-        return std::unexpected(opened.error());
+        Error error = std::move(opened).error();
+        if (error.message == kOutOfMemory) {
+            error.code = Code::out_of_space;  // there is no append whose outcome could be unknown
+        }
+        return std::unexpected(std::move(error));
     }
     return store;
 }

@@ -122,7 +122,7 @@ Result<void> LogStore::open_for_writing() {
     DEDUP_TRY(context_.env.make_directory(context_.path));
     engine_->lock = DEDUP_TRY(take_lock(context_));
     DEDUP_TRY(context_.env.make_directory(context_.log_path));
-    std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_));
+    std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     if (ids.empty()) {
         DEDUP_TRY(create_files(context_));
         ids = {1};

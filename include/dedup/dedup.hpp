@@ -21,6 +21,7 @@
 #include "dedup/reservations.hpp"
 #include "dedup/scope.hpp"
 #include "dedup/store.hpp"
+#include "dedup/store_clock.hpp"
 #include "dedup/sweep.hpp"
 #include "dedup/sweeper.hpp"
 #include "dedup/version.hpp"

@@ -253,16 +253,6 @@ Result<void> change_counts(LmdbTxn& txn, std::uint64_t id,
 
 }  // namespace
 
-std::uint64_t SegmentRow::bytes_of(const StateCounts& counts) const {
-    std::uint64_t sum = 0;
-    for (const State state : {State::in_flight, State::completed, State::released}) {
-        if (versions[state] != 0) {
-            sum += version_bytes[state] / versions[state] * counts[state];
-        }
-    }
-    return std::min(sum, bytes);
-}
-
 const SealedSegment* CatalogSnapshot::find(std::uint64_t id) const {
     const auto found = std::ranges::lower_bound(segments_, id, {},
                                                 [](const SealedSegment& s) { return s.row.id; });

@@ -37,8 +37,7 @@ void StoreClock::note_jump(std::int64_t time_ms) {
     saw_time(time_ms);
 }
 
-std::optional<SweepWithheld> StoreClock::withheld(std::int64_t now_ms,
-                                                   std::int64_t seen_ms) const {
+std::optional<SweepWithheld> StoreClock::withheld(std::int64_t now_ms, std::int64_t seen_ms) const {
     const std::lock_guard lock(mutex_);
     if (jumps_ == Jumps::trust) {
         return std::nullopt;

@@ -63,12 +63,6 @@ void CommitQueue::wait_for_all() {
     }
 }
 
-Turn CommitQueue::close() {
-    refuse_others();
-    wait_for_all();
-    return Turn(*this);
-}
-
 bool CommitQueue::is_busy() {
     const MutexLock lock(mutex_);
     return taken_ || forming_ != nullptr;

@@ -53,15 +53,14 @@ class CommitQueue {
     template <class Work>
     auto alone(Work work) -> decltype(work(std::declval<const Turn&>()));
 
-    // Lets nobody in from now on, waits until all who are in have had their turns, and gives the
-    // last one.
-    [[nodiscard]] Turn close();
-    // What follows close() at once, before it waits: whoever has a turn may be waiting for others.
+    // Lets nobody in from now on, runs wake(), as whoever has a turn may be waiting for others,
+    // waits until all who are in have had their turns, and gives the last one.
     template <class Wake>
     [[nodiscard]] Turn close(Wake wake) {
         refuse_others();
         wake();
-        return close();
+        wait_for_all();
+        return Turn(*this);
     }
 
     // Whether somebody has a turn, or waits for one with a group.

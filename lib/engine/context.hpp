@@ -68,7 +68,7 @@ struct StoreContext {
 
     // Errors: closed, in a forked child.
     [[nodiscard]] Result<void> check_process() const;
-    // Whether the store may be written to. Errors: closed, failed.
+    // Whether the store may be written to. Errors: closed, read_only, failed.
     [[nodiscard]] Result<void> check_writable() const;
 
     [[nodiscard]] std::string name() const;

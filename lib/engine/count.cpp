@@ -237,20 +237,21 @@ Result<void> count_unsealed(const Reader& reader, Count& count) {
     };
     const bool now = count.as_of == count.now.unsealed.sequence;
     for (std::size_t part = 0; part < count.now.unsealed.parts.size(); ++part) {
-        const auto& [segment, streams, entries, row] = count.now.unsealed.parts[part];
-        const Unsealed& unsealed = *segment;
+        const UnsealedNumbers::Of& of = count.now.unsealed.parts[part];
+        const Unsealed& unsealed = *of.unsealed;
         if (now && count.now.unsealed.removes_all(part, count.from)) {
             continue;  // all of it has been counted before
         }
         ++count.report.segments_scanned;
         // As with a sealed segment, if nothing in it has been counted before.
         if (now && count.now.unsealed.removes_all(part, count.to) &&
-            count.from.evicted_before == 0 && row.expires_min_ms >= count.from.expired_before_ms) {
+            count.from.evicted_before == 0 &&
+            of.row.expires_min_ms >= count.from.expired_before_ms) {
             const Tally all = count.now.unsealed.census(part).live();
             add(count.removed, all);
             if (total(all).in_flight != 0) {
                 auto offered = reader.visit_entries(
-                    unsealed, entries, offer_unanswered(reader, count, *unsealed.segment));
+                    unsealed, of.entries, offer_unanswered(reader, count, *unsealed.segment));
                 if (!offered) {
                     return offered;
                 }
@@ -265,7 +266,7 @@ Result<void> count_unsealed(const Reader& reader, Count& count) {
             continue;
         }
         // What a count that was cut short had to count then.
-        auto done = reader.visit_entries(unsealed, entries, [&](const IndexEntry& entry) {
+        auto done = reader.visit_entries(unsealed, of.entries, [&](const IndexEntry& entry) {
             return find_removed(reader, *count.now.view, *unsealed.segment, entry, count.to,
                                 count.as_of, remove);
         });

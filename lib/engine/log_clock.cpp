@@ -40,10 +40,12 @@ std::optional<SweepWithheld> LogClock::why_withheld(const View& view, const Swee
 
 ClockHistory LogClock::as_seen() const {
     ClockHistory clock = context_.clock.clock_history();
-    if (StoreClock::is_jump(seen_ms(), context_.clock.clock_ms())) {
+    const std::int64_t from_ms = seen_ms();
+    const std::int64_t to_ms = context_.clock.clock_ms();
+    if (StoreClock::is_jump(from_ms, to_ms)) {
         ClockJump jump;
-        jump.from_ms = seen_ms();
-        jump.to_ms = context_.clock.clock_ms();
+        jump.from_ms = from_ms;
+        jump.to_ms = to_ms;
         clock.jumps.push_back(jump);
     }
     return clock;

@@ -32,7 +32,8 @@ class LogWriter {
     LogWriter(StoreContext& context, ShownView& shown, CommitQueue& queue, Sealer& sealer)
         : context_(context), shown_(shown), queue_(queue), sealer_(sealer) {}
 
-    // While the store is opened, in this order. `lock` is the store's, and lives as long as this.
+    // While the store is opened, in this order. `lock` is the store's, and lives
+    // until close_file().
     void resume(std::unique_ptr<SegmentWriter> file, const Manifest& manifest, Lock& lock);
     void begin(std::uint64_t next_sequence, std::uint64_t clock_changes);
     void set_streams(std::uint64_t live) { streams_ = live; }
@@ -54,7 +55,7 @@ class LogWriter {
     [[nodiscard]] Result<void> finish(const Turn& turn);
     void close_file(const Turn& /*turn*/) { file_.reset(); }
 
-    // The newest segment; frames are encoded into its buffer. Null before resume().
+    // The newest segment; frames are encoded into its buffer.
     [[nodiscard]] SegmentWriter& file(const Turn& /*turn*/) { return *file_; }
     [[nodiscard]] const Manifest& manifest(const Turn& /*turn*/) const { return manifest_; }
     [[nodiscard]] std::uint64_t next_sequence(const Turn& /*turn*/) const { return next_sequence_; }

@@ -160,16 +160,17 @@ void Sealer::run() {
         lock.unlock();
         Result<void> sealed = context_.failure.answered([&] { return seal(*oldest); });
         lock.lock();
-        if (sealed) {
+        const bool failed = !sealed;
+        if (!failed) {
             full_.pop_front();
         }
         sealing_ = false;
-        error_ = sealed ? std::string() : std::move(sealed).error().message;
+        error_ = failed ? std::move(sealed).error().message : std::string();
         room_.notify_all();
-        if (!sealed && stops_) {
+        if (failed && stops_) {
             return;
         }
-        if (sealed) {
+        if (!failed) {
             lock.unlock();
             oldest.reset();  // and with it its delta, which nobody should have to wait for
             lock.lock();

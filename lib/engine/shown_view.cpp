@@ -7,8 +7,8 @@ UnsealedNumbers numbers_of(const View& view, std::uint64_t sequence) {
     UnsealedNumbers numbers;
     numbers.sequence = sequence;
     for (const auto& unsealed : view.unsealed) {
-        numbers.parts.push_back(
-            {unsealed, unsealed->streams, unsealed->delta.size(), unsealed->row});
+        numbers.parts.push_back({unsealed, unsealed->streams, unsealed->delta.size(), unsealed->row,
+                                 unsealed->delta.memory_bytes()});
         for (const auto& [id, tally] : unsealed->superseded) {
             add(numbers.superseded[id], tally);
         }

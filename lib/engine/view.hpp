@@ -80,6 +80,7 @@ struct UnsealedNumbers {
         Tally streams;
         std::size_t entries = 0;
         SegmentRow row;
+        std::size_t memory_bytes = 0;  // of the delta
     };
     std::uint64_t sequence = 0;
     std::vector<Of> parts;      // newest first

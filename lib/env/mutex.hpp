@@ -3,7 +3,6 @@
 // Analysis", 2014.)
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -18,16 +17,12 @@
 // Of a function: its caller holds the mutex; or must not.
 #define DEDUP_REQUIRES(...) DEDUP_ANNOTATION(requires_capability(__VA_ARGS__))
 #define DEDUP_EXCLUDES(...) DEDUP_ANNOTATION(locks_excluded(__VA_ARGS__))
-// Of a mutex: it is taken before this one.
-#define DEDUP_ACQUIRED_BEFORE(...) DEDUP_ANNOTATION(acquired_before(__VA_ARGS__))
 
 namespace dedup {
 
 class DEDUP_ANNOTATION(capability("mutex")) Mutex {
   public:
     Mutex() = default;
-    void lock() DEDUP_ANNOTATION(acquire_capability()) { mutex_.lock(); }
-    void unlock() DEDUP_ANNOTATION(release_capability()) { mutex_.unlock(); }
 
   private:
     friend class MutexLock;

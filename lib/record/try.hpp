@@ -14,6 +14,7 @@
 // stand within another's expression, and their names must differ.)
 #define DEDUP_TRY_AS(expression, number) DEDUP_TRY_AS_(expression, number)
 #define DEDUP_TRY_AS_(expression, number) DEDUP_TRY_NAMED(expression, dedup_tried_##number)
+// NOLINTBEGIN(bugprone-macro-parentheses): a name cannot stand in them.
 #define DEDUP_TRY_NAMED(expression, tried)                    \
     __extension__({                                           \
         auto tried = (expression);                            \
@@ -22,3 +23,4 @@
         }                                                     \
         *std::move(tried);                                    \
     })
+// NOLINTEND(bugprone-macro-parentheses)

@@ -97,22 +97,24 @@ Result<void> CopyTarget::append_in_turn(const Turn& turn, std::span<const Copied
 }
 
 Result<bool> CopyTarget::append_moved(std::string_view encoded, const RecordView& record) {
-    const StreamKey stream{record.ns, record.key};
-    const Head head = DEDUP_TRY(head_of(stream));
-    if (head.sequence >= record.sequence) {
-        return false;
-    }
     LogWriter& writer = store_.engine().writer;
+    bool appended = false;
     DEDUP_TRY(writer.alone([&](const Turn& turn) -> Result<void> {
         DEDUP_TRY(make_ready(turn));
+        const StreamKey stream{record.ns, record.key};
+        const Head head = DEDUP_TRY(head_of(stream));
+        if (head.sequence >= record.sequence) {
+            return {};
+        }
         const StreamId id = store_.context().locator.id(stream);
         const std::uint64_t segment = writer.file(turn).segment()->id();
         const Applied applied = encode_again(
             writer.file(turn),
             {encoded, record, id, head.link, head.link.segment == segment ? head.sequence : 0});
+        appended = true;
         return writer.write_records(turn, {&applied, 1}, false);
     }));
-    return true;
+    return appended;
 }
 
 Result<void> CopyTarget::write_end(const Manifest& manifest, std::uint64_t next_sequence,

@@ -12,6 +12,7 @@
 #include "log/frame_reader.hpp"
 #include "record/try.hpp"
 #include "repair/salvage.hpp"
+#include "store/read_log.hpp"
 
 namespace dedup {
 namespace {
@@ -83,22 +84,15 @@ Path partial_path(const Path& target) {
 }  // namespace
 
 Result<void> Salvage::prepare() {
-    const auto names = env_.list(log_);
-    if (!names) {
+    const auto ids = list_segments(env_, log_);
+    if (!ids) {
         return std::unexpected(
-            names.error().os_error == ENOENT || names.error().os_error == ENOTDIR
+            ids.error().os_error == ENOENT || ids.error().os_error == ENOTDIR
                 ? Error{Code::invalid_argument,
                         fmt::format("there is no store at {}", log_.parent_path().string())}
-                : names.error());
+                : ids.error());
     }
-    std::vector<std::uint64_t> ids;
-    for (const std::string& name : *names) {
-        if (const auto id = segment_id(name)) {
-            ids.push_back(*id);
-        }
-    }
-    std::ranges::sort(ids);
-    for (const std::uint64_t id : ids) {
+    for (const std::uint64_t id : *ids) {
         if (auto opened = open_segment(id); !opened) {
             return opened;
         }

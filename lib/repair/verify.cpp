@@ -270,10 +270,6 @@ void Verifier::name_unreadable(const Segment& segment, const PatchyFile& file) {
     }
 }
 
-}  // namespace
-
-namespace {
-
 // Adds to `problems` what a catalog says wrongly of a segment and a sweep would act on: a segment
 // without live streams is dropped, and one whose records have all expired is not read.
 Result<void> check_counts(const Reader& reader, const Catalog& catalog, const Now& now,

@@ -68,7 +68,7 @@ Result<void> Follower::open() {
 // While neither does, what is read of both is what a crash could have left, and must not be in
 // error.
 bool Follower::writer_went_on(const std::vector<std::uint64_t>& ids) const {
-    const auto now = list_segments(context_);
+    const auto now = list_segments(context_.env, context_.log_path);
     const auto catalog = catalog_.get();
     return (now && *now != ids) || (catalog && catalog->changed_since_open());
 }
@@ -79,7 +79,7 @@ Result<void> Follower::try_to_open(std::vector<std::uint64_t>& ids) {
     if (only_catalog != nullptr) {
         *only_catalog = false;
     }
-    ids = DEDUP_TRY(list_segments(context_));
+    ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     if (ids.empty()) {
         return check_creatable(context_);
     }
@@ -254,7 +254,7 @@ Result<std::uint64_t> Follower::next_segment(std::uint64_t previous_id) {
     if (version == log_end_version_) {
         return 0;
     }
-    const auto ids = DEDUP_TRY(list_segments(context_));
+    const auto ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     const auto next = std::ranges::upper_bound(ids, previous_id);
     if (next != ids.end()) {
         return *next;

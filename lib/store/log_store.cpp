@@ -38,12 +38,10 @@ Result<void> LogStore::follow_writer() {
 std::vector<Result<std::uint64_t>> LogStore::append(std::span<const Append> batch, Batch mode) {
     ::pthread_testcancel();  // nothing has been done yet
     const NoCancel no_cancel;
-    if (!engine_) {
-        return std::vector<Result<std::uint64_t>>(
-            batch.size(), std::unexpected(context_.check_writable().error()));
-    }
     Refused refused;
-    auto results = engine_->appender.append(batch, mode, refused);
+    auto results = engine_ ? engine_->appender.append(batch, mode, refused)
+                           : std::vector<Result<std::uint64_t>>(
+                                 batch.size(), std::unexpected(context_.check_writable().error()));
     // From a sweep's callback, that sweep is in the way of another one.
     if (!refused.items.empty() && context_.options.capacity.evict_oldest &&
         !planner_.mutex().is_mine()) {
@@ -130,7 +128,7 @@ Result<StoreStats> LogStore::stats() {
         add(part.row);
         ++stats.segments_unsealed;
         stats.tail_bytes += part.row.bytes;
-        stats.memory_bytes += part.unsealed->delta.memory_bytes();
+        stats.memory_bytes += part.memory_bytes;
     }
     const StateCounts streams = DEDUP_TRY(live_streams(reader_, now));
     const SweepState sweeps = DEDUP_TRY(DEDUP_TRY(catalog_.open_one())->sweep_state());
@@ -182,11 +180,12 @@ Result<void> LogStore::close_once() {
         done = close_engine();
     } else {
         context_.closed = true;
-        const OwnedLock sweeps(planner_.mutex());
         if (follower_) {
             follower_->close();
         }
     }
+    // Nobody who plans a sweep meets half of a store.
+    const OwnedLock sweeps(planner_.mutex());
     ShownView::Access(shown_).publish(nullptr);
     catalog_.set(nullptr);
     if (engine_) {
@@ -198,7 +197,10 @@ Result<void> LogStore::close_once() {
 Result<void> LogStore::close_engine() {
     // Whoever has the turn may be waiting for the sealer.
     const Turn turn = engine_->queue.close([&] { engine_->sealer.wake_all(); });
-    const OwnedLock sweeps(planner_.mutex());  // a sweep ends at its next step
+    {
+        // A sweep ends at its next step: it waits for no turn any more, as the queue refuses it.
+        const OwnedLock sweeps(planner_.mutex());
+    }
     engine_->writer.stop_flusher();
     engine_->sealer.stop();
     auto done = context_.failure.answered([&] { return engine_->writer.finish(turn); });

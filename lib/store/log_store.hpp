@@ -1,19 +1,20 @@
 // The embedded engine, as its users see it. It is put together from rooms, each of which holds its
 // state and that state's lock:
 //
-//   Reader       reads a view: heads, histories, links            any thread
-//   ShownView    the view, and the numbers that go with it        its lock; lookups go through
-//   gates StoreCatalog the catalog, and writing to it                   its locks CommitQueue  who
-//   has the turn: the right to write             its lock LogWriter    the newest segment,
-//   sequences, the manifest      the turn; a lock for flushes Sealer       moves full segments'
-//   indexes into files          its lock; its own thread SweepPlanner, LogSweep   horizon, counts,
-//   space               the planner's mutex Follower     what a writer has added, in a read-only
-//   store    its lock
+//   - Reader: reads a view (heads, histories, links). For any thread.
+//   - ShownView: the view, and the numbers that go with it. Its lock; lookups go through gates.
+//   - StoreCatalog: the catalog, and writing to it. Its locks.
+//   - CommitQueue: who has the turn, the right to write. Its lock.
+//   - LogWriter: the newest segment, sequences, the manifest. The turn; a lock for flushes.
+//   - Sealer: moves full segments' indexes into files. Its lock; its own thread.
+//   - SweepPlanner, LogSweep: horizon, counts, space. The planner's mutex.
+//   - Follower: what a writer has added, in a read-only store. Its lock.
 //
 // Locks, in the order in which they may be taken:
 //
 //   the planner's mutex, the turn, LogWriter's lock for flushes, StoreCatalog's lock for writing,
-//   the follower's lock, the view's, the gates; the others are taken alone, under any of these
+//   the follower's lock, the view's, the gates; the others are taken alone, under any of these.
+//   (Only close() has the last turn when it waits for a sweep: the queue refuses that by then.)
 //
 // A forked child has a copy of all this, with locks that threads of the parent held and without
 // those threads. So before any lock, a call looks whether it is in the process that opened the

@@ -89,7 +89,7 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
         return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
-    const auto opened = store->context_.failure.answered([&]() -> Result<void> {
+    auto opened = store->context_.failure.answered([&]() -> Result<void> {
         if (store->engine_) {
             return store->open_for_writing();
         }
@@ -100,7 +100,11 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
     if (!opened) {
         // So that closing it writes nothing to what has not been recovered.
         store->context_.failure.forbid_writes();
-        return std::unexpected(opened.error());
+        Error error = std::move(opened).error();
+        if (error.message == kOutOfMemory) {
+            error.code = Code::out_of_space;  // there is no append whose outcome could be unknown
+        }
+        return std::unexpected(std::move(error));
     }
     return store;
 }
@@ -118,7 +122,7 @@ Result<void> LogStore::open_for_writing() {
     DEDUP_TRY(context_.env.make_directory(context_.path));
     engine_->lock = DEDUP_TRY(take_lock(context_));
     DEDUP_TRY(context_.env.make_directory(context_.log_path));
-    std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_));
+    std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     if (ids.empty()) {
         DEDUP_TRY(create_files(context_));
         ids = {1};

@@ -12,9 +12,9 @@
 
 namespace dedup {
 
-Result<std::vector<std::uint64_t>> list_segments(const StoreContext& context) {
+Result<std::vector<std::uint64_t>> list_segments(Env& env, const Path& log) {
     std::vector<std::uint64_t> ids;
-    for (const std::string& name : DEDUP_TRY(context.env.list(context.log_path))) {
+    for (const std::string& name : DEDUP_TRY(env.list(log))) {
         if (const auto id = segment_id(name)) {
             ids.push_back(*id);
         }
@@ -187,13 +187,13 @@ Result<SnapshotPtr> first_snapshot(const StoreContext& context, const Catalog& c
     return snapshot;
 }
 
-Result<MadeView> make_view(StoreContext& context, ShownView& shown, MakeView from) {
+Result<std::uint64_t> make_view(StoreContext& context, ShownView& shown, MakeView from) {
     const std::shared_ptr<Unsealed>& newest = from.newest;
     const Manifest& manifest = newest->manifest;
-    MadeView made;
+    std::uint64_t next_sequence = 1;
     std::int64_t time_ms = manifest.time_high_ms;
     const auto take_over = [&](const SegmentRow& row) {
-        made.next_sequence = std::max(made.next_sequence, row.next_sequence);
+        next_sequence = std::max(next_sequence, row.next_sequence);
         if (row.id >= manifest.time_from_segment()) {
             time_ms = std::max(time_ms, row.time_high_ms);
         }
@@ -228,12 +228,12 @@ Result<MadeView> make_view(StoreContext& context, ShownView& shown, MakeView fro
     view->horizon = manifest.horizon;
     {
         ShownView::Access access(shown);
-        access.raise_applied_sequence(made.next_sequence - 1);
+        access.raise_applied_sequence(next_sequence - 1);
         access.publish(std::move(view));
     }
     context.written_time_ms = time_ms;
     context.clock.saw_time(time_ms);
-    return made;
+    return next_sequence;
 }
 
 }  // namespace dedup

@@ -15,7 +15,7 @@
 namespace dedup {
 
 // The ids of all segment files, ascending.
-[[nodiscard]] Result<std::vector<std::uint64_t>> list_segments(const StoreContext& context);
+[[nodiscard]] Result<std::vector<std::uint64_t>> list_segments(Env& env, const Path& log);
 
 [[nodiscard]] Error missing_segment(const StoreContext& context, std::uint64_t id);
 
@@ -74,10 +74,8 @@ struct MakeView {
     std::function<Result<void>(const Unsealed&)> seal = nullptr;
     std::size_t unsealed_max = kUnsealedMax;
 };
-// What is to come next; the store's clock has seen the time.
-struct MadeView {
-    std::uint64_t next_sequence = 1;
-};
-[[nodiscard]] Result<MadeView> make_view(StoreContext& context, ShownView& shown, MakeView from);
+// Gives the next sequence. The store's clock has seen the log's time.
+[[nodiscard]] Result<std::uint64_t> make_view(StoreContext& context, ShownView& shown,
+                                              MakeView from);
 
 }  // namespace dedup

@@ -203,8 +203,8 @@ Result<void> Recovery::show(FoundLog& found) {
     from.rebuilt = recovered_.catalog_rebuilt;
     from.unsealed_max = from.rebuilt && found.manifest().steps != 0 ? 1 : kUnsealedMax;
     from.seal = [&](const Unsealed& oldest) { return engine_.sealer.seal(oldest); };
-    const MadeView made = DEDUP_TRY(make_view(context_, shown_, std::move(from)));
-    engine_.writer.begin(made.next_sequence, clock_.adopt(found.manifest()));
+    const std::uint64_t next_sequence = DEDUP_TRY(make_view(context_, shown_, std::move(from)));
+    engine_.writer.begin(next_sequence, clock_.adopt(found.manifest()));
     return {};
 }
 

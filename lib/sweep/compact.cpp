@@ -111,8 +111,7 @@ Result<void> Compactor::run(const StateCounts& newest_live) {
         return {};
     }
     // What has been moved is in the newest segment: that is sealed too, or it would be replayed.
-    const Now now = DEDUP_TRY(reader_.now());
-    const SegmentRow& row = now.unsealed.parts.front().row;
+    const SegmentRow row = DEDUP_TRY(reader_.now()).unsealed.parts.front().row;
     return row.bytes < ended_bytes_min(writer_.segment_bytes()) ? Result<void>()
                                                                 : seal_unsealed(row.id);
 }
@@ -131,9 +130,8 @@ Result<void> Compactor::seal_unsealed(std::uint64_t newest) {
         }
     }
     context_.internals.pause();
-    if (const ViewPtr view = DEDUP_TRY(reader_.view())) {
-        sealer_.seal_until(view->unsealed.front()->segment->id());
-    }
+    const std::uint64_t last = DEDUP_TRY(reader_.view())->unsealed.front()->segment->id();
+    sealer_.seal_until(last);
     return {};
 }
 

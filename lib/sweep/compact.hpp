@@ -37,10 +37,9 @@ class Compactor {
           state_(state),
           report_(report) {}
 
-    // The caller holds the planner's mutex. Stops early at a limit, or when the disk has no room to move records to.
-    // `newest_live`: the live streams of the newest segment.
-    Result<void> run(const StateCounts& newest_live)
-        DEDUP_ANNOTATION(no_thread_safety_analysis);
+    // The caller holds the planner's mutex. Stops early at a limit, or when the disk has no room to
+    // move records to. `newest_live`: the live streams of the newest segment.
+    Result<void> run(const StateCounts& newest_live) DEDUP_ANNOTATION(no_thread_safety_analysis);
 
   private:
     struct Moving {

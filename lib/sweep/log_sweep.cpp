@@ -27,15 +27,18 @@ std::string LogSweep::error() const {
 
 Result<SweepReport> LogSweep::sweep(const SweepOptions& options) {
     const OwnedLock one_at_a_time(planner_.mutex());
-    auto report = run(options, nullptr);
-    // In a child that was forked in the sweep's progress, no further lock is taken: threads that do
-    // not exist here may hold it.
-    if (!context_.mark.inherited()) {
-        std::string error = report ? std::string() : report.error().message;
-        const MutexLock lock(error_mutex_);
-        error_ = std::move(error);
-    }
-    return report;
+    return context_.failure.answered(
+        [&]() DEDUP_ANNOTATION(no_thread_safety_analysis) -> Result<SweepReport> {
+            auto report = run(options, nullptr);
+            // In a child that was forked in the sweep's progress, no further lock is taken: threads
+            // that do not exist here may hold it.
+            if (!context_.mark.inherited()) {
+                std::string error = report ? std::string() : report.error().message;
+                const MutexLock lock(error_mutex_);
+                error_ = std::move(error);
+            }
+            return report;
+        });
 }
 
 Result<SweepReport> LogSweep::run(const SweepOptions& options, MakeRoom* room) {
@@ -49,12 +52,12 @@ Result<SweepReport> LogSweep::run(const SweepOptions& options, MakeRoom* room) {
     if (options.trust_clock) {
         clock.trust_clock();
     }
-    const auto done = context_.failure.answered([&]() DEDUP_ANNOTATION(no_thread_safety_analysis) {
+    auto done = context_.failure.answered([&]() DEDUP_ANNOTATION(no_thread_safety_analysis) {
         return run_steps(options, room, report);
     });
     if (!done) {
         context_.counters.sweeps_failed.add(1);
-        return std::unexpected(done.error());
+        return std::unexpected(std::move(done).error());
     }
     report.duration_us = microseconds_since(start);
     context_.counters.count_sweep(report);
@@ -72,32 +75,33 @@ Result<void> LogSweep::run_steps(const SweepOptions& options, MakeRoom* room, Sw
     report.bytes_after = log_bytes_now();
     std::tie(report.damaged, report.damage) = context_.damage.places();
     last_ms_ = report.now_ms;
-    DEDUP_TRY(keep_report(report, reports_before));
+    auto kept = keep_report(report, reports_before);
     keep_reserve(context_);
+    DEDUP_TRY(std::move(kept));
     if (room != nullptr) {
         room->usage = DEDUP_TRY(usage());
     }
     return {};
 }
 
+bool LogSweep::has_counted_all() const {
+    const ViewPtr view = shown_.view();
+    return !view || state_.counted == view->horizon;
+}
+
 // Gives the live streams of the newest segment.
 Result<StateCounts> LogSweep::remove_and_count(const SweepOptions& options, MakeRoom* room,
                                                SweepReport& report) {
-    // A count that has failed is finished first, in a report of its own.
-    Result<StateCounts> advanced;
-    const ViewPtr view = shown_.view();
-    if (view && state_.counted != view->horizon) {
-        SweepReport earlier;
-        earlier.now_ms = report.now_ms;
-        advanced = context_.failure.answered([&]() DEDUP_ANNOTATION(no_thread_safety_analysis) {
-            return advance(options, nullptr, earlier);
-        });
-    }
-    if (advanced) {
-        advanced = context_.failure.answered([&]() DEDUP_ANNOTATION(no_thread_safety_analysis) {
+    auto advanced = context_.failure.answered(
+        [&]() DEDUP_ANNOTATION(no_thread_safety_analysis) -> Result<StateCounts> {
+            // A count that has failed is finished first, in a report of its own.
+            if (!has_counted_all()) {
+                SweepReport earlier;
+                earlier.now_ms = report.now_ms;
+                (void)DEDUP_TRY(advance(options, nullptr, earlier));
+            }
             return advance(options, room, report);
         });
-    }
     if (!advanced) {
         sealer_.fail_count(advanced.error().message);
     }
@@ -233,33 +237,37 @@ Result<void> LogSweep::keep_report(SweepReport& report, std::uint64_t reports_be
 
 Result<void> LogSweep::begin(const SweepState& state, const Manifest& manifest, bool rebuilt) {
     state_ = state;
-    const Now now = DEDUP_TRY(reader_.now());
-    const Horizon horizon = now.view->horizon;
+    const Horizon horizon = DEDUP_TRY(reader_.view())->horizon;
     if (!rebuilt && state.counted == horizon && state.steps == manifest.steps) {
         return {};
     }
     SweepReport report;
     report.interrupted = true;
     report.now_ms = manifest.time_high_ms;
-    SweepState counted = rebuilt ? SweepState() : state;
-    counted.steps = manifest.steps;
-    Now as_of = now;
-    if (rebuilt) {
-        as_of.unsealed.sequence = UINT64_MAX;
+    SweepState finished = rebuilt ? SweepState() : state;
+    finished.steps = manifest.steps;
+    std::map<std::uint64_t, Counted> counted;
+    {
+        Now now = DEDUP_TRY(reader_.now());
+        if (rebuilt) {
+            now.unsealed.sequence = UINT64_MAX;
+        }
+        Count count{now,     finished.counted,
+                    horizon, rebuilt ? UINT64_MAX : horizon.sequence,
+                    rebuilt, report};
+        count.unanswered.claims_max = SweepOptions().unanswered_max;
+        DEDUP_TRY(run_count(reader_, count));
+        counted = std::move(count.counted);
     }
-    Count count{as_of,   counted.counted, horizon, rebuilt ? UINT64_MAX : horizon.sequence,
-                rebuilt, report};
-    count.unanswered.claims_max = SweepOptions().unanswered_max;
-    DEDUP_TRY(run_count(reader_, count));
-    counted.counted = horizon;
+    finished.counted = horizon;
     const bool reports = !rebuilt && report.removed.total() != 0;
     if (reports) {
-        counted.evicted += report.evicted;
-        counted.last_sweep_ms = report.now_ms;
-        ++counted.reports;
+        finished.evicted += report.evicted;
+        finished.last_sweep_ms = report.now_ms;
+        ++finished.reports;
     }
-    state_ = counted;
-    return write_counts(count.counted, counted, reports ? &report : nullptr);
+    state_ = finished;
+    return write_counts(counted, finished, reports ? &report : nullptr);
 }
 
 std::uint64_t LogSweep::log_bytes_now() const {

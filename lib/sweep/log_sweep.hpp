@@ -68,6 +68,7 @@ class LogSweep {
         DEDUP_REQUIRES(planner_.mutex());
     [[nodiscard]] Result<void> run_steps(const SweepOptions& options, MakeRoom* room,
                                          SweepReport& report) DEDUP_REQUIRES(planner_.mutex());
+    [[nodiscard]] bool has_counted_all() const DEDUP_REQUIRES(planner_.mutex());
     [[nodiscard]] Result<StateCounts> remove_and_count(const SweepOptions& options, MakeRoom* room,
                                                        SweepReport& report)
         DEDUP_REQUIRES(planner_.mutex());

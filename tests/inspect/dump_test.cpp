@@ -13,6 +13,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dedup/cache.hpp"
@@ -224,7 +225,12 @@ TEST_CASE("a segment that is cut anywhere shows its intact frames, then a torn e
         REQUIRE(items);
         check_that_it_tiles(*items, cut);
         const auto damage = only<DamageDump>(*items);
-        CHECK(damage.size() == (parts.contains(cut) ? 0 : 1));
+        // Zeros behind the last frame are room; a frame may begin with some.
+        const std::uint64_t last = std::prev(parts.upper_bound(cut))->first;
+        const bool only_zeros =
+            std::string_view(bytes).substr(last, cut - last).find_first_not_of('\0') ==
+            std::string_view::npos;
+        CHECK(damage.size() == (only_zeros ? 0 : 1));
         CHECK(std::ranges::all_of(damage, [](const auto& one) { return one.at_end; }));
     }
 }

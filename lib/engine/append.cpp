@@ -1,65 +1,30 @@
 #include "engine/append.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <optional>
-#include <set>
 #include <utility>
 
+#include "contract/check_batch.hpp"
 #include "engine/commit.hpp"
 #include "record/try.hpp"
 
 namespace dedup {
 
-Error atomic_batch_too_large() {
-    return {Code::invalid_argument,
-            fmt::format("the atomic batch has more than {} bytes", kAtomicBatchBytesMax)};
-}
-
-namespace {
-
-// What makes an atomic batch impossible whatever the store holds.
-Result<void> check_atomic(std::span<const Append> batch) {
-    std::set<std::pair<std::string_view, std::string_view>> streams;
-    std::uint64_t bytes = 0;
-    for (const Append& item : batch) {
-        bytes += content_bytes(item.record);
-        if (bytes > kAtomicBatchBytesMax) {
-            return std::unexpected(atomic_batch_too_large());
-        }
-        if (!streams.emplace(item.record.ns, item.record.key).second) {
-            return std::unexpected(
-                Error{Code::invalid_argument, "the atomic batch names a stream twice"});
-        }
-    }
-    return {};
-}
-
-}  // namespace
-
 // What can be checked without the turn. The error is of all items; some may have one of their own.
 Result<void> Appender::check(std::span<const Append> batch, Batch mode,
                              AppendRequest& request) const {
     DEDUP_TRY(context_.check_writable());
-    if (batch.size() > kBatchItemsMax) {
-        return std::unexpected(Error{Code::invalid_argument,
-                                     fmt::format("the batch has {} items; at most {} are allowed",
-                                                 batch.size(), kBatchItemsMax)});
-    }
+    DEDUP_TRY(check_batch(batch, mode));
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const Record& record = batch[i].record;
-        if (auto checked = check_record(record); !checked) {
-            if (mode == Batch::atomic) {
-                return std::unexpected(Error{
-                    checked.error().code,
-                    fmt::format("item {} of the atomic batch: {}", i, checked.error().message)});
+        if (mode == Batch::each) {
+            if (auto checked = check_record(record); !checked) {
+                request.results[i] = std::unexpected(checked.error());
             }
-            request.results[i] = std::unexpected(checked.error());
         }
         request.ids[i] = context_.locator.id({record.ns, record.key});
     }
-    return mode == Batch::atomic ? check_atomic(batch) : Result<void>();
+    return {};
 }
 
 std::vector<Result<std::uint64_t>> Appender::append(std::span<const Append> batch, Batch mode,

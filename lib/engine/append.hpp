@@ -18,8 +18,6 @@ struct Refused {
     std::vector<Room> wanted;  // of each; in an atomic batch, of all together
 };
 
-[[nodiscard]] Error atomic_batch_too_large();
-
 // A record that is appended again as the newest of its stream, with its sequence unchanged. `link`
 // leads to the one before it, which has the sequence `replaced`.
 struct RecordAgain {

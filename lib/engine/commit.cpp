@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "contract/check_batch.hpp"
 #include "record/try.hpp"
 
 namespace dedup {

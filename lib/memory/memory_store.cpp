@@ -7,12 +7,12 @@
 #include <chrono>
 #include <deque>
 #include <limits>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <random>
 #include <utility>
 
+#include "contract/check_batch.hpp"
 #include "contract/check_stream.hpp"
 #include "contract/store_counters.hpp"
 #include "memory/memory_streams.hpp"
@@ -201,7 +201,7 @@ class MemoryStore final : public StreamStore {
     }
 
     std::vector<Result<std::uint64_t>> append_locked(std::span<const Append> batch, Batch mode) {
-        if (Result<void> usable = check_batch(batch, mode); !usable) {
+        if (Result<void> usable = check_usable(batch, mode); !usable) {
             return std::vector<Result<std::uint64_t>>(batch.size(),
                                                       std::unexpected(usable.error()));
         }
@@ -209,44 +209,15 @@ class MemoryStore final : public StreamStore {
     }
 
     // What is wrong with the batch as a whole.
-    [[nodiscard]] Result<void> check_batch(std::span<const Append> batch, Batch mode) const {
+    [[nodiscard]] Result<void> check_usable(std::span<const Append> batch, Batch mode) const {
         if (closed_) {
             return closed();
-        }
-        if (batch.size() > kBatchItemsMax) {
-            return failure(
-                Code::invalid_argument,
-                fmt::format("a batch of {} items; the limit is {}", batch.size(), kBatchItemsMax));
         }
         // As unlikely as it is, a sequence is never used twice.
         if (batch.size() > std::numeric_limits<std::uint64_t>::max() - last_sequence_) {
             return failure(Code::out_of_space, "all sequences are used up");
         }
-        if (mode == Batch::each) {
-            return {};
-        }
-        std::map<StreamKey, int, StreamLess> named;
-        std::string encoded;
-        std::size_t bytes = 0;
-        for (const auto& [expected_sequence, record] : batch) {
-            if (Result<void> checked = check_record(record); !checked) {
-                return checked;
-            }
-            if (!named.try_emplace({record.ns, record.key}).second) {
-                return failure(Code::invalid_argument,
-                               fmt::format("an atomic batch names stream {} twice",
-                                           stream_name(record.ns, record.key)));
-            }
-            encoded.clear();
-            encode(record, encoded);
-            bytes += encoded.size();
-        }
-        if (bytes > kAtomicBatchBytesMax) {
-            return failure(Code::invalid_argument,
-                           fmt::format("an atomic batch of {} bytes; the limit is {}", bytes,
-                                       kAtomicBatchBytesMax));
-        }
-        return {};
+        return check_batch(batch, mode);
     }
 
     std::vector<Result<std::uint64_t>> append_each(std::span<const Append> batch) {

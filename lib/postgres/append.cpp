@@ -1,10 +1,8 @@
 // Appending: the queue of callers, the group that one of them writes for all, and the sequences.
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <set>
 #include <utility>
 
+#include "contract/check_batch.hpp"
 #include "postgres/call.hpp"
 #include "postgres/clock_codec.hpp"
 #include "postgres/postgres_store.hpp"
@@ -12,48 +10,9 @@
 namespace dedup::pg {
 namespace {
 
-// While one group waits for its commit, the next one is prepared and sent.
-constexpr std::size_t kLeadersMax = 2;
-constexpr std::size_t kGroupItemsMax = 8'192;  // but one request is never divided
-
 // The store's time is written down when it is so much ahead of what is. Less than a second, as
 // the default grace, may be forgotten.
 constexpr std::int64_t kTimeStepMs = 1'000;
-
-std::unexpected<Error> refusal(std::string message) {
-    return std::unexpected(Error{Code::invalid_argument, std::move(message)});
-}
-
-// What is wrong with a batch whatever the heads are.
-Result<void> check_batch(std::span<const Append> batch, Batch mode) {
-    if (batch.size() > kBatchItemsMax) {
-        return refusal(
-            fmt::format("a batch of {} items; the limit is {}", batch.size(), kBatchItemsMax));
-    }
-    if (mode == Batch::each) {
-        return {};
-    }
-    std::set<std::pair<std::string_view, std::string_view>> named;
-    std::string encoded;
-    std::size_t bytes = 0;
-    for (const auto& [expected_sequence, record] : batch) {
-        if (Result<void> checked = check_record(record); !checked) {
-            return checked;
-        }
-        if (!named.emplace(record.ns, record.key).second) {
-            return refusal(fmt::format("an atomic batch names stream {} twice",
-                                       stream_name(record.ns, record.key)));
-        }
-        encoded.clear();
-        encode(record, encoded);
-        bytes += encoded.size();
-    }
-    if (bytes > kAtomicBatchBytesMax) {
-        return refusal(fmt::format("an atomic batch of {} bytes; the limit is {}", bytes,
-                                   kAtomicBatchBytesMax));
-    }
-    return {};
-}
 
 }  // namespace
 
@@ -73,101 +32,44 @@ std::vector<Result<std::uint64_t>> PostgresStore::append(std::span<const Append>
     } else {
         const NoCancel whole;
         request.results.resize(batch.size());
-        bool leads = false;
-        {
-            const std::lock_guard lock(queue_mutex_);
-            queue_.push_back(&request);
-            leads = leaders_ < kLeadersMax;
-            leaders_ += leads ? 1 : 0;
-        }
-        if (leads) {
-            lead(request);
-        }
-        // Another leader may have it in its group, or make this caller lead the next one.
-        // Leadership comes while the request is in the queue, so never behind its end.
-        for (int state = request.state;; state = request.state) {
-            if ((state & Request::leads) != 0) {
-                request.state &= ~Request::leads;
-                lead(request);
-            } else if ((state & Request::done) != 0) {
-                break;
-            } else {
-                request.state.wait(state);
-            }
-        }
+        queue_.run(request, [this](Request& group) { carry_out(group); });
     }
     counters_.count_failed(request.results);
     return std::move(request.results);
 }
 
-// Writes groups until the own request is done or the queue is empty, and then hands over.
-void PostgresStore::lead(Request& own) {
-    while ((own.state & Request::done) == 0) {
-        const Requests group = take_group();
-        if (group.empty()) {
-            break;
-        }
-        try {
-            carry_out(group);
-        } catch (const std::bad_alloc&) {
-            for (Request* const request : group) {
-                request->results.assign(
-                    request->batch.size(),
-                    std::unexpected(Error{Code::outcome_unknown, "out of memory"}));
+// `group` and all that are linked to it.
+void PostgresStore::carry_out(Request& group) noexcept {
+    try {
+        write_each(group);
+        for (Request* request = &group; request != nullptr; request = request->next) {
+            if (request->mode == Batch::atomic) {
+                write_atomic(*request);
             }
         }
-        for (Request* const request : group) {
-            request->state |= Request::done;  // it may be gone after this
-            request->state.notify_one();
+    } catch (const std::bad_alloc&) {
+        for (Request* request = &group; request != nullptr; request = request->next) {
+            for (auto& result : request->results) {
+                result = std::unexpected(Error{Code::outcome_unknown, "out of memory"});
+            }
         }
-    }
-    const std::lock_guard lock(queue_mutex_);
-    if (queue_.empty()) {
-        --leaders_;
-    } else {
-        Request* const next = queue_.front();
-        next->state |= Request::leads;
-        next->state.notify_one();
     }
 }
 
-PostgresStore::Requests PostgresStore::take_group() {
-    Requests group;
-    std::size_t items = 0;
-    const std::lock_guard lock(queue_mutex_);
-    while (!queue_.empty() &&
-           (group.empty() || items + queue_.front()->batch.size() <= kGroupItemsMax)) {
-        items += queue_.front()->batch.size();
-        group.push_back(queue_.front());
-        queue_.pop_front();
-    }
-    return group;
-}
-
-void PostgresStore::carry_out(const Requests& group) {
-    std::vector<Pending> items;
-    for (Request* const request : group) {
-        if (request->mode == Batch::atomic) {
-            continue;
-        }
-        for (std::size_t i = 0; i < request->batch.size(); ++i) {
+// All batches of the group that are not atomic, together.
+void PostgresStore::write_each(Request& group) {
+    std::vector<Pending> pending;
+    for (Request* request = &group; request != nullptr; request = request->next) {
+        for (std::size_t i = 0; request->mode == Batch::each && i < request->batch.size(); ++i) {
             const Append& item = request->batch[i];
             if (Result<void> checked = check_record(item.record); checked) {
-                items.push_back({&item, &request->results[i]});
+                pending.push_back({&item, &request->results[i]});
             } else {
                 request->results[i] = std::unexpected(std::move(checked).error());
             }
         }
     }
-    write_each(items);
-    for (Request* const request : group) {
-        if (request->mode == Batch::atomic) {
-            write_atomic(*request);
-        }
-    }
-}
-
-void PostgresStore::write_each(std::span<const Pending> items) {
+    std::span<const Pending> items = pending;
     while (!items.empty()) {
         const auto some = items.first(std::min(items.size(), kBatchItemsMax));
         if (bounded()) {

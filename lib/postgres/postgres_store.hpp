@@ -4,7 +4,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,6 +17,7 @@
 #include "contract/sweep_tally.hpp"
 #include "dedup/postgres_store.hpp"
 #include "env/process.hpp"
+#include "postgres/append_queue.hpp"
 #include "postgres/head_rows.hpp"
 #include "postgres/pool.hpp"
 #include "postgres/statements.hpp"
@@ -40,10 +40,10 @@ struct TimeSource {
     [[nodiscard]] std::int64_t now_ms();
 };
 
-// Threads: any, for every function of the contract. Callers of append queue; up to kLeadersMax of
-// them lead at a time, each writing what all in its group want in one transaction, over one
-// connection. Locks are held while nothing is waited for but each other, except room_mutex_,
-// sweep_mutex_ and sequences_mutex_, which are held during requests to the server, in this order.
+// Threads: any, for every function of the contract. Callers of append queue; a leader
+// writes what all in its group want in one transaction, over one connection. Locks are held while
+// nothing is waited for but each other, except room_mutex_, sweep_mutex_ and sequences_mutex_,
+// which are held during requests to the server, in this order.
 class PostgresStore final : public StreamStore {
   public:
     PostgresStore(Target target, std::shared_ptr<TimeSource> time);
@@ -71,15 +71,6 @@ class PostgresStore final : public StreamStore {
     [[nodiscard]] std::int64_t highest_time_ms() { return time_.saw_time(0); }
 
   private:
-    // A caller of append, from when it queues until it has its results.
-    struct Request {
-        enum State : int { waits = 0, leads = 1, done = 2 };  // the latter two are bits
-        std::span<const Append> batch;
-        Batch mode = Batch::each;
-        std::vector<Result<std::uint64_t>> results = {};
-        std::atomic<int> state = waits;
-    };
-    using Requests = std::vector<Request*>;
     // An item of a group, and where its result goes.
     struct Pending {
         const Append* item = nullptr;
@@ -96,10 +87,8 @@ class PostgresStore final : public StreamStore {
     }
 
     // append.cpp
-    void lead(Request& own);
-    [[nodiscard]] Requests take_group();
-    void carry_out(const Requests& group);
-    void write_each(std::span<const Pending> items);
+    void carry_out(Request& group) noexcept;
+    void write_each(Request& group);
     void write_atomic(Request& request);
     void write(std::span<const Pending> items, Batch mode);
     void write_once(std::span<const Pending> items, Batch mode);
@@ -148,9 +137,7 @@ class PostgresStore final : public StreamStore {
     mutable std::size_t calls_ = 0;
     bool closing_ = false;
 
-    std::mutex queue_mutex_;  // guards queue_ and leaders_
-    std::deque<Request*> queue_;
-    std::size_t leaders_ = 0;
+    AppendQueue queue_;
 
     std::mutex sequences_mutex_;  // guards the block
     std::uint64_t next_sequence_ = 0;

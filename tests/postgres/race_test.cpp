@@ -18,7 +18,7 @@ namespace {
 class TwoClients final : public StreamStore {
   public:
     TwoClients(StreamStore& one, StreamStore& other)
-        : StreamStore([this] { return mine().now_ms(); }, one.grace(), Jumps::ignore),
+        : StreamStore([this] { return mine().now_ms(); }, one.grace(), StoreClock::Jumps::ignore),
           clients_{&one, &other} {}
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {

@@ -181,6 +181,11 @@ class DEDUP_API StreamStore {
     // Errors: busy (called from within the progress of a sweep; nothing is closed), those of flush.
     [[nodiscard]] virtual Result<void> close() = 0;
 
+    // Whether reading heads takes about as long as appending, as where both are a request to
+    // another machine. Whoever begins a stream that is probably new may then append at once, and
+    // read where that conflicts.
+    [[nodiscard]] virtual bool reads_are_remote() const { return false; }
+
     // The store's time: its clock's, but never less than the highest that it has seen.
     [[nodiscard]] std::int64_t now_ms() { return time_.now_ms(); }
 

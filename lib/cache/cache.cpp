@@ -39,7 +39,7 @@ std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) 
         counters_->add({.errors = ops.size()});
         return std::vector<Result<Answer>>(ops.size(), std::unexpected(options_checked_.error()));
     }
-    Recorder recorder(options_.observer);
+    Recorder recorder(options_.observer, kClaims ? &counters_->mostly_new : nullptr);
     const bool timed = !kLooks || Counters::times_lookup();
     const auto start = timed ? steady_clock::now() : steady_clock::time_point();
     auto answers = settle_span(store_, ops, recorder);

@@ -21,6 +21,7 @@ class Cache::Counters {
     CountedHistogram claim_ns;
     CountedHistogram complete_ns;
     CountedHistogram lookup_ns;
+    std::atomic<bool> mostly_new{true};  // the keys that were claimed last
 
     // Once a call, however many keys that has.
     void add(const CacheCounts& counts) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -15,7 +16,9 @@
 namespace dedup {
 
 struct Recorder {
-    explicit Recorder(const TransitionObserver& told) : observer(told) {}
+    // `mostly_new`: what to expect of the keys; null for operations that begin no streams.
+    Recorder(const TransitionObserver& told, std::atomic<bool>* mostly_new)
+        : observer(told), mostly_new_(mostly_new) {}
 
     const TransitionObserver& observer;
     CacheCounts counts = {};
@@ -54,6 +57,15 @@ struct Recorder {
     }
 
     void lost_race() { ++counts.races_lost; }
+
+    // Whether most keys will be new: as it was last.
+    [[nodiscard]] bool expects_new() const { return mostly_new_ != nullptr && *mostly_new_; }
+    void found_new(std::size_t fresh, std::size_t asked) {
+        const bool most = 2 * fresh >= asked;
+        if (mostly_new_ != nullptr && *mostly_new_ != most) {
+            *mostly_new_ = most;
+        }
+    }
 
     // An operation of the call has its final answer; `change` if that needed an append.
     template <class Answer>
@@ -102,6 +114,7 @@ struct Recorder {
         return counts.renewed;
     }
 
+    std::atomic<bool>* mostly_new_;
     std::vector<Made> changes_ = {};  // that the observer is still to be told of
 };
 

@@ -15,6 +15,8 @@ namespace dedup {
 
 // For operations that nobody counts or observes.
 struct RecordNothing {
+    static bool expects_new() { return false; }
+    static void found_new(std::size_t, std::size_t) {}
     static void expect(std::size_t) {}
     static void landed(std::size_t, const Append&, std::uint64_t, std::optional<Change>) {}
     static void answered(const auto&, std::optional<Change> = {}) {}
@@ -29,6 +31,10 @@ struct RecordNothing {
 // stream since the head was read, be it another caller or an equal key earlier in the span. A lost
 // race is settled by reading again, so a round is repeated for the losers and for nobody else.
 // Every loss means that another append has won, so the rounds come to an end.
+//
+// Where reads are remote and keys are expected to be new, the first round takes all streams for
+// absent: what begins a stream is right about that, or loses, or fails and learns from the next
+// round what is the matter.
 template <class Op, class Recorder>
 void settle_batch(StreamStore& store, std::span<const Op> ops,
                   std::vector<Result<typename Op::Answer>>& answers, Recorder& recorder) {
@@ -52,17 +58,21 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
         std::optional<Change> change;
     };
     std::vector<Appending> appending;  // what each item of `batch` is for
-    while (!open.empty()) {
+    bool guess = store.reads_are_remote() && recorder.expects_new();
+    for (bool first_round = true; !open.empty(); first_round = false, guess = false) {
         streams.clear();
         for (const std::size_t i : open) {
             streams.push_back({ops[i].cache.ns, ops[i].key});
         }
-        auto heads = store.heads(streams);
+        auto heads =
+            guess ? std::vector<Result<std::optional<Record>>>(open.size()) : store.heads(streams);
         // Read after the heads, so that no head is younger than the time it is judged by.
         const std::int64_t now_ms = store.now_ms();
 
         batch.clear();
         appending.clear();
+        const std::size_t asked = open.size();
+        std::size_t absent = 0;
         for (std::size_t j = 0; j < open.size(); ++j) {
             auto& answer = answers[first + open[j]];
             if (!heads[j]) {
@@ -70,6 +80,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 recorder.answered(answer);
                 continue;
             }
+            absent += *heads[j] ? 0U : 1U;
             auto decision = ops[open[j]].decide({*heads[j], now_ms, store.grace()});
             answer = std::move(decision.answer);
             if (decision.append) {
@@ -83,11 +94,9 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
             }
         }
         open.clear();
-        if (batch.empty()) {
-            break;
-        }
         recorder.expect(batch.size());
-        auto landed = store.append(batch, Batch::each);
+        auto landed =
+            batch.empty() ? std::vector<Result<std::uint64_t>>() : store.append(batch, Batch::each);
         for (std::size_t j = 0; j < landed.size(); ++j) {
             const auto [op, change] = appending[j];
             auto& answer = answers[first + op];
@@ -95,6 +104,8 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 Op::landed(answer, *landed[j]);
                 recorder.answered(answer, change);
                 recorder.landed(op, batch[j], *landed[j], change);
+            } else if (guess && landed[j].error().code != Code::outcome_unknown) {
+                open.push_back(op);
             } else if (landed[j].error().code == Code::sequence_conflict) {
                 recorder.lost_race();
                 open.push_back(op);
@@ -102,6 +113,9 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 answer = std::unexpected(std::move(landed[j]).error());
                 recorder.answered(answer);
             }
+        }
+        if (first_round) {
+            recorder.found_new(guess ? asked - open.size() : absent, asked);
         }
     }
     recorder.settled();

@@ -2,11 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <charconv>
 #include <tuple>
 
 #include "contract/capacity.hpp"
+#include "postgres/statements.hpp"
 #include "postgres/wire.hpp"
 #include "record/sha256.hpp"
 
@@ -55,10 +54,7 @@ std::int16_t bucket_of(StreamKey stream) {
     name += stream.ns;
     name += '\0';
     name += stream.key;
-    const std::string digits = sha256_hex(name).substr(0, 3);
-    std::int16_t bucket = 0;
-    std::from_chars(digits.data(), digits.data() + digits.size(), bucket, 16);
-    return static_cast<std::int16_t>(bucket & 1023);
+    return static_cast<std::int16_t>(sha256(name)[0] >> 20U & 1023U);  // see schema.cpp
 }
 
 std::uint64_t head_bytes(const Record& record) {
@@ -76,11 +72,10 @@ bool before(const Row& a, const Row& b) {
 }
 
 std::vector<std::string> batch_parameters(std::span<const Row> rows, bool expected) {
-    constexpr std::array kTypes = {Type::int2,  Type::text,  Type::bytea, Type::int8,  Type::int8,
-                                   Type::int2,  Type::int8,  Type::int8,  Type::int8,  Type::int8,
-                                   Type::int8,  Type::int8,  Type::bytea, Type::bytea, Type::bytea,
-                                   Type::bytea, Type::bytea, Type::bytea, Type::int8};
-    std::vector<ArrayWriter> arrays(kTypes.begin(), kTypes.begin() + (expected ? 19 : 18));
+    std::vector<ArrayWriter> arrays;
+    for (const Column& column : kWrittenColumns) {
+        arrays.emplace_back(column.type);
+    }
     for (const Row& row : rows) {
         const Record& record = row.item->record;
         arrays[0].number(row.bucket);
@@ -106,14 +101,14 @@ std::vector<std::string> batch_parameters(std::span<const Row> rows, bool expect
         }
         arrays[16].bytes(record.metadata);
         arrays[17].bytes(encode_rest(record));
-        if (expected) {
-            arrays[18].number(as_signed(row.item->expected_sequence));
-        }
+        arrays[18].number(as_signed(row.item->expected_sequence));
     }
     std::vector<std::string> parameters;
-    parameters.reserve(arrays.size());
-    for (ArrayWriter& array : arrays) {
-        parameters.push_back(array.finish());
+    for (std::size_t i = 0; i < (expected ? arrays.size() : arrays.size() - 1); ++i) {
+        if (!kWrittenColumns[i].varies) {
+            arrays[i].fold();
+        }
+        parameters.push_back(arrays[i].finish());
     }
     return parameters;
 }

@@ -60,6 +60,8 @@ class PostgresStore final : public StreamStore {
     Result<std::vector<SweepReport>> sweep_history() override;
     Result<StoreStats> stats() override;
     StoreMetrics metrics() const override { return counters_.snapshot(); }
+    // Not where an append may be refused though the stream is there.
+    bool reads_are_remote() const override { return !target_.options.read_only && !bounded(); }
     Result<void> flush() override;
     Result<void> close() override;
 

@@ -20,7 +20,7 @@ CREATE TABLE @.meta (
 CREATE SEQUENCE @.block AS int8 MAXVALUE 140737488355327 NO CYCLE;
 
 -- The head of each stream. An update moves no index entry as long as expiry_slot stays, which is
--- why that is coarse and why the pages are left more than half empty.
+-- why that is coarse and why the pages are left half empty.
 CREATE TABLE @.head (
     sequence       int8  NOT NULL,
     fence          int8  NOT NULL,              -- claim_sequence
@@ -41,7 +41,7 @@ CREATE TABLE @.head (
     metadata       bytea NOT NULL,
     rest           bytea NOT NULL,              -- conflict record and unknown fields
     PRIMARY KEY (bucket, ns, key)
-) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02,
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX head_expiry ON @.head (expiry_slot) WHERE expiry_slot > 0;
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <vector>
 
 namespace dedup::pg {
 namespace {
@@ -25,15 +26,85 @@ constexpr std::string_view kRemoved =
     "CASE WHEN h.state = 0 THEN h.key END, CASE WHEN h.state = 0 THEN h.owner END, "
     "h.fence, h.timestamp_ms, h.expires_ms";
 
-constexpr std::string_view kWritten =
-    "sequence, fence, state, attempt, timestamp_ms, expires_ms, expiry_slot, ttl_ms, "
-    "lease_until_ms, owner, fingerprint, event_id, receipt, metadata, rest";
+std::string_view type_name(Type type) {
+    switch (type) {
+        case Type::int2:
+            return "int2";
+        case Type::int4:
+            return "int4";
+        case Type::int8:
+            return "int8";
+        case Type::text:
+            return "text";
+        case Type::bytea:
+            break;
+    }
+    return "bytea";
+}
 
-// The arrays of a batch: names, then what is written; see BatchWriter.
-constexpr std::string_view kArrays =
-    "$1::int2[], $2::text[], $3::bytea[], $4::int8[], $5::int8[], $6::int2[], $7::int8[], "
-    "$8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::bytea[], $14::bytea[], "
-    "$15::bytea[], $16::bytea[], $17::bytea[], $18::bytea[]";
+constexpr std::size_t kInserted = kWrittenColumns.size() - 1;  // all but what is expected
+
+// How a statement names the values of its rows.
+struct Values {
+    bool one = false;
+
+    // The array for a column, and its first element.
+    [[nodiscard]] static std::string array(std::size_t column) {
+        return fmt::format("${}::{}[]", column + 1, type_name(kWrittenColumns.at(column).type));
+    }
+    [[nodiscard]] static std::string first(std::size_t column) {
+        return fmt::format("({})[1]", array(column));
+    }
+    [[nodiscard]] std::string value(std::size_t column) const {
+        const Column& c = kWrittenColumns.at(column);
+        return one        ? first(column)
+               : c.varies ? fmt::format("t.{}", c.name)
+                          : fmt::format("coalesce(t.{}, {})", c.name, first(column));
+    }
+    // The values of `count` columns from `from` on.
+    [[nodiscard]] std::string values(std::size_t from, std::size_t count) const {
+        std::vector<std::string> all;
+        for (std::size_t i = from; i < from + count; ++i) {
+            all.push_back(value(i));
+        }
+        return fmt::format("{}", fmt::join(all, ", "));
+    }
+    // Where the rows come from, behind `word`: nothing for one of them.
+    [[nodiscard]] std::string rows(std::string_view word, std::size_t count) const {
+        if (one) {
+            return {};
+        }
+        std::vector<std::string> arrays;
+        for (std::size_t i = 0; i < count; ++i) {
+            arrays.push_back(array(i));
+        }
+        return fmt::format("{} unnest({}) AS t({}) ", word, fmt::join(arrays, ", "),
+                           names(0, count));
+    }
+    [[nodiscard]] static std::string names(std::size_t from, std::size_t count) {
+        std::vector<std::string_view> all;
+        for (std::size_t i = from; i < from + count; ++i) {
+            all.push_back(kWrittenColumns.at(i).name);
+        }
+        return fmt::format("{}", fmt::join(all, ", "));
+    }
+};
+
+std::string insert_text(Values v) {
+    return fmt::format(
+        "INSERT INTO @.head ({}) SELECT {} {}WHERE {} > (SELECT sequence_floor FROM @.meta) "
+        "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
+        Values::names(0, kInserted), v.values(0, kInserted), v.rows("FROM", kInserted), v.value(3));
+}
+
+std::string update_text(Values v) {
+    return fmt::format(
+        "UPDATE @.head h SET ({}) = ROW({}) {}WHERE h.bucket = {} AND h.ns = {} AND h.key = {} "
+        "AND h.sequence = {} RETURNING h.sequence",
+        Values::names(3, kInserted - 3), v.values(3, kInserted - 3),
+        v.rows("FROM", kWrittenColumns.size()), v.value(0), v.value(1), v.value(2),
+        v.value(kInserted));
+}
 
 // A role's own choice of something stronger stays.
 std::string settings(bool transaction, bool relaxed) {
@@ -100,20 +171,8 @@ Statements::Statements(const std::string& schema, bool local) {
                 "last_sweep_ms, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END "
                 "FROM @.block) FROM @.meta");
 
-    insert =
-        make("insert", fmt::format("INSERT INTO @.head (bucket, ns, key, {}) "
-                                   "SELECT * FROM unnest({}) AS t(b, n, k, s) "
-                                   "WHERE t.s > (SELECT sequence_floor FROM @.meta) "
-                                   "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
-                                   kWritten, kArrays));
-    update = make(
-        "update",
-        fmt::format("UPDATE @.head h SET ({0}) = (t.s, t.f, t.st, t.a, t.ts, t.e, t.sl, t.tt, t.l, "
-                    "t.ow, t.fi, t.ev, t.re, t.me, t.r) FROM unnest({1}, $19::int8[]) AS t(b, n, "
-                    "k, s, f, st, a, ts, e, sl, tt, l, ow, fi, ev, re, me, r, expected) "
-                    "WHERE h.bucket = t.b AND h.ns = t.n AND h.key = t.k "
-                    "AND h.sequence = t.expected RETURNING h.sequence",
-                    kWritten, kArrays));
+    insert = {make("insert", insert_text({})), make("insert_one", insert_text({.one = true}))};
+    update = {make("update", update_text({})), make("update_one", update_text({.one = true}))};
     sequences = make("sequences",
                      "SELECT t.i, h.sequence, h.fence FROM unnest($1::int2[], $2::text[], "
                      "$3::bytea[], $4::int4[]) AS t(b, n, k, i) JOIN @.head h "
@@ -128,11 +187,15 @@ Statements::Statements(const std::string& schema, bool local) {
                      "UPDATE @.meta SET clock = $1::bytea, clock_version = clock_version + 1 "
                      "WHERE clock_version = $2::int8 RETURNING clock_version");
 
-    heads =
+    heads = {
         make("heads", fmt::format("SELECT {}, t.i FROM unnest($1::int2[], $2::text[], $3::bytea[], "
                                   "$4::int4[]) AS t(b, n, k, i) JOIN @.head h "
                                   "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k",
-                                  kColumns));
+                                  kColumns)),
+        make("heads_one",
+             fmt::format("SELECT {}, ($4::int4[])[1] FROM @.head h WHERE h.bucket = "
+                         "($1::int2[])[1] AND h.ns = ($2::text[])[1] AND h.key = ($3::bytea[])[1]",
+                         kColumns))};
     // A page ends where its records have 64 MiB, but has one at least.
     scan = make("scan",
                 fmt::format("SELECT {0}, h.bucket, h.total > h.number FROM (SELECT h.*, "

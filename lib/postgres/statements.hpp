@@ -1,6 +1,8 @@
 // Every statement that a store sends. The schema's quoted name is all that is put into their texts.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -22,6 +24,33 @@ inline constexpr std::uint64_t kBlockSequences = 65'536;
 // `text` with the schema's quoted name for each "@".
 [[nodiscard]] std::string in_schema(std::string_view text, std::string_view quoted_schema);
 
+// What an append writes, in the order of its statements' parameters: an array for each column.
+struct Column {
+    std::string_view name;
+    Type type;
+    // Each row has a value of its own. Of the other columns a batch that has one value in all rows
+    // sends that once.
+    bool varies = false;
+};
+inline constexpr std::array<Column, 19> kWrittenColumns = {{
+    {"bucket", Type::int2, true},   {"ns", Type::text},           {"key", Type::bytea, true},
+    {"sequence", Type::int8, true}, {"fence", Type::int8, true},  {"state", Type::int2},
+    {"attempt", Type::int8},        {"timestamp_ms", Type::int8}, {"expires_ms", Type::int8},
+    {"expiry_slot", Type::int8},    {"ttl_ms", Type::int8},       {"lease_until_ms", Type::int8},
+    {"owner", Type::bytea},         {"fingerprint", Type::bytea}, {"event_id", Type::bytea},
+    {"receipt", Type::bytea, true}, {"metadata", Type::bytea},    {"rest", Type::bytea},
+    {"expected", Type::int8, true},  // of updates only, and not written
+}};
+
+// A statement about any number of rows, and one about a single row with the same parameters: the
+// server prepares an unnest of many arrays for longer than all else takes it.
+struct BatchStatement {
+    Statement many;
+    Statement one;
+
+    [[nodiscard]] const Statement* of(std::size_t rows) const { return rows == 1 ? &one : &many; }
+};
+
 struct Statements {
     // `local`: as PostgresDurability::local.
     Statements(const std::string& schema, bool local);
@@ -38,8 +67,8 @@ struct Statements {
     Statement meta;
 
     // Appending.
-    Statement insert;
-    Statement update;
+    BatchStatement insert;
+    BatchStatement update;
     Statement sequences;
     Statement block;
     Statement saw_time;
@@ -47,7 +76,7 @@ struct Statements {
     Statement set_clock;
 
     // Reading.
-    Statement heads;
+    BatchStatement heads;
     Statement scan;
     Statement count_states;
     Statement sizes;

@@ -208,8 +208,8 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
     }
     for (std::size_t from = 0; from < asked.size(); from += kLookupStreamsMax) {
         const std::size_t count = std::min(kLookupStreamsMax, asked.size() - from);
-        auto table =
-            read({&statements_.heads, stream_parameters(std::span(asked).subspan(from, count))});
+        auto table = read({statements_.heads.of(count),
+                           stream_parameters(std::span(asked).subspan(from, count))});
         for (std::size_t i = 0; !table && i < count; ++i) {
             heads[places[from + i]] = std::unexpected(table.error());
         }

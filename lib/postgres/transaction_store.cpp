@@ -90,7 +90,7 @@ std::vector<Result<std::optional<Record>>> TransactionStore::heads(
             heads.emplace_back(std::unexpected(std::move(named).error()));
             continue;
         }
-        auto table = run({&statements_.heads, stream_parameters({&stream, 1})});
+        auto table = run({&statements_.heads.one, stream_parameters({&stream, 1})});
         if (!table) {
             heads.emplace_back(std::unexpected(std::move(table).error()));
         } else if (table->size() == 0) {
@@ -155,8 +155,8 @@ Result<std::uint64_t> TransactionStore::write(const Append& item) {
     const Row row{&item, bucket_of({item.record.ns, item.record.key}),
                   static_cast<std::uint64_t>(block->number(0, 0)) * kBlockSequences};
     const bool update = item.expected_sequence != 0;
-    const auto written = run(
-        {update ? &statements_.update : &statements_.insert, batch_parameters({&row, 1}, update)});
+    const auto written = run({&(update ? statements_.update : statements_.insert).one,
+                              batch_parameters({&row, 1}, update)});
     if (!written) {
         return std::unexpected(written.error());
     }

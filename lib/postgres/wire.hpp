@@ -2,6 +2,7 @@
 // arrays of both.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <concepts>
 #include <cstddef>
@@ -17,10 +18,13 @@ enum class Type : std::uint32_t { bytea = 17, int8 = 20, int2 = 21, int4 = 23, t
 
 template <std::integral T>
 void put_number(std::string& out, T value) {
-    const auto bits = static_cast<std::make_unsigned_t<T>>(value);
-    for (std::size_t shift = sizeof(T) * 8; shift > 0; shift -= 8) {
-        out += static_cast<char>(bits >> (shift - 8));
+    auto bits = static_cast<std::make_unsigned_t<T>>(value);
+    std::array<char, sizeof(T)> bytes{};
+    for (std::size_t i = sizeof(T); i > 0; --i) {
+        bytes[i - 1] = static_cast<char>(bits);
+        bits = static_cast<std::make_unsigned_t<T>>(bits >> 4U >> 4U);
     }
+    out.append(bytes.data(), bytes.size());
 }
 
 // Precondition: `bytes` has sizeof(T) of them.
@@ -49,17 +53,25 @@ class ArrayWriter {
     void number(T value) {
         put_number<std::int32_t>(bytes_, sizeof(T));
         put_number(bytes_, value);
-        ++elements_;
+        added(4 + sizeof(T));
     }
     void bytes(std::string_view value) {
         put_number(bytes_, static_cast<std::int32_t>(value.size()));
         bytes_ += value;
-        ++elements_;
+        added(4 + value.size());
     }
     void null() {
         put_number<std::int32_t>(bytes_, -1);
         bytes_[kHasNulls] = 1;
-        ++elements_;
+        added(4);
+    }
+
+    // Keeps the first element if all are the same.
+    void fold() {
+        if (all_same_ && elements_ > 1) {
+            bytes_.resize(kBegin + first_size_);
+            elements_ = 1;
+        }
     }
 
     [[nodiscard]] std::string finish() {
@@ -70,11 +82,22 @@ class ArrayWriter {
     }
 
   private:
+    void added(std::size_t size) {
+        const std::string_view elements = std::string_view(bytes_).substr(kBegin);
+        first_size_ = elements_ == 0 ? size : first_size_;
+        all_same_ = all_same_ && size == first_size_ &&
+                    elements.substr(elements.size() - size) == elements.substr(0, size);
+        ++elements_;
+    }
+
     static constexpr std::size_t kHasNulls = 7;
     static constexpr std::size_t kElements = 12;
+    static constexpr std::size_t kBegin = 20;  // of the first element
 
     std::string bytes_;
-    std::int32_t elements_ = 0;
+    std::uint32_t elements_ = 0;
+    std::size_t first_size_ = 0;
+    bool all_same_ = true;
 };
 
 template <std::integral T>

@@ -114,10 +114,11 @@ Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows
     }
     std::vector<Query> queries;
     if (!updates.empty()) {
-        queries.push_back({&statements_.update, batch_parameters(updates, true)});
+        queries.push_back({statements_.update.of(updates.size()), batch_parameters(updates, true)});
     }
     if (!inserts.empty()) {
-        queries.push_back({&statements_.insert, batch_parameters(inserts, false)});
+        queries.push_back(
+            {statements_.insert.of(inserts.size()), batch_parameters(inserts, false)});
     }
     if (mode == Batch::atomic) {
         return attempt_atomic(lease, queries, rows, deadline);

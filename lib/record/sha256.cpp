@@ -64,7 +64,7 @@ void absorb(Words& state, std::string_view block) {
 
 }  // namespace
 
-std::string sha256_hex(std::string_view bytes) {
+std::array<std::uint32_t, 8> sha256(std::string_view bytes) {
     Words state = kStart;
     const std::uint64_t bits = std::uint64_t{bytes.size()} * 8;
     while (bytes.size() >= kBlockBytes) {
@@ -82,8 +82,12 @@ std::string sha256_hex(std::string_view bytes) {
     for (std::size_t at = 0; at < last.size(); at += kBlockBytes) {
         absorb(state, std::string_view(last).substr(at, kBlockBytes));
     }
+    return state;
+}
+
+std::string sha256_hex(std::string_view bytes) {
     std::string hex;
-    for (const std::uint32_t word : state) {
+    for (const std::uint32_t word : sha256(bytes)) {
         fmt::format_to(std::back_inserter(hex), "{:08x}", word);
     }
     return hex;

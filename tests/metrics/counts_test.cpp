@@ -109,7 +109,10 @@ TEST_CASE("a span counts each key, and a race within it") {
         Counted counted(cache);
         const std::vector<ClaimRequest> requests{{"a", {}}, {"b", {}}, {"a", {}}, {"", {}}};
         (void)cache.claim_many(requests);
-        counted.check({.claimed = 2, .in_flight = 1, .races_lost = 1, .errors = 1}, "claim_many");
+        // Where no head was read no race was lost.
+        const std::uint64_t lost = store->reads_are_remote() ? 0 : 1;
+        counted.check({.claimed = 2, .in_flight = 1, .races_lost = lost, .errors = 1},
+                      "claim_many");
         CHECK(cache.metrics().claim_ns.count() == 1);
         (void)cache.claim_many(requests);
         counted.check({.in_flight = 3, .errors = 1}, "again");
@@ -157,7 +160,8 @@ TEST_CASE("threads do not lose each other's counts") {
         CHECK(counts.errors == 0);
         const StoreMetrics metrics = store->metrics();
         CHECK(metrics.appended == 20);
-        CHECK(metrics.conflicts == counts.races_lost);
+        CHECK(metrics.conflicts >= counts.races_lost);
+        CHECK((store->reads_are_remote() || metrics.conflicts == counts.races_lost));
         CHECK(metrics.group_records.sum == 20);
     });
 }

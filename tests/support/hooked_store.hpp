@@ -25,8 +25,11 @@ class HookedStore final : public StreamStore {
     // Run before each sweep, on the thread that sweeps; an error that it gives is the sweep's.
     std::function<Result<void>(const SweepOptions&)> before_sweep;
 
+    bool remote = false;  // see reads_are_remote
+
     std::size_t appends = 0;  // calls
     std::size_t items = 0;    // in all calls
+    std::size_t reads = 0;    // calls of heads
     std::size_t walks = 0;    // histories and scans: what grows with the store
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
@@ -50,6 +53,7 @@ class HookedStore final : public StreamStore {
     }
 
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
+        ++reads;
         if (fail_heads) {
             return std::vector<Result<std::optional<Record>>>(
                 streams.size(), std::unexpected(Error{.code = Code::io, .message = "injected"}));
@@ -76,6 +80,7 @@ class HookedStore final : public StreamStore {
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
     Result<StoreStats> stats() override { return inner_.stats(); }
     [[nodiscard]] StoreMetrics metrics() const override { return inner_.metrics(); }
+    [[nodiscard]] bool reads_are_remote() const override { return remote; }
     Result<void> flush() override { return inner_.flush(); }
     Result<void> close() override { return inner_.close(); }
 

@@ -97,12 +97,30 @@ Result<Lease> Pool::take(TimePoint deadline) {
 }
 
 Result<std::unique_ptr<Connection>> Pool::connect() {
+    const std::size_t first = host_;
+    std::string why;
+    for (std::size_t i = 0; i < target_.hosts.size(); ++i) {
+        const std::size_t at = (first + i) % target_.hosts.size();
+        auto connection = connect_to(target_.hosts[at]);
+        if (connection) {
+            host_ = at;
+            return connection;
+        }
+        if (connection.error().code != Code::unavailable) {
+            return connection;
+        }
+        why += (why.empty() ? "" : "; ") + connection.error().message;
+    }
+    return unfit(Code::unavailable, std::move(why));
+}
+
+Result<std::unique_ptr<Connection>> Pool::connect_to(const Parameters& host) {
     const bool prepared = target_.options.prepared;
-    auto connection = Connection::open(target_.parameters,
-                                       {.prepared = prepared,
-                                        .begin = &statements_.begin,
-                                        .commit = &statements_.commit,
-                                        .local = prepared ? nullptr : &statements_.local_settings});
+    auto connection =
+        Connection::open(host, {.prepared = prepared,
+                                .begin = &statements_.begin,
+                                .commit = &statements_.commit,
+                                .local = prepared ? nullptr : &statements_.local_settings});
     if (!connection) {
         return connection;
     }

@@ -1,6 +1,7 @@
 // The connections of one store: a bounded number, each proven to be what the store needs.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -69,13 +70,16 @@ class Pool {
     friend class Lease;
 
     void give_back(std::unique_ptr<Connection> connection);
+    // To the host that was the right one last, or else to the next that is.
     [[nodiscard]] Result<std::unique_ptr<Connection>> connect();
+    [[nodiscard]] Result<std::unique_ptr<Connection>> connect_to(const Parameters& host);
     [[nodiscard]] Result<void> prove(Connection& connection);
 
     const Target& target_;
     const Statements& statements_;
     ServerClock& clock_;
-    mutable std::mutex mutex_;  // guards what follows
+    std::atomic<std::size_t> host_ = 0;  // where the last connection leads
+    mutable std::mutex mutex_;           // guards what follows
     std::condition_variable changed_;
     std::vector<std::unique_ptr<Connection>> idle_;
     std::size_t open_ = 0;

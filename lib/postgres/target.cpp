@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <memory>
+#include <ranges>
 #include <string_view>
 
 #include "postgres/statements.hpp"
@@ -102,8 +103,46 @@ Result<void> check_limits(const PostgresOptions& options) {
     return {};
 }
 
-// libpq's own check, whose message names what is wrong.
-Result<void> check_url(const std::string& url) {
+std::vector<std::string> split(std::string_view list) {
+    std::vector<std::string> parts;
+    for (const auto part : std::views::split(list, ',')) {
+        parts.emplace_back(part.begin(), part.end());
+    }
+    return parts;
+}
+
+// libpq itself tries the next host only if the one before refuses the connection. One behind a
+// balancer or a container's port accepts it, and ends it; and one that is frozen says nothing.
+Result<std::vector<Parameters>> hosts_of(const PQconninfoOption* options) {
+    std::vector<Parameters> hosts(1);
+    for (const PQconninfoOption* option = options; option->keyword != nullptr; ++option) {
+        const std::string_view name = option->keyword;
+        if (option->val == nullptr || (name != "host" && name != "hostaddr" && name != "port")) {
+            continue;
+        }
+        const std::vector<std::string> parts = split(option->val);
+        if (parts.size() == 1 && name == "port") {
+            continue;  // the same for all
+        }
+        if (hosts.size() == 1) {
+            hosts.resize(parts.size(), hosts.front());
+        }
+        if (parts.size() != hosts.size()) {
+            return std::unexpected(
+                Error{Code::invalid_argument,
+                      fmt::format("the store's URL: {} of {} and {} of {}", hosts.size(),
+                                  hosts.front().empty() ? "ports" : hosts.front().front().first,
+                                  parts.size(), name)});
+        }
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+            hosts[i].emplace_back(name, parts[i]);
+        }
+    }
+    return hosts;
+}
+
+// libpq's own check, whose message names what is wrong; and the hosts that it finds.
+Result<std::vector<Parameters>> parse_url(const std::string& url) {
     char* message = nullptr;
     PQconninfoOption* const parsed = PQconninfoParse(url.c_str(), &message);
     const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(parsed,
@@ -114,7 +153,7 @@ Result<void> check_url(const std::string& url) {
         std::ranges::replace(why, '\n', ' ');
         return bad_target(fmt::format("the store's URL: {}", why));
     }
-    return {};
+    return hosts_of(parsed);
 }
 
 }  // namespace
@@ -133,25 +172,30 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
     if (auto checked = check_limits(options); !checked) {
         return std::unexpected(std::move(checked).error());
     }
-    if (auto checked = check_url(*plain); !checked) {
-        return std::unexpected(std::move(checked).error());
+    auto hosts = parse_url(*plain);
+    if (!hosts) {
+        return std::unexpected(std::move(hosts).error());
     }
     auto schema = quote_schema(options.schema);
     if (!schema) {
         return std::unexpected(std::move(schema).error());
     }
-    // What the URL says of these wins.
-    const auto seconds =
-        std::max<std::int64_t>(2, std::chrono::ceil<std::chrono::seconds>(options.timeout).count());
-    Target target{.parameters = {{"target_session_attrs", "primary"},
-                                 {"fallback_application_name", "dedup"},
-                                 {"connect_timeout", std::to_string(seconds)},
-                                 {"tcp_user_timeout", std::to_string(options.timeout.count())},
-                                 {"keepalives_idle", "30"},
-                                 {"dbname", *std::move(plain)},
-                                 {"client_encoding", "UTF8"}},
-                  .schema = *std::move(schema),
-                  .options = std::move(options)};
+    const auto all = static_cast<std::int64_t>(hosts->size());
+    const std::int64_t seconds = options.timeout.count() / 1'000 / all;
+    Target target{.hosts = {}, .schema = *std::move(schema), .options = std::move(options)};
+    // What the URL says of these wins, but for the host, which is one of the URL's.
+    const Parameters common = {
+        {"target_session_attrs", "primary"},
+        {"fallback_application_name", "dedup"},
+        {"connect_timeout", std::to_string(std::max<std::int64_t>(2, seconds))},
+        {"tcp_user_timeout", std::to_string(target.options.timeout.count())},
+        {"keepalives_idle", "30"},
+        {"dbname", *std::move(plain)},
+        {"client_encoding", "UTF8"}};
+    for (const Parameters& host : *hosts) {
+        target.hosts.push_back(common);
+        target.hosts.back().insert(target.hosts.back().end(), host.begin(), host.end());
+    }
     return target;
 }
 

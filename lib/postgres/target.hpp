@@ -9,9 +9,12 @@
 
 namespace dedup::pg {
 
+// Of libpq, each with its value; a later one wins.
+using Parameters = std::vector<std::pair<std::string, std::string>>;
+
 struct Target {
-    std::vector<std::pair<std::string, std::string>> parameters;  // of libpq
-    std::string schema;                                           // quoted
+    std::vector<Parameters> hosts;  // what leads to each of them, in the URL's order
+    std::string schema;             // quoted
     PostgresOptions options;
 };
 

@@ -8,6 +8,7 @@
 
 #include "dedup/log_store.hpp"
 #include "postgres/helpers.hpp"
+#include "postgres/proxy.hpp"
 
 namespace dedup::test {
 namespace {
@@ -332,6 +333,29 @@ TEST_CASE("trouble: a forked child gets closed, and its parent's connections are
     ::waitpid(child, &status, 0);
     CHECK(status == 0);
     CHECK(append_key(*store, "parent again").has_value());
+}
+
+TEST_CASE("trouble: a host that ends connections, or says nothing, does not hide the next one") {
+    // As behind a balancer or a container's port, which accept for a server that is not there.
+    NEEDS_POSTGRES();
+    Schema schema;
+    schema.options.timeout = milliseconds(4'000);
+    const auto open_behind = [&](const Proxy& proxy) {
+        const std::string url = proxy.url() + "," + PostgresServer::shared().directory();
+        auto store = open_postgres(url, schema.options);
+        REQUIRE_MESSAGE(store.has_value(), store.error().message);
+        return *std::move(store);
+    };
+    Proxy ends(PostgresServer::shared().socket());
+    ends.refuse(true);
+    const auto store = open_behind(ends);
+    CHECK(append_key(*store, "a").has_value());
+    Proxy silent(PostgresServer::shared().socket());
+    silent.arm(Proxy::Fault::hold_answer, 1);
+    CHECK(append_key(*open_behind(silent), "b").has_value());
+    refused(open_postgres(ends.url() + ",/nowhere", schema.options), Code::unavailable, "/nowhere");
+    refused(open_postgres(ends.url() + ",/tmp&port=1,2,3", schema.options), Code::invalid_argument,
+            "3 of port");
 }
 
 }  // namespace

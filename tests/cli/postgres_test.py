@@ -154,6 +154,36 @@ class Postgres(unittest.TestCase):
         self.assertEqual(heads(self.url), heads(directory))
         self.assertEqual(heads(back), heads(directory))
 
+    def test_migrate(self):
+        """A service moves while it runs: what the new store has is newer, and stays."""
+        old = os.path.join(self.directory, "old")
+        self.run_on(old, "remember", "done", "--receipt", "r", "--ttl", "never")
+        self.run_on(old, "claim", "busy", "--lease", "1h", "--owner", "w")
+        self.run_on(old, "remember", "taken", "--receipt", "old")
+        self.run_on(old, "claim", "gone", "--ttl", "1ms")
+        time.sleep(1.2)
+        self.ctl("init")
+        self.ctl("remember", "taken", "--receipt", "new")
+
+        def migrate(*arguments, code=OK):
+            done = subprocess.run([DEDUPCTL, "--json", "migrate", *arguments], check=False,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  timeout=HANG_SECONDS)
+            self.assertEqual(done.returncode, code, done.stderr)
+            return json.loads(done.stdout)
+
+        counts = migrate(old, self.url)
+        self.assertEqual(counts, {"read": 4, "migrated": 2, "equal": 0, "newer": 1, "expired": 1})
+        again = migrate(old, self.url)
+        self.assertEqual(again, {"read": 4, "migrated": 0, "equal": 2, "newer": 1, "expired": 1})
+        self.assertEqual(self.ctl("lookup", "done", code=COMPLETED).text, "r")
+        self.assertEqual(self.ctl("lookup", "taken", code=COMPLETED).text, "new")
+        self.assertEqual(self.ctl("--json", "lookup", "busy", code=IN_FLIGHT).json["owner"], "w")
+        back = os.path.join(self.directory, "back")
+        self.assertEqual(migrate(self.url, back)["migrated"], 3)
+        self.assertIn("the same", json.dumps(migrate(old, old, code=USAGE)))
+        self.assertIn("no store", json.dumps(migrate(old + "x", back, code=ERROR)))
+
     def test_what_is_for_directories_says_so(self):
         self.ctl("init")
         for command in (["verify"], ["repair", "target"], ["clock", "--reset"], ["bench"]):

@@ -21,6 +21,7 @@ namespace dedupctl {
 [[nodiscard]] Command watch_command(Context& context);
 [[nodiscard]] Command export_command(Context& context);
 [[nodiscard]] Command import_command(Context& context);
+[[nodiscard]] Command migrate_command(Context& context);
 [[nodiscard]] Command verify_command(Context& context);
 [[nodiscard]] Command repair_command(Context& context);
 [[nodiscard]] Command dump_command(Context& context);

@@ -36,8 +36,9 @@ bool equal_but_for_sequences(const dedup::Record& a, dedup::Record b) {
 
 }  // namespace
 
-Importer::Importer(dedup::StreamStore& store)
+Importer::Importer(dedup::StreamStore& store, Differences differences)
     : store_(store),
+      differences_(differences),
       last_sequence_(take(store.stats()).last_sequence),
       part_starts_after_(last_sequence_) {}
 
@@ -91,7 +92,7 @@ void Importer::forget() {
     bytes_ = 0;
 }
 
-// What is left open has lost a race: against an equal key before it, as nobody else writes.
+// What is left open has lost a race: against an equal key before it, or another writer.
 void Importer::flush_open(std::vector<std::size_t>& open) {
     std::vector<dedup::StreamKey> streams;
     for (const std::size_t i : open) {
@@ -164,6 +165,9 @@ bool Importer::is_of_this_part(const dedup::Record& head) const {
 
 void Importer::add_difference(const ImportItem& item, const dedup::Record& head) {
     ++counts_.differ;
+    if (differences_ == Differences::counted) {
+        return;
+    }
     ++differ_[head.sequence];
     if (reports_.size() < kDifferencesShown) {
         reports_.push_back(

@@ -24,8 +24,11 @@ struct ImportCounts {
 
 class Importer {
   public:
-    // `store` is open for writing by nobody else; it must outlive the importer.
-    explicit Importer(dedup::StreamStore& store);
+    // What is told of records that the store has in another version.
+    enum class Differences : std::uint8_t { reported, counted };
+
+    // The store must outlive the importer. Others may write to it.
+    explicit Importer(dedup::StreamStore& store, Differences differences = Differences::reported);
 
     // Takes a record in; it is in the store after finish() at the latest, as they are flushed
     // when enough have been collected. Gives what is wrong with the record, if anything is.
@@ -48,6 +51,7 @@ class Importer {
     void report_differences();
 
     dedup::StreamStore& store_;
+    const Differences differences_;
     std::vector<ImportItem> items_;
     std::size_t bytes_ = 0;  // of items_, roughly
     std::uint64_t last_sequence_;

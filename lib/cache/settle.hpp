@@ -24,6 +24,11 @@ struct RecordNothing {
     static void settled() {}
 };
 
+// Whether a stream that was taken for absent may be there, for all that its append has failed with.
+[[nodiscard]] constexpr bool may_be_known(Code code) {
+    return code != Code::outcome_unknown && code != Code::unavailable && code != Code::closed;
+}
+
 // Carries out `ops`, at most kBatchItemsMax of them, and returns their answers in order.
 //
 // Each round reads the heads of all that is unsettled, decides, and appends whatever needs it as
@@ -104,7 +109,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 Op::landed(answer, *landed[j]);
                 recorder.answered(answer, change);
                 recorder.landed(op, batch[j], *landed[j], change);
-            } else if (guess && landed[j].error().code != Code::outcome_unknown) {
+            } else if (guess && may_be_known(landed[j].error().code)) {
                 open.push_back(op);
             } else if (landed[j].error().code == Code::sequence_conflict) {
                 recorder.lost_race();

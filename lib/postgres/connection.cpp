@@ -70,6 +70,9 @@ std::string_view hint_for(std::string_view sqlstate) {
     if (sqlstate == "57014") {
         return "; raise the role's statement_timeout";
     }
+    if (sqlstate == "55P03") {
+        return "; another transaction has the key, or the table";
+    }
     return sqlstate == "53100" ? "; make room on the server's disk" : "";
 }
 
@@ -156,6 +159,21 @@ Result<std::unique_ptr<Connection>> Connection::open(
 
 Connection::Connection(PGconn* conn, const Settings& settings) : conn_(conn), settings_(settings) {
     PQsetNoticeReceiver(conn_, &Connection::notice, this);
+    if (PQsocket(conn_) >= 0) {
+        close_in_children({PQsocket(conn_)});
+    }
+}
+
+// In a forked child it must not say goodbye on the parent's connection.
+Connection::~Connection() {
+    if (mark_.inherited()) {
+        leave_to_parent(conn_);
+        return;
+    }
+    if (PQsocket(conn_) >= 0) {
+        forget_in_children(PQsocket(conn_));
+    }
+    PQfinish(conn_);
 }
 
 void Connection::notice(void* self, const PGresult* result) {

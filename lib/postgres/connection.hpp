@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dedup/error.hpp"
+#include "env/process.hpp"
 #include "postgres/wire.hpp"
 
 namespace dedup::pg {
@@ -73,6 +74,8 @@ struct Trouble {
 
     // Another attempt may succeed at once: a deadlock or a serialization failure.
     [[nodiscard]] bool transient() const { return sqlstate == "40001" || sqlstate == "40P01"; }
+    // A lock that it waited for stayed somebody else's.
+    [[nodiscard]] bool locked() const { return sqlstate == "55P03"; }
 };
 
 template <class T>
@@ -97,7 +100,7 @@ class Connection {
     // libpq's connect_timeout is over for each host.
     [[nodiscard]] static Result<std::unique_ptr<Connection>> open(
         std::span<const std::pair<std::string, std::string>> parameters, const Settings& settings);
-    ~Connection() { PQfinish(conn_); }
+    ~Connection();
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
 
@@ -138,6 +141,7 @@ class Connection {
     [[nodiscard]] Trouble lost(std::string_view why);
 
     PGconn* conn_;
+    const ProcessMark mark_;
     Settings settings_;
     std::set<std::string, std::less<>> prepared_;
     std::vector<Sent> sent_;

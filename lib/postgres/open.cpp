@@ -31,7 +31,7 @@ Error explained(const Trouble& trouble) {
 }
 
 Result<PostgresInit> init(const Target& target) {
-    const Statements statements(target.schema, true);
+    const Statements statements(target.schema, true, target.options.timeout);
     ServerClock clock;
     Pool pool(target, statements, clock);
     auto lease = pool.try_once();

@@ -82,6 +82,11 @@ Result<Lease> Pool::try_once() {
         changed_.notify_one();
         return std::unexpected(std::move(connection).error());
     }
+    {
+        // It may lead to another server than the others did.
+        const std::lock_guard lock(mutex_);
+        ++generation_;
+    }
     return Lease(*this, *std::move(connection));
 }
 

@@ -57,8 +57,8 @@ class Pool {
     // One attempt, without waiting for a server that is not there.
     [[nodiscard]] Result<Lease> try_once();
 
-    // Changes whenever a connection was lost: what was set aside for this client may be so no
-    // more.
+    // Changes whenever a connection was lost or made: what was set aside for this client may be so
+    // no more.
     [[nodiscard]] std::uint64_t generation() const {
         const std::lock_guard lock(mutex_);
         return generation_;

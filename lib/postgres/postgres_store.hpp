@@ -111,6 +111,7 @@ class PostgresStore final : public StreamStore {
     [[nodiscard]] Result<std::vector<bool>> which_begin(std::span<const Pending> items);
 
     // sweep.cpp
+    // The caller has sweep_mutex_.
     [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evict);
     [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
     [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evict);

@@ -117,11 +117,14 @@ Result<void> PostgresStore::make_room(const Room& wanted) {
     if (!capacity.evict_oldest) {
         return std::unexpected(no_room(kName, capacity, held_, wanted));
     }
-    if (sweeper_.load() == std::this_thread::get_id()) {
-        return std::unexpected(no_room(kName, capacity, held_, wanted));
+    // Whoever sweeps may be waiting for this append: in the progress of its sweep it may append.
+    std::unique_lock sweep_lock(sweep_mutex_, std::try_to_lock);
+    if (!sweep_lock.owns_lock()) {
+        return std::unexpected(
+            Error{Code::unavailable, "the store is full, and a sweep is making room; try again"});
     }
     const auto evict = plan_eviction(kName, capacity, *usage, wanted);
-    const auto swept = run_sweep({}, evict ? *evict : Room());
+    const auto swept = run_sweep({.count_retained = false}, evict ? *evict : Room());
     if (!swept) {
         return std::unexpected(swept.error());
     }

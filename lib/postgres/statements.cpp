@@ -107,14 +107,16 @@ std::string update_text(Values v) {
 }
 
 // A role's own choice of something stronger stays.
-std::string settings(bool transaction, bool relaxed) {
+std::string settings(bool transaction, bool relaxed, std::chrono::milliseconds lock_wait) {
     const std::string_view scope = transaction ? "true" : "false";
     return fmt::format(
         "SELECT set_config('default_transaction_isolation', 'read committed', {0}), "
         "set_config('plan_cache_mode', 'force_generic_plan', {0}), "
+        "set_config('lock_timeout', '{3}ms', {0}), "
         "set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') "
         "{1} THEN current_setting('synchronous_commit') ELSE '{2}' END, {0})",
-        scope, relaxed ? "<> 'off'" : "IN ('on', 'remote_apply')", relaxed ? "local" : "on");
+        scope, relaxed ? "<> 'off'" : "IN ('on', 'remote_apply')", relaxed ? "local" : "on",
+        lock_wait.count());
 }
 
 }  // namespace
@@ -146,26 +148,31 @@ std::string in_schema(std::string_view text, std::string_view quoted_schema) {
     return out;
 }
 
-Statements::Statements(const std::string& schema, bool local) {
+Statements::Statements(const std::string& schema, bool local, std::chrono::milliseconds lock_wait) {
     const auto make = [&](std::string_view name, std::string_view sql) {
-        return Statement{name.empty() ? "" : fmt::format("dedup_{}_{}", schema, name),
-                         in_schema(sql, schema)};
+        return Statement{name.empty() ? "" : fmt::format("dedup_{}", name), in_schema(sql, schema)};
     };
     begin = make("", "BEGIN ISOLATION LEVEL READ COMMITTED");
     commit = make("", "COMMIT");
     rollback = make("", "ROLLBACK");
-    local_settings = make("", settings(true, local));
-    session_settings = make("", settings(false, local));
+    local_settings = make("", settings(true, local, lock_wait));
+    session_settings = make("", settings(false, local, lock_wait));
+    hurry = make("", "SET LOCAL lock_timeout = '50ms'");
 
-    prove = make("",
-                 "SELECT current_setting('server_version_num')::int8, pg_is_in_recovery(), "
-                 "current_setting('transaction_read_only') = 'on', "
-                 "current_setting('fsync') = 'off', "
-                 "current_setting('synchronous_standby_names') = '', "
-                 "(SELECT count(*) FROM pg_stat_replication) + "
-                 "(SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical'), "
-                 "current_setting('synchronous_commit'), "
-                 "(extract(epoch FROM clock_timestamp()) * 1000)::int8");
+    prove =
+        make("",
+             "SELECT current_setting('server_version_num')::int8, pg_is_in_recovery(), "
+             "current_setting('transaction_read_only') = 'on', "
+             "current_setting('fsync') = 'off', "
+             "current_setting('synchronous_standby_names') = '', "
+             // Not backups, nor what reads changes of tables.
+             "(SELECT count(*) FROM pg_stat_replication r WHERE coalesce(state, '') <> 'backup' "
+             "AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid "
+             "AND (s.temporary OR s.slot_type = 'logical'))) + "
+             "(SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical' "
+             "AND NOT temporary), "
+             "current_setting('synchronous_commit'), "
+             "(extract(epoch FROM clock_timestamp()) * 1000)::int8");
     meta = make("",
                 "SELECT format, store_id, time_high_ms, clock, clock_version, evicted, "
                 "last_sweep_ms, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END "

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -52,8 +53,9 @@ struct BatchStatement {
 };
 
 struct Statements {
-    // `local`: as PostgresDurability::local.
-    Statements(const std::string& schema, bool local);
+    // `local`: as PostgresDurability::local. A statement waits for a lock of somebody else's for
+    // `lock_wait` at most: that one may be a transaction of an application's, which stays open.
+    Statements(const std::string& schema, bool local, std::chrono::milliseconds lock_wait);
 
     // Transactions and settings.
     Statement begin;
@@ -61,6 +63,7 @@ struct Statements {
     Statement rollback;
     Statement local_settings;
     Statement session_settings;
+    Statement hurry;  // for this transaction: hardly wait for locks
 
     // What a connection must be.
     Statement prove;

@@ -95,7 +95,8 @@ PostgresStore::PostgresStore(Target target, std::shared_ptr<TimeSource> time)
           [time] { return time->now_ms(); }, target.options.grace,
           target.options.trust_clock ? StoreClock::Jumps::trust : StoreClock::Jumps::withhold),
       target_(std::move(target)),
-      statements_(target_.schema, target_.options.durability == PostgresDurability::local),
+      statements_(target_.schema, target_.options.durability == PostgresDurability::local,
+                  target_.options.timeout / 4),
       source_(std::move(time)),
       pool_(target_, statements_, source_->server),
       writer_(pool_, statements_, target_.options.timeout) {}
@@ -247,8 +248,8 @@ Result<ScanPage> PostgresStore::scan(const ScanOptions& options) {
         return std::unexpected(std::move(place).error());
     }
     ScanPage page;
-    if (options.ns.contains('\0')) {
-        return page;  // no namespace has it, and no text of the server's can
+    if (!options.ns.empty() && !check_stream({options.ns, "-"})) {
+        return page;  // no namespace has this name, and it may be no text of the server's
     }
     const auto limit = static_cast<std::int64_t>(std::min<std::size_t>(options.heads_max, 100'000));
     auto table = read({&statements_.scan,

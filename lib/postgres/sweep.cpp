@@ -13,6 +13,7 @@ namespace dedup::pg {
 namespace {
 
 constexpr std::int64_t kBatchRows = 10'000;
+constexpr int kDeadlocksMax = 10;  // of one batch, with appends
 
 std::uint64_t microseconds_since(TimePoint start) {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
@@ -78,6 +79,7 @@ Result<SweepReport> PostgresStore::sweep(const SweepOptions& options) {
         return std::unexpected(
             Error{Code::busy, "a sweep is running, and this is called from within it"});
     }
+    const std::lock_guard lock(sweep_mutex_);
     return run_sweep(options, Room());
 }
 
@@ -95,7 +97,6 @@ std::int64_t PostgresStore::sweep_time(const SweepOptions& options) {
 }
 
 Result<SweepReport> PostgresStore::run_sweep(const SweepOptions& options, const Room& evict) {
-    const std::lock_guard lock(sweep_mutex_);
     struct Marked {
         std::atomic<std::thread::id>& sweeper;
         ~Marked() { sweeper = std::thread::id(); }
@@ -177,7 +178,7 @@ Result<void> PostgresStore::remove(Sweeping& sweeping, const Room& evict) {
         if (!batch) {
             return std::unexpected(batch.error());
         }
-        removed = *batch == static_cast<std::size_t>(kBatchRows) ? *batch : 0;
+        removed = *batch;  // fewer than asked for are not the end: others may have taken some over
         if (sweeping.options.progress) {
             const std::uint64_t done = sweeping.report.records_dropped;
             sweeping.options.progress(done, done + removed);
@@ -214,6 +215,9 @@ Result<std::size_t> PostgresStore::remove_batch(Sweeping& sweeping, const Query&
         steps.push_back({&statements_.block});
     }
     auto tables = (*lease)->step(steps, deadline());
+    for (int i = 0; i < kDeadlocksMax && !tables && tables.error().transient(); ++i) {
+        tables = (*lease)->step(steps, deadline());  // it was rolled back
+    }
     if (!tables) {
         return std::unexpected(std::move(tables).error().error);
     }

@@ -96,7 +96,13 @@ class Attempt {
             !begun.result) {
             return std::unexpected(std::move(begun.result).error());
         }
-        auto outcome = within(key, work, options);
+        Result<RunOnceOutcome> outcome = std::unexpected(Error());
+        try {
+            outcome = within(key, work, options);
+        } catch (...) {
+            static_cast<void>(run_statement(connection_, "ROLLBACK"));
+            throw;
+        }
         if (!outcome || !std::holds_alternative<Ran>(*outcome)) {
             again_ = again_ || may_run_again(cache_.sqlstate());
             static_cast<void>(run_statement(connection_, "ROLLBACK"));

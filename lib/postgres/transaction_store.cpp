@@ -21,7 +21,7 @@ TransactionStore::TransactionStore(PGconn* connection, const std::string& schema
     : StreamStore([this] { return server_ms(); }, kDefaultGrace, StoreClock::Jumps::ignore),
       conn_(connection),
       schema_(quote_schema(schema)),
-      statements_(schema_.value_or("dedup"), false),
+      statements_(schema_.value_or("dedup"), false, {}),  // the session is the caller's
       now_{"", in_schema("SELECT @.now_ms()", schema_.value_or("dedup"))},
       set_wait_{"",
                 "SELECT current_setting('lock_timeout'), "

@@ -92,6 +92,39 @@ std::vector<Result<std::uint64_t>> Writer::write_chunk(Lease& lease, std::span<c
     while (!landed && landed.error().transient() && std::chrono::steady_clock::now() < deadline) {
         landed = attempt(lease, rows, mode, deadline);
     }
+    if (!landed && landed.error().locked() && mode == Batch::each && rows.size() > 1) {
+        return write_halves(lease, rows, deadline);
+    }
+    return settle(lease, rows, mode, std::move(landed), deadline);
+}
+
+std::vector<Result<std::uint64_t>> Writer::write_halves(Lease& lease, std::span<const Row> rows,
+                                                        TimePoint deadline) {
+    Results results;
+    const std::size_t half = rows.size() / 2;
+    for (const auto part : {rows.first(half), rows.subspan(half)}) {
+        if (!lease) {
+            auto another = pool_.take(deadline);
+            if (!another) {
+                results.resize(results.size() + part.size(), std::unexpected(another.error()));
+                continue;
+            }
+            lease = *std::move(another);
+        }
+        auto landed = attempt(lease, part, Batch::each, deadline, true);
+        const bool divides = !landed && landed.error().locked() && part.size() > 1 &&
+                             std::chrono::steady_clock::now() < deadline;
+        auto some = divides ? write_halves(lease, part, deadline)
+                            : settle(lease, part, Batch::each, std::move(landed), deadline);
+        std::ranges::move(some, std::back_inserter(results));
+    }
+    return results;
+}
+
+// Gives the connection back if the outcome is unknown.
+std::vector<Result<std::uint64_t>> Writer::settle(Lease& lease, std::span<const Row> rows,
+                                                  Batch mode, Reply<std::vector<bool>> landed,
+                                                  TimePoint deadline) {
     if (!landed && landed.error().unknown) {
         lease.reset();  // or there may be no connection to resolve it over
         return resolve(rows, mode, landed.error().error);
@@ -105,7 +138,7 @@ std::vector<Result<std::uint64_t>> Writer::write_chunk(Lease& lease, std::span<c
 }
 
 Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows, Batch mode,
-                                         TimePoint deadline) {
+                                         TimePoint deadline, bool hurries) {
     const std::vector<Row> sent = rows_to_send(rows);
     std::vector<Row> updates;
     std::vector<Row> inserts;
@@ -113,6 +146,9 @@ Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows
         (row.item->expected_sequence == 0 ? inserts : updates).push_back(row);
     }
     std::vector<Query> queries;
+    if (hurries) {
+        queries.push_back({&statements_.hurry});
+    }
     if (!updates.empty()) {
         queries.push_back({statements_.update.of(updates.size()), batch_parameters(updates, true)});
     }

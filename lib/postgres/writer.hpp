@@ -37,9 +37,15 @@ class Writer {
     using Numbers = std::vector<std::size_t>;  // of rows
 
     [[nodiscard]] Results write_chunk(Lease& lease, std::span<const Row> rows, Batch mode);
-    // Which rows landed. Unknown if the server has warned.
+    // The rows in halves, and so on, where one of them is held by somebody's transaction: the
+    // others need not wait for it.
+    [[nodiscard]] Results write_halves(Lease& lease, std::span<const Row> rows, TimePoint deadline);
+    [[nodiscard]] Results settle(Lease& lease, std::span<const Row> rows, Batch mode,
+                                 Reply<std::vector<bool>> landed, TimePoint deadline);
+    // Which rows landed. Unknown if the server has warned. `hurries`: for locks it waits a moment.
     [[nodiscard]] Reply<std::vector<bool>> attempt(Lease& lease, std::span<const Row> rows,
-                                                   Batch mode, TimePoint deadline);
+                                                   Batch mode, TimePoint deadline,
+                                                   bool hurries = false);
     [[nodiscard]] Reply<std::vector<bool>> attempt_atomic(Lease& lease,
                                                           std::span<const Query> queries,
                                                           std::span<const Row> rows,

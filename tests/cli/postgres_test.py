@@ -1,56 +1,17 @@
 """dedupctl on a store in PostgreSQL: every command that makes sense there, and what the others say."""
 
-import glob
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
 from cli import (ABSENT, COMPLETED, DEDUPCTL, ERROR, HANG_SECONDS, IN_FLIGHT, MISMATCH, OK, STALE,
                  USAGE, Result)
-
-BIN = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:]
-
-
-class Server:
-    """A server of these tests' own, on a Unix socket."""
-
-    def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="dedup-test-")
-        self.owner = []
-        if os.geteuid() == 0:
-            user = pwd.getpwnam("postgres")
-            os.chown(self.directory, user.pw_uid, user.pw_gid)
-            self.owner = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}",
-                          "--clear-groups"]
-        data = os.path.join(self.directory, "data")
-        subprocess.run([*self.owner, f"{BIN[0]}/initdb", "-D", data, "-U", "dedup", "-A", "trust",
-                        "-E", "UTF8", "--locale=C", "--no-sync"],
-                       check=True, cwd="/", stdout=subprocess.DEVNULL)
-        self.log = open(os.path.join(self.directory, "log"), "wb")
-        self.process = subprocess.Popen(
-            [*self.owner, f"{BIN[0]}/postgres", "-D", data, "-c", "listen_addresses=",
-             "-c", f"unix_socket_directories={self.directory}"],
-            cwd="/", stdout=self.log, stderr=self.log)
-        for _ in range(1000):
-            ready = subprocess.run([f"{BIN[0]}/pg_isready", "-q", "-h", self.directory], check=False)
-            if ready.returncode == 0:
-                return
-            time.sleep(0.02)
-        raise RuntimeError("the server did not start")
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
-        self.log.close()
-        shutil.rmtree(self.directory)
-
-    def url(self, schema):
-        return f"postgresql://dedup:secret@/postgres?host={self.directory}&schema={schema}"
+from postgres_server import BIN, Server
 
 
 @unittest.skipUnless(BIN, "no PostgreSQL server is installed: run tools/setup")
@@ -183,6 +144,39 @@ class Postgres(unittest.TestCase):
         self.assertEqual(migrate(self.url, back)["migrated"], 3)
         self.assertIn("the same", json.dumps(migrate(old, old, code=USAGE)))
         self.assertIn("no store", json.dumps(migrate(old + "x", back, code=ERROR)))
+
+    @unittest.skipUnless(shutil.which("pgbouncer"), "pgbouncer is not installed: run tools/setup")
+    def test_behind_pgbouncer(self):
+        """In transaction mode each transaction may get another session."""
+        port = self.server.pooler()
+        pooled = self.url.replace(f"host={self.server.directory}",
+                                  f"host={self.server.directory}&port={port}&prepared=false")
+        self.run_on(pooled, "init")
+        self.run_on(pooled, "remember", "r", "--receipt", "x")
+        fence = str(self.run_on(pooled, "--json", "claim", "k").json["claim_sequence"])
+        self.run_on(pooled, "complete", "k", "--claim", fence, "--receipt", "paid")
+        self.assertEqual(self.run_on(pooled, "lookup", "k", code=COMPLETED).text, "paid")
+        lines = b"".join(b"line %d\n" % number for number in range(3000))
+        workers = [subprocess.Popen([DEDUPCTL, "-s", pooled, "filter"], stdin=subprocess.PIPE,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                   for _ in range(4)]
+        outputs = [b""] * len(workers)
+
+        def feed(number):
+            outputs[number] = workers[number].communicate(lines, timeout=HANG_SECONDS)[0]
+
+        threads = [threading.Thread(target=feed, args=(n,)) for n in range(len(workers))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([worker.returncode for worker in workers], [0] * len(workers))
+        # A filter prints a line before it remembers it, so two at a time may both print it.
+        self.assertEqual({line for output in outputs for line in output.splitlines()},
+                         set(lines.splitlines()))
+        self.assertEqual(self.run_on(pooled, "--json", "stats").json["completed"], 3002)
+        self.assertEqual(self.run_on(pooled, "filter", stdin=lines).text, "")
+        self.run_on(pooled, "sweep")
 
     def test_what_is_for_directories_says_so(self):
         self.ctl("init")

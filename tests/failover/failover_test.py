@@ -59,15 +59,16 @@ def cancel_waits(c, _, seconds=4):
 
 
 def cancel_waits_then_kill(c, rng):
-    """And then a standby leads. (Patroni promotes none that it has written off meanwhile.)"""
+    """And then a standby leads that has not got them. (Patroni promotes none that it has written off
+    by then, and the old primary leads on.)"""
     node = c.leader()
     others = [each for each in c.nodes if each is not node]
     for other in others:
-        other.signal(signal.SIGSTOP)
-    cancel_waits(c, rng, 2)
+        other.kill()
+    cancel_waits(c, rng, 1.5)
     node.kill()
     for other in others:
-        other.signal(signal.SIGCONT)
+        other.start()
     time.sleep(cluster.TTL + 10)
     node.start()
 
@@ -80,7 +81,7 @@ def cut_network(c, _):
     node.proxy.cut.clear()
 
 
-FAULTS = (kill_primary, cancel_waits_then_kill, freeze_primary, cut_network, terminate_sessions,
+FAULTS = (cancel_waits_then_kill, kill_primary, freeze_primary, cut_network, terminate_sessions,
           cancel_waits, kill_standby)
 
 

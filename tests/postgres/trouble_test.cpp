@@ -335,6 +335,104 @@ TEST_CASE("trouble: a forked child gets closed, and its parent's connections are
     CHECK(append_key(*store, "parent again").has_value());
 }
 
+TEST_CASE("trouble: a key that somebody's transaction holds keeps nobody from the others") {
+    NEEDS_POSTGRES();
+    Schema schema;
+    schema.options.timeout = milliseconds(4'000);
+    const auto store = schema.open();
+    Client client(schema.url());
+    client.row("BEGIN");
+    client.row("SELECT outcome FROM " + schema.options.schema + ".claim('trouble', 'held')");
+    std::vector<Append> claims;
+    for (int i = 0; i < 100; ++i) {
+        claims.push_back(claim_of(i == 37 ? "held" : "free-" + std::to_string(i)));
+    }
+    const auto results = store->append(claims);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        CAPTURE(i);
+        if (i == 37) {
+            refused(results[i], Code::unavailable, "another transaction");
+        } else {
+            CHECK(results[i].has_value());
+        }
+    }
+    client.row("ROLLBACK");
+    CHECK(append_key(*store, "held").has_value());
+    // None of those that waited goes on behind its caller's back.
+    CHECK(schema.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") ==
+          "0");
+}
+
+TEST_CASE("trouble: a sweep goes on where others have taken over what it had found") {
+    NEEDS_POSTGRES();
+    Schema schema;
+    schema.options.timeout = milliseconds(20'000);
+    ManualClock clock;
+    schema.options.clock = clock.clock();
+    const auto store = schema.open();
+    constexpr std::size_t kKeys = 25'000;  // three batches
+    std::vector<Append> claims;
+    for (std::size_t i = 0; i < kKeys; ++i) {
+        claims.push_back(claim_of(std::to_string(i)));
+        claims.back().record.expires_at_ms = clock.now_ms() + 1'000;
+    }
+    for (const auto& result : store->append(claims)) {
+        REQUIRE_MESSAGE(result.has_value(), (result ? "" : result.error().message));
+    }
+    clock.advance(60'000);
+    // Holds up the first batch at a row of it, which it then takes over.
+    Client client(schema.url());
+    client.row("BEGIN");
+    client.row("UPDATE " + schema.options.schema +
+               ".head SET expires_ms = expires_ms + 3600000 WHERE sequence = (SELECT min(sequence) "
+               "FROM " +
+               schema.options.schema + ".head)");
+    std::thread commits([&] {
+        std::this_thread::sleep_for(milliseconds(500));
+        client.row("COMMIT");
+    });
+    const auto report = store->sweep();
+    commits.join();
+    REQUIRE_MESSAGE(report.has_value(), report.error().message);
+    CHECK(report->removed.total() == kKeys - 1);
+}
+
+TEST_CASE("trouble: names of up to 63 characters, none of which hides another's statement") {
+    NEEDS_POSTGRES();
+    PostgresOptions options;
+    options.schema = std::string(63, 's');
+    REQUIRE(init_postgres(Schema::url(), options).has_value());
+    auto store = open_postgres(Schema::url(), options);
+    REQUIRE(store.has_value());
+    CHECK(append_key(**store, "one").has_value());
+    const std::vector<Append> two = {claim_of("two"), claim_of("three")};
+    for (const auto& result : (*store)->append(two)) {
+        CHECK_MESSAGE(result.has_value(), (result ? "" : result.error().message));
+    }
+}
+
+TEST_CASE("trouble: a child that destroys the store leaves its parent's sessions alone") {
+    NEEDS_POSTGRES();
+    const Schema schema;
+    auto store = schema.open();
+    REQUIRE(append_key(*store, "parent").has_value());
+    const std::string sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = "
+        "'dedup'";
+    const std::string before = schema.sql(sessions);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        store.reset();
+        ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    CHECK(status == 0);
+    CHECK(schema.sql(sessions) == before);
+    CHECK(append_key(*store, "parent again").has_value());
+    CHECK(schema.sql(sessions) == before);
+}
+
 TEST_CASE("trouble: a host that ends connections, or says nothing, does not hide the next one") {
     // As behind a balancer or a container's port, which accept for a server that is not there.
     NEEDS_POSTGRES();

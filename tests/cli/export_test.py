@@ -189,7 +189,7 @@ class WhatIsThereStays(ExportTest):
         other = jsonl(record(b"k", "completed", receipt=b"theirs"), record(b"new"))
         result = self.run_import(other, expect=ERROR)
         self.assertCounts(result, imported=1, differ=1)
-        self.assertInError(["line 1: key 'k'", "with another record; that one stays"], result)
+        self.assertInError(["line 1: key \"k\"", "with another record; that one stays"], result)
         self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"mine")
 
     def test_many_differences_are_counted(self):

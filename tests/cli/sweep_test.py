@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import cli
-from cli import COMPLETED, ERROR, OK, USAGE
+from cli import BUSY, COMPLETED, ERROR, OK, USAGE
 
 
 class Sweep(cli.CliTest):
@@ -103,7 +103,7 @@ class Sweep(cli.CliTest):
         holder = self.hold_store()
         self.assertEqual(self.sweep_json("--dry-run")["removed"]["in_flight"], 1)
         self.assertEqual(self.history(), [])
-        busy = self.dedupctl("--lock-timeout", "10ms", "sweep", expect=ERROR)
+        busy = self.dedupctl("--lock-timeout", "10ms", "sweep", expect=BUSY)
         self.assertInError([self.store, f"process {holder.pid}", "--lock-timeout"], busy)
 
     def test_history_lists_past_sweeps_newest_first(self):

@@ -22,11 +22,11 @@ class Watch(cli.CliTest):
         self.assertEqual((watching.returncode, err), (OK, b""))
 
     def test_lines_follow_a_live_writer(self):
-        holder = self.hold_store()
+        holder = self.write_beside()
         for number in (signal.SIGINT, signal.SIGTERM):
             watching = self.watch()
             first = watching.stdout.readline().decode()
-            self.assertRegex(first, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  in flight 0  completed \d+  "
+            self.assertRegex(first, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S+  in-flight 0  completed \d+  "
                                     r"released 0  appends -  segments 0\+1  log .*  tail .*  "
                                     r"last sweep none\n$")
             before = int(re.search(r"completed (\d+)", first)[1])
@@ -38,7 +38,7 @@ class Watch(cli.CliTest):
             self.end(watching, number)
 
     def test_json_has_rates(self):
-        holder = self.hold_store()
+        holder = self.write_beside()
         watching = self.watch("--json")
         first = json.loads(watching.stdout.readline())
         self.assertIsNone(first["appends_per_second"])
@@ -70,7 +70,7 @@ class Watch(cli.CliTest):
         lines = looks[1].count(b"\n")
         self.assertEqual(looks[0].count(b"\n"), lines)
         self.assertIn(b"\033[%dA" % lines, text, "up to the first line again")
-        self.assertRegex(looks[0].decode(), r"  in flight +(\033\[[0-9;]*m)?1\b")
+        self.assertRegex(looks[0].decode(), r"  in-flight +(\033\[[0-9;]*m)?1\b")
         watching.send_signal(signal.SIGINT)
         self.assertEqual(watching.wait(cli.HANG_SECONDS), OK)
 

@@ -78,8 +78,8 @@ std::string checked_line(const dedup::Record& record) {
         parsed ? record_from_json(parsed->value, parsed->members) : std::unexpected(parsed.error());
     if (!back) {
         throw Failure{.code = "internal",
-                      .message = fmt::format("key '{}' cannot be exported: {}", escape(record.key),
-                                             back.error())};
+                      .message = fmt::format("key \"{}\" cannot be exported: {}",
+                                             escape(record.key), back.error())};
     }
     return line;
 }

@@ -198,7 +198,7 @@ class WhatIsThereStays(ExportTest):
         theirs = [dict(line, receipt="theirs") for line in mine]
         result = self.run_import(jsonl(*theirs), expect=ERROR)
         self.assertCounts(result, differ=103)
-        self.assertInError(["line 1: key 'k0'", "line 100: key 'k99'", "3 more such records"],
+        self.assertInError(["line 1: key \"k0\"", "line 100: key \"k99\"", "3 more such records"],
                            result)
         self.assertNotIn("line 101", result.error)
 
@@ -295,6 +295,17 @@ class BadInput(ExportTest):
         self.use("third")
         missing = self.run_import(b"".join(lines[:5] + lines[6:]), expect=ERROR)
         self.assertInError("lines are missing", missing)
+        # They are no bad lines that could be left out.
+        missing = self.run_import(b"".join(lines[:5] + lines[6:]), "--skip-bad", expect=ERROR)
+        self.assertInError("lines are missing", missing)
+
+    def test_nothing_is_no_success(self):
+        self.assertInError("is empty", self.run_import(b"", expect=ERROR))
+        self.assertInError("nothing but bad",
+                           self.run_import(b"no json\n{}\n", "--skip-bad", expect=ERROR))
+        empty = self.path("empty")
+        self.dedupctl("-s", empty, "init", expect=OK)
+        self.run_import(self.dedupctl("-s", empty, "export", expect=OK).out, expect=OK)
         joined = self.run_import(b"".join(lines[:5] + lines), expect=ERROR)
         self.assertInError("line 6: another export begins", joined)
         self.assertCounts(self.run_import(b"".join(lines)), imported=1, equal=9)

@@ -32,9 +32,9 @@ class Sweep(cli.CliTest):
         text = self.dedupctl("sweep", expect=OK).text
         self.assertRegex(text, r"(?m)^swept as of +\d{4}-\d\d-\d\d ")
         self.assertRegex(
-            text, r"(?m)^removed +2 streams: 2 in flight, 0 completed, 0 released$")
+            text, r"(?m)^removed +2 streams: 2 in-flight, 0 completed, 0 released$")
         self.assertRegex(
-            text, r"(?m)^retained +1 stream: 0 in flight, 1 completed, 0 released$")
+            text, r"(?m)^retained +1 stream: 0 in-flight, 1 completed, 0 released$")
         self.assertRegex(text, r"(?m)^next expiry +.*\(in (1d|23h59m|24h)\)$")
         self.assertRegex(text, r"(?m)^NAMESPACE +IN FLIGHT +COMPLETED +RELEASED +RETAINED$")
         self.assertRegex(text, r"(?m)^default +2 +0 +0 +1$")
@@ -181,7 +181,7 @@ class Sweep(cli.CliTest):
         sweeping = self.start_every()
         for _ in range(3):
             self.assertRegex(sweeping.stdout.readline().decode(),
-                             r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +0 +0 +0 +1 ")
+                             r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S+ +0 +0 +0 +1 ")
         sweeping.send_signal(signal.SIGTERM)
         sweeping.communicate(timeout=cli.HANG_SECONDS)
         self.assertEqual(sweeping.returncode, OK)

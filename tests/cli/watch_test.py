@@ -74,6 +74,18 @@ class Watch(cli.CliTest):
         watching.send_signal(signal.SIGINT)
         self.assertEqual(watching.wait(cli.HANG_SECONDS), OK)
 
+    def test_it_follows_a_store_that_is_put_in_its_place(self):
+        self.dedupctl("remember", "old", expect=OK)
+        watching = self.watch("--json")
+        self.assertEqual(json.loads(watching.stdout.readline())["completed"], 1)
+        self.dedupctl("-s", self.path("new"), "remember", "-", stdin=b"a\nb\n", expect=OK)
+        os.rename(self.store, self.path("old"))
+        os.rename(self.path("new"), self.store)
+        while json.loads(watching.stdout.readline())["completed"] != 2:
+            pass
+        watching.send_signal(signal.SIGINT)
+        self.assertIn(b"another store", watching.communicate(timeout=cli.HANG_SECONDS)[1])
+
     def test_a_reader_that_goes_away_ends_it(self):
         self.dedupctl("claim", "held", expect=OK)
         watching = self.watch()

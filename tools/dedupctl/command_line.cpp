@@ -146,9 +146,12 @@ std::string what_is_wrong(const CLI::ParseError& error, const CLI::App& app, con
                           const Command* command) {
     std::string message = error.what();
     const std::vector<std::string> rest = app.remaining(true);
-    if (command == nullptr && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    const bool no_command =
+        command == nullptr && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+    if (no_command && (rest.empty() || !rest.front().starts_with('-'))) {
         message = rest.empty() ? "there is no command" : misspelt_command(program, rest.front());
-    } else if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !rest.empty()) {
+    } else if (no_command ||
+               (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !rest.empty())) {
         const std::string& first = rest.front();
         std::vector<std::string_view> names;
         add_long_names(program.options, names);

@@ -28,7 +28,7 @@ struct Context {
     bool utc = false;
     bool must_exist = false;
     bool prints_data = false;  // standard output is for data: errors in JSON go to standard error
-    mutable bool made_store = false;  // open_writer() has
+    mutable bool made_store = false;     // open_writer() has
     std::vector<std::string> arguments;  // as they came, without the program's name
     bool sigpipe_was_ignored = false;    // before main ignored it; for children
 

@@ -48,10 +48,19 @@ class ExportSource : public ImportSource {
     }
 
     [[nodiscard]] std::string complaint() const override {
-        return open_ && !stopped_ ? input_.name +
-                                        " ends before its last line, which an export always has: "
-                                        "it was cut short, and records are missing"
-                                  : "";
+        if (!complaint_.empty()) {
+            return input_.name + ": " + complaint_;
+        }
+        if (stopped_) {
+            return "";
+        }
+        if (number_ == 0) {
+            return input_.name + " is empty, and an export never is: nothing was imported";
+        }
+        return open_ ? input_.name +
+                           " ends before its last line, which an export always has: it was cut "
+                           "short, and records are missing"
+                     : "";
     }
 
     [[nodiscard]] std::uint64_t bytes_read() const override { return reader_.bytes_read(); }
@@ -101,9 +110,9 @@ class ExportSource : public ImportSource {
         }
         if (!object.contains("records")) {
             if (open_) {
-                item.record =
-                    std::unexpected("another export begins before the last line of the one before");
-                return false;
+                complain(item.place +
+                         ": another export begins before the last line of the one "
+                         "before: records are missing");
             }
             const Json last_sequence = object.value("last_sequence", Json());
             if (!last_sequence.is_number_unsigned()) {
@@ -116,15 +125,22 @@ class ExportSource : public ImportSource {
             ++part_;
             return true;
         }
-        const bool whole = object["records"] == records_ || !open_;
-        open_ = false;
-        if (!whole) {
-            item.record = std::unexpected(fmt::format(
-                "the export has {} records, and {} came before its end: lines are missing, or "
-                "were added",
-                object["records"].dump(), records_));
+        if (open_ && object["records"] != records_) {
+            complain(
+                fmt::format("{}: the export has {} records, and {} came before its end: lines "
+                            "are missing, or were added",
+                            item.place, object["records"].dump(), records_));
         }
-        return whole;
+        open_ = false;
+        return true;
+    }
+
+    // What is missing is no bad line that could be left out: it is told at the end, whatever else
+    // comes.
+    void complain(std::string what) {
+        if (complaint_.empty()) {
+            complaint_ = std::move(what);
+        }
     }
 
     static constexpr std::size_t kLinesAtOnce = 1024;
@@ -140,6 +156,7 @@ class ExportSource : public ImportSource {
     std::uint64_t last_sequence_ = 0;  // of the store when the export began
     bool open_ = false;                // between the first and the last line of an export
     bool stopped_ = false;
+    std::string complaint_;
 };
 
 }  // namespace

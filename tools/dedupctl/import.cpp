@@ -176,7 +176,12 @@ int run_import(const ImportArguments& options, Context& context) {
         note("ended by a signal; running the import again goes on with the rest");
         return kExitSignalBase + *stop.signal();
     }
-    return import.counts().differ == 0 ? kExitOk : kExitError;
+    const ImportCounts& counts = import.counts();
+    if (counts.bad != 0 && counts.bad == counts.read()) {
+        note("there was nothing but bad records");
+        return kExitError;
+    }
+    return counts.differ == 0 ? kExitOk : kExitError;
 }
 
 }  // namespace

@@ -107,8 +107,8 @@ int run_inspect(const std::string& key, Context& context) {
     if (found.empty()) {
         if (context.json) {
             context.out.json(context.outcome("absent", key));
-        } else if (!context.quiet) {
-            note("absent");
+        } else {
+            context.out.line("absent");
         }
         return kExitAbsent;
     }

@@ -252,6 +252,14 @@ std::string text_of(int fd) {
     return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
 }
 
+constexpr std::string_view kNames = "names flushed";
+
+// Where the line of the names begins in a lock file's text: its end if there is none.
+std::size_t names_at(std::string_view text) {
+    const std::size_t at = text.find("\n" + std::string(kNames));
+    return at == std::string_view::npos ? text.size() : at + 1;
+}
+
 // The names that lead to the log, and the files that they stand for: inode and time of birth, since
 // a number may be given again. `directory`: the store's. Empty if that cannot be told.
 std::string names_line(int directory, const Path& lock_path) {
@@ -259,7 +267,7 @@ std::string names_line(int directory, const Path& lock_path) {
     if (name.find('\n') != std::string::npos) {
         return "";
     }
-    std::string line = "names flushed";
+    std::string line(kNames);
     for (const char* entry : {"..", ".", "log"}) {
         struct statx status {};
         if (::statx(directory, entry, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_BTIME, &status) != 0 ||
@@ -307,9 +315,10 @@ class PosixLock final : public Lock {
             return;
         }
         const std::string text = text_of(file_.get());
-        names_noted_ =
-            ::pwrite(file_.get(), line.data(), line.size(), static_cast<off_t>(text.size())) ==
-            static_cast<ssize_t>(line.size());
+        const std::string noted = text.substr(0, names_at(text)) + line;
+        names_noted_ = ::ftruncate(file_.get(), 0) == 0 &&
+                       ::pwrite(file_.get(), noted.data(), noted.size(), 0) ==
+                           static_cast<ssize_t>(noted.size());
     }
 
     Result<void> check() override {
@@ -601,17 +610,18 @@ class PosixEnv final : public Env {
             if (!names(path, id_of(fd->get()))) {
                 continue;
             }
-            const std::string line = names_line(directory->get(), path);
-            const bool noted = !line.empty() && text_of(fd->get()).ends_with("\n" + line);
+            const std::string before = text_of(fd->get());
+            const std::string noted = before.substr(names_at(before));
+            const bool same = !noted.empty() && noted == names_line(directory->get(), path);
             // What is in it is worth no error: the lock itself is what counts, and a full disk must
             // not keep a store from being opened.
-            const std::string text = lock_text() + (noted ? line : "");
+            const std::string text = lock_text() + noted;
             if (::ftruncate(fd->get(), 0) != 0 ||
                 ::pwrite(fd->get(), text.data(), text.size(), 0) < 0) {
                 errno = 0;
             }
             return std::make_unique<PosixLock>(path, std::move(*fd), std::move(*directory), both,
-                                               noted);
+                                               same);
         }
     }
 

@@ -295,9 +295,18 @@ class BadInput(ExportTest):
         self.use("third")
         missing = self.run_import(b"".join(lines[:5] + lines[6:]), expect=ERROR)
         self.assertInError("lines are missing", missing)
-        # They are no bad lines that could be left out.
-        missing = self.run_import(b"".join(lines[:5] + lines[6:]), "--skip-bad", expect=ERROR)
-        self.assertInError("lines are missing", missing)
+        joined = self.run_import(b"".join(lines[:5] + lines), expect=ERROR)
+        self.assertInError("line 6: another export begins", joined)
+        self.assertCounts(self.run_import(b"".join(lines)), imported=1, equal=9)
+        self.assertCounts(self.run_import(b"".join(lines[3:6])), equal=3)
+
+    def test_missing_lines_are_no_bad_ones_that_could_be_left_out(self):
+        self.dedupctl("filter", stdin=self.lines(0, 10), expect=OK)
+        lines = self.export().splitlines(True)
+        for name, data in (("fewer", lines[:5] + lines[6:]), ("joined", lines[:5] + lines)):
+            self.use(name)
+            missing = self.run_import(b"".join(data), "--skip-bad", expect=ERROR)
+            self.assertInError(["missing", "records imported"], missing)
 
     def test_nothing_is_no_success(self):
         self.assertInError("is empty", self.run_import(b"", expect=ERROR))
@@ -306,10 +315,6 @@ class BadInput(ExportTest):
         empty = self.path("empty")
         self.dedupctl("-s", empty, "init", expect=OK)
         self.run_import(self.dedupctl("-s", empty, "export", expect=OK).out, expect=OK)
-        joined = self.run_import(b"".join(lines[:5] + lines), expect=ERROR)
-        self.assertInError("line 6: another export begins", joined)
-        self.assertCounts(self.run_import(b"".join(lines)), imported=1, equal=9)
-        self.assertCounts(self.run_import(b"".join(lines[3:6])), equal=3)
 
     def test_wrong_uses(self):
         self.dedupctl("-n", "x", "import", expect=USAGE)

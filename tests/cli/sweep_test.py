@@ -36,7 +36,7 @@ class Sweep(cli.CliTest):
         self.assertRegex(
             text, r"(?m)^retained +1 stream: 0 in-flight, 1 completed, 0 released$")
         self.assertRegex(text, r"(?m)^next expiry +.*\(in (1d|23h59m|24h)\)$")
-        self.assertRegex(text, r"(?m)^NAMESPACE +IN FLIGHT +COMPLETED +RELEASED +RETAINED$")
+        self.assertRegex(text, r"(?m)^NAMESPACE +IN-FLIGHT +COMPLETED +RELEASED +RETAINED$")
         self.assertRegex(text, r"(?m)^default +2 +0 +0 +1$")
         unanswered = text.split("without an answer:\n")[1].splitlines()
         self.assertEqual([line.split()[0] for line in unanswered], ["CLAIM", "1", "2"])
@@ -116,6 +116,7 @@ class Sweep(cli.CliTest):
                          [second["now_ms"], first["now_ms"]])
         self.assertEqual([report["removed"]["in_flight"] for report in listed], [1, 2])
         self.assertEqual(listed[1]["unanswered"], first["unanswered"])
+        self.assertGreater(min(report["duration_us"] for report in listed), 0)
         lines = self.dedupctl("sweep", "--history", expect=OK).text.splitlines()
         self.assertEqual(len(lines), 2, "one a line, and titles on a terminal only")
         self.assertEqual([line.split()[2:4] for line in lines], [["1", "1"], ["2", "2"]])

@@ -48,9 +48,6 @@ class ExportSource : public ImportSource {
     }
 
     [[nodiscard]] std::string complaint() const override {
-        if (!complaint_.empty()) {
-            return input_.name + ": " + complaint_;
-        }
         if (stopped_) {
             return "";
         }
@@ -109,11 +106,7 @@ class ExportSource : public ImportSource {
                               input_.name, item.place, version.dump(), kExportVersion)};
         }
         if (!object.contains("records")) {
-            if (open_) {
-                complain(item.place +
-                         ": another export begins before the last line of the one "
-                         "before: records are missing");
-            }
+            const bool cut = open_;
             const Json last_sequence = object.value("last_sequence", Json());
             if (!last_sequence.is_number_unsigned()) {
                 item.record = std::unexpected("last_sequence is missing, or no number");
@@ -123,24 +116,23 @@ class ExportSource : public ImportSource {
             records_ = 0;
             open_ = true;
             ++part_;
-            return true;
+            return !cut || lacks(item,
+                                 "another export begins before the last line of the one before: "
+                                 "records are missing");
         }
-        if (open_ && object["records"] != records_) {
-            complain(
-                fmt::format("{}: the export has {} records, and {} came before its end: lines "
-                            "are missing, or were added",
-                            item.place, object["records"].dump(), records_));
-        }
+        const bool whole = object["records"] == records_ || !open_;
         open_ = false;
-        return true;
+        return whole ||
+               lacks(item, fmt::format("the export has {} records, and {} came before its end: "
+                                       "lines are missing, or were added",
+                                       object["records"].dump(), records_));
     }
 
-    // What is missing is no bad line that could be left out: it is told at the end, whatever else
-    // comes.
-    void complain(std::string what) {
-        if (complaint_.empty()) {
-            complaint_ = std::move(what);
-        }
+    // Gives false.
+    static bool lacks(ImportItem& item, std::string what) {
+        item.lacks_others = true;
+        item.record = std::unexpected(std::move(what));
+        return false;
     }
 
     static constexpr std::size_t kLinesAtOnce = 1024;
@@ -156,7 +148,6 @@ class ExportSource : public ImportSource {
     std::uint64_t last_sequence_ = 0;  // of the store when the export began
     bool open_ = false;                // between the first and the last line of an export
     bool stopped_ = false;
-    std::string complaint_;
 };
 
 }  // namespace

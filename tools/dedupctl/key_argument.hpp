@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "command.hpp"
 #include "context.hpp"
 
 namespace dedupctl {

@@ -118,7 +118,7 @@ class Listing {
             }
             return options_.sort == "age" ? record.timestamp_ms : 0;
         };
-        std::ranges::stable_sort(kept_, [&](const dedup::Version& a, const dedup::Version& b) {
+        std::ranges::sort(kept_, [&](const dedup::Version& a, const dedup::Version& b) {
             return number(a) != number(b)       ? number(a) < number(b)
                    : a.record.ns != b.record.ns ? a.record.ns < b.record.ns
                                                 : a.record.key < b.record.key;

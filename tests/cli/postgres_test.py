@@ -10,8 +10,8 @@ import tempfile
 import time
 import unittest
 
-from cli import (ABSENT, COMPLETED, DEDUPCTL, ERROR, HANG_SECONDS, IN_FLIGHT, MISMATCH, OK, STALE, UNAVAILABLE,
-                 USAGE, Result)
+from cli import (ABSENT, COMPLETED, DEDUPCTL, ERROR, HANG_SECONDS, IN_FLIGHT, MISMATCH, OK, STALE,
+                 UNAVAILABLE, USAGE, Result)
 
 BIN = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:]
 

@@ -25,7 +25,11 @@ struct OpenOptions {
     bool create = true;      // if there is no store at the path; never when read_only
     Durability durability = Durability::sync;
     std::chrono::milliseconds flush_interval{100};  // Durability::async; 1 ms to 1 min
-    std::chrono::milliseconds lock_timeout{0};      // how long to wait for another writer
+    // How long to wait for another writer. Those who wait get the store in the order in which they
+    // came.
+    std::chrono::milliseconds lock_timeout{0};
+    // Asked now and then by the thread that waits; false ends the wait with `busy`. Empty: true.
+    std::function<bool()> keeps_waiting = {};
     Clock clock = system_now_ms;
     // However far the clock jumps forward, it is right: sweeps go on. For a store that rests for
     // more than a day between two uses; without it, each such rest withholds sweeps for a day (see
@@ -60,6 +64,20 @@ struct OpenOptions {
 // holds it), unsupported_version, corruption (names file and offset), io, out_of_space.
 [[nodiscard]] DEDUP_API Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                                                   const OpenOptions& options = {});
+
+// Who has a store open for writing.
+struct Writer {
+    std::uint64_t pid = 0;      // in the writer's pid namespace; 0: not known
+    std::int64_t since_ms = 0;  // 0: not known
+    std::string host = {};      // the writer's machine or container
+    std::string text = {};  // for people; also says if it has ended and left its lock to a child
+};
+
+// Who has the store at `path` open for writing right now; nullopt: nobody, as far as this process
+// may see. By the time it returns that may be past. Looks by holding the lock for a moment itself:
+// an open() in that moment that does not wait at all gets `busy`.
+// Errors: invalid_argument (no store there), io.
+[[nodiscard]] DEDUP_API Result<std::optional<Writer>> writer_of(const std::filesystem::path& path);
 
 struct VerifyReport {
     std::uint64_t segments = 0;

@@ -81,13 +81,13 @@ class Replay {
 
     // Up to `end` or the first place without a valid frame. Whatever the outcome, unsealed.row and
     // the delta are of what lies before row.bytes.
-    Result<std::uint64_t> run(std::uint64_t end, bool whole);
+    Result<Replayed> run(std::uint64_t end, bool whole);
 
   private:
     static constexpr std::size_t kAhead = 16;
     static constexpr std::uint64_t kDamagedSequencesMax = 65'536;
 
-    Result<std::uint64_t> take_frames(std::uint64_t end, bool whole);
+    Result<Replayed> take_frames(std::uint64_t end, bool whole);
     Result<void> take_damage(FrameReader& reader, std::uint64_t end);
     void take_suspect(const DamagedRecord& record);
     void lead_past_damage(Applied& applied) const;
@@ -311,8 +311,8 @@ Result<void> Replay::take_damage(FrameReader& reader, std::uint64_t end) {
     return {};
 }
 
-Result<std::uint64_t> Replay::take_frames(std::uint64_t end, bool whole) {
-    std::uint64_t flushed = kSegmentHeaderBytes;
+Result<Replayed> Replay::take_frames(std::uint64_t end, bool whole) {
+    Replayed replayed;
     FrameReader reader(*unsealed_.segment, unsealed_.row.bytes, end);
     while (true) {
         const auto frame = reader.next();
@@ -326,12 +326,14 @@ Result<std::uint64_t> Replay::take_frames(std::uint64_t end, bool whole) {
             continue;
         }
         if (!*frame) {
-            return flushed;
+            return replayed;
         }
         if (auto taken = take_frame(**frame); !taken) {
             return std::unexpected(taken.error());
         }
-        flushed = (*frame)->header.flushed;
+        const FrameHeader& header = (*frame)->header;
+        replayed.flushed = header.flushed;
+        replayed.closed = header.kind == FrameKind::mark && header.flushed == (*frame)->offset;
         unsealed_.grown_to(reader.offset());
     }
 }
@@ -342,16 +344,15 @@ void Replay::apply_waiting() {
     }
 }
 
-Result<std::uint64_t> Replay::run(std::uint64_t end, bool whole) {
-    auto flushed = take_frames(end, whole);
+Result<Replayed> Replay::run(std::uint64_t end, bool whole) {
+    auto replayed = take_frames(end, whole);
     apply_waiting();
-    return flushed;
+    return replayed;
 }
 
 }  // namespace
 
-Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
-                             std::uint64_t whole_bytes) {
+Result<Replayed> replay(Unsealed& unsealed, const Locator& locator, std::uint64_t whole_bytes) {
     const auto file_bytes = unsealed.segment->bytes_there();
     if (!file_bytes) {
         return std::unexpected(file_bytes.error());
@@ -369,7 +370,7 @@ Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
     if (*got < next.size() ||
         !read_frame_header(next.data(), unsealed.segment->salt(),
                            static_cast<std::uint32_t>(unsealed.row.bytes), header)) {
-        return kSegmentHeaderBytes;
+        return Replayed();
     }
     return Replay(unsealed, locator).run(*file_bytes, false);
 }

@@ -99,12 +99,19 @@ struct Unsealed {
     StateCounts* last_counts_ = nullptr;
 };
 
+// What the frames of a segment say of it.
+struct Replayed {
+    std::uint64_t flushed = kSegmentHeaderBytes;  // so much of it is known to have been flushed
+    // Its last frame is the mark that a closed store ends with, and all before that was flushed.
+    bool closed = false;
+};
+
 // Reads frames of `unsealed.segment` from unsealed.row.bytes on and applies them, up to the first
-// place without a valid frame. Gives how much of the segment is known to have been flushed.
+// place without a valid frame.
 // `whole_bytes`, if not 0, says how long the segment is: then it goes on behind what is damaged,
 // and takes from there what can be told. Whoever asks for one of these keys is told of the damage.
 // Errors: corruption (valid frames that contradict each other), unsupported_version, io.
-[[nodiscard]] Result<std::uint64_t> replay(Unsealed& unsealed, const Locator& locator,
-                                           std::uint64_t whole_bytes = 0);
+[[nodiscard]] Result<Replayed> replay(Unsealed& unsealed, const Locator& locator,
+                                      std::uint64_t whole_bytes = 0);
 
 }  // namespace dedup

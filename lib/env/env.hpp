@@ -4,8 +4,10 @@
 // that tears writes, fails flushes and forgets what was not synced.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -63,12 +65,24 @@ class Lock {
     // Errors: failed, if it may not keep others out any more.
     [[nodiscard]] virtual Result<void> check() { return {}; }
 
+    // Whether a holder of this lock has noted that it had flushed the names that lead to the log,
+    // which are the same files now: then they need no flush. For the holder alone.
+    [[nodiscard]] virtual bool names_noted() { return false; }
+    // They have been flushed. What cannot be noted costs the next holder those flushes.
+    virtual void note_names() {}
+
   protected:
     Lock() = default;
 };
 
 enum class PathType : std::uint8_t { absent, file, directory, other };
 enum class OpenMode : std::uint8_t { read, write, create };  // create: replaces an existing file
+
+// How long to wait for a lock that somebody else has.
+struct LockWait {
+    std::chrono::milliseconds time{0};
+    std::function<bool()> goes_on = {};  // asked now and then; false ends the wait. Empty: true
+};
 
 class Env {
   public:
@@ -89,9 +103,11 @@ class Env {
     [[nodiscard]] virtual Result<void> remove(const Path& path) = 0;
     // Makes the entries of a directory durable: files created, renamed and removed in it.
     [[nodiscard]] virtual Result<void> sync_directory(const Path& path) = 0;
-    // Locks the file `path`, which is made if need be, and the directory that it is in.
+    // Locks the file `path`, which is made if need be, and the directory that it is in. If somebody
+    // else has it, waits for so long; those who wait get it in the order in which they came.
     // Errors: busy, which says who holds it.
-    [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock(const Path& path) = 0;
+    [[nodiscard]] virtual Result<std::unique_ptr<Lock>> lock(const Path& path,
+                                                             const LockWait& wait) = 0;
     // Keeps those out who would take the lock of this file or directory, but changes nothing there,
     // and needs the right to read only. Null if there is nothing that this process may lock.
     // Errors: busy, which says who holds it.

@@ -61,14 +61,6 @@ std::uint64_t pid_namespace() {
     return ::stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
 }
 
-struct Holder {
-    pid_t pid = 0;
-    std::uint64_t start = 0;
-    std::uint64_t pid_namespace = 0;
-    std::time_t since = 0;
-    std::string host;
-};
-
 // The value behind `name` and a space at the beginning of a line.
 std::string_view field(std::string_view text, std::string_view name) {
     while (!text.empty()) {
@@ -79,16 +71,6 @@ std::string_view field(std::string_view text, std::string_view name) {
         text.remove_prefix(std::min(line.size() + 1, text.size()));
     }
     return {};
-}
-
-Holder holder_in(std::string_view text) {
-    Holder holder;
-    holder.pid = std::max(number_in<pid_t>(text), 0);
-    holder.start = number_in<std::uint64_t>(field(text, "start"));
-    holder.pid_namespace = number_in<std::uint64_t>(field(text, "pid_namespace"));
-    holder.since = number_in<std::time_t>(field(text, "since"));
-    holder.host = field(text, "host");
-    return holder;
 }
 
 bool lives(const Holder& holder) {
@@ -193,6 +175,16 @@ std::string describe(const Holder& holder, const struct stat& status) {
 }
 
 }  // namespace
+
+Holder holder_in(std::string_view text) {
+    Holder holder;
+    holder.pid = std::max(number_in<pid_t>(text), 0);
+    holder.start = number_in<std::uint64_t>(field(text, "start"));
+    holder.pid_namespace = number_in<std::uint64_t>(field(text, "pid_namespace"));
+    holder.since = number_in<std::time_t>(field(text, "since"));
+    holder.host = field(text, "host");
+    return holder;
+}
 
 std::string lock_text() {
     return fmt::format("{}\nstart {}\npid_namespace {}\nsince {}\nhost {}\n", ::getpid(),

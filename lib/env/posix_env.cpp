@@ -18,6 +18,7 @@
 #include "env/descriptor.hpp"
 #include "env/env.hpp"
 #include "env/lock_holder.hpp"
+#include "env/lock_queue.hpp"
 #include "env/places.hpp"
 #include "env/process.hpp"
 
@@ -245,16 +246,52 @@ class PosixFile final : public File {
     std::uint64_t size_ = 0;  // if only the map is kept
 };
 
+std::string text_of(int fd) {
+    std::array<char, 2048> text{};
+    const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
+    return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
+}
+
+constexpr std::string_view kNames = "names flushed";
+
+// Where the line of the names begins in a lock file's text: its end if there is none.
+std::size_t names_at(std::string_view text) {
+    const std::size_t at = text.find("\n" + std::string(kNames));
+    return at == std::string_view::npos ? text.size() : at + 1;
+}
+
+// The names that lead to the log, and the files that they stand for: inode and time of birth, since
+// a number may be given again. `directory`: the store's. Empty if that cannot be told.
+std::string names_line(int directory, const Path& lock_path) {
+    const std::string name = lock_path.parent_path().filename();
+    if (name.find('\n') != std::string::npos) {
+        return "";
+    }
+    std::string line(kNames);
+    for (const char* entry : {"..", ".", "log"}) {
+        struct statx status {};
+        if (::statx(directory, entry, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_BTIME, &status) != 0 ||
+            (status.stx_mask & STATX_BTIME) == 0) {
+            return "";
+        }
+        line += fmt::format(" {}:{}:{}:{}.{}", status.stx_dev_major, status.stx_dev_minor,
+                            status.stx_ino, status.stx_btime.tv_sec, status.stx_btime.tv_nsec);
+    }
+    return line + " " + name + "\n";
+}
+
 // Two locks: on the file, which is what all versions look at, and on the directory that it is in,
 // which nobody removes by mistake to "get rid of a stale lock". They belong to this process alone:
 // see close_in_children.
 class PosixLock final : public Lock {
   public:
-    PosixLock(Path path, Descriptor file, Descriptor directory, bool directory_locked)
+    PosixLock(Path path, Descriptor file, Descriptor directory, bool directory_locked,
+              bool names_noted)
         : path_(std::move(path)),
           file_(std::move(file)),
           directory_(std::move(directory)),
-          directory_locked_(directory_locked) {
+          directory_locked_(directory_locked),
+          names_noted_(names_noted) {
         close_in_children({file_.get(), directory_.get()});
     }
     ~PosixLock() override {
@@ -268,6 +305,20 @@ class PosixLock final : public Lock {
             (void)::flock(fd->get(), LOCK_UN);
             forget_in_children(fd->get());
         }
+    }
+
+    bool names_noted() override { return names_noted_; }
+
+    void note_names() override {
+        const std::string line = names_line(directory_.get(), path_);
+        if (names_noted_ || line.empty()) {
+            return;
+        }
+        const std::string text = text_of(file_.get());
+        const std::string noted = text.substr(0, names_at(text)) + line;
+        names_noted_ = ::ftruncate(file_.get(), 0) == 0 &&
+                       ::pwrite(file_.get(), noted.data(), noted.size(), 0) ==
+                           static_cast<ssize_t>(noted.size());
     }
 
     Result<void> check() override {
@@ -288,6 +339,7 @@ class PosixLock final : public Lock {
     Descriptor file_;
     Descriptor directory_;
     bool directory_locked_;  // some network file systems have no locks on directories
+    bool names_noted_;
 };
 
 // Keeps writers out, as long as a repair takes.
@@ -304,12 +356,6 @@ class SharedLock final : public Lock {
     const ProcessMark mark_;
     Descriptor fd_;
 };
-
-std::string text_of(int fd) {
-    std::array<char, 1024> text{};
-    const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
-    return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
-}
 
 // Whoever may open LOCK can hold it, and so stop all writers: that is for those who may write.
 void keep_from_strangers(int fd, int directory) {
@@ -459,48 +505,32 @@ class PosixEnv final : public Env {
         return {};
     }
 
-    Result<std::unique_ptr<Lock>> lock(const Path& path) override {
-        const Path store = path.parent_path();
+    Result<std::unique_ptr<Lock>> lock(const Path& path, const LockWait& wait) override {
+        // A wait beyond a century is one for good; the sum must not overflow.
+        const auto until =
+            std::chrono::steady_clock::now() +
+            std::min<std::chrono::milliseconds>(wait.time, std::chrono::hours{24 * 36'500});
+        auto lock = try_lock(path, wait.time.count() == 0);
+        if (lock || lock.error().code != Code::busy || wait.time.count() == 0) {
+            return lock;
+        }
+        const auto at = places_.place(path);
+        auto fd = at ? open_regular(*at, path, O_RDWR) : std::unexpected(at.error());
+        if (!fd) {
+            return std::unexpected(fd.error());
+        }
+        LockQueue queue(std::move(*fd));
         while (true) {
-            const auto at = places_.place(path);
-            if (!at) {
-                return std::unexpected(at.error());
-            }
-            auto fd = open_regular(*at, path, O_RDWR | O_CREAT);
-            if (!fd) {
-                return std::unexpected(fd.error());
-            }
-            if (at->directory != AT_FDCWD) {
-                keep_from_strangers(fd->get(), at->directory);
-            }
-            // Of its own: what locks has to be closed in children, and the one that stays open not.
-            auto directory = std::optional<Descriptor>(
-                open_high(AT_FDCWD, store.c_str(), O_RDONLY | O_DIRECTORY, 0));
-            if (directory->get() < 0) {
-                return std::unexpected(os_failure("open", store, errno));
-            }
-            if (retry([&] { return ::flock(fd->get(), LOCK_EX | LOCK_NB); }) != 0) {
-                return std::unexpected(errno == EWOULDBLOCK
-                                           ? busy_error(store, fd->get(), text_of(fd->get()))
-                                           : os_failure("lock", path, errno));
-            }
-            const bool both =
-                retry([&] { return ::flock(directory->get(), LOCK_EX | LOCK_NB); }) == 0;
-            if (!both && errno == EWOULDBLOCK) {
-                return std::unexpected(busy_error(store, directory->get(), text_of(fd->get())));
-            }
-            // It may have been removed between the first two calls.
-            if (!names(path, id_of(fd->get()))) {
+            const bool tries = queue.wait_for_turn(until);
+            const bool last =
+                std::chrono::steady_clock::now() >= until || (wait.goes_on && !wait.goes_on());
+            if (!tries && !last) {
                 continue;
             }
-            // What is in it is for people and worth no error: the lock itself is what counts, and a
-            // full disk must not keep a store from being opened.
-            const std::string text = lock_text();
-            if (::ftruncate(fd->get(), 0) != 0 ||
-                ::pwrite(fd->get(), text.data(), text.size(), 0) < 0) {
-                errno = 0;
+            lock = try_lock(path, last);
+            if (lock || lock.error().code != Code::busy || last) {
+                return lock;
             }
-            return std::make_unique<PosixLock>(path, std::move(*fd), std::move(*directory), both);
         }
     }
 
@@ -540,6 +570,61 @@ class PosixEnv final : public Env {
     }
 
   private:
+    // `says_who`: a busy error names the holder, for which much is read.
+    Result<std::unique_ptr<Lock>> try_lock(const Path& path, bool says_who) {
+        const Path store = path.parent_path();
+        const auto busy = [&](int locked, int file) {
+            return std::unexpected(says_who ? busy_error(store, locked, text_of(file))
+                                            : Error{Code::busy, ""});
+        };
+        while (true) {
+            const auto at = places_.place(path);
+            if (!at) {
+                return std::unexpected(at.error());
+            }
+            auto fd = open_regular(*at, path, O_RDWR | O_CREAT);
+            if (!fd) {
+                return std::unexpected(fd.error());
+            }
+            if (at->directory != AT_FDCWD) {
+                keep_from_strangers(fd->get(), at->directory);
+            }
+            // Of its own: what locks has to be closed in children, and the one that stays open not.
+            auto directory = std::optional<Descriptor>(
+                open_high(AT_FDCWD, store.c_str(), O_RDONLY | O_DIRECTORY, 0));
+            if (directory->get() < 0) {
+                return std::unexpected(os_failure("open", store, errno));
+            }
+            if (retry([&] { return ::flock(fd->get(), LOCK_EX | LOCK_NB); }) != 0) {
+                if (errno == EWOULDBLOCK) {
+                    return busy(fd->get(), fd->get());
+                }
+                return std::unexpected(os_failure("lock", path, errno));
+            }
+            const bool both =
+                retry([&] { return ::flock(directory->get(), LOCK_EX | LOCK_NB); }) == 0;
+            if (!both && errno == EWOULDBLOCK) {
+                return busy(directory->get(), fd->get());
+            }
+            // It may have been removed between the first two calls.
+            if (!names(path, id_of(fd->get()))) {
+                continue;
+            }
+            const std::string before = text_of(fd->get());
+            const std::string noted = before.substr(names_at(before));
+            const bool same = !noted.empty() && noted == names_line(directory->get(), path);
+            // What is in it is worth no error: the lock itself is what counts, and a full disk must
+            // not keep a store from being opened.
+            const std::string text = lock_text() + noted;
+            if (::ftruncate(fd->get(), 0) != 0 ||
+                ::pwrite(fd->get(), text.data(), text.size(), 0) < 0) {
+                errno = 0;
+            }
+            return std::make_unique<PosixLock>(path, std::move(*fd), std::move(*directory), both,
+                                               same);
+        }
+    }
+
     // A file that nobody has open or linked elsewhere: what has the name already is removed.
     static Result<Descriptor> create(const Place& at, const Path& path) {
         if (::unlinkat(at.directory, at.name.c_str(), 0) != 0 && errno != ENOENT) {

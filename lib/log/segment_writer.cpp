@@ -89,23 +89,26 @@ Result<std::unique_ptr<SegmentWriter>> SegmentWriter::create(Env& env, const Pat
 Result<std::unique_ptr<SegmentWriter>> SegmentWriter::resume(Env& env, const Path& log,
                                                              const SegmentHeader& header,
                                                              std::uint64_t flushed,
-                                                             std::uint64_t end) {
+                                                             std::uint64_t end, bool flush) {
     const Path path = log / segment_file_name(header.id);
     auto file = env.open(path, OpenMode::write);
     if (!file) {
         return std::unexpected(file.error());
     }
+    flushed = std::min(flushed, end);
     auto done = (*file)->truncate(end);
     if (done) {
-        done = rewrite(**file, std::min(flushed, end), end);
+        done = rewrite(**file, flushed, end);
     }
-    if (done) {
+    if (done && flush) {
         done = (*file)->sync();
     }
     if (!done) {
         return std::unexpected(done.error());
     }
-    return std::unique_ptr<SegmentWriter>(new SegmentWriter(std::move(*file), path, header, end));
+    std::unique_ptr<SegmentWriter> writer(new SegmentWriter(std::move(*file), path, header, end));
+    writer->flushed_ = flush ? end : flushed;
+    return writer;
 }
 
 void SegmentWriter::finish(std::size_t start, FrameKind kind, std::uint16_t records,
@@ -194,7 +197,7 @@ Result<void> SegmentWriter::write() {
 
 Result<void> SegmentWriter::sync_written() {
     const std::uint64_t written = written_;
-    if (flushed_ == written) {
+    if (flushed_ == written || written == opened_at_) {
         return {};
     }
     if (!sync_error_) {

@@ -29,10 +29,13 @@ class SegmentWriter {
     // Goes on in an existing segment whose valid frames end at `end`: cuts off what lies beyond,
     // writes the bytes from `flushed` on again, and flushes. Writing them again is needed because
     // a flush that failed earlier may have left them in the page cache only, marked as clean.
+    // `flush`: false if nothing that is shown or acted on lies in these bytes; then they may as
+    // well be lost as long as nothing follows them, and what does follow is flushed with them.
     [[nodiscard]] static Result<std::unique_ptr<SegmentWriter>> resume(Env& env, const Path& log,
                                                                        const SegmentHeader& header,
                                                                        std::uint64_t flushed,
-                                                                       std::uint64_t end);
+                                                                       std::uint64_t end,
+                                                                       bool flush = true);
 
     [[nodiscard]] const std::shared_ptr<const Segment>& segment() const { return segment_; }
 
@@ -64,7 +67,8 @@ class SegmentWriter {
     // Cuts off the room that was reserved beyond the last frame.
     [[nodiscard]] Result<void> trim();
 
-    [[nodiscard]] bool synced() const { return flushed_ == written_; }
+    // Nothing that has been written here, or counted when it was found, is without its flush.
+    [[nodiscard]] bool synced() const { return flushed_ == written_ || written_ == opened_at_; }
 
   private:
     SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,

@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <chrono>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "record/invalid.hpp"
@@ -17,8 +16,6 @@
 
 namespace dedup {
 namespace {
-
-constexpr std::chrono::milliseconds kLockPoll{20};
 
 using fs_perms = std::filesystem::perms;
 
@@ -45,18 +42,6 @@ Result<void> check_options(const OpenOptions& options) {
                                    static_cast<unsigned>(options.permissions)));
     }
     return {};
-}
-
-Result<std::unique_ptr<Lock>> take_lock(const StoreContext& context) {
-    const auto give_up = std::chrono::steady_clock::now() + context.options.lock_timeout;
-    while (true) {
-        auto lock = context.env.lock(context.path / kLockName);
-        if (lock || lock.error().code != Code::busy ||
-            std::chrono::steady_clock::now() >= give_up) {
-            return lock;
-        }
-        std::this_thread::sleep_for(kLockPoll);
-    }
 }
 
 }  // namespace
@@ -120,7 +105,9 @@ Result<std::unique_ptr<LogStore>> LogStore::open(const Path& path, const OpenOpt
 
 Result<void> LogStore::open_for_writing() {
     DEDUP_TRY(context_.env.make_directory(context_.path));
-    engine_->lock = DEDUP_TRY(take_lock(context_));
+    engine_->lock =
+        DEDUP_TRY(context_.env.lock(context_.path / kLockName, {context_.options.lock_timeout,
+                                                                context_.options.keeps_waiting}));
     DEDUP_TRY(context_.env.make_directory(context_.log_path));
     std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     if (ids.empty()) {

@@ -46,7 +46,7 @@ Result<ReplayedSegment> replay_segment(StoreContext& context, std::uint64_t id,
         bytes == 0 ? expected_bytes(context, *segment, file_bytes) : std::min(bytes, file_bytes);
     ReplayedSegment replayed{std::make_shared<Unsealed>(segment, room)};
     Unsealed& unsealed = *replayed.unsealed;
-    replayed.flushed = DEDUP_TRY(replay(unsealed, context.locator, bytes));
+    replayed.frames = DEDUP_TRY(replay(unsealed, context.locator, bytes));
     for (const auto& [begin, end] : unsealed.damaged) {
         (void)context.damage.note(*segment, begin,
                                   segment->corruption(begin, "there is no valid frame"));

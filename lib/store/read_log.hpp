@@ -27,7 +27,7 @@ namespace dedup {
 // A segment that has been read.
 struct ReplayedSegment {
     std::shared_ptr<Unsealed> unsealed;
-    std::uint64_t flushed = 0;  // of it, for certain
+    Replayed frames = {};
 };
 // Opens and replays a segment, which must have `bytes` bytes of frames if that is not 0.
 [[nodiscard]] Result<ReplayedSegment> replay_segment(StoreContext& context, std::uint64_t id,

@@ -19,6 +19,9 @@ struct FoundLog {
     SnapshotPtr sealed;
 
     [[nodiscard]] const Manifest& manifest() const { return newest.unsealed->manifest; }
+    // Whoever wrote last has closed the store: all but the mark at the end is on the disk. That
+    // mark has nothing in it that would be missed, should it be lost.
+    bool closed = false;
 };
 
 class Recovery {
@@ -37,7 +40,7 @@ class Recovery {
     Result<Recovered> run(const std::vector<std::uint64_t>& ids) {
         FoundLog found = DEDUP_TRY(read_log(ids));
         DEDUP_TRY(resume_writing(found));
-        DEDUP_TRY(sync_directories(context_));
+        DEDUP_TRY(sync_names(found));
         DEDUP_TRY(update_catalog(found));
         DEDUP_TRY(remove_leftovers(found));
         DEDUP_TRY(show(found));
@@ -50,6 +53,7 @@ class Recovery {
   private:
     Result<FoundLog> read_log(const std::vector<std::uint64_t>& ids);
     Result<void> resume_writing(const FoundLog& found);
+    Result<void> sync_names(const FoundLog& found);
     Result<void> update_catalog(FoundLog& found);
     Result<SnapshotPtr> follow_manifest(FoundLog& found, bool& log_damaged);
     Result<void> make_bad_indexes();
@@ -79,6 +83,7 @@ Result<FoundLog> Recovery::read_log(const std::vector<std::uint64_t>& ids) {
     FoundLog found;
     found.newest = DEDUP_TRY(replay_segment(context_, ids.back(), 0));
     recovered_.torn_bytes_dropped = DEDUP_TRY(inspect_newest(*found.newest.unsealed));
+    found.closed = found.newest.frames.closed && recovered_.torn_bytes_dropped == 0;
     DEDUP_TRY(check_log(context_, ids, *found.newest.unsealed));
     if (!catalog) {
         found.catalog.problem = catalog.error();
@@ -92,10 +97,21 @@ Result<FoundLog> Recovery::read_log(const std::vector<std::uint64_t>& ids) {
 // Makes all that was read of the newest segment durable, and goes on writing there.
 Result<void> Recovery::resume_writing(const FoundLog& found) {
     const Unsealed& newest = *found.newest.unsealed;
-    engine_.writer.resume(
-        DEDUP_TRY(SegmentWriter::resume(context_.env, context_.log_path, newest.segment->header(),
-                                        found.newest.flushed, newest.row.bytes)),
-        newest.manifest, *engine_.lock);
+    engine_.writer.resume(DEDUP_TRY(SegmentWriter::resume(
+                              context_.env, context_.log_path, newest.segment->header(),
+                              found.newest.frames.flushed, newest.row.bytes, !found.closed)),
+                          newest.manifest, *engine_.lock);
+    return {};
+}
+
+// A writer appends to a segment only once its name is durable. So in one that was closed, all names
+// are, if the lock says that those of the directories were before.
+Result<void> Recovery::sync_names(const FoundLog& found) {
+    if (found.closed && engine_.lock->names_noted()) {
+        return {};
+    }
+    DEDUP_TRY(sync_directories(context_));
+    engine_.lock->note_names();
     return {};
 }
 

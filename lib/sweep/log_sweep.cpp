@@ -53,7 +53,7 @@ Result<SweepReport> LogSweep::run(const SweepOptions& options, MakeRoom* room) {
         clock.trust_clock();
     }
     auto done = context_.failure.answered([&]() DEDUP_ANNOTATION(no_thread_safety_analysis) {
-        return run_steps(options, room, report);
+        return run_steps(options, room, report, start);
     });
     if (!done) {
         context_.counters.sweeps_failed.add(1);
@@ -64,7 +64,8 @@ Result<SweepReport> LogSweep::run(const SweepOptions& options, MakeRoom* room) {
     return report;
 }
 
-Result<void> LogSweep::run_steps(const SweepOptions& options, MakeRoom* room, SweepReport& report) {
+Result<void> LogSweep::run_steps(const SweepOptions& options, MakeRoom* room, SweepReport& report,
+                                 std::chrono::steady_clock::time_point start) {
     DEDUP_TRY(dropper_.finish(state_));
     const std::uint64_t reports_before = state_.reports;
     const StateCounts newest_live = DEDUP_TRY(remove_and_count(options, room, report));
@@ -75,6 +76,7 @@ Result<void> LogSweep::run_steps(const SweepOptions& options, MakeRoom* room, Sw
     report.bytes_after = log_bytes_now();
     std::tie(report.damaged, report.damage) = context_.damage.places();
     last_ms_ = report.now_ms;
+    report.duration_us = microseconds_since(start);  // for the history; the caller gets it later
     auto kept = keep_report(report, reports_before);
     keep_reserve(context_);
     DEDUP_TRY(std::move(kept));

@@ -67,7 +67,9 @@ class LogSweep {
     [[nodiscard]] Result<SweepReport> run(const SweepOptions& options, MakeRoom* room)
         DEDUP_REQUIRES(planner_.mutex());
     [[nodiscard]] Result<void> run_steps(const SweepOptions& options, MakeRoom* room,
-                                         SweepReport& report) DEDUP_REQUIRES(planner_.mutex());
+                                         SweepReport& report,
+                                         std::chrono::steady_clock::time_point start)
+        DEDUP_REQUIRES(planner_.mutex());
     [[nodiscard]] bool has_counted_all() const DEDUP_REQUIRES(planner_.mutex());
     [[nodiscard]] Result<StateCounts> remove_and_count(const SweepOptions& options, MakeRoom* room,
                                                        SweepReport& report)

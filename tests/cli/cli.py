@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -18,6 +19,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DEDUPCTL = os.environ.get("DEDUPCTL", "dedupctl")
 
 OK, ERROR, USAGE, IN_FLIGHT, COMPLETED, MISMATCH, ABSENT, STALE = 0, 1, 2, 10, 11, 12, 13, 14
+DONE_ERROR, BUSY, UNAVAILABLE, TIMEOUT, EXEC_ERROR = 3, 15, 16, 124, 125
+
+# What holds a store's lock, as a writer does.
+HOLDER = """
+import fcntl, os, sys
+files = [os.open(os.path.join(sys.argv[1], name), os.O_RDWR if name else os.O_RDONLY)
+         for name in ("LOCK", "")]
+for file in files:
+    fcntl.flock(file, fcntl.LOCK_EX)
+os.ftruncate(files[0], 0)
+os.pwrite(files[0], b"%d\\n" % os.getpid(), 0)
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 # No test depends on how long anything takes; this only ends one that hangs.
 HANG_SECONDS = 120
@@ -109,12 +124,26 @@ class CliTest(unittest.TestCase):
 
     def hold_store(self):
         """A process that holds the store for writing until its stdin is closed."""
-        holder = self.start("filter", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
-        holder.stdin.write(b"held\n")
-        holder.stdin.flush()
+        self.dedupctl("filter", stdin=b"held\n", expect=OK)
+        holder = subprocess.Popen([sys.executable, "-c", HOLDER, self.store],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(self.stop, holder)
         self.assertEqual(holder.stdout.readline(), b"held\n")
         return holder
+
+    def write_beside(self):
+        """A filter that writes each line that it is given; closed with its stdin."""
+        writer = self.start("filter", "-q", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+        self.write_line(writer, b"first\n")
+        return writer
+
+    def write_line(self, writer, line):
+        """Passes a line on, and waits until it is remembered."""
+        writer.stdin.write(line)
+        writer.stdin.flush()
+        self.assertEqual(writer.stdout.readline(), line)
+        self.wait_until(lambda: self.dedupctl("done", line.rstrip()).code == OK, "it is known")
 
     def mount(self, *arguments):
         """Mounts onto the store's directory; False if that is not permitted."""

@@ -6,9 +6,10 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 
 import cli
-from cli import COMPLETED, ERROR, IN_FLIGHT, ABSENT, OK, STALE, USAGE
+from cli import (ABSENT, BUSY, COMPLETED, EXEC_ERROR, IN_FLIGHT, OK, STALE, TIMEOUT, USAGE)
 
 
 class Exec(cli.CliTest):
@@ -23,10 +24,17 @@ class Exec(cli.CliTest):
         self.assertEqual(running.stdout.readline(), b"ready\n")
         return running
 
+    def wait_for_line(self, running, text):
+        line = running.stderr.readline()
+        while line and text not in line:
+            line = running.stderr.readline()
+        self.assertIn(text, line)
+
     def test_runs_once_and_replays(self):
         append = ("sh", "-c", "echo run >> ran; echo out; echo err >&2")
         first = self.exec("k", *append, expect=OK)
-        self.assertEqual((first.out, first.err), (b"out\n", b"err\n"))
+        self.assertEqual(first.out, b"out\n")
+        self.assertTrue(first.error.endswith("err\n"), first)
         second = self.exec("k", *append, expect=OK)
         self.assertEqual(second.out, b"out\n")
         self.assertInError("duplicate", second)
@@ -118,7 +126,7 @@ class Exec(cli.CliTest):
     def test_two_at_once_run_it_once(self):
         running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done; echo done")
         other = self.exec("k", "true", expect=IN_FLIGHT)
-        self.assertInError("in flight, claimed by", other)
+        self.assertInError("in-flight, claimed by", other)
         # The store is not held meanwhile: other keys can be worked on.
         self.exec("another", "true", expect=OK)
         open(self.path("go"), "w").close()
@@ -150,7 +158,7 @@ class Exec(cli.CliTest):
         holder = self.hold_store()
         open(self.path("go"), "w").close()
         # It says what it waits for; only then is the store let go.
-        self.assertIn(b"waiting to record", running.stderr.readline())
+        self.wait_for_line(running, b"waiting to record")
         holder.stdin.close()
         self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
         self.dedupctl("lookup", "k", expect=COMPLETED)
@@ -158,10 +166,10 @@ class Exec(cli.CliTest):
     def test_output_above_the_limit(self):
         command = ("sh", "-c", "echo x >> ran; printf 0123456789; printf abcdef")
         limit = ("--output-limit", "12")
-        cut = self.exec("k", *command, options=limit, expect=ERROR)
+        cut = self.exec("k", *command, options=limit, expect=OK)
         self.assertEqual(cut.out, b"0123456789abcdef", "passed on in full")
-        self.assertInError(["recorded as done", "16 bytes", "first 12"], cut)
-        again = self.exec("k", *command, options=limit, expect=ERROR)
+        self.assertInError(["16 bytes", "first 12"], cut)
+        again = self.exec("k", *command, options=limit, expect=OK)
         self.assertEqual(again.out, b"0123456789ab")
         self.assertInError("wrote 16 bytes", again)
         self.assertEqual(os.path.getsize(self.path("ran")), 2, "it ran once")
@@ -196,7 +204,7 @@ class Exec(cli.CliTest):
         running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done; echo more")
         running.stdout.close()
         open(self.path("go"), "w").close()
-        self.assertEqual(running.wait(cli.HANG_SECONDS), ERROR)
+        self.assertEqual(running.wait(cli.HANG_SECONDS), EXEC_ERROR)
         self.assertIn(b"recorded as done", running.stderr.read())
         self.assertEqual(self.exec("k", "false", expect=OK).out, b"ready\nmore\n")
 
@@ -219,6 +227,103 @@ class Exec(cli.CliTest):
         failed = self.exec("f", "sh", "-c", "printf o; exit 4", options=("--json",), expect=4).json
         self.assertEqual((failed["outcome"], failed["exit"], failed["output"]),
                          ("released", 4, "o"))
+
+
+    def test_values_for_the_command(self):
+        script = 'echo "$DEDUP_KEY|$DEDUP_CLAIM|$DEDUP_ATTEMPT"'
+        environment = dict(self.environment(), DEDUP_KEY="another", DEDUP_CLAIM="0")
+        done = self.exec("a key", "sh", "-c", script, expect=OK, env=environment)
+        self.assertEqual(done.out, b"a key|1|1\n")
+
+    def test_what_a_duplicate_does(self):
+        self.exec("k", "echo", "out", expect=OK)
+        quiet = self.exec("k", "false", options=("--on-duplicate", "quiet"), expect=OK)
+        self.assertEqual((quiet.out, quiet.err), (b"", b""))
+        fails = self.exec("k", "false", options=("--on-duplicate", "fail"), expect=COMPLETED)
+        self.assertEqual(fails.out, b"")
+        self.assertInError("not run", fails)
+        self.exec("k", "false", options=("--on-duplicate", "other"), expect=USAGE)
+
+    def test_one_that_runs_elsewhere(self):
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done; echo done")
+        for code in (0, 42):
+            self.exec("k", "true", options=("--in-flight-exit", str(code)), expect=code)
+        waiting = self.start("exec", "--key", "k", "--wait", "1h", "--", "false",
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        open(self.path("go"), "w").close()
+        self.assertEqual(waiting.communicate(timeout=cli.HANG_SECONDS)[0], b"ready\ndone\n")
+        self.assertEqual((running.wait(cli.HANG_SECONDS), waiting.returncode), (OK, OK))
+
+    def test_a_timeout_ends_the_command(self):
+        done = self.exec("k", "sleep", "1000", options=("--timeout", "100ms"), expect=TIMEOUT)
+        self.assertInError("ended after 100ms; the key is released", done)
+        self.dedupctl("lookup", "k", expect=ABSENT)
+        self.exec("k", "true", options=("--timeout", "1h"), expect=OK)
+
+    def test_output_that_is_not_stored(self):
+        done = self.exec("k", "echo", "secret", options=("--no-output",), expect=OK)
+        self.assertEqual(done.out, b"secret\n")
+        self.assertEqual(self.exec("k", "false", expect=OK).out, b"")
+
+    def test_a_second_signal_ends_a_command_that_ignores_the_first(self):
+        running = self.start_exec("k", "trap '' TERM; while :; do sleep 0.01; done")
+        running.send_signal(signal.SIGTERM)
+        while running.poll() is None:
+            running.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        self.assertEqual(running.returncode, 128 + signal.SIGTERM)
+        self.dedupctl("lookup", "k", expect=ABSENT)
+
+    def test_a_signal_ends_the_wait_for_the_store(self):
+        self.hold_store()
+        waiting = self.start("--json", "--lock-timeout", "1h", "exec", "--key", "k", "--", "true",
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.wait_until(lambda: signal.SIGTERM in self.caught(waiting), "it listens")
+        waiting.send_signal(signal.SIGTERM)
+        out, _ = waiting.communicate(timeout=cli.HANG_SECONDS)
+        self.assertEqual(waiting.returncode, 128 + signal.SIGTERM)
+        self.assertEqual(json.loads(out)["error"]["code"], "interrupted")
+
+    @staticmethod
+    def caught(process):
+        with open(f"/proc/{process.pid}/status") as status:
+            [mask] = [int(line.split()[1], 16) for line in status if line.startswith("SigCgt")]
+        return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+    def test_a_success_is_recorded_however_long_another_process_writes(self):
+        # The lease and the lock's timeout are over long before the store is let go.
+        running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done", "--lease",
+                                  "100ms", "--lock-timeout", "10ms")
+        holder = self.hold_store()
+        open(self.path("go"), "w").close()
+        self.wait_for_line(running, b"waiting to record")
+        time.sleep(0.3)
+        holder.stdin.close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
+        self.dedupctl("lookup", "k", expect=COMPLETED)
+
+    def test_a_success_that_could_not_be_recorded_can_be_by_hand(self):
+        running = self.start("--json", "-n", "ns", "exec", "--key", "it's", "--", "sh", "-c",
+                             "echo out; while [ ! -e go ]; do touch ready; sleep 0.01; done",
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.wait_until(lambda: os.path.exists(self.path("ready")), "it runs")
+        holder = self.hold_store()
+        open(self.path("go"), "w").close()
+        self.wait_for_line(running, b"waiting to record")
+        while running.poll() is None:  # the first one only warns
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        self.assertEqual(running.returncode, BUSY)
+        told = json.loads(running.stdout.read())
+        self.assertEqual((told["exit"], told["output"], told["error"]["code"]),
+                         (0, "out\n", "busy"))
+        holder.stdin.close()
+        holder.wait()
+        [hint] = [line for line in told["error"]["message"].splitlines() if "this records" in line]
+        command = hint.split(": ", 1)[1].replace("dedupctl", cli.DEDUPCTL, 1)
+        subprocess.run(["bash", "-c", command], check=True, stdout=subprocess.DEVNULL)
+        self.assertEqual(self.dedupctl("-n", "ns", "lookup", "it's", expect=COMPLETED).out,
+                         b"out\n")
 
 
 if __name__ == "__main__":

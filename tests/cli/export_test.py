@@ -189,7 +189,7 @@ class WhatIsThereStays(ExportTest):
         other = jsonl(record(b"k", "completed", receipt=b"theirs"), record(b"new"))
         result = self.run_import(other, expect=ERROR)
         self.assertCounts(result, imported=1, differ=1)
-        self.assertInError(["line 1: key 'k'", "with another record; that one stays"], result)
+        self.assertInError(["line 1: key \"k\"", "with another record; that one stays"], result)
         self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"mine")
 
     def test_many_differences_are_counted(self):
@@ -198,7 +198,7 @@ class WhatIsThereStays(ExportTest):
         theirs = [dict(line, receipt="theirs") for line in mine]
         result = self.run_import(jsonl(*theirs), expect=ERROR)
         self.assertCounts(result, differ=103)
-        self.assertInError(["line 1: key 'k0'", "line 100: key 'k99'", "3 more such records"],
+        self.assertInError(["line 1: key \"k0\"", "line 100: key \"k99\"", "3 more such records"],
                            result)
         self.assertNotIn("line 101", result.error)
 
@@ -299,6 +299,22 @@ class BadInput(ExportTest):
         self.assertInError("line 6: another export begins", joined)
         self.assertCounts(self.run_import(b"".join(lines)), imported=1, equal=9)
         self.assertCounts(self.run_import(b"".join(lines[3:6])), equal=3)
+
+    def test_missing_lines_are_no_bad_ones_that_could_be_left_out(self):
+        self.dedupctl("filter", stdin=self.lines(0, 10), expect=OK)
+        lines = self.export().splitlines(True)
+        for name, data in (("fewer", lines[:5] + lines[6:]), ("joined", lines[:5] + lines)):
+            self.use(name)
+            missing = self.run_import(b"".join(data), "--skip-bad", expect=ERROR)
+            self.assertInError(["missing", "records imported"], missing)
+
+    def test_nothing_is_no_success(self):
+        self.assertInError("is empty", self.run_import(b"", expect=ERROR))
+        self.assertInError("nothing but bad",
+                           self.run_import(b"no json\n{}\n", "--skip-bad", expect=ERROR))
+        empty = self.path("empty")
+        self.dedupctl("-s", empty, "init", expect=OK)
+        self.run_import(self.dedupctl("-s", empty, "export", expect=OK).out, expect=OK)
 
     def test_wrong_uses(self):
         self.dedupctl("-n", "x", "import", expect=USAGE)

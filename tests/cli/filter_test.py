@@ -1,6 +1,7 @@
 """filter: every line at least once, and once only unless something crashed."""
 
 import os
+import shutil
 import signal
 import subprocess
 
@@ -32,6 +33,63 @@ class Filter(cli.CliTest):
         self.assertEqual(self.filter(odd).out, b"")
         self.assertEqual(self.filter(b"crlf\n").out, b"crlf\n", "\\r is part of the line")
         self.assertEqual(self.filter(b"").out, b"")
+
+    def test_bytes_that_are_not_utf8_are_matched_as_bytes(self):
+        # By characters a match would end at the first such byte, and make one key of two lines.
+        lines = b"id f\xfcr 1\nid f\xe4r 2\nid f\xfcr 1\n"
+        self.assertEqual(self.filter(lines, "--regex", "id (.*)").out, b"id f\xfcr 1\nid f\xe4r 2\n")
+        self.assertEqual(self.filter("a\u00fcb\na\u00e4b\n".encode(), "--regex", "^a.b$").out,
+                         "a\u00fcb\na\u00e4b\n".encode(), "of UTF-8, a dot is a character")
+        self.assertEqual(self.filter(b"x\xff1\nx\xff1\n", "--regex", b"x\xff.").out, b"x\xff1\n")
+
+    def test_keys_without_blanks_and_case(self):
+        lines = b"Key\n key\t\nKEY\r\nother\n"
+        self.assertEqual(self.filter(lines, "--trim", "--ignore-case").out, b"Key\nother\n")
+        self.assertEqual(self.filter(b"b 1\nB 2\n", "--field", "1", "--ignore-case").out, b"b 1\n")
+
+    def test_lines_that_end_with_a_nul(self):
+        self.assertEqual(self.filter(b"a\nb\0c\0a\nb\0", "-0").out, b"a\nb\0c\0")
+
+    def test_counts_and_repeats(self):
+        found = self.filter(b"a\nb\na\na\n", "--count", "--repeats")
+        self.assertEqual(found.out, b"2\n")
+        self.assertIn("2\ta\n", found.error)
+        self.assertEqual(self.filter(b"a\nc\n", "--count").out, b"1\n")
+
+    def test_lines_without_a_key_can_be_an_error(self):
+        self.assertEqual(self.filter(b"\na\n", "--strict", expect=ERROR).out, b"\na\n")
+        self.filter(b"a\nb\n", "--strict", expect=OK)
+
+    def test_an_idle_stream_leaves_the_store_to_others(self):
+        running = self.write_beside()
+        for number in range(3):
+            self.dedupctl("remember", f"between {number}", expect=OK)
+            self.write_line(running, b"line %d\n" % number)
+        self.write_line(running, b"last\n")
+        # What others remember meanwhile counts.
+        self.dedupctl("remember", "theirs", expect=OK)
+        running.stdin.write(b"theirs\nmine\n")
+        running.stdin.close()
+        self.assertEqual(running.stdout.read(), b"mine\n")
+        self.assertEqual(running.wait(cli.HANG_SECONDS), OK)
+
+    def test_a_line_waits_for_another_writer_however_long(self):
+        running = self.write_beside()
+        holder = self.hold_store()
+        running.stdin.write(b"later\n")
+        running.stdin.flush()
+        holder.stdin.close()
+        self.assertEqual(running.stdout.readline(), b"later\n")
+
+    def test_a_store_that_is_replaced_is_not_written_to(self):
+        running = self.write_beside()
+        shutil.rmtree(self.store)
+        self.dedupctl("remember", "another", expect=OK)
+        running.stdin.write(b"line\n")
+        running.stdin.close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), ERROR)
+        self.assertEqual(running.stdout.read(), b"")
+        self.assertIn(b"was replaced", running.stderr.read())
 
     def test_lines_that_cannot_be_remembered_are_printed_each_time(self):
         for expected in (b"\na\n", b"\n"):

@@ -18,7 +18,7 @@ class Looking(cli.CliTest):
     def test_inspect_shows_each_record_of_a_key(self):
         self.dedupctl("claim", "k", "--owner", "me", "--lease", "1h", expect=OK)
         text = self.dedupctl("inspect", "k", expect=OK).text
-        self.assertIn("in flight, lease runs out in 1h", text)
+        self.assertIn("in-flight, lease runs out in 1h", text)
         self.dedupctl("complete", "k", "--receipt", "tab\there " + "x" * 100, expect=OK)
         text = self.dedupctl("inspect", "k", expect=OK).text
         self.assertRegex(text, r"state now +completed now, expires in 1d")
@@ -89,7 +89,7 @@ class Looking(cli.CliTest):
         self.dedupctl("claim", "c", expect=OK)
         self.dedupctl("release", "c", expect=OK)
         text = self.dedupctl("stats", expect=OK).text
-        for name, value in (("keys", "3"), ("in flight", "1"), ("completed", "1"),
+        for name, value in (("keys", "3"), ("in-flight", "1"), ("completed", "1"),
                             ("released", "1"), ("records", "4"), ("last sequence", "4")):
             self.assertRegex(text, rf"(?m)^ *{name} +{value}$")
         self.assertRegex(text, r"(?m)^store id +[0-9a-f]{32}$")

@@ -1,9 +1,12 @@
 """Two processes at one store: one writes, the other waits or reads."""
 
+import json
+import os
+import signal
 import subprocess
 
 import cli
-from cli import COMPLETED, ERROR, OK
+from cli import BUSY, COMPLETED, ERROR, OK
 
 
 class Locks(cli.CliTest):
@@ -12,9 +15,9 @@ class Locks(cli.CliTest):
         for command in (("claim", "k"), ("complete", "k"), ("release", "k"), ("remember", "k"),
                         ("renew", "k", "--claim", "1", "--lease", "1s"), ("filter",),
                         ("exec", "--key", "k", "--", "true")):
-            result = self.dedupctl("--lock-timeout", "10ms", *command, expect=ERROR)
+            result = self.dedupctl("--lock-timeout", "10ms", *command, expect=BUSY)
             self.assertInError([self.store, f"process {holder.pid}", "--lock-timeout"], result)
-        busy = self.dedupctl("--json", "--lock-timeout", "0s", "claim", "k", expect=ERROR)
+        busy = self.dedupctl("--json", "--lock-timeout", "0s", "claim", "k", expect=BUSY)
         self.assertEqual(busy.json["error"]["code"], "busy")
 
     def test_a_second_writer_waits_for_the_first(self):
@@ -27,10 +30,6 @@ class Locks(cli.CliTest):
 
     def test_a_dead_writer_holds_nothing(self):
         holder = self.hold_store()
-        # The next line comes when the last one is remembered.
-        holder.stdin.write(b"next\n")
-        holder.stdin.flush()
-        self.assertEqual(holder.stdout.readline(), b"next\n")
         holder.kill()
         holder.wait()
         self.dedupctl("--lock-timeout", "0s", "remember", "k", expect=OK)
@@ -38,21 +37,27 @@ class Locks(cli.CliTest):
 
     def test_readers_work_beside_a_live_writer(self):
         self.dedupctl("remember", "before", "--receipt", "r", expect=OK)
-        holder = self.hold_store()
+        holder = self.write_beside()
         self.assertEqual(self.dedupctl("lookup", "before", expect=COMPLETED).out, b"r")
-        # What the writer has printed before is remembered by the time it prints the next line.
-        holder.stdin.write(b"next\n")
-        holder.stdin.flush()
-        self.assertEqual(holder.stdout.readline(), b"next\n")
-        self.dedupctl("lookup", "held", expect=COMPLETED)
-        self.dedupctl("inspect", "held", expect=OK)
+        self.write_line(holder, b"next\n")
+        self.dedupctl("inspect", "first", expect=OK)
         listed = self.dedupctl("ls", expect=OK).text
-        self.assertIn("before\n", listed)
-        self.assertIn("held\n", listed)
-        self.assertGreaterEqual(self.dedupctl("--json", "stats", expect=OK).json["streams"], 2)
+        for key in ("before", "first", "next"):
+            self.assertIn(key + "\n", listed)
+        self.assertEqual(self.dedupctl("--json", "stats", expect=OK).json["streams"], 3)
         self.dedupctl("verify", expect=OK)
         holder.stdin.close()
         self.assertEqual(holder.wait(cli.HANG_SECONDS), OK)
+
+    def test_who_holds_the_store(self):
+        self.assertInError(self.store, self.dedupctl("who", expect=ERROR))
+        self.dedupctl("init", expect=OK)
+        self.assertEqual(self.dedupctl("who", expect=OK).text, "nobody\n")
+        self.assertIsNone(self.dedupctl("--json", "who", expect=OK).json["writer"])
+        holder = self.hold_store()
+        self.assertIn(f"process {holder.pid}", self.dedupctl("who", expect=OK).text)
+        self.assertEqual(self.dedupctl("--json", "who", expect=OK).json["writer"]["pid"],
+                         holder.pid)
 
     def test_readers_keep_up_with_a_busy_writer(self):
         with open(self.path("lines"), "wb") as file:
@@ -73,6 +78,42 @@ class Locks(cli.CliTest):
                              stdout=subprocess.PIPE) for _ in range(8)]
         codes = [racer.wait(cli.HANG_SECONDS) for racer in racers]
         self.assertEqual(sorted(codes), [OK] + [cli.IN_FLIGHT] * 7)
+
+
+    def test_those_who_wait_come_in_the_order_in_which_they_came(self):
+        holder = self.hold_store()
+        waiting = []
+        for number in range(6):
+            waiting.append(self.start("--json", "--lock-timeout", "1h", "claim", f"k{number}",
+                                      stdout=subprocess.PIPE))
+            # The queue is of locks on the file; each of them is one line.
+            self.wait_until(lambda: self.in_queue() == number + 1, "it waits")
+        holder.stdin.close()
+        fences = [json.loads(one.communicate(timeout=cli.HANG_SECONDS)[0])["claim_sequence"]
+                  for one in waiting]
+        self.assertEqual(fences, sorted(fences))
+
+    def in_queue(self):
+        inode = os.stat(os.path.join(self.store, "LOCK")).st_ino
+        with open("/proc/locks") as locks:
+            return sum(f":{inode} " in line and "OFDLCK" in line for line in locks)
+
+    def test_one_who_is_stopped_in_the_queue_holds_up_nobody(self):
+        holder = self.hold_store()
+        stopped = self.start("--lock-timeout", "1h", "claim", "a", stdout=subprocess.DEVNULL)
+        self.wait_until(lambda: self.in_queue() == 1, "it waits")
+        stopped.send_signal(signal.SIGSTOP)
+        other = self.start("--lock-timeout", "1h", "claim", "b", stdout=subprocess.DEVNULL)
+        self.wait_until(lambda: self.in_queue() == 2, "the other waits")
+        holder.stdin.close()
+        self.assertEqual(other.wait(cli.HANG_SECONDS), OK)
+
+    def test_hundreds_at_once_are_all_served(self):
+        many = int(os.environ.get("CLI_CROWD", "40"))
+        crowd = [self.start("remember", f"k{number}", stdout=subprocess.DEVNULL)
+                 for number in range(many)]
+        self.assertEqual({one.wait(cli.HANG_SECONDS) for one in crowd}, {OK})
+        self.assertEqual(self.dedupctl("--json", "stats", expect=OK).json["completed"], many)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 import unittest
 
 from cli import (ABSENT, COMPLETED, DEDUPCTL, ERROR, HANG_SECONDS, IN_FLIGHT, MISMATCH, OK, STALE,
-                 USAGE, Result)
+                 UNAVAILABLE, USAGE, Result)
 from postgres_server import BIN, Server
 
 
@@ -185,7 +185,7 @@ class Postgres(unittest.TestCase):
             self.assertIn("in a database", refused.error)
 
     def test_a_server_that_is_not_there(self):
-        refused = self.run_on("postgresql:///x?host=/nowhere", "lookup", "k", code=ERROR)
+        refused = self.run_on("postgresql:///x?host=/nowhere", "lookup", "k", code=UNAVAILABLE)
         self.assertIn("/nowhere", refused.error)
 
     def test_init_of_a_directory(self):

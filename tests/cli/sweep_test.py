@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import cli
-from cli import COMPLETED, ERROR, OK, USAGE
+from cli import BUSY, COMPLETED, ERROR, OK, USAGE
 
 
 class Sweep(cli.CliTest):
@@ -32,11 +32,11 @@ class Sweep(cli.CliTest):
         text = self.dedupctl("sweep", expect=OK).text
         self.assertRegex(text, r"(?m)^swept as of +\d{4}-\d\d-\d\d ")
         self.assertRegex(
-            text, r"(?m)^removed +2 streams: 2 in flight, 0 completed, 0 released$")
+            text, r"(?m)^removed +2 streams: 2 in-flight, 0 completed, 0 released$")
         self.assertRegex(
-            text, r"(?m)^retained +1 stream: 0 in flight, 1 completed, 0 released$")
+            text, r"(?m)^retained +1 stream: 0 in-flight, 1 completed, 0 released$")
         self.assertRegex(text, r"(?m)^next expiry +.*\(in (1d|23h59m|24h)\)$")
-        self.assertRegex(text, r"(?m)^NAMESPACE +IN FLIGHT +COMPLETED +RELEASED +RETAINED$")
+        self.assertRegex(text, r"(?m)^NAMESPACE +IN-FLIGHT +COMPLETED +RELEASED +RETAINED$")
         self.assertRegex(text, r"(?m)^default +2 +0 +0 +1$")
         unanswered = text.split("without an answer:\n")[1].splitlines()
         self.assertEqual([line.split()[0] for line in unanswered], ["CLAIM", "1", "2"])
@@ -103,7 +103,7 @@ class Sweep(cli.CliTest):
         holder = self.hold_store()
         self.assertEqual(self.sweep_json("--dry-run")["removed"]["in_flight"], 1)
         self.assertEqual(self.history(), [])
-        busy = self.dedupctl("--lock-timeout", "10ms", "sweep", expect=ERROR)
+        busy = self.dedupctl("--lock-timeout", "10ms", "sweep", expect=BUSY)
         self.assertInError([self.store, f"process {holder.pid}", "--lock-timeout"], busy)
 
     def test_history_lists_past_sweeps_newest_first(self):
@@ -116,6 +116,7 @@ class Sweep(cli.CliTest):
                          [second["now_ms"], first["now_ms"]])
         self.assertEqual([report["removed"]["in_flight"] for report in listed], [1, 2])
         self.assertEqual(listed[1]["unanswered"], first["unanswered"])
+        self.assertGreater(min(report["duration_us"] for report in listed), 0)
         lines = self.dedupctl("sweep", "--history", expect=OK).text.splitlines()
         self.assertEqual(len(lines), 2, "one a line, and titles on a terminal only")
         self.assertEqual([line.split()[2:4] for line in lines], [["1", "1"], ["2", "2"]])
@@ -181,7 +182,7 @@ class Sweep(cli.CliTest):
         sweeping = self.start_every()
         for _ in range(3):
             self.assertRegex(sweeping.stdout.readline().decode(),
-                             r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +0 +0 +0 +1 ")
+                             r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S+ +0 +0 +0 +1 ")
         sweeping.send_signal(signal.SIGTERM)
         sweeping.communicate(timeout=cli.HANG_SECONDS)
         self.assertEqual(sweeping.returncode, OK)

@@ -22,11 +22,11 @@ class Watch(cli.CliTest):
         self.assertEqual((watching.returncode, err), (OK, b""))
 
     def test_lines_follow_a_live_writer(self):
-        holder = self.hold_store()
+        holder = self.write_beside()
         for number in (signal.SIGINT, signal.SIGTERM):
             watching = self.watch()
             first = watching.stdout.readline().decode()
-            self.assertRegex(first, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  in flight 0  completed \d+  "
+            self.assertRegex(first, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S+  in-flight 0  completed \d+  "
                                     r"released 0  appends -  segments 0\+1  log .*  tail .*  "
                                     r"last sweep none\n$")
             before = int(re.search(r"completed (\d+)", first)[1])
@@ -38,7 +38,7 @@ class Watch(cli.CliTest):
             self.end(watching, number)
 
     def test_json_has_rates(self):
-        holder = self.hold_store()
+        holder = self.write_beside()
         watching = self.watch("--json")
         first = json.loads(watching.stdout.readline())
         self.assertIsNone(first["appends_per_second"])
@@ -70,9 +70,21 @@ class Watch(cli.CliTest):
         lines = looks[1].count(b"\n")
         self.assertEqual(looks[0].count(b"\n"), lines)
         self.assertIn(b"\033[%dA" % lines, text, "up to the first line again")
-        self.assertRegex(looks[0].decode(), r"  in flight +(\033\[[0-9;]*m)?1\b")
+        self.assertRegex(looks[0].decode(), r"  in-flight +(\033\[[0-9;]*m)?1\b")
         watching.send_signal(signal.SIGINT)
         self.assertEqual(watching.wait(cli.HANG_SECONDS), OK)
+
+    def test_it_follows_a_store_that_is_put_in_its_place(self):
+        self.dedupctl("remember", "old", expect=OK)
+        watching = self.watch("--json")
+        self.assertEqual(json.loads(watching.stdout.readline())["completed"], 1)
+        self.dedupctl("-s", self.path("new"), "remember", "-", stdin=b"a\nb\n", expect=OK)
+        os.rename(self.store, self.path("old"))
+        os.rename(self.path("new"), self.store)
+        while json.loads(watching.stdout.readline())["completed"] != 2:
+            pass
+        watching.send_signal(signal.SIGINT)
+        self.assertIn(b"another store", watching.communicate(timeout=cli.HANG_SECONDS)[1])
 
     def test_a_reader_that_goes_away_ends_it(self):
         self.dedupctl("claim", "held", expect=OK)

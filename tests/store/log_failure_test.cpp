@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <fstream>
 #include <string>
+#include <utility>
 
 #include "support/hooked_env.hpp"
 #include "support/log_helpers.hpp"
@@ -220,12 +222,52 @@ TEST_CASE("nobody is told of a sequence that does not become durable") {
     CHECK(must_append(*store, "key") == 1);
 }
 
-TEST_CASE("every opening makes the names of the store durable") {
+TEST_CASE("an opening after a clean close flushes nothing, except in a copy of the store") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    HookedEnv env;
+    int files = 0;
+    int directories = 0;
+    const auto must_cost = [&](int files_flushed, int directories_flushed) {
+        CHECK(std::exchange(files, 0) == files_flushed);
+        CHECK(std::exchange(directories, 0) == directories_flushed);
+    };
+    {
+        const auto store = must_open(path, {}, env);
+        must_append(*store, "first");
+        REQUIRE(store->close());
+    }
+    env.hook = [&](std::string_view action, const Path&) {
+        files += action == "sync" ? 1 : 0;
+        directories += action == "sync_directory" ? 1 : 0;
+        return 0;
+    };
+    for (const std::string key : {"second", "third"}) {
+        auto store = must_open(path, {}, env);
+        must_cost(0, 0);
+        must_append(*store, key);
+        must_cost(1, 0);
+        REQUIRE(store->close());
+        must_cost(1, 0);  // the mark
+        store = must_open(path, {}, env);
+        CHECK(receipt_of(*store, key) == "done");
+        REQUIRE(store->close());
+        must_cost(0, 0);
+    }
+    // Its names are new, whatever its log and its lock's file say.
+    const auto copy = dir.path() / "copy";
+    std::filesystem::copy(path, copy, std::filesystem::copy_options::recursive);
+    must_open(copy, {}, env);
+    CHECK(directories >= 3);
+}
+
+TEST_CASE("an opening makes the names of the store durable, unless it is noted that they are") {
     // Guards against a store whose creation was cut short before its directories were flushed.
     const TempDir dir;
     HookedEnv env;
     must_open(dir.path() / "store", {}, env);
     for (const std::string_view name : {"store", "store/"}) {
+        std::ofstream(dir.path() / "store" / "LOCK") << "1\n";  // nothing is noted
         std::vector<Path> synced;
         env.hook = [&](std::string_view action, const Path& path) {
             if (action == "sync_directory") {

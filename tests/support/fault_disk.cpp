@@ -236,6 +236,7 @@ DiskState lose_power(const DiskState& disk, Survival survival, Random& random) {
     after.nodes.clear();
     after.next_order = disk.next_order;
     after.shows_old_blocks = disk.shows_old_blocks;
+    after.names_noted = disk.names_noted;
     std::set<std::uint64_t> orders;
     for (const Node& node : disk.nodes) {
         for (const Change& change : node.pending) {

@@ -68,6 +68,7 @@ struct DiskState {
     std::vector<Node> nodes = {Node{.directory = true}};
     std::uint64_t next_order = 1;
     bool shows_old_blocks = false;
+    bool names_noted = false;  // in the lock's file; a power loss may spare it, so here it does
 
     [[nodiscard]] bool all_flushed() const;
     // The node of a path below the root, such as "store/log"; -1 if there is none.
@@ -106,6 +107,8 @@ class FaultDisk {
     [[nodiscard]] bool is_directory(int node) const { return at(node).directory; }
     [[nodiscard]] std::vector<std::string> list(int directory) const;
     [[nodiscard]] const std::string& contents(int file) const;
+    [[nodiscard]] bool names_noted() const { return state_.names_noted; }
+    void note_names() { state_.names_noted = true; }
     // For damage: what reads see changes, and nothing else.
     [[nodiscard]] std::string& contents(int file);
 

@@ -373,8 +373,19 @@ Result<void> FaultEnv::sync_directory(const Path& path) {
     });
 }
 
-Result<std::unique_ptr<Lock>> FaultEnv::lock(const Path& path) {
-    struct Held final : Lock {};
+Result<std::unique_ptr<Lock>> FaultEnv::lock(const Path& path, const LockWait& /*wait*/) {
+    struct Held final : Lock {
+        explicit Held(FaultEnv& of) : env(of) {}
+        bool names_noted() override {
+            const std::lock_guard lock(env.mutex_);
+            return env.disk_.names_noted();
+        }
+        void note_names() override {
+            const std::lock_guard lock(env.mutex_);
+            env.disk_.note_names();
+        }
+        FaultEnv& env;
+    };
     const auto called = call("lock", path, true, [&](Fault) {
         const Path relative = below_root(path);
         return disk_.find(relative) >= 0 || disk_.create(relative, false) >= 0 ? 0 : ENOENT;
@@ -382,7 +393,7 @@ Result<std::unique_ptr<Lock>> FaultEnv::lock(const Path& path) {
     if (!called) {
         return std::unexpected(called.error());
     }
-    return std::make_unique<Held>();
+    return std::make_unique<Held>(*this);
 }
 
 Result<void> FaultEnv::random(std::span<char> into) {

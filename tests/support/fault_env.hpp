@@ -16,6 +16,7 @@
 // next change, so that each run makes the same calls in the same order.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -84,7 +85,7 @@ class FaultEnv final : public Env {
     Result<void> rename(const Path& from, const Path& to) override;
     Result<void> remove(const Path& path) override;
     Result<void> sync_directory(const Path& path) override;
-    Result<std::unique_ptr<Lock>> lock(const Path& path) override;
+    Result<std::unique_ptr<Lock>> lock(const Path& path, const LockWait& wait) override;
     Result<void> random(std::span<char> into) override;
 
     // Run on the owner's thread before each of its calls that changes something.

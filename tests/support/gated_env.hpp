@@ -8,6 +8,7 @@
 // thread that made this.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <list>
@@ -49,7 +50,9 @@ class GatedEnv final : public Env {
     Result<void> rename(const Path& from, const Path& to) override;
     Result<void> remove(const Path& path) override;
     Result<void> sync_directory(const Path& path) override;
-    Result<std::unique_ptr<Lock>> lock(const Path& path) override { return inner_.lock(path); }
+    Result<std::unique_ptr<Lock>> lock(const Path& path, const LockWait& wait) override {
+        return inner_.lock(path, wait);
+    }
     Result<void> random(std::span<char> into) override { return inner_.random(into); }
 
   private:

@@ -2,6 +2,7 @@
 // cannot be mapped.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -111,7 +112,9 @@ class HookedEnv final : public Env {
         }
         return posix_env().sync_directory(path);
     }
-    Result<std::unique_ptr<Lock>> lock(const Path& path) override { return posix_env().lock(path); }
+    Result<std::unique_ptr<Lock>> lock(const Path& path, const LockWait& wait) override {
+        return posix_env().lock(path, wait);
+    }
     Result<std::unique_ptr<Lock>> lock_out(const Path& path) override {
         return posix_env().lock_out(path);
     }

@@ -13,6 +13,10 @@ int exit_code_of(dedup::Code code) {
             return kExitStale;
         case dedup::Code::not_claimed:
             return kExitAbsent;
+        case dedup::Code::busy:
+            return kExitBusy;
+        case dedup::Code::unavailable:
+            return kExitUnavailable;
         default:
             return kExitError;
     }
@@ -35,6 +39,24 @@ const char* hint_of(dedup::Code code) {
 }
 
 }  // namespace
+
+std::string exit_codes_text() {
+    return "  0   done: claimed, completed, released, renewed, new\n"
+           "  1   an error; `done`: no\n"
+           "  2   a usage error; nothing was done\n"
+           "  3   `done`: an error, as 1 is an answer\n"
+           "  10  in-flight: somebody holds a claim on the key\n"
+           "  11  completed, or a duplicate\n"
+           "  12  mismatch: the key is known with another fingerprint\n"
+           "  13  absent\n"
+           "  14  stale claim, or completed with another receipt\n"
+           "  15  busy: another process writes to the store\n"
+           "  16  unavailable: the database cannot be reached\n"
+           "  124 `exec`: the command was ended by --timeout\n"
+           "  125 `exec`: an error of its own, as 1 may be the command's\n"
+           "  126, 127  `exec`: the command cannot be executed, or is not there\n"
+           "  128 + N  ended by signal N\n";
+}
 
 Failure usage_failure(std::string message) {
     return {.exit_code = kExitUsage, .code = "usage", .message = std::move(message)};

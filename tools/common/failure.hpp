@@ -16,9 +16,17 @@ inline constexpr int kExitCompleted = 11;  // also: a duplicate
 inline constexpr int kExitMismatch = 12;
 inline constexpr int kExitAbsent = 13;  // also: there is no claim to complete
 inline constexpr int kExitStale = 14;   // also: completed with another receipt
+inline constexpr int kExitBusy = 15;    // another process writes to the store
+inline constexpr int kExitUnavailable = 16;
+inline constexpr int kExitDoneError = 3;    // `done`: 1 says no there
+inline constexpr int kExitTimeout = 124;    // of `exec`, as the next two: CMD took too long
+inline constexpr int kExitExecError = 125;  // for 1 is what many a CMD exits with
 inline constexpr int kExitNotExecutable = 126;
 inline constexpr int kExitNotFound = 127;
 inline constexpr int kExitSignalBase = 128;
+
+// All of them, one a line, for the help.
+[[nodiscard]] std::string exit_codes_text();
 
 // Thrown by a command, caught in main, which prints it and exits.
 struct Failure {

@@ -34,6 +34,12 @@ class LineKey {
 [[nodiscard]] std::unique_ptr<LineKey> json_key(const std::string& pointer);
 
 // The first group of the match, or all of it if there is no group. Throws a usage Failure.
+// Lines that are not UTF-8, and all lines if the pattern is not, are matched byte by byte.
 [[nodiscard]] std::unique_ptr<LineKey> regex_key(const std::string& pattern);
+
+// What `key` gives, without blanks around it (if `trim`), and with ASCII letters made small (if
+// `ignore_case`).
+[[nodiscard]] std::unique_ptr<LineKey> folded_key(std::unique_ptr<LineKey> key, bool trim,
+                                                  bool ignore_case);
 
 }  // namespace dedupctl

@@ -186,6 +186,20 @@ std::size_t columns(std::string_view utf8) {
     return count;
 }
 
+std::string shell_word(std::string_view bytes) {
+    constexpr std::string_view kPlain =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+,-";
+    if (!bytes.empty() && bytes.find_first_not_of(kPlain) == std::string_view::npos) {
+        return std::string(bytes);
+    }
+    std::string quoted;
+    for (const char c : escape(bytes)) {
+        quoted.append(c == '\'' ? "\\" : "").push_back(c);
+    }
+    const bool simple = quoted == bytes;
+    return (simple ? "'" : "$'") + quoted + "'";
+}
+
 std::string base64(std::string_view bytes) {
     constexpr std::string_view kDigits =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -29,6 +29,10 @@ namespace dedupctl {
 // How many columns `utf8` takes on a terminal, if each character takes one.
 [[nodiscard]] std::size_t columns(std::string_view utf8);
 
+// A word as bash, zsh and others read it: as it is if that is safe, else in quotes, and $'...' for
+// what is not visible.
+[[nodiscard]] std::string shell_word(std::string_view bytes);
+
 // RFC 4648, with padding.
 [[nodiscard]] std::string base64(std::string_view bytes);
 

@@ -25,6 +25,8 @@ struct Unit {
 constexpr std::array kUnits{Unit{"d", 86'400'000}, Unit{"h", 3'600'000}, Unit{"m", 60'000},
                             Unit{"s", 1'000}, Unit{"ms", 1}};
 
+bool times_in_utc = false;
+
 Failure bad_duration(std::string_view text, std::string_view option, std::string_view why) {
     return usage_failure(
         fmt::format("{}: '{}' {}; write a duration such as 500ms, 30s, 15m, 24h, "
@@ -109,14 +111,23 @@ std::string format_duration(milliseconds duration) {
     return text.empty() ? "0s" : text;
 }
 
+void show_times_in_utc(bool utc) {
+    times_in_utc = utc;
+}
+
 std::string format_time(std::int64_t time_ms) {
     const std::time_t seconds = time_ms / 1000;
-    std::tm local{};
+    std::tm parts{};
     std::array<char, 64> text{};
-    if (localtime_r(&seconds, &local) == nullptr) {
+    if ((times_in_utc ? gmtime_r(&seconds, &parts) : localtime_r(&seconds, &parts)) == nullptr) {
         return fmt::format("{} ms", time_ms);  // a year that does not fit
     }
-    return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &local)};
+    const std::string time(text.data(),
+                           std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &parts));
+    const long minutes = parts.tm_gmtoff / 60;
+    return minutes == 0 ? time + "Z"
+                        : fmt::format("{}{}{:02}:{:02}", time, minutes < 0 ? '-' : '+',
+                                      std::abs(minutes) / 60, std::abs(minutes) % 60);
 }
 
 std::string format_age(std::int64_t time_ms, std::int64_t now_ms) {

@@ -22,13 +22,16 @@ using std::chrono::milliseconds;
 // Rounded to two units: "420ms", "30s", "1h30m", "3d4h". Negative durations lose their sign.
 [[nodiscard]] std::string format_duration(milliseconds duration);
 
-// "2026-03-01 12:00:00", in local time.
+// From now on times are shown in UTC, or in local time again.
+void show_times_in_utc(bool utc);
+
+// "2026-03-01 12:00:00+01:00" in local time, "2026-03-01 11:00:00Z" in UTC.
 [[nodiscard]] std::string format_time(std::int64_t time_ms);
 
 // "3m ago", "in 20s" or "now".
 [[nodiscard]] std::string format_age(std::int64_t time_ms, std::int64_t now_ms);
 
-// "2026-03-01 12:00:00 (3m ago)".
+// "2026-03-01 12:00:00+01:00 (3m ago)".
 [[nodiscard]] std::string format_time_and_age(std::int64_t time_ms, std::int64_t now_ms);
 
 }  // namespace dedupctl

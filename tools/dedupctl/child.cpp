@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
+#include <optional>
 
 #include "common/failure.hpp"
 #include "common/file_descriptor.hpp"
@@ -22,6 +24,17 @@ constexpr std::size_t kReadBytes = 64 * 1024;
 // No pipe holds more than this (/proc/sys/fs/pipe-max-size by default), so no more than this can
 // be left in it by a command that has ended.
 constexpr std::size_t kPipeBytesMax = 1024 * 1024;
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+// How long a command that is told to end by --timeout has for it.
+constexpr std::chrono::seconds kTimeToEnd{10};
+// Two signals of the terminal within this long are meant for us, too.
+constexpr std::chrono::seconds kImpatience{1};
+
+bool ends_programs(int signal) {
+    return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT;
+}
 
 class SpawnSettings {
   public:
@@ -63,6 +76,7 @@ class Run {
         while (!ended_ || !pending_.empty()) {
             wait_for_event();
             forward_signals();
+            end_in_time();
             pass_on();
             if (!ended_) {
                 reap();
@@ -88,10 +102,30 @@ class Run {
             argv.push_back(const_cast<char*>(argument.c_str()));  // execve's signature
         }
         argv.push_back(nullptr);
+        std::vector<char*> environment;
+        for (char** entry = environ; *entry != nullptr; ++entry) {
+            if (!is_replaced(*entry)) {
+                environment.push_back(*entry);
+            }
+        }
+        for (const std::string& entry : options_.environment) {
+            environment.push_back(const_cast<char*>(entry.c_str()));
+        }
+        environment.push_back(nullptr);
+        if (options_.timeout.count() != 0) {
+            end_at_ = std::chrono::steady_clock::now() + options_.timeout;
+        }
         const SpawnSettings settings(child_end.get(), options_.ignore_sigpipe);
         end_.start_error = ::posix_spawnp(&pid_, argv[0], settings.actions(), settings.attributes(),
-                                          argv.data(), environ);
+                                          argv.data(), environment.data());
         return end_.start_error == 0;
+    }
+
+    // Whether a variable of ours has the same name.
+    [[nodiscard]] bool is_replaced(std::string_view entry) const {
+        const std::string_view name = entry.substr(0, entry.find('=') + 1);
+        return std::ranges::any_of(options_.environment,
+                                   [&](const std::string& ours) { return ours.starts_with(name); });
     }
 
     void wait_for_event() {
@@ -102,7 +136,43 @@ class Run {
         const bool reading = pending_.empty() && !ended_ && !output_ended_;
         events[1] = {.fd = reading ? output_.get() : -1, .events = POLLIN, .revents = 0};
         events[2] = {.fd = pending_.empty() ? -1 : STDOUT_FILENO, .events = POLLOUT, .revents = 0};
-        while (::poll(events.data(), events.size(), -1) < 0 && errno == EINTR) {
+        while (::poll(events.data(), events.size(), wait_ms()) < 0 && errno == EINTR) {
+        }
+    }
+
+    // Until the command is to be ended; -1: for ever.
+    [[nodiscard]] int wait_ms() const {
+        if (!end_at_ || ended_) {
+            return -1;
+        }
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+            *end_at_ - std::chrono::steady_clock::now());
+        return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000));
+    }
+
+    // Once time is up: asks, and later makes it.
+    void end_in_time() {
+        if (!end_at_ || ended_ || std::chrono::steady_clock::now() < *end_at_) {
+            return;
+        }
+        ::kill(pid_, end_.timed_out ? SIGKILL : SIGTERM);
+        end_.timed_out = true;
+        end_at_ = std::chrono::steady_clock::now() + kTimeToEnd;
+    }
+
+    void hear(const Signal& signal) {
+        const SteadyTime now = std::chrono::steady_clock::now();
+        const bool counts = ends_programs(signal.number);
+        const bool second =
+            counts && heard_ && (!signal.from_kernel || now - *heard_ < kImpatience);
+        if (second) {
+            end_.told_by = signal.number;
+            ::kill(pid_, SIGKILL);
+        } else if (!signal.from_kernel) {
+            ::kill(pid_, signal.number);
+        }
+        if (counts) {
+            heard_ = now;
         }
     }
 
@@ -115,8 +185,8 @@ class Run {
                 // Only our own output is left, and nobody reads it.
                 end_.pass_on_error = EINTR;
                 pending_.clear();
-            } else if (!signal->from_kernel) {
-                ::kill(pid_, signal->number);
+            } else {
+                hear(*signal);
             }
         }
     }
@@ -178,7 +248,9 @@ class Run {
     pid_t pid_ = -1;
     bool ended_ = false;
     bool output_ended_ = false;
-    std::string pending_;  // read from the command, not yet passed on
+    std::optional<SteadyTime> end_at_;  // when to ask the command to end, or to make it
+    std::optional<SteadyTime> heard_;   // the last signal that should have ended it
+    std::string pending_;               // read from the command, not yet passed on
 };
 
 }  // namespace
@@ -186,6 +258,9 @@ class Run {
 int ChildEnd::exit_code() const {
     if (start_error != 0) {
         return start_error == ENOENT ? kExitNotFound : kExitNotExecutable;
+    }
+    if (timed_out || told_by != 0) {
+        return timed_out ? kExitTimeout : kExitSignalBase + told_by;
     }
     return signal != 0 ? kExitSignalBase + signal : exit_status;
 }

@@ -1,10 +1,8 @@
 // dedupctl claim: takes a key, or says who has it.
 
-#include <algorithm>
 #include <memory>
-#include <optional>
-#include <thread>
 
+#include "claim_and_wait.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "outcome.hpp"
@@ -12,15 +10,14 @@
 namespace dedupctl {
 namespace {
 
-using SteadyTime = std::chrono::steady_clock::time_point;
-
 struct ClaimArguments {
-    std::string key;
+    KeyArgument keys;
     std::string owner;
     std::string lease;
     std::string ttl;
     std::string fingerprint;
     std::string wait;
+    std::string print;
 };
 
 dedup::ClaimOptions claim_options(const ClaimArguments& options) {
@@ -36,41 +33,6 @@ dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     return claim;
 }
 
-struct Answer {
-    dedup::ClaimOutcome outcome;
-    std::int64_t now_ms = 0;
-};
-
-// The store is open for no longer than the claim: while this process held it, nobody could
-// complete the key that it waits for.
-Answer claim_once(Context& context, const std::string& key, const dedup::ClaimOptions& options) {
-    const auto store = context.open_writer();
-    Answer answer{take(context.cache(*store).claim(key, options)), store->now_ms()};
-    take(store->close());
-    return answer;
-}
-
-// Watches the key through read-only openings until claiming it again may give another answer, or
-// until `until`. An opening reads the log's unsealed tail, so the next one comes after a pause
-// that is a few times as long as the last one took.
-void watch(const Context& context, const std::string& key, SteadyTime until) {
-    milliseconds pause{20};
-    while (std::chrono::steady_clock::now() < until) {
-        std::this_thread::sleep_until(std::min(until, std::chrono::steady_clock::now() + pause));
-        const SteadyTime started = std::chrono::steady_clock::now();
-        const auto store = context.open_reader();
-        const dedup::LookupOutcome found = take(context.cache(*store).lookup(key));
-        const auto* in_flight = std::get_if<dedup::InFlight>(&found);
-        if (in_flight == nullptr ||
-            (in_flight->lease_until_ms != 0 && in_flight->lease_until_ms < store->now_ms())) {
-            return;
-        }
-        const auto took =
-            std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - started);
-        pause = std::clamp(pause * 2, took * 4, std::max(milliseconds{500}, took * 4));
-    }
-}
-
 // Nobody knows of a claim that could not be printed. So it is released, and the message says so.
 void give_back(Context& context, const dedup::Claim& claim, Failure& failure) {
     const std::string fence = std::to_string(claim.claim_sequence);
@@ -79,48 +41,70 @@ void give_back(Context& context, const dedup::Claim& claim, Failure& failure) {
         take(context.cache(*store).release(claim));
         take(store->close());
     } catch (const Failure&) {
-        failure.message +=
-            "\n  the key is claimed; `dedupctl release KEY --claim " + fence + "` frees it";
+        failure.message += "\n  the key is claimed; this frees it: " +
+                           context.command_line("release", claim.key, {"--claim", fence});
         return;
     }
     failure.message += failure.message.empty() ? "" : "\n  the key was released again";
 }
 
+int claim_many(const ClaimArguments& options, const dedup::ClaimOptions& claim, Context& context) {
+    if (!options.wait.empty() || !options.print.empty()) {
+        throw usage_failure("--wait and --print are for one key");
+    }
+    return for_many_keys(context, options.keys, true, [&](dedup::StreamStore& store, auto keys) {
+        std::vector<dedup::ClaimRequest> requests;
+        for (const std::string_view key : keys) {
+            requests.push_back({std::string(key), claim});
+        }
+        return key_answers(context, keys, context.cache(store).claim_many(requests));
+    });
+}
+
+int print_claim(Context& context, const ClaimArguments& options, const dedup::Claimed& claimed,
+                std::int64_t now_ms) {
+    try {
+        if (options.print.empty()) {
+            print_claimed(context, claimed.claim, now_ms);
+        } else {
+            context.out.line(std::to_string(claimed.claim.claim_sequence));
+        }
+        context.out.flush();
+        return kExitOk;
+    } catch (Failure& failure) {
+        give_back(context, claimed.claim, failure);
+        throw;
+    }
+}
+
 int run_claim(const ClaimArguments& options, Context& context) {
     context.check_globals();
-    context.check_key(options.key);
+    options.keys.check(context);
     const dedup::ClaimOptions claim = claim_options(options);
+    if (options.keys.many()) {
+        return claim_many(options, claim, context);
+    }
+    const std::string& key = options.keys.key;
     const milliseconds wait =
         options.wait.empty() ? milliseconds{0} : parse_duration(options.wait, "--wait");
-    // A wait beyond a century is one for good; the sum below must not overflow.
-    const SteadyTime until = std::chrono::steady_clock::now() +
-                             std::min<milliseconds>(wait, std::chrono::hours{24 * 36'500});
-
-    Answer answer = claim_once(context, options.key, claim);
-    while (std::holds_alternative<dedup::InFlight>(answer.outcome) &&
-           std::chrono::steady_clock::now() < until) {
-        watch(context, options.key, until);
-        answer = claim_once(context, options.key, claim);
-    }
-
+    const ClaimAnswer answer = claim_and_wait(context, key, claim, wait);
     if (const auto* claimed = std::get_if<dedup::Claimed>(&answer.outcome)) {
-        try {
-            const int exit_code = print_claimed(context, claimed->claim, answer.now_ms);
-            context.out.flush();
-            return exit_code;
-        } catch (Failure& failure) {
-            give_back(context, claimed->claim, failure);
-            throw;
-        }
+        return print_claim(context, options, *claimed, answer.now_ms);
     }
+    // A script that asked for the sequence gets that or nothing.
     if (const auto* completed = std::get_if<dedup::Completed>(&answer.outcome)) {
-        return print_completed(context, options.key, *completed, "completed", answer.now_ms);
+        if (!options.print.empty() && !context.json) {
+            note("completed " + format_time_and_age(completed->completed_at_ms, answer.now_ms));
+            return kExitCompleted;
+        }
+        return print_completed(context, key, *completed, "completed", answer.now_ms);
     }
+    const Explain explain = options.print.empty() ? Explain::on_output : Explain::on_error;
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&answer.outcome)) {
-        return print_in_flight(context, options.key, *in_flight, answer.now_ms);
+        return print_in_flight(context, key, *in_flight, answer.now_ms, explain);
     }
-    return print_mismatch(context, options.key, std::get<dedup::Mismatch>(answer.outcome),
-                          answer.now_ms);
+    return print_mismatch(context, key, std::get<dedup::Mismatch>(answer.outcome), answer.now_ms,
+                          explain);
 }
 
 }  // namespace
@@ -129,7 +113,8 @@ Command claim_command(Context& context) {
     const auto options = std::make_shared<ClaimArguments>();
     return {.name = "claim",
             .help = "Take a key, or say who has it",
-            .options = {key_argument(options->key),
+            .options = {options->keys.as_argument(),
+                        options->keys.as_null(),
                         {.name = "--owner",
                          .to = &options->owner,
                          .help = "Who claims it; for people",
@@ -150,10 +135,21 @@ Command claim_command(Context& context) {
                          .type = "F"},
                         {.name = "--wait",
                          .to = &options->wait,
-                         .help = "Wait this long for a key that is in flight",
+                         .help = "Wait this long for a key that is in-flight",
                          .type = "D",
-                         .filled = true}},
-            .run = [options, &context] { return run_claim(*options, context); }};
+                         .filled = true},
+                        {.name = "--print",
+                         .to = &options->print,
+                         .help = "Print only the claim_sequence of a claim, for --claim N",
+                         .type = "sequence",
+                         .choices = {"sequence"}}},
+            .run = [options, &context] { return run_claim(*options, context); },
+            .examples =
+                "  dedupctl claim order-17 --lease 5m && ./pay && dedupctl complete "
+                "order-17\n"
+                "  N=$(dedupctl claim order-17 --lease 5m --print sequence) &&\n"
+                "      ./pay && dedupctl complete order-17 --claim \"$N\"\n"
+                "  dedupctl claim - --lease 5m < orders\n"};
 }
 
 }  // namespace dedupctl

@@ -25,14 +25,34 @@ struct Option {
     std::vector<std::string_view> excludes{};  // options before it in the list that it rules out
     std::string_view needs{};                  // an option before it in the list
     std::string_view environment{};            // the variable that stands for it if it is not given
-    bool* given = nullptr;                     // becomes true if it is given
+    bool* given = nullptr;                     // becomes true if it is given on the command line
 };
 
 struct Command {
     std::string_view name{};
     std::string_view help{};
     std::vector<Option> options{};
-    std::function<int()> run{};  // gives the exit code; owns what the options go to
+    std::function<int()> run{};   // gives the exit code; owns what the options go to
+    std::string_view examples{};  // lines, for its help and its manual page
+    bool* chosen = nullptr;       // becomes true if it is named, whatever is wrong behind it
+    bool hidden = false;          // in no list: for the build
 };
+
+struct Program {
+    std::string name{};
+    std::string help{};
+    std::string version{};
+    std::string notes{};            // behind the help of the program and of each command
+    std::string exit_codes{};       // lines, likewise
+    std::vector<Option> options{};  // may stand before the command and after it
+    std::vector<Command> commands{};
+};
+
+[[nodiscard]] inline bool is_flag(const Option& option) {
+    return std::holds_alternative<bool*>(option.to);
+}
+[[nodiscard]] inline bool is_argument(const Option& option) {
+    return !option.name.starts_with('-');
+}
 
 }  // namespace dedupctl

@@ -1,11 +1,13 @@
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <map>
 #include <sstream>
 
 #include "common/failure.hpp"
 #include "common/text.hpp"
+#include "spelling.hpp"
 
 namespace dedupctl {
 namespace {
@@ -17,7 +19,10 @@ struct Added {
 
 CLI::Option* add_typed(CLI::App& app, const Option& option) {
     const std::string name(option.name);
-    const std::string help(option.help);
+    std::string help(option.help);
+    if (!option.environment.empty()) {
+        help.append(" [$").append(option.environment).append("]");
+    }
     if (bool* const* flag = std::get_if<bool*>(&option.to)) {
         return app.add_flag(name, **flag, help);
     }
@@ -51,9 +56,6 @@ std::vector<Added> add_options(CLI::App& app, const std::vector<Option>& options
         if (option.shows_default) {
             added->capture_default_str();
         }
-        if (!option.environment.empty()) {
-            added->envname(std::string(option.environment));
-        }
         for (const std::string_view other : option.excludes) {
             added->excludes(app.get_option(std::string(other)));
         }
@@ -66,6 +68,29 @@ std::vector<Added> add_options(CLI::App& app, const std::vector<Option>& options
     return all;
 }
 
+// An empty variable is one that is not set, as for most programs.
+void read_environment(const std::vector<Option>& options) {
+    for (const Option& option : options) {
+        const char* value = option.environment.empty()
+                                ? nullptr
+                                : std::getenv(std::string(option.environment).c_str());
+        if (value == nullptr || *value == '\0') {
+            continue;
+        }
+        if (std::string* const* text = std::get_if<std::string*>(&option.to)) {
+            **text = value;
+            continue;
+        }
+        const std::string_view word(value);
+        const bool yes = word == "1" || word == "true" || word == "yes" || word == "on";
+        if (!yes && word != "0" && word != "false" && word != "no" && word != "off") {
+            throw usage_failure(std::string(option.environment) + ": '" + escape(word) +
+                                "' is neither 1 nor 0");
+        }
+        *std::get<bool*>(option.to) = yes;
+    }
+}
+
 void note_what_was_given(const std::vector<Added>& all) {
     for (const Added& added : all) {
         if (added.option->given != nullptr) {
@@ -74,25 +99,105 @@ void note_what_was_given(const std::vector<Added>& all) {
     }
 }
 
-std::string what_is_wrong(const CLI::ParseError& error, const CLI::App& app) {
-    std::string message = error.what();
-    if (app.get_subcommands().empty() && dynamic_cast<const CLI::RequiredError*>(&error)) {
-        const std::vector<std::string> rest = app.remaining();
-        message = rest.empty() ? "there is no command"
-                               : "'" + escape(rest.front()) + "' is not a command";
+void add_long_names(const std::vector<Option>& options, std::vector<std::string_view>& names) {
+    for (const Option& option : options) {
+        if (const std::size_t at = option.name.find("--"); at != std::string_view::npos) {
+            names.push_back(option.name.substr(at));
+        }
     }
-    return message +
-           "\n  see `dedupctl --help`, or `dedupctl COMMAND --help`; a KEY that starts with '-' "
-           "goes after '--'";
+}
+
+// "-s=x" is "-s x" to everybody who writes it. CLI11 would take "=x" for the value.
+std::vector<std::string> readable(const Program& program, int argc, const char* const* argv) {
+    std::vector<std::string> arguments(argv, argv + argc);
+    for (std::size_t i = 1; i < arguments.size() && arguments[i] != "--"; ++i) {
+        std::string& argument = arguments[i];
+        if (argument.size() < 3 || argument[0] != '-' || argument[2] != '=') {
+            continue;
+        }
+        for (const Option& option : program.options) {
+            if (!is_flag(option) && option.name.starts_with(argument.substr(0, 2) + ",")) {
+                argument.replace(0, 2, option.name.substr(3));
+                break;
+            }
+        }
+    }
+    // `dedupctl help CMD` is `dedupctl CMD --help`.
+    if (arguments.size() >= 2 && arguments[1] == "help") {
+        arguments.erase(arguments.begin() + 1);
+        arguments.emplace_back("--help");
+    }
+    return arguments;
+}
+
+std::string misspelt_command(const Program& program, const std::string& word) {
+    std::vector<std::string_view> names;
+    for (const Command& command : program.commands) {
+        if (!command.hidden) {
+            names.push_back(command.name);
+        }
+    }
+    const std::string_view meant = closest(word, names);
+    return "'" + escape(word) + "' is not a command" +
+           (meant.empty() ? "" : "; did you mean '" + std::string(meant) + "'?");
+}
+
+std::string what_is_wrong(const CLI::ParseError& error, const CLI::App& app, const Program& program,
+                          const Command* command) {
+    std::string message = error.what();
+    const std::vector<std::string> rest = app.remaining(true);
+    const bool no_command =
+        command == nullptr && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+    if (no_command && (rest.empty() || !rest.front().starts_with('-'))) {
+        message = rest.empty() ? "there is no command" : misspelt_command(program, rest.front());
+    } else if (no_command ||
+               (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !rest.empty())) {
+        const std::string& first = rest.front();
+        std::vector<std::string_view> names;
+        add_long_names(program.options, names);
+        if (command != nullptr) {
+            add_long_names(command->options, names);
+        }
+        const std::string_view meant =
+            first.starts_with("--") ? closest(first.substr(0, first.find('=')), names) : "";
+        message = "'" + escape(first) + "' was not expected" +
+                  (meant.empty() ? "" : "; did you mean '" + std::string(meant) + "'?");
+    }
+    const std::string name = command == nullptr ? "COMMAND" : std::string(command->name);
+    return message + "\n  see `dedupctl " + (command == nullptr ? "" : "help " + name + "`") +
+           (command == nullptr ? "--help`, or `dedupctl help COMMAND`" : "") +
+           "; a KEY that starts with '-' goes after '--'";
+}
+
+std::string options_text(const std::vector<Added>& options) {
+    CLI::Formatter formatter;
+    std::string text;
+    for (const Added& added : options) {
+        text += formatter.make_option(added.parsed, false);
+    }
+    return text;
+}
+
+std::string footer_of(const Program& program, const Command* command,
+                      const std::vector<Added>& globals) {
+    std::string text;
+    if (command != nullptr) {
+        text += "Global options, before or after the command:\n" + options_text(globals) + "\n";
+        if (!command->examples.empty()) {
+            text += "Examples:\n" + std::string(command->examples) + "\n";
+        }
+    }
+    return text + "Exit codes:\n" + program.exit_codes + "\n" + program.notes;
 }
 
 }  // namespace
 
 const Command* parse(const Program& program, int argc, const char* const* argv, std::string& text) {
     CLI::App app(program.help, program.name);
-    std::vector<Added> all = add_options(app, program.options);
+    const std::vector<Added> globals = add_options(app, program.options);
+    std::vector<Added> all = globals;
     app.set_version_flag("--version", program.version);
-    app.footer(program.footer);
+    app.footer(footer_of(program, nullptr, globals));
     app.require_subcommand(1);
     std::map<const CLI::App*, const Command*> commands;
     for (const Command& command : program.commands) {
@@ -100,10 +205,24 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
         const std::vector<Added> more = add_options(*added, command.options);
         all.insert(all.end(), more.begin(), more.end());
         added->fallthrough();  // the program's options may follow the command
+        added->footer(footer_of(program, &command, globals));
+        if (command.hidden) {
+            added->group("");
+        }
         commands[added] = &command;
     }
+    const auto chosen = [&]() -> const Command* {
+        const auto named = app.get_subcommands();
+        return named.empty() ? nullptr : commands.at(named.front());
+    };
     try {
-        app.parse(argc, argv);
+        read_environment(program.options);
+        const std::vector<std::string> arguments = readable(program, argc, argv);
+        std::vector<const char*> pointers;
+        for (const std::string& argument : arguments) {
+            pointers.push_back(argument.c_str());
+        }
+        app.parse(static_cast<int>(pointers.size()), pointers.data());
     } catch (const CLI::ParseError& error) {
         // Help and version are "parse errors" to CLI11, with exit code 0.
         if (error.get_exit_code() == 0) {
@@ -112,15 +231,23 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
             text = shown.str();
             return nullptr;
         }
-        for (std::size_t i = 0; i < program.options.size(); ++i) {
-            if (bool* const* flag = std::get_if<bool*>(&all[i].option->to)) {
-                **flag = all[i].parsed->count() > 0;
+        for (const Added& added : globals) {
+            if (bool* const* flag = std::get_if<bool*>(&added.option->to)) {
+                **flag = **flag || added.parsed->count() > 0;
             }
         }
-        throw usage_failure(what_is_wrong(error, app));
+        const Command* command = chosen();
+        if (command != nullptr && command->chosen != nullptr) {
+            *command->chosen = true;
+        }
+        throw usage_failure(what_is_wrong(error, app, program, command));
     }
     note_what_was_given(all);
-    return commands.at(app.get_subcommands().front());
+    const Command* command = chosen();
+    if (command->chosen != nullptr) {
+        *command->chosen = true;
+    }
+    return command;
 }
 
 }  // namespace dedupctl

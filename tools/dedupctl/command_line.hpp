@@ -3,25 +3,15 @@
 #pragma once
 
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "command.hpp"
 
 namespace dedupctl {
 
-struct Program {
-    std::string name{};
-    std::string help{};
-    std::string version{};
-    std::string footer{};
-    std::vector<Option> options{};  // may stand before the command and after it
-    std::vector<Command> commands{};
-};
-
-// Puts the options where they go. Gives the command to run, or none if `text` has what was asked
-// for instead, a help or the version. Throws a usage Failure; the program's flags are set then too,
-// as far as they came before what is wrong.
+// Puts the options where they go: first what the environment says, then what the arguments say.
+// Gives the command to run, or none if `text` has what was asked for instead, a help or the
+// version. Throws a usage Failure; the program's flags are set then too, as far as they came before
+// what is wrong.
 [[nodiscard]] const Command* parse(const Program& program, int argc, const char* const* argv,
                                    std::string& text);
 

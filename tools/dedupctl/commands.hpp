@@ -12,9 +12,12 @@ namespace dedupctl {
 [[nodiscard]] Command release_command(Context& context);
 [[nodiscard]] Command renew_command(Context& context);
 [[nodiscard]] Command lookup_command(Context& context);
+[[nodiscard]] Command done_command(Context& context);
 [[nodiscard]] Command remember_command(Context& context);
 [[nodiscard]] Command inspect_command(Context& context);
 [[nodiscard]] Command ls_command(Context& context);
+[[nodiscard]] Command namespaces_command(Context& context);
+[[nodiscard]] Command who_command(Context& context);
 [[nodiscard]] Command sweep_command(Context& context);
 [[nodiscard]] Command stats_command(Context& context);
 [[nodiscard]] Command clock_command(Context& context);
@@ -29,6 +32,8 @@ namespace dedupctl {
 [[nodiscard]] Command filter_command(Context& context);
 [[nodiscard]] Command exec_command(Context& context);
 [[nodiscard]] Command bench_command(Context& context);
+// For the build: completions and manual pages of `program`, which outlives it.
+[[nodiscard]] Command generate_command(Context& context, const Program& program);
 
 // The KEY of the commands about one key.
 [[nodiscard]] inline Option key_argument(std::string& key) {

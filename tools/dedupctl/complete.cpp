@@ -13,14 +13,13 @@ namespace dedupctl {
 namespace {
 
 struct CompleteArguments {
-    std::string key;
+    KeyArgument keys;
     std::string claim;
     ReceiptOption receipt;
 };
 
-int run_complete(const CompleteArguments& options, Context& context) {
-    context.check_globals();
-    context.check_key(options.key);
+int complete_one(const CompleteArguments& options, Context& context) {
+    const std::string& key = options.keys.key;
     const std::uint64_t fence =
         options.claim.empty() ? 0 : parse_number(options.claim, "--claim", 1, UINT64_MAX);
     const std::string receipt = options.receipt.read();
@@ -28,18 +27,17 @@ int run_complete(const CompleteArguments& options, Context& context) {
     const auto store = context.open_writer();
     dedup::Cache cache = context.cache(*store);
     if (fence != 0) {
-        take(cache.complete({.ns = context.ns, .key = options.key, .claim_sequence = fence},
-                            receipt));
+        take(cache.complete({.ns = context.ns, .key = key, .claim_sequence = fence}, receipt));
     } else {
         // Nobody else writes while the store is open here, so this is the claim.
-        const dedup::LookupOutcome held = take(cache.lookup(options.key));
-        take(cache.complete_current(options.key, receipt));
-        note_whose_claim("completed", held);
+        const dedup::LookupOutcome held = take(cache.lookup(key));
+        take(cache.complete_current(key, receipt));
+        note_whose_claim(context, "completed", held);
     }
     take(store->close());
 
     if (context.json) {
-        Json object = context.outcome("completed", options.key);
+        Json object = context.outcome("completed", key);
         if (fence != 0) {
             object["claim_sequence"] = fence;
         }
@@ -51,13 +49,69 @@ int run_complete(const CompleteArguments& options, Context& context) {
     return kExitOk;
 }
 
+KeyAnswer completed_answer(const Context& context, std::string_view key,
+                           const dedup::Result<void>& done) {
+    return done ? KeyAnswer{"completed", 0, context.outcome("completed", key)}
+                : error_answer(context, key, done.error());
+}
+
+// Nobody else writes while the store is open here, so the claims that are found are those that are
+// completed.
+std::vector<KeyAnswer> complete_keys(const Context& context, dedup::StreamStore& store,
+                                     std::span<const std::string_view> keys,
+                                     const std::string& receipt) {
+    dedup::Cache cache = context.cache(store);
+    const auto found = cache.lookup_many(keys);
+    std::vector<dedup::Completion> completions;
+    std::vector<std::size_t> which;
+    std::vector<KeyAnswer> answers(keys.size());
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        const auto* held = found[i] ? std::get_if<dedup::InFlight>(&*found[i]) : nullptr;
+        if (held == nullptr) {
+            // Nothing is appended for these: an error, or the same receipt once more.
+            answers[i] = found[i] ? completed_answer(context, keys[i],
+                                                     cache.complete_current(keys[i], receipt))
+                                  : error_answer(context, keys[i], found[i].error());
+            continue;
+        }
+        completions.push_back({{.ns = context.ns,
+                                .key = std::string(keys[i]),
+                                .claim_sequence = held->claim_sequence},
+                               receipt,
+                               {}});
+        which.push_back(i);
+    }
+    const auto done = cache.complete_many(completions);
+    for (std::size_t j = 0; j < done.size(); ++j) {
+        answers[which[j]] = completed_answer(context, keys[which[j]], done[j]);
+        answers[which[j]].sequence = completions[j].claim.claim_sequence;
+    }
+    return answers;
+}
+
+int run_complete(const CompleteArguments& options, Context& context) {
+    context.check_globals();
+    options.keys.check(context);
+    if (options.keys.many()) {
+        if (!options.claim.empty() || options.receipt.file == "-") {
+            throw usage_failure("--claim and --receipt-file - are for one key");
+        }
+        const std::string receipt = options.receipt.read();
+        return for_many_keys(context, options.keys, true,
+                             [&](dedup::StreamStore& store, auto keys) {
+                                 return complete_keys(context, store, keys, receipt);
+                             });
+    }
+    return complete_one(options, context);
+}
 }  // namespace
 
 Command complete_command(Context& context) {
     const auto options = std::make_shared<CompleteArguments>();
     return {.name = "complete",
             .help = "Store a claimed key's receipt",
-            .options = {key_argument(options->key),
+            .options = {options->keys.as_argument(),
+                        options->keys.as_null(),
                         {.name = "--claim",
                          .to = &options->claim,
                          .help = "Only if this claim_sequence still holds it",
@@ -65,7 +119,11 @@ Command complete_command(Context& context) {
                          .filled = true},
                         options->receipt.as_text(),
                         options->receipt.as_file()},
-            .run = [options, &context] { return run_complete(*options, context); }};
+            .run = [options, &context] { return run_complete(*options, context); },
+            .examples =
+                "  dedupctl complete order-17 --claim 42 --receipt paid\n"
+                "  ./render | dedupctl complete page-3 --receipt-file -\n"
+                "  dedupctl complete - < paid-orders\n"};
 }
 
 }  // namespace dedupctl

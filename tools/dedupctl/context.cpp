@@ -3,13 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "clock_text.hpp"
 #include "common/text.hpp"
+#include "progress.hpp"
 
 namespace dedupctl {
 
 void Context::check_globals() {
+    show_times_in_utc(utc);
+    if (quiet) {
+        forbid_progress();
+    }
     lock_timeout = parse_duration(lock_timeout_text, "--lock-timeout", milliseconds{0});
     if (const auto checked = dedup::check_namespace(ns); !checked) {
         throw usage_failure("--namespace: " + checked.error().message);
@@ -62,20 +68,66 @@ std::unique_ptr<dedup::StreamStore> Context::open_reader() const {
     return take(dedup::open(store_path, {.read_only = true, .create = false}));
 }
 
-std::unique_ptr<dedup::StreamStore> Context::open_writer() const {
-    return take(try_open_writer(lock_timeout));
+std::unique_ptr<dedup::StreamStore> Context::open_writer(
+    const std::function<bool()>& keeps_waiting) const {
+    auto store = try_open_writer(lock_timeout, keeps_waiting);
+    if (store || in_database() || store.error().code != dedup::Code::invalid_argument) {
+        return take(std::move(store));
+    }
+    if (must_exist) {
+        Failure failure = library_failure(store.error());
+        failure.message +=
+            "\n  --must-exist, or DEDUP_MUST_EXIST, says not to make it; `dedupctl "
+            "init` does";
+        throw failure;
+    }
+    auto made = open_or_create(made_store, keeps_waiting);
+    if (made_store && !quiet && !(json && prints_data)) {
+        note("there was no store, so a new one was made at " + escape(absolute_store()));
+    }
+    return made;
 }
 
-dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(milliseconds timeout,
-                                                                            bool create) const {
+std::unique_ptr<dedup::StreamStore> Context::open_or_create(
+    bool& created, const std::function<bool()>& keeps_waiting) const {
     dedup::OpenOptions options;
-    options.create = create;
+    options.lock_timeout = lock_timeout;
+    options.keeps_waiting = keeps_waiting;
+    auto store = take(dedup::open(store_path, options));
+    created = take(store->stats()).last_sequence == 0;  // or another has just made it
+    return store;
+}
+
+std::string Context::absolute_store() const {
+    std::error_code error;
+    const std::filesystem::path path = std::filesystem::absolute(store_path, error);
+    return in_database() || error ? shown_store() : path.lexically_normal().string();
+}
+
+dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
+    milliseconds timeout, const std::function<bool()>& keeps_waiting) const {
+    dedup::OpenOptions options;
+    options.create = false;
     options.lock_timeout = timeout;
+    options.keeps_waiting = keeps_waiting;
     auto store = dedup::open(store_path, options);
     if (store) {
         warn_if_ahead((*store)->now_ms(), dedup::system_now_ms());
     }
     return store;
+}
+
+std::string Context::command_line(std::string_view command, std::string_view key,
+                                  const std::vector<std::string>& options) const {
+    std::string line = "dedupctl -s " + shell_word(absolute_store());
+    if (ns != "default") {
+        line += " -n " + shell_word(ns);
+    }
+    line.append(" ").append(command);
+    for (const std::string& option : options) {
+        line += " " + shell_word(option);
+    }
+    return line + " -- " + shell_word(key);
 }
 
 Json Context::outcome(std::string_view name, std::string_view key) const {
@@ -90,17 +142,20 @@ void note(std::string_view text) {
     static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", message_text(text))));
 }
 
-void report(const Failure& failure, bool json, Output& json_out) {
-    if (!failure.message.empty()) {
+void report(const Failure& failure, Context& context) {
+    Json object;
+    object["error"] = {{"code", failure.code}, {"message", failure.message}};
+    const bool silent = failure.message.empty();
+    if (!silent && context.json && context.prints_data) {
+        static_cast<void>(write_all(STDERR_FILENO, json_line(object)));
+    } else if (!silent) {
         note(failure.message);
     }
     try {
-        if (json && !failure.message.empty()) {
-            Json object;
-            object["error"] = {{"code", failure.code}, {"message", failure.message}};
-            json_out.json(object);
+        if (!silent && context.json && !context.prints_data) {
+            context.out.json(object);
         }
-        json_out.flush();  // also what the command had printed before it failed
+        context.out.flush();  // also what the command had printed before it failed
     } catch (const Failure&) {
         // Standard output is broken too, and standard error has had the message.
     }

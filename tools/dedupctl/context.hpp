@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,13 +21,18 @@ namespace dedupctl {
 struct Context {
     std::string store_path = "./dedup-store";
     std::string ns = "default";
-    bool ns_given = false;  // by name, also if it is the default
-    std::string lock_timeout_text = "5s";
+    bool ns_given = false;  // by name on the command line, also if it is the default
+    std::string lock_timeout_text = "30s";
     bool json = false;
+    bool quiet = false;
+    bool utc = false;
+    bool must_exist = false;
+    bool prints_data = false;  // standard output is for data: errors in JSON go to standard error
+    mutable bool made_store = false;     // open_writer() has
     std::vector<std::string> arguments;  // as they came, without the program's name
     bool sigpipe_was_ignored = false;    // before main ignored it; for children
 
-    milliseconds lock_timeout{5000};
+    milliseconds lock_timeout{30'000};
     Output out{STDOUT_FILENO};
 
     // The checks that every command makes before it touches a store. Throw usage Failures.
@@ -42,14 +48,26 @@ struct Context {
 
     // Readers take no lock, write nothing and never create a store.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_reader() const;
-    // Writers wait for another writer, and create the store if there is none, unless told not to.
-    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_writer() const;
+    // Writers wait for another writer. This one creates the store if there is none, unless told not
+    // to, and says so.
+    // `keeps_waiting`: false ends the wait, which gives `busy`.
+    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_writer(
+        const std::function<bool()>& keeps_waiting = nullptr) const;
     [[nodiscard]] dedup::Result<std::unique_ptr<dedup::StreamStore>> try_open_writer(
-        milliseconds timeout, bool create = true) const;
+        milliseconds timeout, const std::function<bool()>& keeps_waiting = nullptr) const;
+    // Makes the store if there is none; `created` says whether.
+    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_or_create(
+        bool& created, const std::function<bool()>& keeps_waiting = nullptr) const;
+    // The path made absolute, or the URL without its password.
+    [[nodiscard]] std::string absolute_store() const;
 
     [[nodiscard]] dedup::Cache cache(dedup::StreamStore& store) const {
         return dedup::Cache(store, {.ns = ns});
     }
+
+    // A command about this store and namespace that can be pasted into a shell.
+    [[nodiscard]] std::string command_line(std::string_view command, std::string_view key,
+                                           const std::vector<std::string>& options) const;
 
     // {"outcome": ..., "namespace": ..., "key": ..., "key_base64": ...}, to be added to.
     [[nodiscard]] Json outcome(std::string_view name, std::string_view key) const;
@@ -58,7 +76,8 @@ struct Context {
 // One line on standard error, for people: "dedupctl: <text>". Failing to write it is not an error.
 void note(std::string_view text);
 
-// Prints a failure: on standard error for people and, with --json, as an object on `json_out`.
-void report(const Failure& failure, bool json, Output& json_out);
+// Prints a failure: on standard error for people and, with --json, as an object on standard output.
+// Of a command whose standard output is data, the object is what goes to standard error.
+void report(const Failure& failure, Context& context);
 
 }  // namespace dedupctl

@@ -19,7 +19,7 @@ std::string time_or(std::int64_t time_ms, std::string_view none) {
 }
 
 std::string in_states(const dedup::StateCounts& counts) {
-    return fmt::format("{} in flight, {} completed, {} released", group_digits(counts.in_flight),
+    return fmt::format("{} in-flight, {} completed, {} released", group_digits(counts.in_flight),
                        group_digits(counts.completed), group_digits(counts.released));
 }
 

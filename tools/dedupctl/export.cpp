@@ -78,8 +78,8 @@ std::string checked_line(const dedup::Record& record) {
         parsed ? record_from_json(parsed->value, parsed->members) : std::unexpected(parsed.error());
     if (!back) {
         throw Failure{.code = "internal",
-                      .message = fmt::format("key '{}' cannot be exported: {}", escape(record.key),
-                                             back.error())};
+                      .message = fmt::format("key \"{}\" cannot be exported: {}",
+                                             escape(record.key), back.error())};
     }
     return line;
 }
@@ -141,6 +141,9 @@ int run_export(const std::string& path, Context& context) {
     }
     out.flush();
     target.finish();
+    if (context.quiet) {
+        return kExitOk;
+    }
     note(fmt::format("{} exported{}", count_of(done->records, "record"),
                      done->expired == 0
                          ? ""
@@ -158,7 +161,11 @@ Command export_command(Context& context) {
         .options = {{.name = "FILE",
                      .to = path.get(),
                      .help = "File to write; standard output if none, or '-'"}},
-        .run = [path, &context] { return run_export(*path, context); }};
+        .run = [path, &context] { return run_export(*path, context); },
+        .examples =
+            "  dedupctl export backup.jsonl\n"
+            "  dedupctl -s old export | dedupctl -s new import\n",
+        .chosen = &context.prints_data};
 }
 
 }  // namespace dedupctl

@@ -48,10 +48,16 @@ class ExportSource : public ImportSource {
     }
 
     [[nodiscard]] std::string complaint() const override {
-        return open_ && !stopped_ ? input_.name +
-                                        " ends before its last line, which an export always has: "
-                                        "it was cut short, and records are missing"
-                                  : "";
+        if (stopped_) {
+            return "";
+        }
+        if (number_ == 0) {
+            return input_.name + " is empty, and an export never is: nothing was imported";
+        }
+        return open_ ? input_.name +
+                           " ends before its last line, which an export always has: it was cut "
+                           "short, and records are missing"
+                     : "";
     }
 
     [[nodiscard]] std::uint64_t bytes_read() const override { return reader_.bytes_read(); }
@@ -100,11 +106,7 @@ class ExportSource : public ImportSource {
                               input_.name, item.place, version.dump(), kExportVersion)};
         }
         if (!object.contains("records")) {
-            if (open_) {
-                item.record =
-                    std::unexpected("another export begins before the last line of the one before");
-                return false;
-            }
+            const bool cut = open_;
             const Json last_sequence = object.value("last_sequence", Json());
             if (!last_sequence.is_number_unsigned()) {
                 item.record = std::unexpected("last_sequence is missing, or no number");
@@ -114,17 +116,23 @@ class ExportSource : public ImportSource {
             records_ = 0;
             open_ = true;
             ++part_;
-            return true;
+            return !cut || lacks(item,
+                                 "another export begins before the last line of the one before: "
+                                 "records are missing");
         }
         const bool whole = object["records"] == records_ || !open_;
         open_ = false;
-        if (!whole) {
-            item.record = std::unexpected(fmt::format(
-                "the export has {} records, and {} came before its end: lines are missing, or "
-                "were added",
-                object["records"].dump(), records_));
-        }
-        return whole;
+        return whole ||
+               lacks(item, fmt::format("the export has {} records, and {} came before its end: "
+                                       "lines are missing, or were added",
+                                       object["records"].dump(), records_));
+    }
+
+    // Gives false.
+    static bool lacks(ImportItem& item, std::string what) {
+        item.lacks_others = true;
+        item.record = std::unexpected(std::move(what));
+        return false;
     }
 
     static constexpr std::size_t kLinesAtOnce = 1024;

@@ -7,9 +7,11 @@
 #include <poll.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <unordered_map>
 
 #include "commands.hpp"
 #include "common/file_descriptor.hpp"
@@ -18,17 +20,12 @@
 #include "line_reader.hpp"
 #include "progress.hpp"
 #include "signal_pipe.hpp"
+#include "writer_turns.hpp"
 
 namespace dedupctl {
 namespace {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
-
-// Enough for a full batch of ordinary lines; more would only be copied to and fro.
-constexpr std::size_t kBufferedBytesEnough = 1024 * 1024;
-
-// A line is held in memory until its end is seen. What never ends is no line of text.
-constexpr std::size_t kLineBytesMax = 16 * 1024 * 1024;
 
 struct FilterArguments {
     std::vector<std::string> files;
@@ -38,10 +35,23 @@ struct FilterArguments {
     std::string regex;
     std::string ttl;
     bool by_json = false;  // the pointer may be empty: the whole document
-    bool quiet = false;
+    bool trim = false;
+    bool ignore_case = false;
+    bool null_ended = false;
+    bool strict = false;
+    bool count = false;
+    bool repeats = false;
+
+    [[nodiscard]] char end_of_line() const { return null_ended ? '\0' : '\n'; }
 };
 
-std::unique_ptr<LineKey> make_line_key(const FilterArguments& options) {
+// What is done with a batch of lines, and what is printed of it.
+struct Passing {
+    bool prints_lines = true;  // not with --count
+    char end_of_line = '\n';
+};
+
+std::unique_ptr<LineKey> find_line_key(const FilterArguments& options) {
     if (options.by_json) {
         return json_key(options.json_pointer);
     }
@@ -64,6 +74,13 @@ std::unique_ptr<LineKey> make_line_key(const FilterArguments& options) {
     return field_key(parse_number(options.field, "--field", 1, UINT32_MAX), delimiter);
 }
 
+std::unique_ptr<LineKey> make_line_key(const FilterArguments& options) {
+    std::unique_ptr<LineKey> key = find_line_key(options);
+    return options.trim || options.ignore_case
+               ? folded_key(std::move(key), options.trim, options.ignore_case)
+               : std::move(key);
+}
+
 // The sum of the files' sizes, or 0 if one of them is not a regular file.
 std::uint64_t total_bytes(const std::vector<FileDescriptor>& files) {
     std::uint64_t total = 0;
@@ -75,11 +92,6 @@ std::uint64_t total_bytes(const std::vector<FileDescriptor>& files) {
         total += static_cast<std::uint64_t>(status.st_size);
     }
     return total;
-}
-
-bool readable_now(int fd) {
-    pollfd event{.fd = fd, .events = POLLIN, .revents = 0};
-    return ::poll(&event, 1, 0) > 0;
 }
 
 Failure too_long_line(const std::string& name, std::uint64_t line) {
@@ -94,19 +106,24 @@ Failure too_long_line(const std::string& name, std::uint64_t line) {
 
 class Filter {
   public:
-    Filter(Context& context, LineBatch& batch, std::uint64_t bytes_total)
+    Filter(Context& context, LineBatch& batch, Passing passing, std::uint64_t bytes_total)
         : context_(context),
           batch_(batch),
+          passing_(passing),
           progress_("filter", bytes_total),
-          stop_({SIGINT, SIGTERM}, SecondSignal::exits) {}
+          stop_({SIGINT, SIGTERM}, SecondSignal::exits),
+          turns_(context, [this] { return stopped(); }) {}
 
     // False if a signal said to stop; what had been read by then has been dealt with.
     bool run(const std::string& name, int fd) {
-        LineReader reader(fd);
+        LineReader reader(fd, passing_.end_of_line);
         std::uint64_t lines = 0;
         while (true) {
-            if (!reader.ended() && wait_for_input(fd)) {
-                fill(reader, name, fd);
+            if (!reader.ended()) {
+                turns_.rest(fd);
+                if (wait_for_input(fd)) {
+                    fill(reader, name);
+                }
             }
             do {
                 reader.take_lines(kBatchLinesMax, lines_);
@@ -126,6 +143,10 @@ class Filter {
             }
         }
     }
+
+    // Opens the store: what is wrong with it is said before anything is read.
+    void begin() { static_cast<void>(turns_.store()); }
+    void finish() { turns_.close(); }
 
     [[nodiscard]] const LineCounts& counts() const { return counts_; }
     [[nodiscard]] std::optional<int> signal() const { return signal_; }
@@ -149,41 +170,46 @@ class Filter {
     }
 
     // Reads what is there, up to a batch or so; does not wait for more once it has something.
-    static void fill(LineReader& reader, const std::string& name, int fd) {
-        do {
-            if (const int error = reader.fill(); error != 0) {
-                throw system_failure("cannot read " + escape(name), error);
-            }
-        } while (!reader.ended() && reader.bytes_buffered() < kBufferedBytesEnough &&
-                 readable_now(fd));
+    static void fill(LineReader& reader, const std::string& name) {
+        if (const int error = reader.fill_ready(kBufferedBytesEnough); error != 0) {
+            throw system_failure("cannot read " + escape(name), error);
+        }
     }
 
     // A batch costs a flush, so small ones are filled up, but only with what can be had at once.
     bool should_read_first(const LineReader& reader, int fd) {
         return !reader.ended() && !stopped() && reader.bytes_buffered() < kBufferedBytesEnough &&
-               readable_now(fd);
+               readable_within(fd, milliseconds{0});
     }
 
+    // Of a signal that comes while another process holds the store, the batch is left: nothing of
+    // it has been printed, so the next run prints it.
     void pass() {
-        if (lines_.empty()) {
+        dedup::StreamStore* const store = lines_.empty() ? nullptr : turns_.store();
+        if (store == nullptr) {
             return;
         }
-        const std::string_view text = batch_.sort_out(lines_);
-        if (!text.empty()) {
-            // The last line of the file before may have had no newline: keep the two apart.
-            if (unfinished_line_) {
-                context_.out.write("\n");
-            }
-            context_.out.write(text);
-            unfinished_line_ = text.back() != '\n';
-        }
-        context_.out.flush();
+        dedup::Cache cache = context_.cache(*store);
+        print(batch_.sort_out(cache, lines_));
         try {
-            counts_ += batch_.remember();
+            counts_ += batch_.remember(cache);
         } catch (Failure& failure) {
             failure.message += "\n  the lines printed last may come again in the next run";
             throw;
         }
+    }
+
+    void print(std::string_view text) {
+        if (text.empty() || !passing_.prints_lines) {
+            return;
+        }
+        // The last line of the file before may have had no end: keep the two apart.
+        if (unfinished_line_) {
+            context_.out.write({&passing_.end_of_line, 1});
+        }
+        context_.out.write(text);
+        unfinished_line_ = text.back() != passing_.end_of_line;
+        context_.out.flush();
     }
 
     [[nodiscard]] std::string progress_detail() const {
@@ -194,8 +220,10 @@ class Filter {
 
     Context& context_;
     LineBatch& batch_;
+    const Passing passing_;
     Progress progress_;
     SignalPipe stop_;
+    WriterTurns turns_;
     std::vector<std::string_view> lines_;
     LineCounts counts_;
     std::uint64_t bytes_before_ = 0;  // of the files that are done
@@ -203,7 +231,32 @@ class Filter {
     std::optional<int> signal_;
 };
 
-void print_json_summary(const LineCounts& counts, double seconds, double rate) {
+// How often each key came again; the most frequent first.
+class Repeats {
+  public:
+    void add(std::string_view key) { ++counts_[std::string(key)]; }
+
+    void print(const Context& context) const {
+        std::vector<std::pair<std::string, std::uint64_t>> sorted(counts_.begin(), counts_.end());
+        std::ranges::sort(sorted, [](const auto& a, const auto& b) {
+            return a.second != b.second ? a.second > b.second : a.first < b.first;
+        });
+        for (const auto& [key, count] : sorted) {
+            Json object;
+            add_bytes(object, "key", key);
+            object["repeats"] = count;
+            static_cast<void>(write_all(
+                STDERR_FILENO,
+                context.json ? json_line(object) : fmt::format("{}\t{}\n", count, escape(key))));
+        }
+    }
+
+  private:
+    std::unordered_map<std::string, std::uint64_t> counts_;
+};
+
+void print_json_summary(const Context& context, const LineCounts& counts, double seconds,
+                        double rate) {
     Json object;
     object["read"] = counts.read;
     object["new"] = counts.fresh;
@@ -212,7 +265,10 @@ void print_json_summary(const LineCounts& counts, double seconds, double rate) {
     object["in_flight"] = counts.in_flight;
     object["seconds"] = seconds;
     object["lines_per_second"] = rate;
-    static_cast<void>(write_all(STDERR_FILENO, object.dump() + "\n"));
+    if (context.made_store) {
+        object["made_store"] = context.absolute_store();
+    }
+    static_cast<void>(write_all(STDERR_FILENO, json_line(object)));
 }
 
 void print_summary(const Context& context, const LineCounts& counts, SteadyTime started) {
@@ -220,7 +276,7 @@ void print_summary(const Context& context, const LineCounts& counts, SteadyTime 
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     const double rate = seconds > 0 ? static_cast<double>(counts.read) / seconds : 0;
     if (context.json) {
-        print_json_summary(counts, seconds, rate);
+        print_json_summary(context, counts, seconds, rate);
         return;
     }
     note(fmt::format("{} read: {} new, {} repeated; {:.1f}s, {} lines/s",
@@ -236,27 +292,26 @@ void print_summary(const Context& context, const LineCounts& counts, SteadyTime 
     not_remembered(counts.in_flight, "whose key somebody holds a claim on");
 }
 
-int run_files(const FilterArguments& options, Context& context, Filter& filter,
-              const std::vector<FileDescriptor>& files) {
-    const SteadyTime started = std::chrono::steady_clock::now();
-    const auto end = [&] {
-        filter.clear_progress();
-        if (!options.quiet) {
-            print_summary(context, filter.counts(), started);
+void run_files(const FilterArguments& options, Filter& filter,
+               const std::vector<FileDescriptor>& files) {
+    filter.begin();
+    for (std::size_t i = 0; i < files.size(); ++i) {
+        if (!filter.run(options.files[i], files[i].get())) {
+            break;
         }
-    };
-    try {
-        for (std::size_t i = 0; i < files.size(); ++i) {
-            if (!filter.run(options.files[i], files[i].get())) {
-                break;
-            }
-        }
-    } catch (const Failure&) {
-        end();
-        throw;
     }
-    end();
-    return filter.signal() ? kExitSignalBase + *filter.signal() : kExitOk;
+    filter.finish();
+}
+
+void print_end(const FilterArguments& options, Context& context, const Filter& filter,
+               SteadyTime started) {
+    if (options.count) {
+        context.out.line(std::to_string(filter.counts().fresh + filter.counts().no_key +
+                                        filter.counts().in_flight));
+    }
+    if (!context.quiet) {
+        print_summary(context, filter.counts(), started);
+    }
 }
 
 int run_filter(FilterArguments options, Context& context) {
@@ -271,14 +326,29 @@ int run_filter(FilterArguments options, Context& context) {
     for (const std::string& file : options.files) {
         files.push_back(open_for_reading(file));
     }
-
-    const auto store = context.open_writer();
-    dedup::Cache cache = context.cache(*store);
-    LineBatch batch(cache, *line_key, std::move(claim));
-    Filter filter(context, batch, total_bytes(files));
-    const int exit_code = run_files(options, context, filter, files);
-    take(store->close());
-    return exit_code;
+    LineBatch batch(*line_key, options.end_of_line(), std::move(claim));
+    Repeats repeats;
+    if (options.repeats) {
+        batch.on_repeated = [&](std::string_view key) { repeats.add(key); };
+    }
+    Filter filter(context, batch, {!options.count, options.end_of_line()}, total_bytes(files));
+    const SteadyTime started = std::chrono::steady_clock::now();
+    try {
+        run_files(options, filter, files);
+    } catch (const Failure&) {
+        filter.clear_progress();
+        print_end(options, context, filter, started);
+        throw;
+    }
+    filter.clear_progress();
+    print_end(options, context, filter, started);
+    if (options.repeats) {
+        repeats.print(context);
+    }
+    if (filter.signal()) {
+        return kExitSignalBase + *filter.signal();
+    }
+    return options.strict && filter.counts().no_key != 0 ? kExitError : kExitOk;
 }
 
 }  // namespace
@@ -320,8 +390,30 @@ Command filter_command(Context& context) {
                          .help = "Forget a line after this long (never)",
                          .type = "D",
                          .filled = true},
-                        {.name = "-q,--quiet", .to = &options->quiet, .help = "No summary"}},
-            .run = [options, &context] { return run_filter(*options, context); }};
+                        {.name = "--trim",
+                         .to = &options->trim,
+                         .help = "Blanks around a key do not matter"},
+                        {.name = "--ignore-case",
+                         .to = &options->ignore_case,
+                         .help = "Nor does the case of ASCII letters in it"},
+                        {.name = "-0,--null",
+                         .to = &options->null_ended,
+                         .help = "Lines end with a NUL, as of `find -print0`"},
+                        {.name = "--strict",
+                         .to = &options->strict,
+                         .help = "Exit with 1 if there was a line without a key"},
+                        {.name = "--count",
+                         .to = &options->count,
+                         .help = "Print how many lines are new, not the lines"},
+                        {.name = "--repeats",
+                         .to = &options->repeats,
+                         .help = "At the end say on standard error how often each key came again"}},
+            .run = [options, &context] { return run_filter(*options, context); },
+            .examples =
+                "  dedupctl filter --ttl 30d access.log > new.log\n"
+                "  tail -F app.log | dedupctl filter --json /request_id\n"
+                "  find . -name '*.xml' -print0 | dedupctl filter -0 | xargs -0 ./load\n",
+            .chosen = &context.prints_data};
 }
 
 }  // namespace dedupctl

@@ -107,15 +107,31 @@ class Import {
         ImportItem item;
         while (!stop_.requested() && source_.next(item)) {
             const std::string place = item.place;
-            if (const std::string why = importer_.add(std::move(item)); !why.empty()) {
+            if (item.lacks_others) {
+                complain(place + ": " + item.record.error());
+            } else if (const std::string why = importer_.add(std::move(item)); !why.empty()) {
                 leave_out(place, why);
             }
             item = {};
             progress_.update(source_.bytes_read(), progress_.shown() ? progress_detail() : "");
         }
-        const std::string complaint = stop_.requested() ? "" : source_.complaint();
-        if (!complaint.empty()) {
-            throw Failure{.code = "invalid_argument", .message = complaint};
+        std::string complaint = stop_.requested() ? "" : source_.complaint();
+        if (complaint_.empty()) {
+            complaint_ = std::move(complaint);
+        }
+        if (!complaint_.empty()) {
+            throw Failure{.code = "invalid_argument", .message = complaint_};
+        }
+    }
+
+    // What is missing is no bad record that could be left out: with --skip-bad it is told at the
+    // end, when the rest is in.
+    void complain(const std::string& what) {
+        if (complaint_.empty()) {
+            complaint_ = name_of(options_) + ": " + what;
+        }
+        if (!options_.skip_bad) {
+            throw Failure{.code = "invalid_argument", .message = complaint_};
         }
     }
 
@@ -155,6 +171,7 @@ class Import {
     ImportSource& source_;
     Progress progress_;
     StopSignal& stop_;
+    std::string complaint_;  // about the input as a whole
 };
 
 int run_import(const ImportArguments& options, Context& context) {
@@ -176,7 +193,12 @@ int run_import(const ImportArguments& options, Context& context) {
         note("ended by a signal; running the import again goes on with the rest");
         return kExitSignalBase + *stop.signal();
     }
-    return import.counts().differ == 0 ? kExitOk : kExitError;
+    const ImportCounts& counts = import.counts();
+    if (counts.bad != 0 && counts.bad == counts.read()) {
+        note("there was nothing but bad records");
+        return kExitError;
+    }
+    return counts.differ == 0 ? kExitOk : kExitError;
 }
 
 }  // namespace

@@ -22,6 +22,8 @@ struct ImportItem {
     // record may follow an older one of the same key in it, which it replaces.
     std::uint64_t part = 0;
     bool newer = false;
+    // Nothing is wrong with this one, but others are missing: as `record` says.
+    bool lacks_others = false;
     // What is to be imported, or what is wrong with it.
     std::expected<dedup::Record, std::string> record = {};
 };

@@ -172,7 +172,7 @@ void Importer::add_difference(const ImportItem& item, const dedup::Record& head)
     if (reports_.size() < kDifferencesShown) {
         reports_.push_back(
             {head.sequence,
-             fmt::format("{}: key '{}' is in the store already, {} at {}, with another record; "
+             fmt::format("{}: key \"{}\" is in the store already, {} at {}, with another record; "
                          "that one stays",
                          item.place, preview(head.key, kKeyColumnsShown), dedup::name(head.state()),
                          format_time(head.timestamp_ms))});

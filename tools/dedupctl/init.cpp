@@ -20,11 +20,12 @@ std::string_view init_database(const Context& context) {
 }
 
 std::string_view init_directory(const Context& context) {
-    if (context.try_open_writer(context.lock_timeout, false)) {
+    if (context.try_open_writer(context.lock_timeout)) {
         return "was_there";
     }
-    take(context.open_writer()->close());
-    return "created";
+    bool created = false;
+    take(context.open_or_create(created)->close());
+    return created ? "created" : "was_there";
 }
 
 int run_init(Context& context) {

@@ -105,7 +105,12 @@ int run_inspect(const std::string& key, Context& context) {
     const std::vector<dedup::Version> found = take(store->history({context.ns, key}));
     const Moment moment{store->now_ms(), store->grace()};
     if (found.empty()) {
-        return print_absent(context, key);
+        if (context.json) {
+            context.out.json(context.outcome("absent", key));
+        } else {
+            context.out.line("absent");
+        }
+        return kExitAbsent;
     }
     if (context.json) {
         print_json(context, key, found, moment);

@@ -3,14 +3,6 @@
 #include <algorithm>
 
 namespace dedupctl {
-namespace {
-
-// How long one attempt waits for another writer; short, so that the end of the work is not held
-// up by a renewal that it no longer needs.
-constexpr milliseconds kLockSlice{100};
-
-}  // namespace
-
 LeaseKeeper::LeaseKeeper(const Context& context, dedup::Claim claim, milliseconds lease)
     : context_(context), claim_(std::move(claim)), lease_(lease), thread_([this] { run(); }) {}
 
@@ -32,32 +24,34 @@ void LeaseKeeper::run() {
     }
 }
 
+// While another process holds the store, nobody else can take the claim over either: so waiting
+// loses nothing but time. What runs out meanwhile is still renewed, if it was not taken over first.
 bool LeaseKeeper::renew() {
-    while (true) {
-        auto store = context_.try_open_writer(kLockSlice);
-        if (!store && store.error().code == dedup::Code::busy) {
-            if (!sleep(kLockSlice)) {
-                return false;
-            }
-            continue;
-        }
-        const dedup::Result<dedup::Claim> renewed =
-            store ? context_.cache(**store).renew(claim_, lease_)
-                  : dedup::Result<dedup::Claim>(std::unexpected(store.error()));
-        if (renewed) {
-            said_failed_ = false;
-            return true;
-        }
-        if (renewed.error().code == dedup::Code::stale_claim) {
-            note("the claim was lost while the command runs; its output will not be stored");
-            return false;
-        }
-        if (!said_failed_) {
-            said_failed_ = true;
-            note("cannot renew the lease, will try again: " + renewed.error().message);
-        }
+    auto store = context_.try_open_writer(milliseconds::max(), [this] { return !stops(); });
+    if (!store && store.error().code == dedup::Code::busy) {
+        return false;  // it is time to stop
+    }
+    const dedup::Result<dedup::Claim> renewed =
+        store ? context_.cache(**store).renew(claim_, lease_)
+              : dedup::Result<dedup::Claim>(std::unexpected(store.error()));
+    if (renewed) {
+        said_failed_ = false;
         return true;
     }
+    if (renewed.error().code == dedup::Code::stale_claim) {
+        note("the claim was lost while the command runs; its output will not be stored");
+        return false;
+    }
+    if (!said_failed_) {
+        said_failed_ = true;
+        note("cannot renew the lease, will try again: " + renewed.error().message);
+    }
+    return true;
+}
+
+bool LeaseKeeper::stops() {
+    const std::lock_guard lock(mutex_);
+    return stop_;
 }
 
 bool LeaseKeeper::sleep(milliseconds time) {

@@ -22,6 +22,7 @@ class LeaseKeeper {
     void run();
     // False once there is nothing left to renew.
     bool renew();
+    bool stops();
     // False if it is time to stop.
     bool sleep(milliseconds time);
 

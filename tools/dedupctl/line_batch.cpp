@@ -16,8 +16,8 @@ namespace {
 constexpr std::size_t kTableSlots = 2 * kBatchLinesMax;
 static_assert((kTableSlots & (kTableSlots - 1)) == 0);
 
-std::string_view without_newline(std::string_view line) {
-    if (!line.empty() && line.back() == '\n') {
+std::string_view without_end(std::string_view line, char end_of_line) {
+    if (!line.empty() && line.back() == end_of_line) {
         line.remove_suffix(1);
     }
     return line;
@@ -40,9 +40,9 @@ LineCounts& LineCounts::operator+=(const LineCounts& other) {
     return *this;
 }
 
-LineBatch::LineBatch(dedup::Cache& cache, LineKey& line_key, dedup::ClaimOptions options)
-    : cache_(cache),
-      line_key_(line_key),
+LineBatch::LineBatch(LineKey& line_key, char end_of_line, dedup::ClaimOptions options)
+    : line_key_(line_key),
+      end_of_line_(end_of_line),
       hash_seed_(random_seed()),
       storage_(kBatchLinesMax),
       table_(kTableSlots),
@@ -68,7 +68,7 @@ void LineBatch::find_keys(std::span<const std::string_view> lines) {
     key_of_.clear();
     std::fill(table_.begin(), table_.end(), 0);
     for (std::size_t i = 0; i < lines.size(); ++i) {
-        const auto key = line_key_.find(without_newline(lines[i]), storage_[i]);
+        const auto key = line_key_.find(without_end(lines[i], end_of_line_), storage_[i]);
         if (!key || key->empty()) {
             key_of_.push_back(kNoKey);
         } else if (key->size() > dedup::kKeyBytesMax) {
@@ -80,12 +80,12 @@ void LineBatch::find_keys(std::span<const std::string_view> lines) {
     }
 }
 
-void LineBatch::look_up() {
+void LineBatch::look_up(dedup::Cache& cache) {
     known_.clear();
     if (keys_.empty()) {
         return;
     }
-    for (auto& result : cache_.lookup_many(keys_)) {
+    for (auto& result : cache.lookup_many(keys_)) {
         const dedup::LookupOutcome found = take(std::move(result));
         known_.push_back(std::holds_alternative<dedup::Absent>(found)      ? Known::no
                          : std::holds_alternative<dedup::Completed>(found) ? Known::yes
@@ -93,9 +93,9 @@ void LineBatch::look_up() {
     }
 }
 
-std::string_view LineBatch::sort_out(std::span<const std::string_view> lines) {
+std::string_view LineBatch::sort_out(dedup::Cache& cache, std::span<const std::string_view> lines) {
     find_keys(lines);
-    look_up();
+    look_up(cache);
     text_.clear();
     requests_used_ = 0;
     counts_ = {.read = lines.size()};
@@ -113,6 +113,9 @@ std::string_view LineBatch::sort_out(std::span<const std::string_view> lines) {
             text_ += lines[i];
         } else if (known_[place] == Known::yes || (key & kRepeatBit) != 0) {
             ++counts_.repeated;
+            if (on_repeated) {
+                on_repeated(keys_[place]);
+            }
         } else {
             ++counts_.fresh;
             text_ += lines[i];
@@ -122,9 +125,9 @@ std::string_view LineBatch::sort_out(std::span<const std::string_view> lines) {
     return text_;
 }
 
-LineCounts LineBatch::remember() {
+LineCounts LineBatch::remember(dedup::Cache& cache) {
     if (requests_used_ != 0) {
-        for (auto& result : cache_.remember_many({requests_.data(), requests_used_})) {
+        for (auto& result : cache.remember_many({requests_.data(), requests_used_})) {
             // Whatever the outcome: the key is known now, or somebody claimed it.
             static_cast<void>(take(std::move(result)));
         }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,15 +27,19 @@ struct LineCounts {
 
 class LineBatch {
   public:
-    LineBatch(dedup::Cache& cache, LineKey& line_key, dedup::ClaimOptions options);
+    LineBatch(LineKey& line_key, char end_of_line, dedup::ClaimOptions options);
 
     // Looks all lines up; gives those to print, one after the other. The lines must live until
     // remember. Throws a Failure.
-    [[nodiscard]] std::string_view sort_out(std::span<const std::string_view> lines);
+    [[nodiscard]] std::string_view sort_out(dedup::Cache& cache,
+                                            std::span<const std::string_view> lines);
 
     // Makes the new ones among them known, with one flush. Throws a Failure. Gives the counts of
     // the batch.
-    LineCounts remember();
+    LineCounts remember(dedup::Cache& cache);
+
+    // Called with the key of each repeated line; empty: nobody is.
+    std::function<void(std::string_view)> on_repeated;
 
   private:
     // A line without a key; any other has what its key's lookup says.
@@ -43,12 +48,12 @@ class LineBatch {
 
     void find_keys(std::span<const std::string_view> lines);
     [[nodiscard]] std::uint32_t slot_of(std::string_view key);
-    void look_up();
+    void look_up(dedup::Cache& cache);
 
     enum class Known : std::uint8_t { no, yes, in_flight };
 
-    dedup::Cache& cache_;
     LineKey& line_key_;
+    char end_of_line_;
     std::uint64_t hash_seed_;
     std::vector<std::string> storage_;    // a line: for keys that are not a part of the line
     std::vector<std::uint32_t> key_of_;   // a line: its key's place in keys_, or what is fixed

@@ -1,5 +1,6 @@
 #include "line_reader.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,7 +17,7 @@ constexpr std::size_t kRoomBytes = 1024 * 1024;
 void LineReader::take_lines(std::size_t lines_max, std::vector<std::string_view>& lines) {
     lines.clear();
     while (lines.size() < lines_max && scanned_ < end_) {
-        const void* newline = std::memchr(buffer_.data() + scanned_, '\n', end_ - scanned_);
+        const void* newline = std::memchr(buffer_.data() + scanned_, end_of_line_, end_ - scanned_);
         if (newline == nullptr) {
             scanned_ = end_;
             break;
@@ -55,6 +56,21 @@ int LineReader::fill() {
         bytes_read_ += static_cast<std::uint64_t>(got);
         return 0;
     }
+}
+
+int LineReader::fill_ready(std::size_t bytes_enough) {
+    do {
+        if (const int error = fill(); error != 0) {
+            return error;
+        }
+    } while (!ended_ && bytes_buffered() < bytes_enough &&
+             readable_within(fd_, std::chrono::milliseconds{0}));
+    return 0;
+}
+
+bool readable_within(int fd, std::chrono::milliseconds wait) {
+    pollfd event{.fd = fd, .events = POLLIN, .revents = 0};
+    return ::poll(&event, 1, static_cast<int>(wait.count())) > 0;
 }
 
 }  // namespace dedupctl

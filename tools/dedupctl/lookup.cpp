@@ -1,4 +1,4 @@
-// dedupctl lookup: what is known of a key; changes nothing.
+// dedupctl lookup and done: what is known of a key; they change nothing.
 
 #include <memory>
 
@@ -8,29 +8,106 @@
 namespace dedupctl {
 namespace {
 
-int run_lookup(const std::string& key, Context& context) {
+std::vector<dedup::Result<dedup::LookupOutcome>> look_up(const Context& context,
+                                                         dedup::StreamStore& store,
+                                                         std::span<const std::string_view> keys) {
+    return context.cache(store).lookup_many(keys);
+}
+
+int run_lookup(const KeyArgument& keys, Context& context) {
     context.check_globals();
-    context.check_key(key);
+    keys.check(context);
+    if (keys.many()) {
+        return for_many_keys(context, keys, false, [&](dedup::StreamStore& store, auto found) {
+            return key_answers(context, found, look_up(context, store, found));
+        });
+    }
     const auto store = context.open_reader();
-    const dedup::LookupOutcome found = take(context.cache(*store).lookup(key));
+    const dedup::LookupOutcome found = take(context.cache(*store).lookup(keys.key));
     const std::int64_t now_ms = store->now_ms();
     if (const auto* completed = std::get_if<dedup::Completed>(&found)) {
-        return print_completed(context, key, *completed, "completed", now_ms);
+        return print_completed(context, keys.key, *completed, "completed", now_ms);
     }
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&found)) {
-        return print_in_flight(context, key, *in_flight, now_ms);
+        return print_in_flight(context, keys.key, *in_flight, now_ms, Explain::on_error);
     }
-    return print_absent(context, key);
+    if (context.json) {
+        context.out.json(context.outcome("absent", keys.key));
+    } else if (!context.quiet) {
+        note("absent");
+    }
+    return kExitAbsent;
+}
+
+KeyAnswer done_answer(const Context& context, std::string_view key,
+                      const dedup::LookupOutcome& found) {
+    KeyAnswer answer = key_answer(context, key, found);
+    const bool done = std::holds_alternative<dedup::Completed>(found);
+    answer.json["done"] = done;
+    answer.word = done ? "yes" : "no";
+    answer.exit_code = done ? kExitOk : kExitError;
+    return answer;
+}
+
+int answer_done(const KeyArgument& keys, Context& context) {
+    context.check_globals();
+    keys.check(context);
+    if (keys.many()) {
+        return for_many_keys(context, keys, false, [&](dedup::StreamStore& store, auto asked) {
+            const auto found = look_up(context, store, asked);
+            std::vector<KeyAnswer> answers;
+            for (std::size_t i = 0; i < found.size(); ++i) {
+                answers.push_back(found[i] ? done_answer(context, asked[i], *found[i])
+                                           : error_answer(context, asked[i], found[i].error()));
+                if (!found[i] && answers.back().exit_code == kExitError) {
+                    answers.back().exit_code = kExitDoneError;
+                }
+            }
+            return answers;
+        });
+    }
+    const auto store = context.open_reader();
+    const KeyAnswer answer =
+        done_answer(context, keys.key, take(context.cache(*store).lookup(keys.key)));
+    if (context.json) {
+        context.out.json(answer.json);
+    }
+    context.out.flush();
+    return answer.exit_code;
+}
+
+// 1 is an answer here, so no error may exit with it.
+int run_done(const KeyArgument& keys, Context& context) {
+    try {
+        return answer_done(keys, context);
+    } catch (Failure& failure) {
+        failure.exit_code = failure.exit_code == kExitError ? kExitDoneError : failure.exit_code;
+        throw;
+    }
 }
 
 }  // namespace
 
 Command lookup_command(Context& context) {
-    const auto key = std::make_shared<std::string>();
+    const auto keys = std::make_shared<KeyArgument>();
     return {.name = "lookup",
-            .help = "Say what is known of a key",
-            .options = {key_argument(*key)},
-            .run = [key, &context] { return run_lookup(*key, context); }};
+            .help = "Say what is known of a key; its receipt alone goes to standard output",
+            .options = {keys->as_argument(), keys->as_null()},
+            .run = [keys, &context] { return run_lookup(*keys, context); },
+            .examples =
+                "  dedupctl lookup order-17 > receipt\n"
+                "  cut -f1 orders.tsv | dedupctl lookup -\n"};
+}
+
+Command done_command(Context& context) {
+    const auto keys = std::make_shared<KeyArgument>();
+    return {.name = "done",
+            .help = "Has the key been handled? Exit code 0: yes, 1: no, above 1: an error",
+            .options = {keys->as_argument(), keys->as_null()},
+            .run = [keys, &context] { return run_done(*keys, context); },
+            .examples =
+                "  if dedupctl done order-17; then echo 'was paid'; fi\n"
+                "  dedupctl done - < orders | grep '^no'\n"};
 }
 
 }  // namespace dedupctl

@@ -1,7 +1,10 @@
-// dedupctl ls: the heads of a namespace, one a line.
+// dedupctl ls and namespaces: the heads of a namespace, one a line, or counted.
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
+#include <map>
 #include <memory>
 
 #include "commands.hpp"
@@ -17,14 +20,25 @@ struct LsArguments {
     std::string older_than;
     std::string prefix;
     std::string limit;
+    std::string sort = "log";
+    bool stuck = false;
+    bool all_namespaces = false;
 };
 
-struct Filter {
+// In flight, and its lease has run out: nobody works on it, or somebody who may be overtaken.
+bool is_stuck(const dedup::Record& record, const Moment& moment) {
+    return record.state() == dedup::State::in_flight && !moment.expired(record) &&
+           record.lease_until_ms != 0 && record.lease_until_ms < moment.now_ms;
+}
+
+struct Wanted {
     std::string state;  // empty: any
     milliseconds older_than{0};
+    bool stuck = false;
 
     [[nodiscard]] bool wants(const dedup::Record& record, const Moment& moment) const {
-        return (state.empty() || state_word(record, moment) == state) &&
+        return (!stuck || is_stuck(record, moment)) &&
+               (state.empty() || state_word(record, moment) == state) &&
                moment.now_ms - record.timestamp_ms >= older_than.count();
     }
 };
@@ -39,61 +53,183 @@ void print_json(Context& context, const dedup::Version& head, const Moment& mome
 }
 
 // Widths are fixed, so that the columns of one page stand under those of the last.
-Table make_table() {
-    return Table({{"STATE", false, 9},
-                  {"AGE", true, 7},
-                  {"EXPIRES", false, 13},
-                  {"ATTEMPT", true, 7},
-                  {"OWNER", false, 16},
-                  {"KEY"}});
+Table make_table(bool with_namespace) {
+    std::vector<Column> columns{{"STATE", false, 9}, {"AGE", true, 7},      {"CLAIM", true, 8},
+                                {"LEASE", false, 9}, {"EXPIRES", false, 9}, {"ATTEMPT", true, 7},
+                                {"OWNER", false, 16}};
+    if (with_namespace) {
+        columns.push_back({"NAMESPACE", false, 16});
+    }
+    columns.push_back({"KEY"});
+    return Table(std::move(columns));
 }
 
-void add_row(Table& table, const dedup::Record& record, const Moment& moment) {
-    const std::string word = state_word(record, moment);
-    table.add(
-        {{word, state_colour(word)},
-         {format_duration(milliseconds{moment.now_ms - record.timestamp_ms})},
-         {record.expires_at_ms == 0 ? "never" : format_age(record.expires_at_ms, moment.now_ms)},
-         {std::to_string(record.attempt)},
-         {record.owner.empty() ? "-" : preview(record.owner, 24)},
-         {escape(record.key)}});
+std::string lease_text(const dedup::Record& record, const Moment& moment) {
+    return record.state() != dedup::State::in_flight || record.lease_until_ms == 0
+               ? "-"
+               : format_age(record.lease_until_ms, moment.now_ms);
 }
+
+void add_row(Table& table, const dedup::Record& record, const Moment& moment, bool with_namespace) {
+    const std::string word = state_word(record, moment);
+    std::vector<Cell> row{
+        {word, state_colour(word)},
+        {format_duration(milliseconds{moment.now_ms - record.timestamp_ms})},
+        {std::to_string(record.claim_sequence)},
+        {lease_text(record, moment), is_stuck(record, moment) ? Colour::red : Colour::none},
+        {record.expires_at_ms == 0 ? "never" : format_age(record.expires_at_ms, moment.now_ms)},
+        {std::to_string(record.attempt)},
+        {record.owner.empty() ? "-" : preview(record.owner, 24)}};
+    if (with_namespace) {
+        row.push_back({record.ns});
+    }
+    row.push_back({escape(record.key)});
+    table.add(std::move(row));
+}
+
+// Prints heads, as they come or sorted at the end.
+class Listing {
+  public:
+    Listing(Context& context, const LsArguments& options)
+        : context_(context),
+          options_(options),
+          // Titles would be one more line for `wc -l` and the like to stumble over.
+          with_titles_(::isatty(STDOUT_FILENO) == 1),
+          left_(options.limit.empty() ? UINT64_MAX
+                                      : parse_number(options.limit, "--limit", 1, UINT64_MAX)) {}
+
+    // False once there is no more to print.
+    bool add(std::vector<dedup::Version> heads, const Moment& moment) {
+        if (options_.sort != "log") {
+            std::ranges::move(heads, std::back_inserter(kept_));
+            moment_ = moment;
+            return true;
+        }
+        print(heads, moment);
+        return left_ != 0;
+    }
+
+    void finish() {
+        const auto number = [this](const dedup::Version& version) {
+            const dedup::Record& record = version.record;
+            constexpr std::int64_t kNever = INT64_MAX;
+            if (options_.sort == "expires") {
+                return record.expires_at_ms == 0 ? kNever : record.expires_at_ms;
+            }
+            return options_.sort == "age" ? record.timestamp_ms : 0;
+        };
+        std::ranges::sort(kept_, [&](const dedup::Version& a, const dedup::Version& b) {
+            return number(a) != number(b)       ? number(a) < number(b)
+                   : a.record.ns != b.record.ns ? a.record.ns < b.record.ns
+                                                : a.record.key < b.record.key;
+        });
+        print(kept_, moment_);
+    }
+
+  private:
+    void print(const std::vector<dedup::Version>& heads, const Moment& moment) {
+        Table table = make_table(options_.all_namespaces);
+        for (const dedup::Version& head : heads) {
+            if (left_ == 0) {
+                break;
+            }
+            --left_;
+            if (context_.json) {
+                print_json(context_, head, moment);
+            } else {
+                add_row(table, head.record, moment, options_.all_namespaces);
+            }
+        }
+        table.print(context_.out, with_titles_ && !context_.json);
+        with_titles_ = false;
+        context_.out.flush();
+    }
+
+    Context& context_;
+    const LsArguments& options_;
+    bool with_titles_;
+    std::uint64_t left_;
+    std::vector<dedup::Version> kept_;
+    Moment moment_;
+};
 
 int run_ls(const LsArguments& options, Context& context) {
     context.check_globals();
-    Filter filter{.state = options.state};
+    Wanted wanted{.state = options.state};
     if (!options.older_than.empty()) {
-        filter.older_than = parse_duration(options.older_than, "--older-than");
+        wanted.older_than = parse_duration(options.older_than, "--older-than");
     }
-    std::uint64_t left =
-        options.limit.empty() ? UINT64_MAX : parse_number(options.limit, "--limit", 1, UINT64_MAX);
-
+    wanted.stuck = options.stuck;
+    Listing listing(context, options);
     const auto store = context.open_reader();
-    // Titles would be one more line for `wc -l` and the like to stumble over.
-    bool with_titles = ::isatty(STDOUT_FILENO) == 1;
     dedup::ScanOptions scan;
-    scan.ns = context.ns;
+    scan.ns = options.all_namespaces ? "" : context.ns;
     scan.key_prefix = options.prefix;
+    bool more = true;
+    do {
+        dedup::ScanPage page = take(store->scan(scan));
+        const Moment moment{store->now_ms(), store->grace()};
+        std::erase_if(page.heads, [&](const dedup::Version& head) {
+            return !wanted.wants(head.record, moment);
+        });
+        more = listing.add(std::move(page.heads), moment);
+        scan.cursor = page.cursor;
+    } while (!scan.cursor.empty() && more);
+    listing.finish();
+    return kExitOk;
+}
+
+struct NamespaceCounts {
+    dedup::StateCounts states;
+    std::uint64_t stuck = 0;
+    std::uint64_t expired = 0;
+};
+
+int run_namespaces(Context& context) {
+    context.check_globals();
+    const auto store = context.open_reader();
+    std::map<std::string, NamespaceCounts> counts;
+    dedup::ScanOptions scan;
     do {
         const dedup::ScanPage page = take(store->scan(scan));
         const Moment moment{store->now_ms(), store->grace()};
-        Table table = make_table();
         for (const dedup::Version& head : page.heads) {
-            if (left == 0 || !filter.wants(head.record, moment)) {
-                continue;
-            }
-            --left;
-            if (context.json) {
-                print_json(context, head, moment);
-            } else {
-                add_row(table, head.record, moment);
-            }
+            NamespaceCounts& of = counts[head.record.ns];
+            const std::string word = state_word(head.record, moment);
+            of.expired += word == "expired" ? 1U : 0U;
+            of.states.in_flight += word == "in-flight" ? 1U : 0U;
+            of.states.completed += word == "completed" ? 1U : 0U;
+            of.states.released += word == "released" ? 1U : 0U;
+            of.stuck += is_stuck(head.record, moment) ? 1U : 0U;
         }
-        table.print(context.out, with_titles && !context.json);
-        with_titles = false;
-        context.out.flush();
         scan.cursor = page.cursor;
-    } while (!scan.cursor.empty() && left != 0);
+    } while (!scan.cursor.empty());
+
+    Table table({{"IN-FLIGHT", true},
+                 {"STUCK", true},
+                 {"COMPLETED", true},
+                 {"RELEASED", true},
+                 {"EXPIRED", true},
+                 {"NAMESPACE"}});
+    for (const auto& [ns, of] : counts) {
+        if (context.json) {
+            context.out.json({{"namespace", ns},
+                              {"in_flight", of.states.in_flight},
+                              {"stuck", of.stuck},
+                              {"completed", of.states.completed},
+                              {"released", of.states.released},
+                              {"expired", of.expired}});
+        }
+        table.add({{group_digits(of.states.in_flight)},
+                   {group_digits(of.stuck), of.stuck == 0 ? Colour::none : Colour::red},
+                   {group_digits(of.states.completed)},
+                   {group_digits(of.states.released)},
+                   {group_digits(of.expired)},
+                   {ns}});
+    }
+    if (!context.json) {
+        table.print(context.out, ::isatty(STDOUT_FILENO) == 1);
+    }
     return kExitOk;
 }
 
@@ -121,8 +257,29 @@ Command ls_command(Context& context) {
                          .to = &options->limit,
                          .help = "At most this many",
                          .type = "N",
-                         .filled = true}},
-            .run = [options, &context] { return run_ls(*options, context); }};
+                         .filled = true},
+                        {.name = "--stuck",
+                         .to = &options->stuck,
+                         .help = "Only those whose lease has run out unanswered"},
+                        {.name = "-A,--all-namespaces",
+                         .to = &options->all_namespaces,
+                         .help = "Of all namespaces, with a column for it"},
+                        {.name = "--sort",
+                         .to = &options->sort,
+                         .help = "By place in the log, age (the oldest first), expiry or key",
+                         .type = "BY",
+                         .shows_default = true,
+                         .choices = {"log", "age", "expires", "key"}}},
+            .run = [options, &context] { return run_ls(*options, context); },
+            .examples =
+                "  dedupctl ls --stuck -A --sort age\n"
+                "  dedupctl ls --state in-flight --older-than 1h\n"};
+}
+
+Command namespaces_command(Context& context) {
+    return {.name = "namespaces",
+            .help = "Count the keys of each namespace by state",
+            .run = [&context] { return run_namespaces(context); }};
 }
 
 }  // namespace dedupctl

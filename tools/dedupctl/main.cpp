@@ -12,10 +12,17 @@
 
 #include "command_line.hpp"
 #include "commands.hpp"
+#include "commit.hpp"
 #include "dedup/version.hpp"
 
 namespace dedupctl {
 namespace {
+
+// A build from an archive does not know its commit.
+std::string commit_text() {
+    const std::string_view commit = kCommit;
+    return commit.empty() ? "" : " (" + std::string(commit) + ")";
+}
 
 std::vector<Option> global_options(Context& context) {
     return {{.name = "-s,--store",
@@ -29,25 +36,43 @@ std::vector<Option> global_options(Context& context) {
              .help = "Namespace of the keys",
              .type = "NS",
              .shows_default = true,
+             .environment = "DEDUP_NAMESPACE",
              .given = &context.ns_given},
-            {.name = "--json", .to = &context.json, .help = "Print one JSON object, or one a line"},
+            {.name = "--json",
+             .to = &context.json,
+             .help = "Print one JSON object, or one a line",
+             .environment = "DEDUP_JSON"},
             {.name = "--lock-timeout",
              .to = &context.lock_timeout_text,
              .help = "How long to wait for another process that writes to the store",
              .type = "D",
              .filled = true,
-             .shows_default = true}};
+             .shows_default = true,
+             .environment = "DEDUP_LOCK_TIMEOUT"},
+            {.name = "--must-exist",
+             .to = &context.must_exist,
+             .help = "Make no store where there is none: that is an error",
+             .environment = "DEDUP_MUST_EXIST"},
+            {.name = "--utc",
+             .to = &context.utc,
+             .help = "Show times in UTC, not in local time",
+             .environment = "DEDUP_UTC"},
+            {.name = "-q,--quiet",
+             .to = &context.quiet,
+             .help = "No progress, no summaries, no hints; errors all the same",
+             .environment = "DEDUP_QUIET"}};
 }
 
 // In the order of the help.
 std::vector<Command> all_commands(Context& context) {
     std::vector<Command> commands;
     for (Command (*make)(Context&) :
-         {init_command,    claim_command,    complete_command, release_command, renew_command,
-          lookup_command,  remember_command, inspect_command,  ls_command,      sweep_command,
-          stats_command,   clock_command,    watch_command,    export_command,  import_command,
-          migrate_command, verify_command,   repair_command,   dump_command,    hash_command,
-          filter_command,  exec_command,     bench_command}) {
+         {init_command,       claim_command,  complete_command, release_command, renew_command,
+          lookup_command,     done_command,   remember_command, inspect_command, ls_command,
+          namespaces_command, who_command,    sweep_command,    stats_command,   clock_command,
+          watch_command,      export_command, import_command,   migrate_command, verify_command,
+          repair_command,     dump_command,   hash_command,     filter_command,  exec_command,
+          bench_command}) {
         commands.push_back(make(context));
     }
     return commands;
@@ -56,12 +81,11 @@ std::vector<Command> all_commands(Context& context) {
 Program whole_program(Context& context) {
     return {.name = "dedupctl",
             .help = "Has this idempotency key been handled? Inspects and operates a dedup store.",
-            .version = "dedupctl " + std::string(dedup::version()),
-            .footer =
+            .version = "dedupctl " + std::string(dedup::version()) + commit_text(),
+            .notes =
                 "Durations D are 500ms, 30s, 15m, 24h, 7d or 1h30m. A KEY that starts with "
-                "'-' goes after '--'.\nExit codes: 0 done, 1 error, 2 usage error, 10 in "
-                "flight, 11 completed or duplicate,\n12 other fingerprint, 13 absent, 14 "
-                "stale claim or other receipt.",
+                "'-' goes after '--'.",
+            .exit_codes = exit_codes_text(),
             .options = global_options(context),
             .commands = all_commands(context)};
 }
@@ -92,17 +116,18 @@ int guarded_main(int argc, char** argv) {
     context.sigpipe_was_ignored = std::signal(SIGPIPE, SIG_IGN) == SIG_IGN;
     context.arguments.assign(argv + (argc > 0 ? 1 : 0), argv + argc);
     try {
-        return run(whole_program(context), context, argc, argv);
+        Program program = whole_program(context);
+        program.commands.push_back(generate_command(context, program));
+        return run(program, context, argc, argv);
     } catch (const Failure& failure) {
-        report(failure, context.json, context.out);
+        report(failure, context);
         return failure.exit_code;
     } catch (const std::bad_alloc&) {
         report({.exit_code = kExitError, .code = "out_of_memory", .message = "out of memory"},
-               context.json, context.out);
+               context);
         return kExitError;
     } catch (const std::exception& error) {
-        report({.exit_code = kExitError, .code = "internal", .message = error.what()}, context.json,
-               context.out);
+        report({.exit_code = kExitError, .code = "internal", .message = error.what()}, context);
         return kExitError;
     }
 }

@@ -38,8 +38,12 @@ void Output::line(std::string_view text) {
     write("\n");
 }
 
+std::string json_line(const Json& value) {
+    return json_text(value.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n";
+}
+
 void Output::json(const Json& value) {
-    line(json_text(value.dump(-1, ' ', false, Json::error_handler_t::replace)));
+    write(json_line(value));
 }
 
 void Output::flush() {

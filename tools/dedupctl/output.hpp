@@ -33,6 +33,9 @@ class Output {
     std::string buffer_;
 };
 
+// One line of JSON, as Output::json writes it.
+[[nodiscard]] std::string json_line(const Json& value);
+
 // Adds `name` if `bytes` are UTF-8, and `name`_base64 always.
 void add_bytes(Json& object, const std::string& name, std::string_view bytes);
 

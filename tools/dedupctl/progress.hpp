@@ -1,4 +1,4 @@
-// A progress bar on standard error, if that is a terminal; else nothing.
+// A progress bar on standard error, if that is a terminal that can be drawn on; else nothing.
 #pragma once
 
 #include <chrono>
@@ -7,6 +7,10 @@
 
 namespace dedupctl {
 
+// From now on there are none: for --quiet.
+void forbid_progress();
+
+// One line, never wider than the terminal.
 class Progress {
   public:
     // `total` of 0: not known; then only what is done is shown.
@@ -25,14 +29,14 @@ class Progress {
     // Wipes the bar, so that other text can follow.
     void clear();
 
-    [[nodiscard]] bool shown() const { return on_terminal_; }
+    [[nodiscard]] bool shown() const { return drawable_; }
 
   private:
     void draw(std::uint64_t done, std::string (*text)(std::uint64_t), const std::string& detail);
 
     std::string label_;
     std::uint64_t total_;
-    bool on_terminal_;
+    bool drawable_;
     bool drawn_ = false;
     std::chrono::steady_clock::time_point last_;
 };

@@ -9,17 +9,17 @@ namespace {
 
 std::string in_flight_sentence(const dedup::Record& record, const Moment& moment) {
     if (record.lease_until_ms != 0 && record.lease_until_ms < moment.now_ms) {
-        return "in flight, lease ran out " + format_age(record.lease_until_ms, moment.now_ms) +
+        return "in-flight, lease ran out " + format_age(record.lease_until_ms, moment.now_ms) +
                ": the next claim takes it over";
     }
     if (record.lease_until_ms != 0) {
-        return "in flight, lease runs out " + format_age(record.lease_until_ms, moment.now_ms);
+        return "in-flight, lease runs out " + format_age(record.lease_until_ms, moment.now_ms);
     }
     if (record.expires_at_ms != 0) {
-        return "in flight without a lease, expires " +
+        return "in-flight without a lease, expires " +
                format_age(record.expires_at_ms, moment.now_ms);
     }
-    return "in flight without a lease, never expires";
+    return "in-flight without a lease, never expires";
 }
 
 }  // namespace

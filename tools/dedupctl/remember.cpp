@@ -13,7 +13,7 @@ namespace dedupctl {
 namespace {
 
 struct RememberArguments {
-    std::string key;
+    KeyArgument keys;
     ReceiptOption receipt;
     std::string ttl;
 };
@@ -29,31 +29,48 @@ int print_new(Context& context, const std::string& key, const dedup::New& fresh)
     return kExitOk;
 }
 
+int remember_many(const KeyArgument& arguments, const std::string& receipt,
+                  const dedup::ClaimOptions& claim, Context& context) {
+    return for_many_keys(context, arguments, true, [&](dedup::StreamStore& store, auto keys) {
+        std::vector<dedup::RememberRequest> requests;
+        for (const std::string_view key : keys) {
+            requests.push_back({std::string(key), receipt, claim});
+        }
+        return key_answers(context, keys, context.cache(store).remember_many(requests));
+    });
+}
+
 int run_remember(const RememberArguments& options, Context& context) {
     context.check_globals();
-    context.check_key(options.key);
-    const std::string receipt = options.receipt.read();
+    options.keys.check(context);
     dedup::ClaimOptions claim;
     if (!options.ttl.empty()) {
         claim.ttl = parse_ttl(options.ttl);
     }
+    if (options.keys.many() && options.receipt.file == "-") {
+        throw usage_failure("--receipt-file - is for one key");
+    }
+    const std::string receipt = options.receipt.read();
+    if (options.keys.many()) {
+        return remember_many(options.keys, receipt, claim, context);
+    }
+    const std::string& key = options.keys.key;
 
     const auto store = context.open_writer();
-    const dedup::RememberOutcome found =
-        take(context.cache(*store).remember(options.key, receipt, claim));
+    const dedup::RememberOutcome found = take(context.cache(*store).remember(key, receipt, claim));
     const std::int64_t now_ms = store->now_ms();
     take(store->close());
 
     if (const auto* fresh = std::get_if<dedup::New>(&found)) {
-        return print_new(context, options.key, *fresh);
+        return print_new(context, key, *fresh);
     }
     if (const auto* completed = std::get_if<dedup::Completed>(&found)) {
-        return print_completed(context, options.key, *completed, "duplicate", now_ms);
+        return print_completed(context, key, *completed, "duplicate", now_ms);
     }
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&found)) {
-        return print_in_flight(context, options.key, *in_flight, now_ms);
+        return print_in_flight(context, key, *in_flight, now_ms);
     }
-    return print_mismatch(context, options.key, std::get<dedup::Mismatch>(found), now_ms);
+    return print_mismatch(context, key, std::get<dedup::Mismatch>(found), now_ms);
 }
 
 }  // namespace
@@ -62,7 +79,8 @@ Command remember_command(Context& context) {
     const auto options = std::make_shared<RememberArguments>();
     return {.name = "remember",
             .help = "Claim and complete a key in one step",
-            .options = {key_argument(options->key),
+            .options = {options->keys.as_argument(),
+                        options->keys.as_null(),
                         options->receipt.as_text(),
                         options->receipt.as_file(),
                         {.name = "--ttl",
@@ -70,7 +88,10 @@ Command remember_command(Context& context) {
                          .help = "Forget the key after this long (24h), or 'never'",
                          .type = "D",
                          .filled = true}},
-            .run = [options, &context] { return run_remember(*options, context); }};
+            .run = [options, &context] { return run_remember(*options, context); },
+            .examples =
+                "  dedupctl remember \"$MESSAGE_ID\" --ttl 7d || exit 0\n"
+                "  dedupctl remember - --ttl never < ids | grep '^new'\n"};
 }
 
 }  // namespace dedupctl

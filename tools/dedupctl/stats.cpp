@@ -129,7 +129,7 @@ void print_table(Context& context, const dedup::StoreStats& stats, const NextSwe
     row("store", escape(context.shown_store()));
     row("store id", stats.store_id);
     row("keys", group_digits(stats.streams()));
-    row("  in flight", group_digits(stats.in_flight));
+    row("  in-flight", group_digits(stats.in_flight));
     row("  completed", group_digits(stats.completed));
     row("  released", group_digits(stats.released));
     row("records", group_digits(stats.records));

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -19,11 +18,6 @@
 namespace dedupctl {
 namespace {
 
-using SteadyTime = std::chrono::steady_clock::time_point;
-
-// How long one attempt to open waits for another writer: a signal is heard between attempts.
-constexpr milliseconds kLockSlice{100};
-
 struct SweepArguments {
     bool dry_run = false;
     bool compact = false;
@@ -35,18 +29,11 @@ struct SweepArguments {
 
 // Null if a signal came while another process held the store.
 std::unique_ptr<dedup::StreamStore> open_writer(const Context& context, StopSignal& stop) {
-    const SteadyTime end = std::chrono::steady_clock::now() + context.lock_timeout;
-    while (true) {
-        const auto left = std::chrono::ceil<milliseconds>(end - std::chrono::steady_clock::now());
-        const milliseconds slice = std::clamp(left, milliseconds{0}, kLockSlice);
-        auto store = context.try_open_writer(slice, false);
-        if (store || store.error().code != dedup::Code::busy || left <= kLockSlice) {
-            return take(std::move(store));
-        }
-        if (stop.requested()) {
-            return nullptr;
-        }
+    auto store = context.try_open_writer(context.lock_timeout, [&] { return !stop.requested(); });
+    if (!store && store.error().code == dedup::Code::busy && stop.requested()) {
+        return nullptr;
     }
+    return take(std::move(store));
 }
 
 dedup::SweepReport sweep(dedup::StreamStore& store, dedup::SweepOptions options, StopSignal& stop) {
@@ -112,7 +99,7 @@ int run_every(milliseconds pause, const dedup::SweepOptions& options, Context& c
             if (first) {
                 throw;
             }
-            dedupctl::report(failure, context.json, context.out);
+            dedupctl::report(failure, context);
         }
         if (report) {
             print_row(context, *report, first && ::isatty(STDOUT_FILENO) == 1);

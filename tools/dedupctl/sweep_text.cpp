@@ -54,7 +54,7 @@ std::string format_us(std::uint64_t duration_us) {
 }
 
 std::string in_states(const dedup::StateCounts& counts) {
-    return fmt::format("{}: {} in flight, {} completed, {} released",
+    return fmt::format("{}: {} in-flight, {} completed, {} released",
                        count_of(counts.total(), "stream"), group_digits(counts.in_flight),
                        group_digits(counts.completed), group_digits(counts.released));
 }
@@ -111,7 +111,7 @@ void print_summary(Output& out, const dedup::SweepReport& report, std::int64_t n
 
 void print_namespaces(Output& out, const dedup::SweepReport& report) {
     Table table({{"NAMESPACE"},
-                 {"IN FLIGHT", true},
+                 {"IN-FLIGHT", true},
                  {"COMPLETED", true},
                  {"RELEASED", true},
                  {"RETAINED", true}});

@@ -26,20 +26,6 @@ void print_json(Context& context, const dedup::VerifyReport& report) {
     context.out.json(object);
 }
 
-// As a word that a shell takes for `text`.
-std::string shell_word(std::string_view text) {
-    constexpr std::string_view kPlain =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-@%";
-    if (!text.empty() && text.find_first_not_of(kPlain) == std::string_view::npos) {
-        return std::string(text);
-    }
-    std::string word = "'";
-    for (const char c : text) {
-        word += c == '\'' ? "'\\''" : std::string(1, c);
-    }
-    return word + "'";
-}
-
 // A path for a new store: a slash at the end would put it inside.
 std::string beside(std::string path) {
     while (path.size() > 1 && path.ends_with('/')) {
@@ -65,8 +51,8 @@ void print_text(Context& context, const dedup::VerifyReport& report) {
             report.log_damaged
                 ? fmt::format("restore the store from a copy, or save what is intact in a new one: "
                               "`dedupctl -s {} repair {}`",
-                              escape(shell_word(context.store_path)),
-                              escape(shell_word(beside(context.store_path))))
+                              shell_word(context.store_path),
+                              shell_word(beside(context.store_path)))
                 : "the log is intact; the catalog and its index files (log/*.idx) are made anew "
                   "from "
                   "it when the store is opened for writing: remove files that are named above "

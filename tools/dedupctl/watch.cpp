@@ -1,8 +1,11 @@
 // dedupctl watch: what a store holds and does, looked at again and again beside its writer.
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -11,6 +14,7 @@
 #include "common/text.hpp"
 #include "stop_signal.hpp"
 #include "table.hpp"
+#include "terminal.hpp"
 
 namespace dedupctl {
 namespace {
@@ -73,7 +77,7 @@ std::vector<std::vector<Cell>> rows_of(const Context& context, const Look& look,
         {{"at"},
          {fmt::format("{}, every {}; Ctrl-C ends", format_time(now_ms), format_duration(every))}},
         {{"keys"}, {group_digits(stats.streams()), Colour::bold}},
-        {{"  in flight"}, {group_digits(stats.in_flight), Colour::yellow}},
+        {{"  in-flight"}, {group_digits(stats.in_flight), Colour::yellow}},
         {{"  completed"}, {group_digits(stats.completed), Colour::green}},
         {{"  released"}, {group_digits(stats.released)}},
         {{"appends"}, {appends_text(rates), Colour::bold}},
@@ -97,7 +101,7 @@ std::vector<std::vector<Cell>> rows_of(const Context& context, const Look& look,
 class Watch {
   public:
     Watch(Context& context, milliseconds every)
-        : context_(context), every_(every), on_terminal_(::isatty(STDOUT_FILENO) == 1) {}
+        : context_(context), every_(every), on_terminal_(can_draw_on(STDOUT_FILENO)) {}
 
     void show(const Look& look) {
         const auto rates = rates_between(before_, look);
@@ -110,6 +114,14 @@ class Watch {
         }
         context_.out.flush();
         before_ = look;
+    }
+
+    // Leaves a clean line behind: the terminal has written "^C" into it.
+    void end() {
+        if (on_terminal_ && !context_.json) {
+            context_.out.write("\r\033[K");
+            context_.out.flush();
+        }
     }
 
   private:
@@ -134,15 +146,25 @@ class Watch {
         context_.out.json(object);
     }
 
-    // Over the lines that were drawn before: up to their first one, and each wiped to its end.
+    // Over the lines that were drawn before: up to their first one, and each wiped to its end. A
+    // line that is wider than the terminal would take two, and one too many would scroll: they are
+    // cut.
     void redraw(const Look& look, const std::optional<Rates>& rates) {
-        if (lines_drawn_ != 0) {
-            context_.out.write(fmt::format("\033[{}A", lines_drawn_));
+        const TerminalSize size = terminal_size(STDOUT_FILENO);
+        if (drawn_size_ && *drawn_size_ != size) {
+            context_.out.write("\033[2J\033[H");  // what was drawn has been wrapped anew
+        } else if (lines_drawn_ != 0) {
+            context_.out.write(fmt::format("\033[{}A\r", lines_drawn_));
         }
-        const auto rows = rows_of(context_, look, rates, every_);
+        drawn_size_ = size;
+        auto rows = rows_of(context_, look, rates, every_);
+        if (rows.size() > size.rows - 1) {
+            rows.resize(std::max<std::size_t>(size.rows - 1, 1), rows.back());
+        }
         for (const auto& row : rows) {
-            context_.out.line(
-                fmt::format("{:16}{}\033[K", row[0].text, paint(row[1].text, row[1].colour)));
+            const std::string name = cut_to(fmt::format("{:16}", row[0].text), size.columns);
+            const std::string value = cut_to(row[1].text, size.columns - columns(name));
+            context_.out.line(name + paint(value, row[1].colour) + "\033[K");
         }
         context_.out.write("\033[J");  // a line that is not there any more
         lines_drawn_ = rows.size();
@@ -152,7 +174,7 @@ class Watch {
         const dedup::StoreStats& stats = look.stats;
         const std::string text = trouble(stats);
         context_.out.line(fmt::format(
-            "{}  in flight {}  completed {}  released {}  appends {}  segments {}+{}  log {}  "
+            "{}  in-flight {}  completed {}  released {}  appends {}  segments {}+{}  log {}  "
             "tail {}  last sweep {}{}",
             format_time(dedup::system_now_ms()), group_digits(stats.in_flight),
             group_digits(stats.completed), group_digits(stats.released), appends_text(rates),
@@ -165,18 +187,41 @@ class Watch {
     milliseconds every_;
     bool on_terminal_;
     std::size_t lines_drawn_ = 0;
+    std::optional<TerminalSize> drawn_size_;
     std::optional<Look> before_;
 };
+
+// Which store is at the path: its log and the time at which that was made, since the system gives
+// the number of a file that is gone to the next one. Empty if there is none.
+std::string which_store(const Context& context) {
+    struct statx status {};
+    const std::string log = context.store_path + "/log";
+    if (context.in_database() ||
+        ::statx(AT_FDCWD, log.c_str(), 0, STATX_INO | STATX_BTIME, &status) != 0) {
+        return "";
+    }
+    return fmt::format("{}:{}:{}:{}.{}", status.stx_dev_major, status.stx_dev_minor, status.stx_ino,
+                       status.stx_btime.tv_sec, status.stx_btime.tv_nsec);
+}
 
 int run_watch(const std::string& every_text, Context& context) {
     context.check_globals();
     const milliseconds every = parse_duration(every_text, "--every");
     StopSignal stop;
-    const auto store = context.open_reader();
+    std::string which = which_store(context);
+    auto store = context.open_reader();
     Watch watch(context, every);
     do {
+        // One that is gone could be read for ever, and would never change again.
+        if (std::string now = which_store(context); now != which) {
+            store = context.open_reader();
+            which = std::move(now);
+            note("another store is at " + escape(context.absolute_store()) +
+                 " now; watching that one");
+        }
         watch.show({std::chrono::steady_clock::now(), take(store->stats())});
     } while (!stop.requested_within(every));
+    watch.end();
     return kExitOk;
 }
 

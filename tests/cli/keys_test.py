@@ -1,0 +1,106 @@
+"""done, and many keys at once: keys on standard input, answers one a line in order."""
+
+import json
+import os
+import subprocess
+
+import cli
+from cli import ABSENT, COMPLETED, DONE_ERROR, ERROR, OK, USAGE
+
+
+class Keys(cli.CliTest):
+    def answers(self, *command, keys, expect=OK):
+        done = self.dedupctl(*command, stdin=keys, expect=expect)
+        return [line.split("\t") for line in done.text.splitlines()]
+
+    def test_done_answers_with_its_exit_code_alone(self):
+        self.dedupctl("remember", "known", "--receipt", "r", expect=OK)
+        self.dedupctl("claim", "held", expect=OK)
+        for key, code in (("known", 0), ("held", 1), ("absent", 1)):
+            found = self.dedupctl("done", key, expect=code)
+            self.assertEqual((found.out, found.err), (b"", b""))
+        self.assertEqual(self.dedupctl("--json", "done", "known").json["done"], True)
+
+    def test_an_error_of_done_is_no_answer(self):
+        missing = self.dedupctl("done", "k", expect=DONE_ERROR)
+        self.assertInError(self.store, missing)
+        for wrong in (("done",), ("done", ""), ("done", "k", "--no-such")):
+            self.dedupctl(*wrong, expect=USAGE)
+        self.dedupctl("remember", "a", expect=OK)
+        self.dedupctl("done", "-", stdin=b"a\n\n", expect=DONE_ERROR)
+
+    def test_many_keys_and_their_answers_in_order(self):
+        keys = b"a\nb\na\nlast without end"
+        self.assertEqual(self.answers("claim", "-", "--owner", "w", keys=keys),
+                         [["claimed", "1", "a"], ["claimed", "2", "b"], ["in-flight", "1", "a"],
+                          ["claimed", "3", "last without end"]])
+        self.assertEqual(self.answers("complete", "-", "--receipt", "r", keys=b"b\n"),
+                         [["completed", "2", "b"]])
+        self.assertEqual(self.answers("lookup", "-", keys=b"b\na\nc\n"),
+                         [["completed", "2", "b"], ["in-flight", "1", "a"], ["absent", "-", "c"]])
+        self.assertEqual(self.answers("done", "-", keys=b"b\na\n", expect=ERROR),
+                         [["yes", "2", "b"], ["no", "1", "a"]])
+        self.dedupctl("done", "-", stdin=b"b\nb\n", expect=OK)
+        self.assertEqual(self.answers("release", "-", keys=b"a\nb\nc\n"),
+                         [["released", "1", "a"], ["completed", "2", "b"], ["absent", "-", "c"]])
+        self.assertEqual([answer[0] for answer in
+                          self.answers("remember", "-", keys=b"b\nnew\nnew\n")],
+                         ["duplicate", "new", "duplicate"])
+        self.assertEqual(self.dedupctl("lookup", "b", expect=COMPLETED).out, b"r")
+
+    def test_keys_of_any_bytes_end_with_a_nul(self):
+        keys = [b"a\nb", b"\xff\t", b"-"]
+        self.dedupctl("remember", "-0", stdin=b"\0".join(keys), expect=OK)
+        listed = [json.loads(line)["key_base64"] for line in
+                  self.dedupctl("--json", "ls", expect=OK).out.splitlines()]
+        self.assertEqual(sorted(listed), sorted(cli.b64(key) for key in keys))
+        found = self.answers("done", "-", "-0", keys=b"a\nb\0")
+        self.assertEqual(found[0][0::2], ["yes", "a\\x0ab"])
+
+    def test_a_bad_key_keeps_no_other_from_its_answer(self):
+        done = self.dedupctl("remember", "-", stdin=b"a\n\n" + b"x" * 1025 + b"\nb\n", expect=ERROR)
+        self.assertEqual([line.split("\t")[0] for line in done.text.splitlines()],
+                         ["new", "error", "error", "new"])
+        self.assertInError("1 to 1,024 bytes", done)
+        missing = self.dedupctl("complete", "-", stdin=b"b\nnobody\n", expect=ABSENT)
+        self.assertInError('key "nobody"', missing)
+
+    def test_json_has_one_object_a_key(self):
+        done = self.dedupctl("--json", "remember", "-", stdin=b"a\na\n", expect=OK)
+        found = [json.loads(line) for line in done.out.splitlines()]
+        self.assertEqual([one["outcome"] for one in found], ["new", "duplicate"])
+
+    def test_a_batch_costs_one_flush(self):
+        self.dedupctl("remember", "-", stdin=b"".join(b"k%d\n" % i for i in range(5000)), expect=OK)
+        dump = self.dedupctl("--json", "dump", "1", expect=OK).out.splitlines()
+        items = [json.loads(line) for line in dump]
+        flushed = {item["flushed_bytes"] for item in items if item["item"] == "record"}
+        self.assertLessEqual(len(flushed), 2, "as many as the pipe gave at once")
+
+    def test_a_coprocess_is_answered_as_it_asks_and_holds_nothing_meanwhile(self):
+        asked = self.start("remember", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL)
+        for key in (b"one", b"two"):
+            asked.stdin.write(key + b"\n")
+            asked.stdin.flush()
+            self.assertRegex(asked.stdout.readline(), b"^new\t\\d+\t" + key + b"$")
+            self.dedupctl("remember", b"other " + key, expect=OK)
+
+    def test_what_does_not_go_together(self):
+        for wrong in (("claim", "k", "-0"), ("claim", "-", "--wait", "1s"),
+                      ("complete", "-", "--claim", "1"), ("release", "-", "--claim", "1"),
+                      ("remember", "-", "--receipt-file", "-")):
+            self.dedupctl(*wrong, stdin=b"k\n", expect=USAGE)
+        self.assertFalse(os.path.exists(self.store))
+
+    def test_the_sequence_alone(self):
+        got = self.dedupctl("claim", "k", "--print", "sequence", expect=OK)
+        self.assertEqual(got.text, "1\n")
+        again = self.dedupctl("claim", "k", "--print", "sequence", expect=cli.IN_FLIGHT)
+        self.assertEqual(again.out, b"")
+        self.dedupctl("complete", "k", "--claim", got.text.strip(), "--receipt", "r", expect=OK)
+        self.assertEqual(self.dedupctl("claim", "k", "--print", "sequence").out, b"")
+
+
+if __name__ == "__main__":
+    cli.main()

@@ -47,7 +47,7 @@ bool take_all(dedup::StreamStore& from, Importer& importer, StopSignal& stop, Pr
     return true;
 }
 
-void print_counts(Context& context, const ImportCounts& counts) {
+void print_migrated(Context& context, const ImportCounts& counts) {
     if (context.json) {
         context.out.json({{"read", counts.read()},
                           {"migrated", counts.imported},
@@ -89,7 +89,7 @@ int run_migrate(const MigrateArguments& options, Context& context) {
     }
     progress.clear();
     take(to->close());
-    print_counts(context, importer.counts());
+    print_migrated(context, importer.counts());
     if (!whole) {
         note("ended by a signal; running it again goes on with the rest");
         return kExitSignalBase + *stop.signal();

@@ -28,6 +28,7 @@ namespace dedupctl {
 [[nodiscard]] Command filter_command(Context& context);
 [[nodiscard]] Command exec_command(Context& context);
 [[nodiscard]] Command bench_command(Context& context);
+[[nodiscard]] Command serve_command(Context& context);
 
 // The KEY of the commands about one key.
 [[nodiscard]] inline Option key_argument(std::string& key) {

@@ -47,7 +47,7 @@ std::vector<Command> all_commands(Context& context) {
           lookup_command, remember_command, inspect_command,  ls_command,      sweep_command,
           stats_command,  clock_command,    watch_command,    export_command,  import_command,
           verify_command, repair_command,   dump_command,     hash_command,    filter_command,
-          exec_command,   bench_command}) {
+          exec_command,   serve_command,    bench_command}) {
         commands.push_back(make(context));
     }
     return commands;

@@ -1,0 +1,406 @@
+#include "server/executor.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <iterator>
+#include <optional>
+#include <ranges>
+#include <string_view>
+
+#include "env/process.hpp"
+
+namespace dedup::server {
+namespace {
+
+using std::chrono::steady_clock;
+
+// A round takes at most this many commands, so that no lane waits for long, and a batch has at most
+// kBatchItemsMax items: a command of many keys has a round of its own.
+constexpr std::size_t kRoundCommandsMax = 8192;
+constexpr std::size_t kRoundPartsMax = 32768;
+
+// How often those who wait for an answer look whether a lease has run out or time is up.
+constexpr std::chrono::milliseconds kParkedPoll{20};
+
+std::uint64_t hash_of(StreamKey stream) {
+    const std::hash<std::string_view> hash;
+    return hash(stream.key) ^ (hash(stream.ns) * 0x9e3779b97f4a7c15);
+}
+
+}  // namespace
+
+Executor::Executor(StreamStore& store, ExecutorOptions options)
+    : store_(store), options_(std::move(options)) {
+    rounds_ = start_thread("dedup-rounds", [this] { run_rounds(); });
+    try {
+        chores_thread_ = start_thread("dedup-chores", [this] { run_chores(); });
+    } catch (...) {
+        finish();
+        throw;
+    }
+}
+
+Executor::~Executor() {
+    finish();
+}
+
+void Executor::submit(std::vector<std::pair<LanePtr, CommandPtr>> commands) {
+    MutexLock lock(mutex_);
+    if (incoming_.empty()) {
+        incoming_ = std::move(commands);
+    } else {
+        std::ranges::move(commands, std::back_inserter(incoming_));
+    }
+    work_.notify_one();
+}
+
+void Executor::resume(LanePtr lane) {
+    MutexLock lock(mutex_);
+    resumed_.push_back(std::move(lane));
+    work_.notify_one();
+}
+
+void Executor::ask_to_finish() {
+    MutexLock lock(mutex_);
+    stop_ = true;
+    stop_source_.request_stop();
+    work_.notify_one();
+}
+
+void Executor::finish() {
+    ask_to_finish();
+    if (rounds_.joinable()) {
+        rounds_.join();
+    }
+    {
+        MutexLock lock(mutex_);
+        stop_chores_ = true;
+        chore_work_.notify_one();
+    }
+    if (chores_thread_.joinable()) {
+        chores_thread_.join();
+    }
+}
+
+void Executor::make_ready(const LanePtr& lane) {
+    if (!lane->ready && !lane->blocked && !lane->held && !lane->queue.empty()) {
+        lane->ready = true;
+        ready_.push_back(lane);
+    }
+}
+
+// Takes over what has come; waits for it if there is nothing to do. False: that was all.
+bool Executor::take_incoming() {
+    std::vector<std::pair<LanePtr, CommandPtr>> incoming;
+    std::vector<std::pair<LanePtr, CommandPtr>> done;
+    std::vector<LanePtr> resumed;
+    {
+        MutexLock lock(mutex_);
+        while (ready_.empty() && incoming_.empty() && resumed_.empty() && chores_done_.empty()) {
+            finishing_ = stop_;
+            if (stop_ && chores_open_ == 0 && parked_.empty()) {
+                return false;
+            }
+            if (parked_.empty()) {
+                work_.wait(lock);
+            } else {
+                if (!stop_) {
+                    work_.wait_for(lock, kParkedPoll);
+                }
+                break;
+            }
+        }
+        finishing_ = stop_;
+        incoming.swap(incoming_);
+        done.swap(chores_done_);
+        resumed.swap(resumed_);
+        chores_open_ -= done.size();
+    }
+    for (auto& [lane, command] : incoming) {
+        lane->queue.push_back(std::move(command));
+        make_ready(lane);
+    }
+    for (auto& [lane, command] : done) {
+        Item item{lane, std::move(command)};
+        answer(item);
+        lane->blocked = false;
+        make_ready(lane);
+    }
+    for (const LanePtr& lane : resumed) {
+        lane->held = false;
+        make_ready(lane);
+    }
+    return true;
+}
+
+void Executor::run_rounds() {
+    while (take_incoming()) {
+        if (!parked_.empty() &&
+            (finishing_ || wake_parked_ || steady_clock::now() - parked_looked_ >= kParkedPoll)) {
+            wake_parked();
+        }
+        round();
+    }
+}
+
+void Executor::round() {
+    gather();
+    decide();
+    deliver();  // what needs no append does not wait for those that do
+    append();
+    deliver();
+    items_.clear();
+}
+
+void Executor::gather() {
+    streams_.clear();
+    std::size_t lanes = ready_.size();
+    while (lanes-- > 0 && items_.size() < kRoundCommandsMax && streams_.size() < kRoundPartsMax) {
+        const LanePtr lane = std::move(ready_.front());
+        ready_.pop_front();
+        lane->ready = false;
+        gather_lane(lane);
+        make_ready(lane);
+    }
+}
+
+// Whether the lane has a command in this round that this one must see the outcome of.
+bool Executor::repeats(const Command& command) {
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        const auto found = in_lane_.find(hash_of(command.stream(part)));
+        if (found != in_lane_.end() && (found->second || command.appends())) {
+            return true;
+        }
+    }
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        in_lane_[hash_of(command.stream(part))] |= command.appends();
+    }
+    return false;
+}
+
+void Executor::gather_lane(const LanePtr& lane) {
+    in_lane_.clear();
+    const auto full = [&] { return !lane->gone && lane->unsent_bytes > options_.unsent_bytes_max; };
+    if (full() && !finishing_) {
+        lane->held = true;
+        if (full()) {
+            return;
+        }
+        lane->held = false;
+    }
+    for (bool first = true; !lane->queue.empty(); first = false) {
+        Command& command = *lane->queue.front();
+        if (command.kind() == Command::Kind::chore) {
+            if (first) {
+                lane->blocked = true;
+                MutexLock lock(mutex_);
+                ++chores_open_;
+                chores_.emplace_back(lane, std::move(lane->queue.front()));
+                chore_work_.notify_one();
+                lane->queue.pop_front();
+            }
+            return;
+        }
+        const bool fits = items_.size() < kRoundCommandsMax &&
+                          (streams_.empty() || streams_.size() + command.parts() <= kRoundPartsMax);
+        if (!fits || repeats(command)) {
+            return;
+        }
+        items_.push_back({lane, std::move(lane->queue.front()), streams_.size()});
+        lane->queue.pop_front();
+        for (std::size_t part = 0; part < command.parts(); ++part) {
+            streams_.push_back(command.stream(part));
+        }
+    }
+}
+
+void Executor::decide() {
+    batch_.clear();
+    appending_.clear();
+    written_.clear();
+    stopped_.clear();
+    put_back_.clear();
+    heads_.clear();
+    if (!streams_.empty()) {
+        heads_ = store_.heads(streams_);
+    }
+    // Read after the heads, so that no head is younger than the time it is judged by.
+    const std::int64_t now_ms = store_.now_ms();
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+        Item& item = items_[i];
+        if (stopped_.contains(item.lane.get()) || !decide_item(i, now_ms)) {
+            stopped_.insert(item.lane.get());
+            put_back_.push_back(i);
+        }
+    }
+    put_back();
+    // In order: what follows an append in its lane waits with it.
+    stopped_.clear();
+    for (Item& item : items_) {
+        if (item.command && item.appending) {
+            stopped_.insert(item.lane.get());
+        } else if (item.command && !stopped_.contains(item.lane.get())) {
+            answer(item);
+        }
+    }
+}
+
+// False: it is to wait for the next round.
+bool Executor::decide_item(std::size_t i, std::int64_t now_ms) {
+    Item& item = items_[i];
+    Command& command = *item.command;
+    if (!written_.empty()) {
+        for (std::size_t part = 0; part < command.parts(); ++part) {
+            if (written_.contains(hash_of(streams_[item.first_stream + part]))) {
+                return false;
+            }
+        }
+    }
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        auto& head = heads_[item.first_stream + part];
+        if (!head) {
+            command.failed(head.error());
+            continue;
+        }
+        auto append = command.decide(part, {*head, now_ms, store_.grace()});
+        if (append) {
+            item.appending = true;
+            written_.insert(hash_of(streams_[item.first_stream + part]));
+            batch_.push_back(*std::move(append));
+            appending_.push_back({i, part});
+        }
+    }
+    if (!item.appending && !finishing_ && command.waits(now_ms)) {
+        park(item);
+    }
+    return true;
+}
+
+// To where they were, in front of their lanes' queues.
+void Executor::put_back() {
+    for (const std::size_t i : put_back_ | std::views::reverse) {
+        const LanePtr lane = items_[i].lane;
+        lane->queue.push_front(std::move(items_[i].command));
+        make_ready(lane);
+    }
+}
+
+void Executor::append() {
+    if (!batch_.empty()) {
+        auto landed = store_.append(batch_, Batch::each);
+        for (std::size_t i = 0; i < landed.size(); ++i) {
+            Command& command = *items_[appending_[i].item].command;
+            if (landed[i]) {
+                command.landed(appending_[i].part, *landed[i]);
+                wake_parked_ |=
+                    parked_streams_.contains(hash_of(command.stream(appending_[i].part)));
+            } else if (landed[i].error().code == Code::sequence_conflict) {
+                retry(appending_[i]);
+            } else {
+                command.failed(std::move(landed[i]).error());
+            }
+        }
+    }
+    for (Item& item : items_) {
+        if (item.command) {
+            answer(item);
+        }
+    }
+}
+
+// Somebody else appended to the stream since its head was read: a sweep that removed it, or another
+// process that writes to the same database. Settled by reading again, like any lost race.
+void Executor::retry(Appending lost) {
+    Item& item = items_[lost.item];
+    const StreamKey stream = streams_[item.first_stream + lost.part];
+    for (;;) {
+        auto head = store_.head(stream);
+        if (!head) {
+            item.command->failed(std::move(head).error());
+            return;
+        }
+        auto append = item.command->decide(lost.part, {*head, store_.now_ms(), store_.grace()});
+        if (!append) {
+            return;
+        }
+        auto landed = std::move(store_.append({&*append, 1}, Batch::each).front());
+        if (landed) {
+            item.command->landed(lost.part, *landed);
+            return;
+        }
+        if (landed.error().code != Code::sequence_conflict) {
+            item.command->failed(std::move(landed).error());
+            return;
+        }
+    }
+}
+
+void Executor::answer(Item& item) {
+    Lane& lane = *item.lane;
+    if (lane.answered == 0) {
+        touched_.push_back(item.lane);
+    }
+    const std::size_t before = lane.replies.size();
+    item.command->write_reply(lane.replies);
+    lane.unsent_bytes += lane.replies.size() - before;
+    ++lane.answered;
+    item.command.reset();
+}
+
+void Executor::deliver() {
+    if (touched_.empty()) {
+        return;
+    }
+    std::vector<Replies> replies;
+    replies.reserve(touched_.size());
+    for (LanePtr& lane : touched_) {
+        Replies next{lane, std::move(lane->replies), lane->answered};
+        lane->replies.clear();
+        lane->answered = 0;
+        replies.push_back(std::move(next));
+    }
+    touched_.clear();
+    options_.deliver(std::move(replies));
+}
+
+void Executor::run_chores() {
+    MutexLock lock(mutex_);
+    for (;;) {
+        while (chores_.empty() && !stop_chores_) {
+            chore_work_.wait(lock);
+        }
+        if (chores_.empty()) {
+            return;
+        }
+        auto chore = std::move(chores_.front());
+        chores_.pop_front();
+        lock.unlock();
+        chore.second->run({store_, stop_source_.get_token()});
+        lock.lock();
+        chores_done_.push_back(std::move(chore));
+        work_.notify_one();
+    }
+}
+
+// The lane waits too: its replies come in order.
+void Executor::park(Item& item) {
+    item.lane->blocked = true;
+    parked_streams_.insert(hash_of(item.command->stream(0)));
+    parked_.push_back({item.lane, std::move(item.command)});
+    stopped_.insert(item.lane.get());
+}
+
+// Lets those who wait look again.
+void Executor::wake_parked() {
+    wake_parked_ = false;
+    parked_looked_ = steady_clock::now();
+    parked_streams_.clear();
+    for (Item& item : std::exchange(parked_, {})) {
+        item.lane->blocked = false;
+        item.lane->queue.push_front(std::move(item.command));
+        make_ready(item.lane);
+    }
+}
+
+}  // namespace dedup::server

@@ -253,10 +253,10 @@ bool class_matches(std::string_view& pattern, char byte) {
         if (pattern[i] == '\\' && i + 1 < pattern.size()) {
             ++i;
         } else if (i + 2 < pattern.size() && pattern[i + 1] == '-' && pattern[i + 2] != ']') {
-            const auto [low, high] = std::minmax(static_cast<unsigned char>(pattern[i]),
-                                                 static_cast<unsigned char>(pattern[i + 2]));
+            const auto first = static_cast<unsigned char>(pattern[i]);
+            const auto last = static_cast<unsigned char>(pattern[i + 2]);
             const auto value = static_cast<unsigned char>(byte);
-            matched |= value >= low && value <= high;
+            matched |= value >= std::min(first, last) && value <= std::max(first, last);
             i += 2;
             continue;
         }

@@ -23,6 +23,11 @@ constexpr std::size_t kRoundPartsMax = 32768;
 // How often those who wait for an answer look whether a lease has run out or time is up.
 constexpr std::chrono::milliseconds kParkedPoll{20};
 
+// How long a round waits for those whom the last one answered: as long as its append took, while
+// one after the other comes, and not when nobody does for a part of that.
+constexpr int kCompanyGapShare = 6;
+constexpr std::chrono::milliseconds kCompanyMax{2};
+
 std::uint64_t hash_of(StreamKey stream) {
     const std::hash<std::string_view> hash;
     return hash(stream.key) ^ (hash(stream.ns) * 0x9e3779b97f4a7c15);
@@ -45,19 +50,19 @@ Executor::~Executor() {
     finish();
 }
 
-void Executor::submit(std::vector<std::pair<LanePtr, CommandPtr>> commands) {
+void Executor::submit(Commands commands) {
     MutexLock lock(mutex_);
-    if (incoming_.empty()) {
-        incoming_ = std::move(commands);
+    if (incoming_.commands.empty()) {
+        incoming_.commands = std::move(commands);
     } else {
-        std::ranges::move(commands, std::back_inserter(incoming_));
+        std::ranges::move(commands, std::back_inserter(incoming_.commands));
     }
     work_.notify_one();
 }
 
 void Executor::resume(LanePtr lane) {
     MutexLock lock(mutex_);
-    resumed_.push_back(std::move(lane));
+    incoming_.resumed.push_back(std::move(lane));
     work_.notify_one();
 }
 
@@ -92,12 +97,10 @@ void Executor::make_ready(const LanePtr& lane) {
 
 // Takes over what has come; waits for it if there is nothing to do. False: that was all.
 bool Executor::take_incoming() {
-    std::vector<std::pair<LanePtr, CommandPtr>> incoming;
-    std::vector<std::pair<LanePtr, CommandPtr>> done;
-    std::vector<LanePtr> resumed;
+    Incoming incoming;
     {
         MutexLock lock(mutex_);
-        while (ready_.empty() && incoming_.empty() && resumed_.empty() && chores_done_.empty()) {
+        while (ready_.empty() && incoming_.empty()) {
             finishing_ = stop_;
             if (stop_ && chores_open_ == 0 && parked_.empty()) {
                 return false;
@@ -112,26 +115,53 @@ bool Executor::take_incoming() {
             }
         }
         finishing_ = stop_;
-        incoming.swap(incoming_);
-        done.swap(chores_done_);
-        resumed.swap(resumed_);
-        chores_open_ -= done.size();
+        std::swap(incoming, incoming_);
+        chores_open_ -= incoming.done.size();
     }
-    for (auto& [lane, command] : incoming) {
+    take_over(std::move(incoming));
+    return true;
+}
+
+void Executor::take_over(Incoming incoming) {
+    for (auto& [lane, command] : incoming.commands) {
         lane->queue.push_back(std::move(command));
         make_ready(lane);
     }
-    for (auto& [lane, command] : done) {
+    for (auto& [lane, command] : incoming.done) {
         Item item{lane, std::move(command)};
         answer(item);
         lane->blocked = false;
         make_ready(lane);
     }
-    for (const LanePtr& lane : resumed) {
+    for (const LanePtr& lane : incoming.resumed) {
         lane->held = false;
         make_ready(lane);
     }
-    return true;
+}
+
+// Those who were answered by the last flush are likely to ask again at once. Without waiting for
+// them clients fall apart into two halves, each of which waits for the flush of the other.
+void Executor::wait_for_company() {
+    while (ready_.size() < company_ && !finishing_) {
+        const auto left = company_until_ - steady_clock::now();
+        if (left <= left.zero()) {
+            return;
+        }
+        Incoming incoming;
+        {
+            MutexLock lock(mutex_);
+            if (incoming_.empty() && !stop_) {
+                work_.wait_for(lock, std::min(left, company_gap_));
+            }
+            if (incoming_.empty()) {
+                return;
+            }
+            finishing_ = stop_;
+            std::swap(incoming, incoming_);
+            chores_open_ -= incoming.done.size();
+        }
+        take_over(std::move(incoming));
+    }
 }
 
 void Executor::run_rounds() {
@@ -140,6 +170,7 @@ void Executor::run_rounds() {
             (finishing_ || wake_parked_ || steady_clock::now() - parked_looked_ >= kParkedPoll)) {
             wake_parked();
         }
+        wait_for_company();
         round();
     }
 }
@@ -148,7 +179,13 @@ void Executor::round() {
     gather();
     decide();
     deliver();  // what needs no append does not wait for those that do
+    const auto begun = steady_clock::now();
     append();
+    const auto ended = steady_clock::now();
+    const auto took = std::min<steady_clock::duration>(ended - begun, kCompanyMax);
+    company_ = batch_.empty() ? 0 : touched_.size();
+    company_until_ = ended + took;
+    company_gap_ = took / kCompanyGapShare;
     deliver();
     items_.clear();
 }
@@ -378,7 +415,7 @@ void Executor::run_chores() {
         lock.unlock();
         chore.second->run({store_, stop_source_.get_token()});
         lock.lock();
-        chores_done_.push_back(std::move(chore));
+        incoming_.done.push_back(std::move(chore));
         work_.notify_one();
     }
 }

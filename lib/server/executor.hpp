@@ -50,8 +50,9 @@ class Executor {
     Executor(const Executor&) = delete;
     Executor& operator=(const Executor&) = delete;
 
+    using Commands = std::vector<std::pair<LanePtr, CommandPtr>>;
     // Any thread.
-    void submit(std::vector<std::pair<LanePtr, CommandPtr>> commands) DEDUP_EXCLUDES(mutex_);
+    void submit(Commands commands) DEDUP_EXCLUDES(mutex_);
     // The client of `lane` has taken replies: it may have more. Any thread.
     void resume(LanePtr lane) DEDUP_EXCLUDES(mutex_);
 
@@ -62,6 +63,16 @@ class Executor {
     void finish() DEDUP_EXCLUDES(mutex_);
 
   private:
+    // What has come for the thread that makes the rounds.
+    struct Incoming {
+        Commands commands;
+        Commands done;  // chores
+        std::vector<LanePtr> resumed;
+
+        [[nodiscard]] bool empty() const {
+            return commands.empty() && done.empty() && resumed.empty();
+        }
+    };
     struct Item {
         LanePtr lane;
         CommandPtr command;
@@ -76,6 +87,8 @@ class Executor {
     void run_rounds() DEDUP_EXCLUDES(mutex_);
     void run_chores() DEDUP_EXCLUDES(mutex_);
     bool take_incoming() DEDUP_EXCLUDES(mutex_);
+    void take_over(Incoming incoming);
+    void wait_for_company() DEDUP_EXCLUDES(mutex_);
     void make_ready(const LanePtr& lane);
     void round();
     void gather();
@@ -110,15 +123,16 @@ class Executor {
     std::unordered_set<std::uint64_t> parked_streams_;  // what they wait for, by hash
     std::chrono::steady_clock::time_point parked_looked_;
     bool wake_parked_ = false;
+    std::size_t company_ = 0;  // lanes that the last append answered
+    std::chrono::steady_clock::time_point company_until_;
+    std::chrono::steady_clock::duration company_gap_{};
     bool finishing_ = false;
 
     Mutex mutex_;
     Condition work_;
     Condition chore_work_;
-    std::vector<std::pair<LanePtr, CommandPtr>> incoming_ DEDUP_GUARDED_BY(mutex_);
-    std::vector<LanePtr> resumed_ DEDUP_GUARDED_BY(mutex_);
+    Incoming incoming_ DEDUP_GUARDED_BY(mutex_);
     std::deque<std::pair<LanePtr, CommandPtr>> chores_ DEDUP_GUARDED_BY(mutex_);
-    std::vector<std::pair<LanePtr, CommandPtr>> chores_done_ DEDUP_GUARDED_BY(mutex_);
     std::size_t chores_open_ DEDUP_GUARDED_BY(mutex_) = 0;
     bool stop_ DEDUP_GUARDED_BY(mutex_) = false;
     bool stop_chores_ DEDUP_GUARDED_BY(mutex_) = false;

@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cache/decide.hpp"
 #include "dedup/store.hpp"
@@ -59,8 +60,19 @@ class Command {
         }
     }
 
+    // Whether all that it appends takes effect together, or nothing does. Then decide_all() is
+    // asked instead of decide(), with the heads of all streams, none of which comes twice.
+    [[nodiscard]] virtual bool atomic() const { return false; }
+    [[nodiscard]] virtual std::vector<Append> decide_all(
+        std::vector<std::optional<Record>> /*heads*/, std::int64_t /*now_ms*/) {
+        return {};
+    }
+
     // Of a chore.
     virtual void run(Chore /*chore*/) {}
+
+    // Known before it is carried out to come to an error.
+    [[nodiscard]] virtual bool is_error() const { return false; }
 
     // Whether there is no reply yet, as the command waits for somebody else's answer about its one
     // stream. It decides again when that changes, and now and then.
@@ -87,6 +99,7 @@ class KnownReply final : public Command {
   public:
     KnownReply(Protocol protocol, std::string bytes)
         : Command(Kind::reply, protocol), bytes_(std::move(bytes)) {}
+    [[nodiscard]] bool is_error() const override { return bytes_.starts_with('-'); }
 
   protected:
     void reply(ReplyWriter& /*writer*/, std::string& out) override { out += bytes_; }

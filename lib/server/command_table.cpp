@@ -6,6 +6,8 @@
 #include <array>
 #include <vector>
 
+#include "server/transaction.hpp"
+
 namespace dedup::server {
 namespace {
 
@@ -14,8 +16,9 @@ constexpr std::size_t kShownBytesMax = 64;
 
 std::vector<const CommandEntry*> sorted_commands() {
     std::vector<const CommandEntry*> all;
-    for (const auto& group : {connection_commands(), native_commands(), native_chores(),
-                              string_commands(), expiry_commands(), script_commands()}) {
+    for (const auto& group :
+         {connection_commands(), native_commands(), native_chores(), string_commands(),
+          expiry_commands(), script_commands(), transaction_commands()}) {
         for (const CommandEntry& entry : group) {
             all.push_back(&entry);
         }
@@ -27,6 +30,13 @@ std::vector<const CommandEntry*> sorted_commands() {
 bool without_password(std::string_view name) {
     constexpr std::array<std::string_view, 4> kAllowed = {"AUTH", "HELLO", "QUIT", "RESET"};
     return std::ranges::find(kAllowed, name) != kAllowed.end();
+}
+
+// Or has an answer of its own while one is open.
+bool ends_transaction(std::string_view name) {
+    constexpr std::array<std::string_view, 5> kNames = {"DISCARD", "EXEC", "MULTI", "QUIT",
+                                                        "RESET"};
+    return std::ranges::find(kNames, name) != kNames.end();
 }
 
 bool fits_arity(const CommandEntry& entry, std::size_t arguments) {
@@ -57,6 +67,9 @@ CommandPtr understand(const Request& request) {
     if (needs_password && (entry == nullptr || !without_password(entry->name))) {
         return request.error("NOAUTH Authentication required.");
     }
+    if (entry == nullptr || !fits_arity(*entry, request.size())) {
+        request.session.transaction.bad = true;
+    }
     if (entry == nullptr) {
         return request.error(
             fmt::format("ERR unknown command '{}'; docs/server.md lists those that there are",
@@ -66,7 +79,8 @@ CommandPtr understand(const Request& request) {
         return request.error(
             fmt::format("ERR wrong number of arguments for '{}' command", entry->name));
     }
-    return entry->make(request);
+    const bool queued = request.session.transaction.open && !ends_transaction(entry->name);
+    return queued ? queue_command(request, *entry) : entry->make(request);
 }
 
 }  // namespace dedup::server

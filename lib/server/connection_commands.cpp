@@ -156,6 +156,7 @@ CommandPtr make_reset(const Request& request) {
     session.database = 0;
     session.authenticated = false;
     session.name.clear();
+    session.transaction = {};
     return request.reply([](ReplyWriter& writer) { writer.simple("RESET"); });
 }
 

@@ -20,6 +20,10 @@ using std::chrono::steady_clock;
 constexpr std::size_t kRoundCommandsMax = 8192;
 constexpr std::size_t kRoundPartsMax = 32768;
 
+// Values that a round reads: it ends with the slice of streams that has brought it above this.
+constexpr std::size_t kRoundBytesMax = 64 * 1024 * 1024;
+constexpr std::size_t kSliceStreams = 64;
+
 // How often those who wait for an answer look whether a lease has run out or time is up.
 constexpr std::chrono::milliseconds kParkedPoll{20};
 
@@ -183,7 +187,7 @@ void Executor::round() {
     append();
     const auto ended = steady_clock::now();
     const auto took = std::min<steady_clock::duration>(ended - begun, kCompanyMax);
-    company_ = batch_.empty() ? 0 : touched_.size();
+    company_ = batch_.empty() && transacting_.empty() ? 0 : touched_.size();
     company_until_ = ended + took;
     company_gap_ = took / kCompanyGapShare;
     deliver();
@@ -255,36 +259,56 @@ void Executor::gather_lane(const LanePtr& lane) {
 void Executor::decide() {
     batch_.clear();
     appending_.clear();
+    transacting_.clear();
     written_.clear();
     stopped_.clear();
     put_back_.clear();
     heads_.clear();
-    if (!streams_.empty()) {
-        heads_ = store_.heads(streams_);
-    }
-    // Read after the heads, so that no head is younger than the time it is judged by.
-    const std::int64_t now_ms = store_.now_ms();
+    head_bytes_ = 0;
+    lanes_appending_.clear();
     for (std::size_t i = 0; i < items_.size(); ++i) {
         Item& item = items_[i];
-        if (stopped_.contains(item.lane.get()) || !decide_item(i, now_ms)) {
-            stopped_.insert(item.lane.get());
+        Lane& lane = *item.lane;
+        if (stopped_.contains(&lane) || !read_heads(item) || !decide_item(i)) {
+            stopped_.insert(&lane);
             put_back_.push_back(i);
+        } else if (item.appending) {
+            lanes_appending_.insert(&lane);
+        } else if (item.command && !lanes_appending_.contains(&lane)) {
+            // In order: what follows an append in its lane waits with it.
+            answer(item);
+            if (!lane.gone && lane.unsent_bytes > options_.unsent_bytes_max) {
+                stopped_.insert(&lane);
+            }
         }
     }
     put_back();
-    // In order: what follows an append in its lane waits with it.
-    stopped_.clear();
-    for (Item& item : items_) {
-        if (item.command && item.appending) {
-            stopped_.insert(item.lane.get());
-        } else if (item.command && !stopped_.contains(item.lane.get())) {
-            answer(item);
+}
+
+// Reads on until the heads of `item` are there, a slice at a time: nobody knows how large they are.
+// False: the round has enough.
+bool Executor::read_heads(const Item& item) {
+    const std::size_t end = item.first_stream + item.command->parts();
+    while (heads_.size() < end) {
+        if (head_bytes_ > kRoundBytesMax) {
+            return false;
         }
+        const std::size_t from = heads_.size();
+        const std::size_t count = std::min(kSliceStreams, streams_.size() - from);
+        for (auto& head : store_.heads(std::span(streams_).subspan(from, count))) {
+            if (head && *head && (*head)->receipt) {
+                head_bytes_ += (*head)->receipt->size();
+            }
+            heads_.push_back(std::move(head));
+        }
+        // Read after the heads, so that no head is younger than the time it is judged by.
+        now_ms_ = store_.now_ms();
     }
+    return true;
 }
 
 // False: it is to wait for the next round.
-bool Executor::decide_item(std::size_t i, std::int64_t now_ms) {
+bool Executor::decide_item(std::size_t i) {
     Item& item = items_[i];
     Command& command = *item.command;
     if (!written_.empty()) {
@@ -294,13 +318,16 @@ bool Executor::decide_item(std::size_t i, std::int64_t now_ms) {
             }
         }
     }
+    if (command.atomic()) {
+        return decide_atomic(i);
+    }
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto& head = heads_[item.first_stream + part];
         if (!head) {
             command.failed(head.error());
             continue;
         }
-        auto append = command.decide(part, {*head, now_ms, store_.grace()});
+        auto append = command.decide(part, {*head, now_ms_, store_.grace()});
         if (append) {
             item.appending = true;
             written_.insert(hash_of(streams_[item.first_stream + part]));
@@ -308,8 +335,30 @@ bool Executor::decide_item(std::size_t i, std::int64_t now_ms) {
             appending_.push_back({i, part});
         }
     }
-    if (!item.appending && !finishing_ && command.waits(now_ms)) {
+    if (!item.appending && !finishing_ && command.waits(now_ms_)) {
         park(item);
+    }
+    return true;
+}
+
+bool Executor::decide_atomic(std::size_t i) {
+    Item& item = items_[i];
+    std::vector<std::optional<Record>> heads;
+    for (std::size_t part = 0; part < item.command->parts(); ++part) {
+        auto& head = heads_[item.first_stream + part];
+        if (!head) {
+            item.command->failed(head.error());
+            return true;
+        }
+        heads.push_back(*std::move(head));
+    }
+    auto batch = item.command->decide_all(std::move(heads), now_ms_);
+    if (!batch.empty()) {
+        item.appending = true;
+        for (const Append& append : batch) {
+            written_.insert(hash_of({append.record.ns, append.record.key}));
+        }
+        transacting_.push_back({i, std::move(batch)});
     }
     return true;
 }
@@ -339,10 +388,39 @@ void Executor::append() {
             }
         }
     }
+    for (Transacting& transacting : transacting_) {
+        append_atomic(std::move(transacting));
+    }
     for (Item& item : items_) {
         if (item.command) {
             answer(item);
         }
+    }
+}
+
+// As many times as somebody else was faster; each time means that another append has won.
+void Executor::append_atomic(Transacting transacting) {
+    Item& item = items_[transacting.item];
+    Command& command = *item.command;
+    while (!transacting.batch.empty()) {
+        auto landed = store_.append(transacting.batch, Batch::atomic);
+        if (landed.front()) {
+            return;
+        }
+        if (landed.front().error().code != Code::sequence_conflict) {
+            command.failed(std::move(landed.front()).error());
+            return;
+        }
+        std::vector<std::optional<Record>> heads;
+        for (auto& head :
+             store_.heads(std::span(streams_).subspan(item.first_stream, command.parts()))) {
+            if (!head) {
+                command.failed(std::move(head).error());
+                return;
+            }
+            heads.push_back(*std::move(head));
+        }
+        transacting.batch = command.decide_all(std::move(heads), store_.now_ms());
     }
 }
 

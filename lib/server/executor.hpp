@@ -84,6 +84,12 @@ class Executor {
         std::size_t part;
     };
 
+    // An atomic batch, and the item that it is for.
+    struct Transacting {
+        std::size_t item;
+        std::vector<Append> batch;
+    };
+
     void run_rounds() DEDUP_EXCLUDES(mutex_);
     void run_chores() DEDUP_EXCLUDES(mutex_);
     bool take_incoming() DEDUP_EXCLUDES(mutex_);
@@ -95,8 +101,11 @@ class Executor {
     void gather_lane(const LanePtr& lane);
     bool repeats(const Command& command);
     void decide();
-    bool decide_item(std::size_t item, std::int64_t now_ms);
+    bool read_heads(const Item& item);
+    bool decide_item(std::size_t item);
     void append();
+    bool decide_atomic(std::size_t item);
+    void append_atomic(Transacting transacting);
     void retry(Appending lost);
     void answer(Item& item);
     void put_back();
@@ -113,13 +122,17 @@ class Executor {
     std::vector<StreamKey> streams_;
     std::vector<Result<std::optional<Record>>> heads_;
     std::vector<Append> batch_;
+    std::vector<Transacting> transacting_;
     std::vector<Appending> appending_;                 // what each item of batch_ is for
     std::unordered_set<std::uint64_t> written_;        // streams, by hash: in batch_
     std::unordered_map<std::uint64_t, bool> in_lane_;  // streams, by hash; true: may be appended to
-    std::unordered_set<const Lane*> stopped_;          // until the next round
-    std::vector<std::size_t> put_back_;                // items, in order
-    std::vector<LanePtr> touched_;                     // with replies to deliver
-    std::vector<Item> parked_;                         // they wait for somebody else's answer
+    std::size_t head_bytes_ = 0;                       // of the values among heads_
+    std::int64_t now_ms_ = 0;                          // the time by which heads_ are judged
+    std::unordered_set<const Lane*> lanes_appending_;
+    std::unordered_set<const Lane*> stopped_;           // until the next round
+    std::vector<std::size_t> put_back_;                 // items, in order
+    std::vector<LanePtr> touched_;                      // with replies to deliver
+    std::vector<Item> parked_;                          // they wait for somebody else's answer
     std::unordered_set<std::uint64_t> parked_streams_;  // what they wait for, by hash
     std::chrono::steady_clock::time_point parked_looked_;
     bool wake_parked_ = false;

@@ -17,6 +17,14 @@ namespace dedup::server {
 // The databases that SELECT chooses from, as with Redis.
 inline constexpr std::uint64_t kDatabases = 16;
 
+// What has been said since MULTI.
+struct Transaction {
+    bool open = false;
+    bool bad = false;  // something was refused: EXEC will be
+    std::size_t bytes = 0;
+    std::vector<CommandPtr> commands = {};
+};
+
 // Changed in the order of the requests, by the reactor, before they go to the executor: a command
 // that stands behind a HELLO is answered in the protocol that this asked for.
 struct Session {
@@ -26,6 +34,7 @@ struct Session {
     bool authenticated = false;
     bool closing = false;  // when all replies are sent
     std::string name = {};
+    Transaction transaction = {};
 
     // The namespace of the keys of Redis commands.
     [[nodiscard]] std::string database_namespace() const {

@@ -107,6 +107,9 @@ class RedisPy(Served):
         self.assertIsNone(self.redis.get("scope"))
 
     def test_pipelines_scans_databases_and_the_rest(self):
+        pipe = self.redis.pipeline()
+        pipe.set("both", "v", nx=True).expire("both", 60).get("both")
+        self.assertEqual(pipe.execute(), [True, True, b"v"])
         pipe = self.redis.pipeline(transaction=False)
         for number in range(300):
             pipe.set(f"k{number}", number, nx=True, ex=60).get(f"k{number}")
@@ -213,6 +216,22 @@ def random_command(rng):
     ])()
 
 
+def random_commands(rng, count):
+    for _ in range(count):
+        if rng.random() < 0.97:
+            yield random_command(rng)
+            continue
+        yield ["MULTI"]
+        for _ in range(rng.randrange(6)):
+            key = rng.choice("abc")
+            yield rng.choice([["SET", key, "x"], ["SET", key, "y", "NX", "EX", "1000"],
+                              ["GET", key], ["DEL", "a", "b"], ["MGET", "a", "b", "c"],
+                              ["PERSIST", key], ["EXPIRE", key, "1000", "NX"], ["MULTI"],
+                              ["GETDEL", key], ["EXPIRE", key, "-1"], ["ECHO", "e"]])
+        yield [rng.choice(["EXEC", "EXEC", "EXEC", "DISCARD"])]
+    yield ["EXEC"]
+
+
 @unittest.skipUnless(shutil.which("redis-server"), "no redis-server; tools/setup installs it")
 class BesideRedis(Served):
     def setUp(self):
@@ -240,8 +259,7 @@ class BesideRedis(Served):
         seed = random.randrange(1 << 32)
         rng = random.Random(seed)
         done = []
-        for _ in range(COMMANDS):
-            command = random_command(rng)
+        for command in random_commands(rng, COMMANDS):
             done.append(command)
             replies = []
             for client in (self.theirs, self.ours):

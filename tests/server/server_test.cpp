@@ -150,6 +150,27 @@ TEST_CASE("server: of many clients that claim one key, one wins") {
     CHECK(std::ranges::all_of(winners, [](const auto& count) { return count == 1; }));
 }
 
+TEST_CASE("server: requests of several connections happen in one order") {
+    Fixture fixture;
+    Client first(fixture.path);
+    Client one(fixture.path);
+    Client other(fixture.path);
+    // All of these are there when the next group is made.
+    fixture.gate.close();
+    first.send(request({"SET", "k", "v"}));
+    fixture.gate.wait_for_arrival(1);
+    one.send(request({"SET", "x", "v"}) + request({"GET", "y"}));
+    other.send(request({"SET", "y", "v"}) + request({"GET", "x"}));
+    fixture.wait_for_requests(5);
+    fixture.gate.open();
+    CHECK(one.reply() == "OK");
+    CHECK(other.reply() == "OK");
+    // Whichever was first, the other one saw what it did.
+    const std::string y = one.reply();
+    const std::string x = other.reply();
+    CHECK((x == "'v'" || y == "'v'"));
+}
+
 TEST_CASE("server: an append that loses a race is decided again") {
     Fixture fixture;
     Client client(fixture.path);

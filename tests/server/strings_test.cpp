@@ -172,6 +172,55 @@ TEST_CASE("strings: scripts are known by what they are, and no other is run") {
     CHECK(strings.ask({"EVALSHA", delete_script, "9", "lock"}).starts_with("-ERR Number of keys"));
 }
 
+TEST_CASE("strings: a transaction takes effect as one, and its commands see each other") {
+    const Strings strings;
+    CHECK(strings.ask({"SET", "a", "old"}) == "OK");
+    CHECK(strings.ask({"MULTI"}) == "OK");
+    for (const auto& command : {std::initializer_list<std::string_view>{"SET", "a", "new"},
+                                {"GET", "a"},
+                                {"SET", "b", "x", "PX", "100"},
+                                {"PTTL", "b"},
+                                {"DEL", "a", "b", "a"},
+                                {"GET", "b"},
+                                {"SET", "c", "y", "NX"},
+                                {"SET", "c", "z", "NX"},
+                                {"PING"},
+                                {"SET", "b", "again"}}) {
+        CHECK(strings.ask(command) == "QUEUED");
+    }
+    Client other(strings.path);
+    CHECK(other.ask({"MGET", "a", "b", "c"}) == "['old' nil nil]");
+    CHECK(strings.ask({"EXEC"}) == "[OK 'new' OK 100 2 nil OK nil PONG OK]");
+    CHECK(other.ask({"MGET", "a", "b", "c"}) == "[nil 'again' 'y']");
+    const auto appended = strings.store->stats();
+    REQUIRE(appended.has_value());
+    CHECK(appended->last_sequence == 4);  // of a, b and c, once each
+
+    CHECK(strings.ask({"EXEC"}) == "-ERR EXEC without MULTI");
+    CHECK(strings.ask({"MULTI"}) == "OK");
+    CHECK(strings.ask({"SET", "c", "w"}) == "QUEUED");
+    CHECK(strings.ask({"MULTI"}).starts_with("-ERR MULTI calls"));
+    CHECK(strings.ask({"DISCARD"}) == "OK");
+    for (const auto& bad : {std::initializer_list<std::string_view>{"NO"},
+                            {"GET"},
+                            {"SET", "c", "w", "BOGUS"},
+                            {"SELECT", "1"},
+                            {"DEDUP.CLAIM", "c"},
+                            {"SCAN", "0"}}) {
+        CHECK(strings.ask({"MULTI"}) == "OK");
+        CHECK(strings.ask({"SET", "c", "w"}) == "QUEUED");
+        CHECK(strings.ask(bad).starts_with("-ERR "));
+        CHECK(strings.ask({"EXEC"}).starts_with("-EXECABORT "));
+    }
+    CHECK(strings.ask({"GET", "c"}) == "'y'");
+    CHECK(strings.ask({"MULTI"}) == "OK");
+    CHECK(strings.ask({"EXEC"}) == "[]");
+    CHECK(strings.ask({"MULTI"}) == "OK");
+    CHECK(strings.ask({"SET", "big", std::string(2 << 20, 'v')}).starts_with("-ERR a transaction"));
+    CHECK(strings.ask({"RESET"}) == "RESET");
+    CHECK(strings.ask({"GET", "c"}) == "'y'");
+}
+
 TEST_CASE("native commands: maps in RESP3, flat arrays in RESP2, and fences") {
     const Strings strings;
     CHECK(strings.ask({"HELLO", "3"}).starts_with("{'server': 'dedup'"));

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cache/decide.hpp"
@@ -88,8 +89,23 @@ std::string_view skip_reply(std::string_view text) {
     return text;
 }
 
+void carry_out_atomic(Command& command, StreamStore& store) {
+    std::vector<std::optional<Record>> heads;
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        heads.push_back(*store.head(command.stream(part)));
+    }
+    const auto batch = command.decide_all(std::move(heads), store.now_ms());
+    for (const auto& landed : store.append(batch, Batch::atomic)) {
+        require(landed.has_value(), landed ? "" : landed.error().message);
+    }
+}
+
 // As the executor does, with nobody else about.
 void carry_out(Command& command, StreamStore& store) {
+    if (command.atomic()) {
+        carry_out_atomic(command, store);
+        return;
+    }
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto head = store.head(command.stream(part));
         if (!head) {

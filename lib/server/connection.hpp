@@ -15,6 +15,9 @@
 
 namespace dedup::server {
 
+// A connection may hold this much of an unfinished request, whatever the others hold.
+inline constexpr std::size_t kAlwaysBytes = 64 * 1024;
+
 using SteadyTime = std::chrono::steady_clock::time_point;
 
 // Of the reactor's thread alone.

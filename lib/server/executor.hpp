@@ -19,6 +19,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
@@ -29,6 +30,12 @@
 #include "server/lane.hpp"
 
 namespace dedup::server {
+
+// For tables of streams. Those with one hash wait for each other, and nothing worse.
+[[nodiscard]] inline std::uint64_t stream_hash(StreamKey stream) {
+    const std::hash<std::string_view> hash;
+    return hash(stream.key) ^ (hash(stream.ns) * 0x9e3779b97f4a7c15);
+}
 
 struct Replies {
     LanePtr lane;

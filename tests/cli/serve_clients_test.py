@@ -1,8 +1,8 @@
 """What existing code sends to Redis, sent to `dedupctl serve`: by redis-py, by redis-cli, and by us
 with Redis beside it, whose answers must be the same.
 
-Debian's packages python3-redis, redis-tools and redis-server have them; a test without its client is
-skipped, which tools/setup prevents.
+Debian's packages python3-redis, redis-tools and redis-server have them; a test without its client
+is skipped, which tools/setup prevents.
 """
 
 import json

@@ -3,11 +3,11 @@
 
     tools/bench/serve.py DEDUPCTL [--rounds N] [--seconds S] [--directory DIR]
 
-Needs redis-server and redis-benchmark. Both servers listen on a Unix socket and answer when what was
-asked is on disk (Redis: appendfsync always). redis-benchmark sends `SET key value NX EX 86400`, which
-either takes for a claim, with new keys: from 64 connections with one under way each, from 16 with
-pipelines of 64, and from one connection one at a time. Medians of the rounds, and how many times
-Redis' that is in the same round; 4 Python processes that open, claim and close are the last line.
+Needs redis-server and redis-benchmark. Both servers listen on a Unix socket and answer when what
+was asked is on disk (Redis: appendfsync always). redis-benchmark sends `SET key value NX EX 86400`,
+which either takes for a claim, with new keys: from 64 connections with one under way each, from 16
+with pipelines of 64, and from one connection one at a time. Medians of the rounds, and how many
+times Redis' that is in the same round; 4 processes that open, claim and close are the last line.
 """
 
 import argparse

@@ -20,6 +20,7 @@
 #include "dedup/registry.hpp"
 #include "dedup/reservations.hpp"
 #include "dedup/scope.hpp"
+#include "dedup/server.hpp"
 #include "dedup/store.hpp"
 #include "dedup/store_clock.hpp"
 #include "dedup/sweep.hpp"

@@ -145,6 +145,15 @@ class CliTest(unittest.TestCase):
         self.assertEqual(writer.stdout.readline(), line)
         self.wait_until(lambda: self.dedupctl("done", line.rstrip()).code == OK, "it is known")
 
+    def serve(self, *options, **how):
+        """A server of the store; its standard error is what it logs."""
+        how.setdefault("stderr", subprocess.PIPE)
+        server = self.start("serve", *options, **how)
+        line = server.stderr.readline()
+        self.assertIn(b"listening", line, line + (b"" if b"listening" in line else
+                                                  server.stderr.read()))
+        return server
+
     def mount(self, *arguments):
         """Mounts onto the store's directory; False if that is not permitted."""
         os.makedirs(self.store, exist_ok=True)

@@ -34,6 +34,7 @@ namespace dedupctl {
 [[nodiscard]] Command bench_command(Context& context);
 // For the build: completions and manual pages of `program`, which outlives it.
 [[nodiscard]] Command generate_command(Context& context, const Program& program);
+[[nodiscard]] Command serve_command(Context& context);
 
 // The KEY of the commands about one key.
 [[nodiscard]] inline Option key_argument(std::string& key) {

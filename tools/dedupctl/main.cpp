@@ -72,7 +72,7 @@ std::vector<Command> all_commands(Context& context) {
           namespaces_command, who_command,    sweep_command,    stats_command,   clock_command,
           watch_command,      export_command, import_command,   migrate_command, verify_command,
           repair_command,     dump_command,   hash_command,     filter_command,  exec_command,
-          bench_command}) {
+          serve_command,      bench_command}) {
         commands.push_back(make(context));
     }
     return commands;

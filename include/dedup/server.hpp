@@ -1,0 +1,98 @@
+// Serves one store to other processes, in whatever language they are written.
+//
+// The protocol is that of Redis (RESP 2 and 3), so that every client library of it is one of this
+// server's. The claim protocol is there as commands (DEDUP.CLAIM and so on), and so are the
+// commands on strings that existing idempotency code sends (SET with NX and PX, GET, DEL, ...).
+// What all connections ask while one group of appends is being flushed shares the next flush.
+// docs/server.md lists the commands and the bounds.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "dedup/store.hpp"
+
+namespace dedup {
+
+// Something that a server's log should have. No key, receipt or password is in it.
+struct ServerEvent {
+    // "listening", "connected", "disconnected", "refused", "stopping", "stopped"
+    std::string_view what;
+    std::uint64_t connection = 0;  // its number; 0: it is about none
+    std::string detail = {};       // for people
+};
+
+struct ServerOptions {
+    // Where to listen; at least one is needed.
+    std::string unix_path = {};  // of a socket file, which is made; its mode follows the umask
+    std::string tcp = {};        // "127.0.0.1:6380", "[::1]:6380", "localhost:6380"; port 0: any
+    // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
+    // is needed, which is allowed on Unix sockets and loopback addresses only. TCP is not
+    // encrypted.
+    std::string password = {};
+
+    std::size_t connections_max = 10'000;
+    // Requests under way: of one connection, whose next ones wait in its socket, and of all, above
+    // which a request gets the error BUSY.
+    std::size_t pipeline_max = 1024;
+    std::size_t requests_max = 65'536;
+    // Bytes of all requests that have not been answered, or have come in part. More get BUSY, or
+    // end the connection if it is in the middle of a request.
+    std::size_t request_bytes_max = 256 * 1024 * 1024;
+    // Of one connection, replies that its client has not taken: above it, nothing more of it is
+    // carried out. One reply may go beyond.
+    std::size_t reply_bytes_max = 1024 * 1024;
+    // A connection that has sent part of a request, or has replies waiting, and does not go on for
+    // so long is closed. At least 1 ms.
+    std::chrono::milliseconds stall_timeout = std::chrono::minutes{1};
+    // One that asks for nothing for so long is closed; 0: none is.
+    std::chrono::milliseconds idle_timeout{0};
+    // How long stop() lets clients take their last replies.
+    std::chrono::milliseconds stop_timeout = std::chrono::seconds{5};
+
+    // Gets every event, on a thread of the server's, one at a time. Must not throw, and must not
+    // stop the server.
+    std::function<void(const ServerEvent&)> observer = {};
+};
+
+// What a server has done so far.
+struct ServerMetrics {
+    std::uint64_t connections = 0;  // now
+    std::uint64_t connected = 0;    // ever
+    std::uint64_t refused = 0;      // connections, as there were too many
+    std::uint64_t requests = 0;
+    std::uint64_t busy = 0;  // requests that got BUSY
+};
+
+// Owns three threads: one for the sockets, one for the store, one for what takes long. All
+// functions may be called from any thread.
+class DEDUP_API Server {
+  public:
+    // Listens, and gives the server. `store` must outlive it; the program may go on using the store
+    // itself. A socket file that nobody listens on any more is replaced.
+    // Errors: invalid_argument (nowhere to listen, an address that is none, or one beyond loopback
+    // without a password), busy (another process listens there), io.
+    [[nodiscard]] static Result<std::unique_ptr<Server>> start(StreamStore& store,
+                                                               ServerOptions options);
+    virtual ~Server() = default;  // stops
+    Server(const Server&) = delete;
+    Server& operator=(const Server&) = delete;
+
+    // Accepts and reads nothing more, carries out what has been asked, sends the replies, and
+    // closes all connections; a sweep that runs ends early. Again is a no-op.
+    virtual void stop() = 0;
+
+    [[nodiscard]] virtual ServerMetrics metrics() const = 0;
+    // The port that TCP listens on; 0 if it does not.
+    [[nodiscard]] virtual std::uint16_t tcp_port() const = 0;
+
+  protected:
+    Server() = default;
+};
+
+}  // namespace dedup

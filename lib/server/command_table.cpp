@@ -1,0 +1,86 @@
+#include "server/command_table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "server/transaction.hpp"
+
+namespace dedup::server {
+namespace {
+
+// Of an unknown name, so that a client's mistake does not fill the reply.
+constexpr std::size_t kShownBytesMax = 64;
+
+std::vector<const CommandEntry*> sorted_commands() {
+    std::vector<const CommandEntry*> all;
+    for (const auto& group :
+         {connection_commands(), native_commands(), native_chores(), string_commands(),
+          expiry_commands(), script_commands(), transaction_commands()}) {
+        for (const CommandEntry& entry : group) {
+            all.push_back(&entry);
+        }
+    }
+    std::ranges::sort(all, {}, &CommandEntry::name);
+    return all;
+}
+
+bool without_password(std::string_view name) {
+    constexpr std::array<std::string_view, 4> kAllowed = {"AUTH", "HELLO", "QUIT", "RESET"};
+    return std::ranges::find(kAllowed, name) != kAllowed.end();
+}
+
+// Or has an answer of its own while one is open.
+bool ends_transaction(std::string_view name) {
+    constexpr std::array<std::string_view, 5> kNames = {"DISCARD", "EXEC", "MULTI", "QUIT",
+                                                        "RESET"};
+    return std::ranges::find(kNames, name) != kNames.end();
+}
+
+bool fits_arity(const CommandEntry& entry, std::size_t arguments) {
+    return entry.arity >= 0 ? std::cmp_equal(arguments, entry.arity)
+                            : std::cmp_greater_equal(arguments, -entry.arity);
+}
+
+}  // namespace
+
+std::span<const CommandEntry* const> all_commands() {
+    static const std::vector<const CommandEntry*> kAll = sorted_commands();
+    return kAll;
+}
+
+const CommandEntry* find_command(std::string_view name) {
+    const std::string wanted = upper_case(name.substr(0, kShownBytesMax));
+    const auto all = all_commands();
+    const auto found = std::ranges::lower_bound(
+        all, std::string_view(wanted), {}, [](const CommandEntry* entry) { return entry->name; });
+    return found != all.end() && (*found)->name == wanted && wanted.size() == name.size() ? *found
+                                                                                          : nullptr;
+}
+
+CommandPtr understand(const Request& request) {
+    const std::string_view name = request.argument(0);
+    const CommandEntry* entry = find_command(name);
+    const bool needs_password = !request.facts.password.empty() && !request.session.authenticated;
+    if (needs_password && (entry == nullptr || !without_password(entry->name))) {
+        return request.error("NOAUTH Authentication required.");
+    }
+    if (entry == nullptr || !fits_arity(*entry, request.size())) {
+        request.session.transaction.bad = true;
+    }
+    if (entry == nullptr) {
+        return request.error(
+            fmt::format("ERR unknown command '{}'; docs/server.md lists those that there are",
+                        name.substr(0, kShownBytesMax)));
+    }
+    if (!fits_arity(*entry, request.size())) {
+        return request.error(
+            fmt::format("ERR wrong number of arguments for '{}' command", entry->name));
+    }
+    const bool queued = request.session.transaction.open && !ends_transaction(entry->name);
+    return queued ? queue_command(request, *entry) : entry->make(request);
+}
+
+}  // namespace dedup::server

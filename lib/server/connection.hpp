@@ -1,0 +1,62 @@
+// One client's socket: what has come and is no request yet, and what has not gone out yet.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "env/descriptor.hpp"
+#include "server/lane.hpp"
+#include "server/request_parser.hpp"
+#include "server/session.hpp"
+
+namespace dedup::server {
+
+// A connection may hold this much of an unfinished request, whatever the others hold.
+inline constexpr std::size_t kAlwaysBytes = 64 * 1024;
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+// Of the reactor's thread alone.
+struct Connection {
+    Connection(std::uint64_t number, Descriptor opened)
+        : socket(std::move(opened)), lane(std::make_shared<Lane>(number)) {
+        session.id = number;
+    }
+
+    Descriptor socket;
+    LanePtr lane;
+    Session session;
+    RequestParser parser;
+    std::string input;   // not understood yet
+    std::string output;  // not sent yet, from `sent` on
+    std::size_t sent = 0;
+    std::size_t under_way = 0;      // requests without a reply
+    std::size_t request_bytes = 0;  // of these, about
+    std::uint32_t events = 0;       // that epoll watches for
+    bool paused = false;            // nothing is read until replies have gone
+    bool end_of_input = false;      // the client sends no more, or nothing of it is wanted
+    SteadyTime active_at;           // when something last came or went
+    SteadyTime output_since;        // when its output last moved, or began to wait
+    std::optional<SteadyTime> partial_since{};  // part of a request is there since
+
+    [[nodiscard]] bool has_output() const { return sent < output.size(); }
+    [[nodiscard]] bool answered() const { return under_way == 0 && !has_output(); }
+};
+
+// What became of reading or writing.
+enum class Moved : std::uint8_t {
+    some,
+    nothing,  // would block
+    ended,    // the other side has closed, or is gone
+};
+
+// Appends what is there, up to `most` bytes, to the connection's input.
+[[nodiscard]] Moved read_some(Connection& connection, std::size_t most);
+// Sends as much as the socket takes.
+[[nodiscard]] Moved write_some(Connection& connection);
+
+}  // namespace dedup::server

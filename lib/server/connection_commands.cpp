@@ -1,0 +1,298 @@
+// What clients ask about the connection and the server rather than about keys.
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
+#include "dedup/store_clock.hpp"
+#include "dedup/version.hpp"
+#include "server/command_table.hpp"
+
+namespace dedup::server {
+namespace {
+
+// Clients choose what they send by the version of Redis. This is the one whose commands are
+// answered here, of those that there are.
+constexpr std::string_view kRedisVersion = "7.0.0";
+
+// Takes as long whatever they have in common.
+bool same_secret(std::string_view given, std::string_view secret) {
+    unsigned char differs = given.size() == secret.size() ? 0 : 1;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+        const char expected = secret.empty() ? '\0' : secret[i % secret.size()];
+        differs =
+            static_cast<unsigned char>(differs | static_cast<unsigned char>(given[i] ^ expected));
+    }
+    return differs == 0;
+}
+
+bool is_valid_name(std::string_view name) {
+    for (const char byte : name) {
+        if (byte < '!' || byte > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
+// What is wrong, or empty.
+std::string_view authenticate(const Request& request, std::string_view user,
+                              std::string_view password) {
+    if (request.facts.password.empty()) {
+        return "ERR AUTH <password> called without any password configured for the default user. "
+               "Are you sure your configuration is correct?";
+    }
+    if (user != "default" || !same_secret(password, request.facts.password)) {
+        return "WRONGPASS invalid username-password pair or user is disabled.";
+    }
+    request.session.authenticated = true;
+    return "";
+}
+
+CommandPtr ok(const Request& request) {
+    return request.reply([](ReplyWriter& writer) { writer.ok(); });
+}
+
+CommandPtr make_auth(const Request& request) {
+    if (request.size() > 3) {
+        return request.error("ERR syntax error");
+    }
+    const bool has_user = request.size() == 3;
+    const std::string_view wrong = authenticate(request, has_user ? request.argument(1) : "default",
+                                                request.argument(has_user ? 2 : 1));
+    return wrong.empty() ? ok(request) : request.error(wrong);
+}
+
+void write_hello(ReplyWriter& writer, const Session& session) {
+    writer.map(7);
+    writer.bulk("server");
+    writer.bulk("dedup");
+    writer.bulk("version");
+    writer.bulk(kRedisVersion);
+    writer.bulk("proto");
+    writer.integer(session.protocol == Protocol::resp3 ? 3 : 2);
+    writer.bulk("id");
+    writer.integer(static_cast<std::int64_t>(session.id));
+    writer.bulk("mode");
+    writer.bulk("standalone");
+    writer.bulk("role");
+    writer.bulk("master");
+    writer.bulk("modules");
+    writer.array(0);
+}
+
+CommandPtr make_hello(const Request& request) {
+    Session& session = request.session;
+    Protocol protocol = session.protocol;
+    std::string name = session.name;
+    if (request.size() > 1) {
+        const auto version = unsigned_number(request.argument(1));
+        if (!version || (*version != 2 && *version != 3)) {
+            return request.error("NOPROTO unsupported protocol version");
+        }
+        protocol = *version == 3 ? Protocol::resp3 : Protocol::resp2;
+    }
+    for (std::size_t i = 2; i < request.size();) {
+        if (is_word(request.argument(i), "AUTH") && i + 2 < request.size()) {
+            const auto wrong =
+                authenticate(request, request.argument(i + 1), request.argument(i + 2));
+            if (!wrong.empty()) {
+                return request.error(wrong);
+            }
+            i += 3;
+        } else if (is_word(request.argument(i), "SETNAME") && i + 1 < request.size() &&
+                   is_valid_name(request.argument(i + 1))) {
+            name = request.argument(i + 1);
+            i += 2;
+        } else {
+            return request.error(
+                fmt::format("ERR Syntax error in HELLO option '{}'", request.argument(i)));
+        }
+    }
+    if (!request.facts.password.empty() && !session.authenticated) {
+        return request.error(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
+            "HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and "
+            "select the RESP protocol version at the same time");
+    }
+    session.protocol = protocol;
+    session.name = std::move(name);
+    return request.reply([&session](ReplyWriter& writer) { write_hello(writer, session); });
+}
+
+CommandPtr make_ping(const Request& request) {
+    if (request.size() > 2) {
+        return request.error("ERR wrong number of arguments for 'ping' command");
+    }
+    return request.reply([&request](ReplyWriter& writer) {
+        request.size() == 2 ? writer.bulk(request.argument(1)) : writer.simple("PONG");
+    });
+}
+
+CommandPtr make_echo(const Request& request) {
+    return request.reply([&request](ReplyWriter& writer) { writer.bulk(request.argument(1)); });
+}
+
+CommandPtr make_select(const Request& request) {
+    const auto database = whole_number(request.argument(1));
+    if (!database) {
+        return request.error("ERR value is not an integer or out of range");
+    }
+    if (*database < 0 || std::cmp_greater_equal(*database, kDatabases)) {
+        return request.error("ERR DB index is out of range");
+    }
+    request.session.database = static_cast<std::uint64_t>(*database);
+    return ok(request);
+}
+
+CommandPtr make_quit(const Request& request) {
+    request.session.closing = true;
+    return ok(request);
+}
+
+CommandPtr make_reset(const Request& request) {
+    Session& session = request.session;
+    session.protocol = Protocol::resp2;
+    session.database = 0;
+    session.authenticated = false;
+    session.name.clear();
+    session.transaction = {};
+    return request.reply([](ReplyWriter& writer) { writer.simple("RESET"); });
+}
+
+CommandPtr make_client(const Request& request) {
+    const std::string_view what = request.argument(1);
+    Session& session = request.session;
+    if (is_word(what, "SETNAME") && request.size() == 3) {
+        if (!is_valid_name(request.argument(2))) {
+            return request.error(
+                "ERR Client names cannot contain spaces, newlines or special characters.");
+        }
+        session.name = request.argument(2);
+        return ok(request);
+    }
+    if (is_word(what, "GETNAME") && request.size() == 2) {
+        return request.reply([&session](ReplyWriter& writer) {
+            session.name.empty() ? writer.null() : writer.bulk(session.name);
+        });
+    }
+    if (is_word(what, "ID") && request.size() == 2) {
+        return request.reply([&session](ReplyWriter& writer) {
+            writer.integer(static_cast<std::int64_t>(session.id));
+        });
+    }
+    // What these ask for holds here in any case, or tells the server of the library alone.
+    if ((is_word(what, "SETINFO") && request.size() == 4) ||
+        ((is_word(what, "NO-EVICT") || is_word(what, "NO-TOUCH")) && request.size() == 3)) {
+        return ok(request);
+    }
+    return request.error(
+        fmt::format("ERR unknown subcommand '{}' of CLIENT, or wrong number of "
+                    "arguments",
+                    what.substr(0, 32)));
+}
+
+CommandPtr make_info(const Request& request) {
+    const std::int64_t now_ms = system_now_ms();
+    return request.reply([&](ReplyWriter& writer) {
+        writer.bulk(
+            fmt::format("# Server\r\nredis_version:{}\r\nredis_mode:standalone\r\n"
+                        "dedup_version:{}\r\nuptime_in_seconds:{}\r\n\r\n"
+                        "# Persistence\r\nloading:0\r\n\r\n"
+                        "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
+                        kRedisVersion, version(), (now_ms - request.facts.started_ms) / 1000));
+    });
+}
+
+void write_command(ReplyWriter& writer, const CommandEntry& entry) {
+    writer.array(6);
+    std::string name(entry.name);
+    for (char& byte : name) {
+        byte = byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte - 'A' + 'a') : byte;
+    }
+    writer.bulk(name);
+    writer.integer(entry.arity);
+    writer.array(1);
+    writer.simple(entry.writes ? "write" : "readonly");
+    writer.integer(entry.first_key);
+    writer.integer(entry.last_key);
+    writer.integer(entry.key_step);
+}
+
+CommandPtr make_command(const Request& request) {
+    const auto all = all_commands();
+    if (request.size() == 1) {
+        return request.reply([all](ReplyWriter& writer) {
+            writer.array(all.size());
+            for (const CommandEntry* entry : all) {
+                write_command(writer, *entry);
+            }
+        });
+    }
+    if (is_word(request.argument(1), "COUNT") && request.size() == 2) {
+        return request.reply(
+            [all](ReplyWriter& writer) { writer.integer(static_cast<std::int64_t>(all.size())); });
+    }
+    if (is_word(request.argument(1), "INFO")) {
+        return request.reply([&request](ReplyWriter& writer) {
+            writer.array(request.size() - 2);
+            for (std::size_t i = 2; i < request.size(); ++i) {
+                const CommandEntry* entry = find_command(request.argument(i));
+                entry != nullptr ? write_command(writer, *entry) : writer.null_array();
+            }
+        });
+    }
+    if (is_word(request.argument(1), "DOCS")) {
+        return request.reply([](ReplyWriter& writer) { writer.map(0); });
+    }
+    return request.error("ERR unknown subcommand of COMMAND");
+}
+
+// No parameter of Redis exists here; its tools ask for some, and take none for an answer.
+CommandPtr make_config(const Request& request) {
+    if (!is_word(request.argument(1), "GET")) {
+        return request.error("ERR only CONFIG GET is known here; options are given at the start");
+    }
+    return request.reply([](ReplyWriter& writer) { writer.map(0); });
+}
+
+CommandPtr make_cluster(const Request& request) {
+    return request.error("ERR This instance has cluster support disabled");
+}
+
+// Every reply is durable when it is sent, and there are no replicas: nothing is waited for.
+CommandPtr make_wait(const Request& request) {
+    return request.reply([](ReplyWriter& writer) { writer.integer(0); });
+}
+
+CommandPtr make_waitaof(const Request& request) {
+    return request.reply([](ReplyWriter& writer) {
+        writer.array(2);
+        writer.integer(1);
+        writer.integer(0);
+    });
+}
+
+}  // namespace
+
+std::span<const CommandEntry> connection_commands() {
+    static constexpr std::array<CommandEntry, 14> kCommands = {{
+        {"AUTH", -2, 0, 0, 0, false, make_auth},
+        {"CLIENT", -2, 0, 0, 0, false, make_client},
+        {"CLUSTER", -2, 0, 0, 0, false, make_cluster},
+        {"COMMAND", -1, 0, 0, 0, false, make_command},
+        {"CONFIG", -2, 0, 0, 0, false, make_config},
+        {"ECHO", 2, 0, 0, 0, false, make_echo},
+        {"HELLO", -1, 0, 0, 0, false, make_hello},
+        {"INFO", -1, 0, 0, 0, false, make_info},
+        {"PING", -1, 0, 0, 0, false, make_ping},
+        {"QUIT", -1, 0, 0, 0, false, make_quit},
+        {"RESET", 1, 0, 0, 0, false, make_reset},
+        {"SELECT", 2, 0, 0, 0, false, make_select},
+        {"WAIT", 3, 0, 0, 0, false, make_wait},
+        {"WAITAOF", 4, 0, 0, 0, false, make_waitaof},
+    }};
+    return kCommands;
+}
+
+}  // namespace dedup::server

@@ -1,0 +1,39 @@
+// The requests of one connection on their way to the store, and the replies on their way back.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "server/command.hpp"
+
+namespace dedup::server {
+
+// Made by the reactor, one a connection. Only the executor's thread touches what is not said to be
+// shared; a connection that closes leaves its lane to it, which answers what is under way, for an
+// append cannot be taken back, and throws the replies away.
+struct Lane {
+    explicit Lane(std::uint64_t id) : connection(id) {}
+
+    const std::uint64_t connection;  // the reactor finds it by this; no number is used twice
+    std::deque<CommandPtr> queue;    // in the order in which they came
+    bool ready = false;              // is in the executor's list of lanes to serve
+    bool blocked = false;            // waits for a chore, or for a claim to be answered
+    std::string replies;             // not handed over yet
+    std::size_t answered = 0;        // how many these are
+
+    // Shared. Of replies that the client has not taken yet; the executor adds, the reactor takes.
+    std::atomic<std::size_t> unsent_bytes = 0;
+    // Nothing more is carried out until the client has taken replies. The executor sets it and then
+    // looks at unsent_bytes again; the reactor lowers those and then looks at it: one of the two
+    // sees that the lane may go on.
+    std::atomic<bool> held = false;
+    std::atomic<bool> gone = false;  // the connection is closed: nobody takes replies
+};
+
+using LanePtr = std::shared_ptr<Lane>;
+
+}  // namespace dedup::server

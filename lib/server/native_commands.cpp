@@ -1,0 +1,323 @@
+// DEDUP.*: the claim protocol itself, as decide.hpp has it.
+#include <fmt/format.h>
+
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "server/command_table.hpp"
+#include "server/native_options.hpp"
+#include "server/native_reply.hpp"
+
+namespace dedup::server {
+namespace {
+
+using std::chrono::milliseconds;
+
+// A command that is one operation of the claim protocol. `Made` gives the operation as op(), and
+// writes its answer.
+template <class Op, class Made>
+class NativeCommand : public Command {
+  public:
+    NativeCommand(const Request& request, NativeOptions options)
+        : Command(Kind::parts, request.session.protocol),
+          options_(std::move(options)),
+          key_(request.argument(1)) {}
+
+    [[nodiscard]] std::size_t parts() const override { return 1; }
+    [[nodiscard]] StreamKey stream(std::size_t /*part*/) const override {
+        return {options_.cache.ns, key_};
+    }
+    [[nodiscard]] bool appends() const override { return !std::is_same_v<Op, LookupOp>; }
+    std::optional<Append> decide(std::size_t /*part*/, const Seen& seen) override {
+        auto decision = made().op().decide(seen);
+        answer_ = std::move(decision.answer);
+        return std::move(decision.append);
+    }
+    void landed(std::size_t /*part*/, std::uint64_t sequence) override {
+        Op::landed(answer_, sequence);
+    }
+    [[nodiscard]] Result<void> check() { return made().op().check(); }
+
+  protected:
+    void reply(ReplyWriter& writer, std::string& out) override {
+        answer_ ? made().write(answer_, out) : writer.error(answer_.error());
+    }
+
+    NativeOptions options_;
+    std::string key_;
+    Result<typename Op::Answer> answer_;
+
+  private:
+    Made& made() { return static_cast<Made&>(*this); }
+};
+
+class LookupCommand : public NativeCommand<LookupOp, LookupCommand> {
+  public:
+    using NativeCommand::NativeCommand;
+    [[nodiscard]] LookupOp op() const { return {options_.cache, key_}; }
+    void write(const Result<LookupOutcome>& answer, std::string& out) const {
+        const std::string& ns = options_.cache.ns;
+        if (const auto* completed = std::get_if<Completed>(&*answer)) {
+            completed_map(protocol(), ns, key_, *completed).add_to(out);
+        } else if (const auto* held = std::get_if<InFlight>(&*answer)) {
+            in_flight_map(protocol(), ns, key_, *held).add_to(out);
+        } else {
+            outcome_map(protocol(), "absent", ns, key_).add_to(out);
+        }
+    }
+};
+
+// Until when a command waits for the answer of whoever holds the key.
+class Patience {
+  public:
+    void set(std::optional<milliseconds> wait) { wait_ = wait; }
+    // From the first look on, and at most as long as the lease of the claim runs.
+    [[nodiscard]] bool lasts(const InFlight& held, std::int64_t now_ms) const {
+        const auto now = std::chrono::steady_clock::now();
+        if (!wait_ || (held.lease_until_ms != 0 && now_ms > held.lease_until_ms)) {
+            return false;
+        }
+        if (!since_) {
+            since_ = now;
+        }
+        return now - *since_ < *wait_;
+    }
+
+  private:
+    std::optional<milliseconds> wait_;
+    mutable std::optional<std::chrono::steady_clock::time_point> since_;
+};
+
+class WaitCommand final : public LookupCommand {
+  public:
+    WaitCommand(const Request& request, NativeOptions options)
+        : LookupCommand(request, std::move(options)) {
+        patience_.set(options_.wait);
+    }
+    [[nodiscard]] bool waits(std::int64_t now_ms) const override {
+        const auto* held = answer_ ? std::get_if<InFlight>(&*answer_) : nullptr;
+        return held != nullptr && patience_.lasts(*held, now_ms);
+    }
+
+  private:
+    Patience patience_;
+};
+
+class ClaimCommand final : public NativeCommand<ClaimOp, ClaimCommand> {
+  public:
+    ClaimCommand(const Request& request, NativeOptions options)
+        : NativeCommand(request, std::move(options)) {
+        patience_.set(options_.wait);
+    }
+    [[nodiscard]] ClaimOp op() const { return {options_.cache, key_, options_.claim}; }
+    [[nodiscard]] bool waits(std::int64_t now_ms) const override {
+        const auto* held = answer_ ? std::get_if<InFlight>(&*answer_) : nullptr;
+        return held != nullptr && patience_.lasts(*held, now_ms);
+    }
+    void write(const Result<ClaimOutcome>& answer, std::string& out) const {
+        const std::string& ns = options_.cache.ns;
+        if (const auto* claimed = std::get_if<Claimed>(&*answer)) {
+            claimed_map(protocol(), claimed->claim).add_to(out);
+        } else if (const auto* completed = std::get_if<Completed>(&*answer)) {
+            completed_map(protocol(), ns, key_, *completed).add_to(out);
+        } else if (const auto* held = std::get_if<InFlight>(&*answer)) {
+            in_flight_map(protocol(), ns, key_, *held).add_to(out);
+        } else {
+            mismatch_map(protocol(), ns, key_, std::get<Mismatch>(*answer)).add_to(out);
+        }
+    }
+
+  private:
+    Patience patience_;
+};
+
+class RememberCommand final : public NativeCommand<RememberOp, RememberCommand> {
+  public:
+    RememberCommand(const Request& request, NativeOptions options)
+        : NativeCommand(request, std::move(options)), receipt_(request.argument(2)) {}
+    [[nodiscard]] RememberOp op() const { return {options_.cache, key_, receipt_, options_.claim}; }
+    void write(const Result<RememberOutcome>& answer, std::string& out) const {
+        const std::string& ns = options_.cache.ns;
+        if (const auto* fresh = std::get_if<New>(&*answer)) {
+            MapWriter map = outcome_map(protocol(), "new", ns, key_);
+            map.number("claim_sequence", fresh->claim_sequence);
+            map.add_to(out);
+        } else if (const auto* completed = std::get_if<Completed>(&*answer)) {
+            completed_map(protocol(), ns, key_, *completed, "duplicate").add_to(out);
+        } else if (const auto* held = std::get_if<InFlight>(&*answer)) {
+            in_flight_map(protocol(), ns, key_, *held).add_to(out);
+        } else {
+            mismatch_map(protocol(), ns, key_, std::get<Mismatch>(*answer)).add_to(out);
+        }
+    }
+
+  private:
+    std::string receipt_;
+};
+
+// Those that answer for a claim. A fence of CURRENT is whatever claim there is.
+template <class Op, class Made>
+class FencedCommand : public NativeCommand<Op, Made> {
+  public:
+    FencedCommand(const Request& request, NativeOptions options, std::uint64_t fence)
+        : NativeCommand<Op, Made>(request, std::move(options)),
+          claim_{.ns = this->options_.cache.ns, .key = this->key_, .claim_sequence = fence} {}
+
+  protected:
+    [[nodiscard]] const Claim* claim() const {
+        return claim_.claim_sequence == 0 ? nullptr : &claim_;
+    }
+    Claim claim_;
+};
+
+class CompleteCommand final : public FencedCommand<CompleteOp, CompleteCommand> {
+  public:
+    CompleteCommand(const Request& request, NativeOptions options, std::uint64_t fence)
+        : FencedCommand(request, std::move(options), fence),
+          receipt_(request.argument(3)),
+          completion_{options_.claim.ttl, options_.metadata} {}
+    [[nodiscard]] CompleteOp op() const {
+        return {options_.cache, key_, claim(), receipt_, completion_};
+    }
+    void write(const Result<void>& /*answer*/, std::string& out) const {
+        MapWriter map = outcome_map(protocol(), "completed", options_.cache.ns, key_);
+        if (claim() != nullptr) {
+            map.number("claim_sequence", claim_.claim_sequence);
+        }
+        map.text("receipt", receipt_);
+        map.add_to(out);
+    }
+
+  private:
+    std::string receipt_;
+    CompleteOptions completion_;
+};
+
+class ReleaseCommand final : public FencedCommand<ReleaseOp, ReleaseCommand> {
+  public:
+    using FencedCommand::FencedCommand;
+    [[nodiscard]] ReleaseOp op() const { return {options_.cache, key_, claim()}; }
+    // Which state there was nothing to release in is what the store said of it then.
+    std::optional<Append> decide(std::size_t part, const Seen& seen) override {
+        was_completed_ = seen.completed();
+        return FencedCommand::decide(part, seen);
+    }
+    void write(const Result<bool>& answer, std::string& out) const {
+        const std::string_view outcome = *answer          ? "released"
+                                         : was_completed_ ? "completed"
+                                                          : "absent";
+        outcome_map(protocol(), outcome, options_.cache.ns, key_).add_to(out);
+    }
+
+  private:
+    bool was_completed_ = false;
+};
+
+class RenewCommand final : public FencedCommand<RenewOp, RenewCommand> {
+  public:
+    RenewCommand(const Request& request, NativeOptions options, std::uint64_t fence,
+                 milliseconds lease)
+        : FencedCommand(request, std::move(options), fence), lease_(lease) {}
+    [[nodiscard]] RenewOp op() const { return {options_.cache, key_, claim(), lease_}; }
+    void write(const Result<Claim>& answer, std::string& out) const {
+        claimed_map(protocol(), *answer, "renewed").add_to(out);
+    }
+
+  private:
+    milliseconds lease_;
+};
+
+template <class Made, class... More>
+CommandPtr make_native(const Request& request, std::size_t from, unsigned takes, More... more) {
+    NativeOptions options;
+    if (const std::string wrong = read_options(request, from, takes, options); !wrong.empty()) {
+        return request.error(wrong);
+    }
+    auto made = std::make_unique<Made>(request, std::move(options), more...);
+    if (const auto checked = made->check(); !checked) {
+        return request.error("ERR " + checked.error().message);
+    }
+    return made;
+}
+
+// The fence in argument 2: 0 for CURRENT.
+std::optional<std::uint64_t> fence_of(const Request& request, bool or_current) {
+    if (or_current && is_word(request.argument(2), "CURRENT")) {
+        return 0;
+    }
+    const auto fence = unsigned_number(request.argument(2));
+    return fence && *fence != 0 ? fence : std::nullopt;
+}
+
+CommandPtr bad_fence(const Request& request) {
+    return request.error(
+        fmt::format("ERR {} is not a claim_sequence; a claim's reply has it", request.argument(2)));
+}
+
+CommandPtr make_lookup(const Request& request) {
+    return make_native<LookupCommand>(request, 2, kTakesNs);
+}
+
+CommandPtr make_native_wait(const Request& request) {
+    const auto wait = unsigned_number(request.argument(2));
+    if (!wait || *wait > INT32_MAX) {
+        return request.error("ERR the time to wait is not a number of milliseconds");
+    }
+    NativeOptions options;
+    if (const std::string wrong = read_options(request, 3, kTakesNs, options); !wrong.empty()) {
+        return request.error(wrong);
+    }
+    options.wait = milliseconds{*wait};
+    if (const auto checked = check_key(request.argument(1)); !checked) {
+        return request.error("ERR " + checked.error().message);
+    }
+    return std::make_unique<WaitCommand>(request, std::move(options));
+}
+
+CommandPtr make_claim(const Request& request) {
+    return make_native<ClaimCommand>(
+        request, 2, kTakesTtl | kTakesMetadata | kTakesRequest | kTakesLease | kTakesWait);
+}
+
+CommandPtr make_remember(const Request& request) {
+    return make_native<RememberCommand>(request, 3, kTakesTtl | kTakesMetadata | kTakesRequest);
+}
+
+CommandPtr make_complete(const Request& request) {
+    const auto fence = fence_of(request, true);
+    return fence ? make_native<CompleteCommand>(request, 4, kTakesTtl | kTakesMetadata, *fence)
+                 : bad_fence(request);
+}
+
+CommandPtr make_release(const Request& request) {
+    const auto fence = fence_of(request, true);
+    return fence ? make_native<ReleaseCommand>(request, 3, kTakesNs, *fence) : bad_fence(request);
+}
+
+CommandPtr make_renew(const Request& request) {
+    const auto fence = fence_of(request, false);
+    const auto lease = whole_number(request.argument(3));
+    if (!lease) {
+        return request.error("ERR the lease is not a number of milliseconds");
+    }
+    return fence ? make_native<RenewCommand>(request, 4, kTakesNs, *fence, milliseconds{*lease})
+                 : bad_fence(request);
+}
+
+}  // namespace
+
+std::span<const CommandEntry> native_commands() {
+    static constexpr std::array<CommandEntry, 7> kCommands = {{
+        {"DEDUP.CLAIM", -2, 1, 1, 1, true, make_claim},
+        {"DEDUP.COMPLETE", -4, 1, 1, 1, true, make_complete},
+        {"DEDUP.LOOKUP", -2, 1, 1, 1, false, make_lookup},
+        {"DEDUP.RELEASE", -3, 1, 1, 1, true, make_release},
+        {"DEDUP.REMEMBER", -3, 1, 1, 1, true, make_remember},
+        {"DEDUP.RENEW", -4, 1, 1, 1, true, make_renew},
+        {"DEDUP.WAIT", -3, 1, 1, 1, false, make_native_wait},
+    }};
+    return kCommands;
+}
+
+}  // namespace dedup::server

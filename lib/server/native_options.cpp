@@ -1,0 +1,76 @@
+#include "server/native_options.hpp"
+
+#include <fmt/format.h>
+
+namespace dedup::server {
+namespace {
+
+using std::chrono::milliseconds;
+
+std::optional<milliseconds> duration_in(std::string_view text) {
+    if (is_word(text, "NEVER")) {
+        return kForever;
+    }
+    const auto number = whole_number(text);
+    return number ? std::optional(milliseconds{*number}) : std::nullopt;
+}
+
+bool set_option(NativeOptions& options, std::string_view name, std::string_view value,
+                unsigned takes, bool& good) {
+    ClaimOptions& claim = options.claim;
+    if (is_word(name, "NS")) {
+        options.cache.ns = value;
+    } else if (is_word(name, "TTL") && (takes & kTakesTtl) != 0) {
+        claim.ttl = duration_in(value);
+        good = claim.ttl.has_value();
+    } else if (is_word(name, "METADATA") && (takes & kTakesMetadata) != 0) {
+        options.metadata = value;
+        claim.metadata = value;
+    } else if (is_word(name, "OWNER") && (takes & kTakesRequest) != 0) {
+        claim.owner = value;
+    } else if (is_word(name, "FINGERPRINT") && (takes & kTakesRequest) != 0) {
+        claim.fingerprint = value;
+    } else if (is_word(name, "EVENT") && (takes & kTakesRequest) != 0) {
+        claim.event_id = value;
+    } else if (is_word(name, "EXPIREAT") && (takes & kTakesRequest) != 0) {
+        claim.expires_at_ms = whole_number(value);
+        good = claim.expires_at_ms.has_value();
+    } else if (is_word(name, "LEASE") && (takes & kTakesLease) != 0) {
+        const auto lease = whole_number(value);
+        claim.lease = milliseconds{lease.value_or(0)};
+        good = lease.has_value();
+    } else if (is_word(name, "WAIT") && (takes & kTakesWait) != 0) {
+        const auto wait = whole_number(value);
+        options.wait = milliseconds{wait.value_or(0)};
+        good = wait && *wait >= 0;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+std::string read_options(const Request& request, std::size_t from, unsigned takes,
+                         NativeOptions& options) {
+    for (std::size_t i = from; i < request.size(); i += 2) {
+        const std::string_view name = request.argument(i);
+        bool good = i + 1 < request.size();
+        if (!good) {
+            return fmt::format("ERR {} stands without a value", name);
+        }
+        if (!set_option(options, name, request.argument(i + 1), takes, good)) {
+            return fmt::format("ERR {} is not an option of {}", name, request.argument(0));
+        }
+        if (!good) {
+            return fmt::format("ERR {} is not a number of milliseconds, for {}",
+                               request.argument(i + 1), name);
+        }
+    }
+    if (auto checked = check_namespace(options.cache.ns); !checked) {
+        return "ERR " + checked.error().message;
+    }
+    return "";
+}
+
+}  // namespace dedup::server

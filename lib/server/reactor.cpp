@@ -1,0 +1,368 @@
+#include "server/reactor.hpp"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "env/process.hpp"
+
+namespace dedup::server {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// What epoll says an event is about: a connection's number, from 1, or one of these.
+constexpr std::uint64_t kWakeTag = UINT64_MAX;
+constexpr std::uint64_t kUnixTag = UINT64_MAX - 1;
+constexpr std::uint64_t kTcpTag = UINT64_MAX - 2;
+
+constexpr std::size_t kEventsMax = 256;
+constexpr milliseconds kTickMax{1000};
+constexpr milliseconds kTickMin{10};
+// So many are accepted before others are looked at.
+constexpr int kAcceptsMax = 64;
+
+milliseconds tick_of(const ServerOptions& options) {
+    milliseconds shortest = std::min(options.stall_timeout, options.stop_timeout);
+    if (options.idle_timeout.count() > 0) {
+        shortest = std::min(shortest, options.idle_timeout);
+    }
+    return std::clamp(shortest / 4, kTickMin, kTickMax);
+}
+
+void watch_for_input(int epoll, int fd, std::uint64_t tag) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = tag;
+    ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+}  // namespace
+
+Reactor::Reactor(StreamStore& store, ServerOptions options, Listeners listeners, Descriptor epoll,
+                 Descriptor wake)
+    : options_(std::move(options)),
+      facts_{.password = options_.password, .started_ms = system_now_ms()},
+      listeners_(std::move(listeners)),
+      tcp_port_(listeners_.tcp ? listeners_.tcp->port : std::uint16_t{0}),
+      epoll_(std::move(epoll)),
+      wake_(std::move(wake)),
+      executor_(store, {.deliver =
+                            [this](std::vector<Replies> replies) {
+                                MutexLock lock(mutex_);
+                                const bool first = replies_.empty();
+                                std::ranges::move(replies, std::back_inserter(replies_));
+                                if (first) {
+                                    this->wake();
+                                }
+                            },
+                        .unsent_bytes_max = options_.reply_bytes_max}) {
+    watch_for_input(epoll_.get(), wake_.get(), kWakeTag);
+    watch_listeners(true);
+    thread_ = start_thread("dedup-server", [this] { run(); });
+}
+
+Reactor::~Reactor() {
+    stop();
+}
+
+void Reactor::stop() {
+    stop_asked_ = true;
+    wake();
+    MutexLock lock(stop_mutex_);
+    if (thread_.joinable()) {
+        thread_.join();
+        executor_.finish();
+    }
+}
+
+ServerMetrics Reactor::metrics() const {
+    return {.connections = open_,
+            .connected = connected_,
+            .refused = refused_,
+            .requests = requests_,
+            .busy = busy_};
+}
+
+void Reactor::wake() const {
+    const std::uint64_t one = 1;
+    static_cast<void>(::write(wake_.get(), &one, sizeof one));
+}
+
+void Reactor::note(std::string_view what, std::uint64_t connection, std::string detail) const {
+    if (options_.observer) {
+        options_.observer({what, connection, std::move(detail)});
+    }
+}
+
+void Reactor::watch_listeners(bool watched) {
+    const auto one = [&](int fd, std::uint64_t tag) {
+        if (fd >= 0) {
+            watched ? watch_for_input(epoll_.get(), fd, tag)
+                    : static_cast<void>(::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr));
+        }
+    };
+    one(listeners_.unix_socket.fd(), kUnixTag);
+    one(listeners_.tcp ? listeners_.tcp->socket.get() : -1, kTcpTag);
+    listening_ = watched;
+}
+
+void Reactor::run() {
+    if (listeners_.unix_socket.fd() >= 0) {
+        note("listening", 0, options_.unix_path);
+    }
+    if (listeners_.tcp) {
+        note("listening", 0, fmt::format("{} (port {})", options_.tcp, tcp_port_));
+    }
+    const milliseconds tick = tick_of(options_);
+    SteadyTime looked_at = steady_clock::now();
+    for (;;) {
+        run_once(static_cast<int>(tick.count()));
+        const SteadyTime now = steady_clock::now();
+        if (now - looked_at >= tick) {
+            looked_at = now;
+            look_after(now);
+        }
+        if (stop_asked_ && !stopping_since_) {
+            stopping_since_ = now;
+            begin_to_stop();
+        }
+        if (stopping_since_) {
+            const bool late = now - *stopping_since_ >= options_.stop_timeout && under_way_ == 0;
+            while (late && !connections_.empty()) {
+                close(*connections_.begin()->second, "did not take its replies");
+            }
+            if (connections_.empty()) {
+                break;
+            }
+        }
+    }
+    note("stopped", 0);
+}
+
+void Reactor::run_once(int timeout_ms) {
+    std::array<epoll_event, kEventsMax> events;
+    const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms);
+    for (int i = 0; i < count; ++i) {
+        on_event(events[static_cast<std::size_t>(i)].data.u64,
+                 events[static_cast<std::size_t>(i)].events);
+    }
+    take_replies();
+    settle_touched();
+    if (!submitting_.empty()) {
+        executor_.submit(std::exchange(submitting_, {}));
+    }
+}
+
+void Reactor::on_event(std::uint64_t tag, std::uint32_t events) {
+    if (tag == kWakeTag) {
+        std::uint64_t count = 0;
+        static_cast<void>(::read(wake_.get(), &count, sizeof count));
+        return;
+    }
+    if (tag == kUnixTag || tag == kTcpTag) {
+        accept_all(tag == kUnixTag ? listeners_.unix_socket.fd() : listeners_.tcp->socket.get(),
+                   tag == kTcpTag);
+        return;
+    }
+    const auto found = connections_.find(tag);
+    if (found == connections_.end()) {
+        return;  // closed by an event before this one
+    }
+    Connection& connection = *found->second;
+    touched_.push_back(tag);
+    if ((events & EPOLLIN) != 0 && (connection.events & EPOLLIN) != 0) {
+        read_from(connection);
+    } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
+        close(connection, "lost");
+    }
+}
+
+void Reactor::accept_all(int listener, bool tcp) {
+    for (int i = 0; i < kAcceptsMax; ++i) {
+        Descriptor socket = accept_from(listener);
+        if (socket.get() < 0) {
+            if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED) {
+                // No descriptors or no memory: until the next tick, or epoll says so at once again.
+                note("refused", 0, fmt::format("cannot accept connections: errno {}", errno));
+                watch_listeners(false);
+            }
+            return;
+        }
+        admit(std::move(socket), tcp);
+    }
+}
+
+void Reactor::admit(Descriptor socket, bool tcp) {
+    if (connections_.size() >= options_.connections_max) {
+        ++refused_;
+        constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
+        static_cast<void>(::write(socket.get(), kFull.data(), kFull.size()));
+        note("refused", 0, fmt::format("{} connections are open", connections_.size()));
+        return;
+    }
+    if (tcp) {
+        keep_alive(socket.get());
+    }
+    const std::uint64_t number = ++last_number_;
+    auto connection = std::make_unique<Connection>(number, std::move(socket));
+    connection->active_at = steady_clock::now();
+    connection->events = EPOLLIN;
+    watch_for_input(epoll_.get(), connection->socket.get(), number);
+    connections_.emplace(number, std::move(connection));
+    ++connected_;
+    ++open_;
+    note("connected", number, tcp ? "tcp" : "unix");
+}
+
+void Reactor::take_replies() {
+    std::vector<Replies> replies;
+    {
+        MutexLock lock(mutex_);
+        replies.swap(replies_);
+    }
+    for (Replies& next : replies) {
+        take_reply(next);
+    }
+}
+
+void Reactor::take_reply(Replies& replies) {
+    under_way_ -= replies.count;
+    const auto found = connections_.find(replies.lane->connection);
+    if (found == connections_.end()) {
+        return;  // the client has gone
+    }
+    Connection& connection = *found->second;
+    connection.under_way -= replies.count;
+    if (connection.under_way == 0) {
+        held_bytes_ -= std::exchange(connection.request_bytes, 0);
+    }
+    connection.active_at = steady_clock::now();
+    if (connection.has_output()) {
+        if (connection.sent > kAlwaysBytes) {
+            connection.output.erase(0, std::exchange(connection.sent, 0));
+        }
+        connection.output += replies.bytes;
+    } else {
+        connection.output_since = connection.active_at;
+        connection.output = std::move(replies.bytes);
+        connection.sent = 0;
+    }
+    touched_.push_back(connection.session.id);
+}
+
+void Reactor::settle_touched() {
+    std::vector<std::uint64_t> touched;
+    touched.swap(touched_);
+    std::ranges::sort(touched);
+    const auto rest = std::ranges::unique(touched);
+    touched.erase(rest.begin(), rest.end());
+    for (const std::uint64_t number : touched) {
+        if (const auto found = connections_.find(number); found != connections_.end()) {
+            settle(*found->second);
+        }
+    }
+}
+
+// Sends what there is, goes on with what waited for that, and sees what to watch the socket for.
+void Reactor::settle(Connection& connection) {
+    for (bool again = true; again;) {
+        again = false;
+        if (connection.has_output()) {
+            const Moved moved = write_some(connection);
+            if (moved == Moved::ended) {
+                close(connection, "lost");
+                return;
+            }
+            if (moved == Moved::some) {
+                connection.output_since = steady_clock::now();
+            }
+        }
+        const bool room = connection.lane->unsent_bytes <= options_.reply_bytes_max;
+        if (connection.lane->held && room) {
+            executor_.resume(connection.lane);
+        }
+        if (connection.paused && room && connection.under_way <= options_.pipeline_max / 2) {
+            connection.paused = false;
+            take_requests(connection);
+            again = connection.has_output();
+        }
+    }
+    if (connection.end_of_input && connection.answered()) {
+        close(connection, connection.session.closing ? "quit" : "ended");
+        return;
+    }
+    watch(connection);
+}
+
+void Reactor::watch(Connection& connection) {
+    std::uint32_t events = 0;
+    if (!connection.paused && !connection.end_of_input) {
+        events |= EPOLLIN;
+    }
+    if (connection.has_output()) {
+        events |= EPOLLOUT;
+    }
+    if (events != connection.events) {
+        epoll_event event{};
+        event.events = events;
+        event.data.u64 = connection.session.id;
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket.get(), &event);
+        connection.events = events;
+    }
+}
+
+void Reactor::close(Connection& connection, std::string_view why) {
+    const std::uint64_t number = connection.session.id;
+    connection.lane->gone = true;
+    executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
+    held_bytes_ -= connection.request_bytes + connection.input.size();
+    --open_;
+    connections_.erase(number);
+    note("disconnected", number, std::string(why));
+}
+
+void Reactor::look_after(SteadyTime now) {
+    if (!listening_ && !stopping_since_) {
+        watch_listeners(true);
+    }
+    std::vector<std::pair<std::uint64_t, std::string_view>> ends;
+    for (const auto& [number, connection] : connections_) {
+        const bool partial = !connection->paused && connection->partial_since &&
+                             now - *connection->partial_since > options_.stall_timeout;
+        const bool unread =
+            connection->has_output() && now - connection->output_since > options_.stall_timeout;
+        const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
+                          now - connection->active_at > options_.idle_timeout;
+        if (partial || unread || idle) {
+            ends.emplace_back(number, partial  ? "left a request unfinished"
+                                      : unread ? "did not take its replies"
+                                               : "idle");
+        }
+    }
+    for (const auto& [number, why] : ends) {
+        close(*connections_.at(number), why);
+    }
+}
+
+void Reactor::begin_to_stop() {
+    note("stopping", 0,
+         fmt::format("{} connections, {} requests under way", connections_.size(), under_way_));
+    watch_listeners(false);
+    listeners_.unix_socket.close();
+    listeners_.tcp.reset();
+    for (const auto& [number, connection] : connections_) {
+        connection->end_of_input = true;
+        executor_.resume(connection->lane);
+        touched_.push_back(number);
+    }
+    executor_.ask_to_finish();
+    settle_touched();
+}
+
+}  // namespace dedup::server

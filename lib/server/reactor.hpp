@@ -1,0 +1,100 @@
+// The sockets: accepts, reads, takes requests out of what came, hands them to the executor, and
+// sends the replies. Waits for nothing but the sockets.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dedup/server.hpp"
+#include "env/descriptor.hpp"
+#include "env/mutex.hpp"
+#include "server/connection.hpp"
+#include "server/executor.hpp"
+#include "server/listen.hpp"
+
+namespace dedup::server {
+
+struct Listeners {
+    UnixListener unix_socket = {};
+    std::optional<TcpListener> tcp = {};
+};
+
+class Reactor {
+  public:
+    // `epoll` and `wake`, an eventfd, are new. Both outlive the thread.
+    Reactor(StreamStore& store, ServerOptions options, Listeners listeners, Descriptor epoll,
+            Descriptor wake);
+    ~Reactor();  // stops
+    Reactor(const Reactor&) = delete;
+    Reactor& operator=(const Reactor&) = delete;
+
+    void stop() DEDUP_EXCLUDES(stop_mutex_);
+    [[nodiscard]] ServerMetrics metrics() const;
+    [[nodiscard]] std::uint16_t tcp_port() const { return tcp_port_; }
+
+  private:
+    void run() DEDUP_EXCLUDES(mutex_);
+    void run_once(int timeout_ms) DEDUP_EXCLUDES(mutex_);
+    void on_event(std::uint64_t tag, std::uint32_t events);
+    void accept_all(int listener, bool tcp);
+    void admit(Descriptor socket, bool tcp);
+    void read_from(Connection& connection);
+    void take_requests(Connection& connection);
+    bool take_request(Connection& connection, std::string_view bytes, std::size_t& size);
+    void carry_out(Connection& connection, std::size_t bytes);
+    CommandPtr command_for(Connection& connection, std::size_t bytes);
+    void reject(Connection& connection, std::string_view why);
+    void add_output(Connection& connection, std::string_view bytes);
+    void take_replies() DEDUP_EXCLUDES(mutex_);
+    void take_reply(Replies& replies);
+    void settle(Connection& connection);
+    void settle_touched();
+    void watch(Connection& connection);
+    void close(Connection& connection, std::string_view why);
+    void look_after(SteadyTime now);
+    void watch_listeners(bool watched);
+    void begin_to_stop();
+    void note(std::string_view what, std::uint64_t connection, std::string detail = {}) const;
+    void wake() const;
+
+    const ServerOptions options_;
+    Facts facts_;
+    Listeners listeners_;
+    const std::uint16_t tcp_port_;
+    const Descriptor epoll_;
+    const Descriptor wake_;
+
+    // Of the reactor's thread.
+    std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
+    std::uint64_t last_number_ = 0;
+    std::size_t under_way_ = 0;   // requests of all connections without a reply
+    std::size_t held_bytes_ = 0;  // of these, and of what has come in part
+    std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
+    std::vector<std::uint64_t> touched_;  // connections to be settled
+    bool listening_ = true;
+    std::optional<SteadyTime> stopping_since_;
+
+    // For anybody.
+    std::atomic<bool> stop_asked_ = false;
+    std::atomic<std::uint64_t> connected_ = 0;
+    std::atomic<std::uint64_t> open_ = 0;
+    std::atomic<std::uint64_t> refused_ = 0;
+    std::atomic<std::uint64_t> requests_ = 0;
+    std::atomic<std::uint64_t> busy_ = 0;
+
+    Mutex mutex_;
+    std::vector<Replies> replies_ DEDUP_GUARDED_BY(mutex_);
+
+    Mutex stop_mutex_;
+    Executor executor_;  // delivers to what stands above
+    std::thread thread_;
+};
+
+}  // namespace dedup::server

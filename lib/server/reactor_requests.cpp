@@ -1,0 +1,136 @@
+// What the reactor makes of the bytes that come.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "server/command_table.hpp"
+#include "server/reactor.hpp"
+
+namespace dedup::server {
+
+using std::chrono::steady_clock;
+
+void Reactor::read_from(Connection& connection) {
+    const std::size_t before = connection.input.size();
+    const Moved moved = read_some(connection, SIZE_MAX);
+    if (moved == Moved::nothing) {
+        return;
+    }
+    if (moved == Moved::ended) {
+        // What it asked before is answered; there may be somebody left to read it.
+        connection.end_of_input = true;
+        return;
+    }
+    held_bytes_ += connection.input.size() - before;
+    connection.active_at = steady_clock::now();
+    take_requests(connection);
+}
+
+// Takes all requests out of the connection's input, as far as it may have more under way.
+void Reactor::take_requests(Connection& connection) {
+    std::size_t taken = 0;
+    bool more = !connection.input.empty();
+    while (more && !connection.end_of_input) {
+        connection.paused = connection.under_way >= options_.pipeline_max ||
+                            connection.lane->unsent_bytes > options_.reply_bytes_max;
+        std::size_t size = 0;
+        more = !connection.paused && taken < connection.input.size() &&
+               take_request(connection, std::string_view(connection.input).substr(taken), size);
+        taken += size;
+    }
+    held_bytes_ -= taken;
+    connection.input.erase(0, taken);
+    if (connection.input.empty() && connection.input.capacity() > kAlwaysBytes / 16) {
+        connection.input.shrink_to_fit();
+    }
+    if (!connection.parser.under_way()) {
+        connection.partial_since.reset();
+    } else if (taken != 0 || !connection.partial_since) {
+        connection.partial_since = connection.active_at;
+    }
+}
+
+// Whether there may be another request behind this one.
+bool Reactor::take_request(Connection& connection, std::string_view bytes, std::size_t& size) {
+    const bool known = facts_.password.empty() || connection.session.authenticated;
+    switch (connection.parser.parse(bytes, known ? RequestLimits{} : kUnauthenticatedLimits)) {
+        case RequestParser::Found::nothing:
+            size = connection.parser.size();
+            return true;
+        case RequestParser::Found::request:
+            size = connection.parser.size();
+            carry_out(connection, size);
+            return true;
+        case RequestParser::Found::garbage:
+            reject(connection, connection.parser.error());
+            return false;
+        case RequestParser::Found::incomplete:
+            if (bytes.size() > kAlwaysBytes && held_bytes_ > options_.request_bytes_max) {
+                reject(connection, "the server holds too many bytes of requests; try again");
+            }
+            return false;
+    }
+    return false;
+}
+
+// What follows cannot be told apart, or there is no room for it.
+void Reactor::reject(Connection& connection, std::string_view why) {
+    note("refused", connection.session.id, std::string(why));
+    auto reply =
+        error_reply(connection.session.protocol, "ERR Protocol error: " + std::string(why));
+    connection.end_of_input = true;
+    if (connection.under_way == 0) {
+        std::string bytes;
+        reply->write_reply(bytes);
+        add_output(connection, bytes);
+        return;
+    }
+    ++connection.under_way;
+    ++under_way_;
+    submitting_.emplace_back(connection.lane, std::move(reply));
+}
+
+CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
+    const auto& arguments = connection.parser.arguments();
+    if (under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max) {
+        ++busy_;
+        return error_reply(connection.session.protocol,
+                           fmt::format("BUSY {} requests are under way, with {} bytes; try again",
+                                       under_way_, held_bytes_));
+    }
+    // A web page can make a browser send a request that is lines of words to a local port.
+    if (is_word(arguments.front(), "POST") || is_word(arguments.front(), "HOST:")) {
+        connection.session.closing = true;
+        return error_reply(connection.session.protocol, "ERR this is no HTTP server");
+    }
+    return understand({connection.session, facts_, arguments});
+}
+
+void Reactor::carry_out(Connection& connection, std::size_t bytes) {
+    ++requests_;
+    CommandPtr command = command_for(connection, bytes);
+    if (connection.session.closing) {
+        connection.end_of_input = true;
+    }
+    if (command->kind() == Command::Kind::reply && connection.under_way == 0) {
+        std::string reply;
+        command->write_reply(reply);
+        add_output(connection, reply);
+        return;
+    }
+    ++connection.under_way;
+    ++under_way_;
+    connection.request_bytes += bytes;
+    held_bytes_ += bytes;
+    submitting_.emplace_back(connection.lane, std::move(command));
+}
+
+void Reactor::add_output(Connection& connection, std::string_view bytes) {
+    connection.lane->unsent_bytes += bytes.size();
+    if (!connection.has_output()) {
+        connection.output_since = connection.active_at;
+    }
+    connection.output += bytes;
+}
+
+}  // namespace dedup::server

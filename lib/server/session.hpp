@@ -1,0 +1,91 @@
+// What the server knows of a connection's client, and what all commands may need to know.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "server/command.hpp"
+
+namespace dedup::server {
+
+// The databases that SELECT chooses from, as with Redis.
+inline constexpr std::uint64_t kDatabases = 16;
+
+// What has been said since MULTI.
+struct Transaction {
+    bool open = false;
+    bool bad = false;  // something was refused: EXEC will be
+    std::size_t bytes = 0;
+    std::vector<CommandPtr> commands = {};
+};
+
+// Changed in the order of the requests, by the reactor, before they go to the executor: a command
+// that stands behind a HELLO is answered in the protocol that this asked for.
+struct Session {
+    std::uint64_t id = 0;
+    Protocol protocol = Protocol::resp2;
+    std::uint64_t database = 0;
+    bool authenticated = false;
+    bool closing = false;  // when all replies are sent
+    std::string name = {};
+    Transaction transaction = {};
+
+    // The namespace of the keys of Redis commands.
+    [[nodiscard]] std::string database_namespace() const {
+        return "redis:" + std::to_string(database);
+    }
+};
+
+// Redis knows a scan by a number, a store by a text. The numbers are this server's: the newest ones
+// are remembered. For one thread at a time: that of the chores.
+class ScanCursors {
+  public:
+    // 0 for the end.
+    [[nodiscard]] std::uint64_t number_of(std::string cursor);
+    // nullopt: not one that is remembered.
+    [[nodiscard]] std::optional<std::string> cursor_of(std::uint64_t number) const;
+
+  private:
+    std::deque<std::string> cursors_;  // the oldest first
+    std::uint64_t first_ = 1;          // the number of the oldest
+};
+
+// Outlives all commands.
+struct Facts {
+    std::string password = {};  // empty: none is needed
+    std::int64_t started_ms = 0;
+    ScanCursors cursors = {};
+};
+
+using Arguments = std::span<const std::string_view>;
+
+struct Request {
+    Session& session;
+    Facts& facts;
+    Arguments arguments;  // with the name of the command; at least one
+
+    [[nodiscard]] std::string_view argument(std::size_t i) const { return arguments[i]; }
+    [[nodiscard]] std::size_t size() const { return arguments.size(); }
+    [[nodiscard]] CommandPtr error(std::string_view text) const {
+        return error_reply(session.protocol, text);
+    }
+    template <class Write>
+    [[nodiscard]] CommandPtr reply(Write write) const {
+        return known_reply(session.protocol, write);
+    }
+};
+
+// A whole number in digits, nothing else.
+[[nodiscard]] std::optional<std::int64_t> whole_number(std::string_view text);
+[[nodiscard]] std::optional<std::uint64_t> unsigned_number(std::string_view text);
+// The same word, whatever the case of its letters; `word` is in upper case.
+[[nodiscard]] bool is_word(std::string_view text, std::string_view word);
+[[nodiscard]] std::string upper_case(std::string_view text);
+
+}  // namespace dedup::server

@@ -1,0 +1,139 @@
+#include "server/transaction.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace dedup::server {
+
+TransactionCommand::TransactionCommand(Protocol protocol, std::vector<CommandPtr> commands)
+    : Command(Kind::parts, protocol), commands_(std::move(commands)) {
+    for (const CommandPtr& command : commands_) {
+        std::vector<std::size_t>& parts = part_of_.emplace_back();
+        for (std::size_t part = 0; part < command->parts(); ++part) {
+            const StreamKey wanted = command->stream(part);
+            const auto found = std::ranges::find_if(streams_, [&](const StreamKey& stream) {
+                return stream.key == wanted.key && stream.ns == wanted.ns;
+            });
+            parts.push_back(static_cast<std::size_t>(found - streams_.begin()));
+            if (found == streams_.end()) {
+                streams_.push_back(wanted);
+            }
+        }
+    }
+}
+
+std::vector<Append> TransactionCommand::decide_all(std::vector<std::optional<Record>> heads,
+                                                   std::int64_t now_ms) {
+    std::vector<std::optional<Append>> last(heads.size());
+    for (std::size_t i = 0; i < commands_.size(); ++i) {
+        for (std::size_t part = 0; part < part_of_[i].size(); ++part) {
+            const std::size_t stream = part_of_[i][part];
+            std::optional<Record>& head = heads[stream];
+            auto append = commands_[i]->decide(part, {head, now_ms, std::chrono::milliseconds{0}});
+            if (append) {
+                // For the next ones the stream is so, and what is appended for it has the same
+                // sequence to expect.
+                head = append->record;
+                head->sequence = append->expected_sequence;
+                last[stream] = std::move(append);
+            }
+        }
+    }
+    std::vector<Append> batch;
+    for (std::optional<Append>& append : last) {
+        if (append) {
+            batch.push_back(*std::move(append));
+        }
+    }
+    return batch;
+}
+
+void TransactionCommand::reply(ReplyWriter& writer, std::string& out) {
+    writer.array(commands_.size());
+    for (const CommandPtr& command : commands_) {
+        command->write_reply(out);
+    }
+}
+
+namespace {
+
+// Those on strings, and those that ask nothing of the store. What changes the connection, or takes
+// long, or gives fences has no place in a transaction.
+bool fits_transaction(const CommandEntry& entry) {
+    constexpr std::array<std::string_view, 4> kOthers = {"ECHO", "EVAL", "EVALSHA", "PING"};
+    return !entry.name.starts_with("DEDUP.") &&
+           (entry.first_key != 0 || std::ranges::find(kOthers, entry.name) != kOthers.end());
+}
+
+CommandPtr make_multi(const Request& request) {
+    Transaction& transaction = request.session.transaction;
+    if (transaction.open) {
+        return request.error("ERR MULTI calls can not be nested");
+    }
+    transaction = {};
+    transaction.open = true;
+    return request.reply([](ReplyWriter& writer) { writer.ok(); });
+}
+
+CommandPtr make_discard(const Request& request) {
+    Transaction& transaction = request.session.transaction;
+    if (!transaction.open) {
+        return request.error("ERR DISCARD without MULTI");
+    }
+    transaction = {};
+    return request.reply([](ReplyWriter& writer) { writer.ok(); });
+}
+
+CommandPtr make_exec(const Request& request) {
+    Transaction transaction = std::exchange(request.session.transaction, {});
+    if (!transaction.open) {
+        return request.error("ERR EXEC without MULTI");
+    }
+    if (transaction.bad) {
+        return request.error("EXECABORT Transaction discarded because of previous errors.");
+    }
+    return std::make_unique<TransactionCommand>(request.session.protocol,
+                                                std::move(transaction.commands));
+}
+
+}  // namespace
+
+CommandPtr queue_command(const Request& request, const CommandEntry& entry) {
+    Transaction& transaction = request.session.transaction;
+    const auto refuse = [&](std::string_view why) {
+        transaction.bad = true;
+        return request.error(why);
+    };
+    if (!fits_transaction(entry)) {
+        return refuse(fmt::format("ERR {} is not possible in a transaction", entry.name));
+    }
+    for (const std::string_view argument : request.arguments) {
+        transaction.bytes += argument.size();
+    }
+    if (transaction.commands.size() == kTransactionCommandsMax ||
+        transaction.bytes > kTransactionBytesMax) {
+        return refuse(fmt::format("ERR a transaction has at most {} commands and {} bytes",
+                                  kTransactionCommandsMax, kTransactionBytesMax));
+    }
+    CommandPtr command = entry.make(request);
+    if (command->is_error()) {
+        transaction.bad = true;
+        return command;
+    }
+    transaction.commands.push_back(std::move(command));
+    return request.reply([](ReplyWriter& writer) { writer.simple("QUEUED"); });
+}
+
+std::span<const CommandEntry> transaction_commands() {
+    static constexpr std::array<CommandEntry, 3> kCommands = {{
+        {"DISCARD", 1, 0, 0, 0, false, make_discard},
+        {"EXEC", 1, 0, 0, 0, false, make_exec},
+        {"MULTI", 1, 0, 0, 0, false, make_multi},
+    }};
+    return kCommands;
+}
+
+}  // namespace dedup::server

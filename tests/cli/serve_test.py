@@ -1,0 +1,201 @@
+"""dedupctl serve as a service: its sockets, its log, how it begins and ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+
+import cli
+from cli import ABSENT, COMPLETED, ERROR, OK, USAGE
+from resp import Client, Refused
+
+
+class Serve(cli.CliTest):
+    def setUp(self):
+        super().setUp()
+        self.socket_path = self.store + ".sock"
+
+    def client(self):
+        client = Client(self.socket_path)
+        self.addCleanup(client.close)
+        return client
+
+    def end(self, server, number=signal.SIGTERM):
+        server.send_signal(number)
+        _, log = server.communicate(timeout=cli.HANG_SECONDS)
+        return log.decode()
+
+    def test_it_serves_until_it_is_told_to_stop(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            server = self.serve()
+            self.assertEqual(self.client().ask("SET", "k", "v"), b"OK")
+            log = self.end(server, number)
+            self.assertEqual(server.returncode, OK, log)
+            self.assertIn("event=stopping", log)
+            self.assertIn("event=stopped", log)
+            self.assertFalse(os.path.exists(self.socket_path))
+        self.assertEqual(self.dedupctl("-n", "redis:0", "lookup", "k", expect=COMPLETED).out,
+                         b"v")
+
+    def test_what_a_client_claims_is_what_dedupctl_sees(self):
+        server = self.serve()
+        claimed = self.client().ask_map("DEDUP.CLAIM", "k", "OWNER", "me", "LEASE", "60000")
+        shown = self.dedupctl("--json", "lookup", "k").json
+        self.assertEqual(claimed["outcome"], b"claimed")
+        self.assertEqual(shown["claim_sequence"], claimed["claim_sequence"])
+        self.assertEqual(shown["owner"], "me")
+        self.assertEqual(self.client().ask_map("DEDUP.COMPLETE", "k", claimed["claim_sequence"],
+                                               b"\x00\xff")["receipt"], b"\x00\xff")
+        self.end(server)
+        self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"\x00\xff")
+
+    def test_the_words_are_those_of_json(self):
+        server = self.serve()
+        client = self.client()
+        client.ask("DEDUP.CLAIM", "held", "OWNER", "o")
+        client.ask("DEDUP.REMEMBER", "done", "r", "EVENT", "e", "METADATA", "m")
+        for key in ("held", "done", "none"):
+            words = set(client.ask_map("DEDUP.LOOKUP", key))
+            shown = self.dedupctl("--json", "lookup", key).json
+            self.assertEqual(words, {name for name in shown if not name.endswith("_base64")}, key)
+        stats = set(client.ask_map("DEDUP.STATS"))
+        self.assertLessEqual(stats, set(self.dedupctl("--json", "stats").json))
+        history = client.ask("DEDUP.HISTORY", "done")[0][::2]
+        shown = self.dedupctl("--json", "inspect", "done").json["records"][0]
+        self.assertEqual({word.decode() for word in history},
+                         {name for name in shown if not name.endswith("_base64")})
+        self.end(server)
+
+    def test_a_second_server_is_told_who_holds_the_store(self):
+        server = self.serve()
+        second = self.dedupctl("--lock-timeout", "0s", "serve", expect=ERROR)
+        self.assertInError([self.store, f"process {server.pid}"], second)
+        other = self.dedupctl("-s", self.path("other"), "serve", "--unix", self.socket_path,
+                              expect=ERROR)
+        self.assertInError(["another process listens at", self.socket_path], other)
+        self.assertEqual(self.client().ask("PING"), b"PONG")
+        self.end(server)
+
+    def test_a_socket_that_a_killed_server_left_is_replaced(self):
+        server = self.serve()
+        self.client().ask("SET", "k", "v")
+        server.kill()
+        server.wait()
+        self.assertTrue(os.path.exists(self.socket_path))
+        server = self.serve()
+        self.assertEqual(self.client().ask("GET", "k"), b"v")
+        self.end(server)
+
+    def test_nothing_but_a_socket_is_replaced(self):
+        with open(self.socket_path, "wb") as file:
+            file.write(b"precious")
+        self.assertInError([self.socket_path, "is no socket"], self.dedupctl("serve", expect=ERROR))
+        with open(self.socket_path, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+    def test_its_mode_follows_the_umask(self):
+        server = self.serve(umask=0o077)
+        self.assertEqual(os.stat(self.socket_path).st_mode & 0o777, 0o700)
+        self.end(server)
+
+    def test_usage(self):
+        for arguments, words in (
+                (("--no-unix",), "nowhere to listen"),
+                (("--no-unix", "--tcp", "nonsense"), "host:port"),
+                (("--no-unix", "--tcp", "0.0.0.0:0"), "needs a password"),
+                (("--unix", "x" * 200,), "at most 107"),
+                (("--password-file", self.path("none")), "cannot read the password")):
+            self.assertInError(words, self.dedupctl("serve", *arguments, expect=ERROR))
+        for arguments in (("--connections", "0"), ("--sweep-every", "1"), ("--unix", ""),
+                          ("--no-unix", "--unix", "x")):
+            self.dedupctl("serve", *arguments, expect=USAGE)
+        self.dedupctl("-s", "postgresql://host/db", "serve", expect=USAGE)
+
+    def test_tcp_and_a_password(self):
+        with open(self.path("secret"), "w", encoding="ascii") as file:
+            file.write("open sesame\n")
+        server = self.serve("--no-unix", "--tcp", "127.0.0.1:0", "--password-file",
+                            self.path("secret"), "--log-connections")
+        # The line that serve() has read named the port; so does the one of a first connection.
+        port = self.port_of(server)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"PING\r\nAUTH open\r\n" + Client.request("AUTH", "open sesame") +
+                           b"PING\r\n")
+            replies = client.makefile("rb")
+            self.assertTrue(replies.readline().startswith(b"-NOAUTH"))
+            self.assertTrue(replies.readline().startswith(b"-WRONGPASS"))
+            self.assertEqual(replies.readline(), b"+OK\r\n")
+            self.assertEqual(replies.readline(), b"+PONG\r\n")
+        log = self.end(server)
+        self.assertIn("event=connected connection=1", log)
+        self.assertNotIn("sesame", log)
+
+    def port_of(self, server):
+        with open(f"/proc/{server.pid}/net/tcp", encoding="ascii") as table:
+            inodes = {os.readlink(f"/proc/{server.pid}/fd/{fd}")
+                      for fd in os.listdir(f"/proc/{server.pid}/fd")}
+            for line in table.readlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                    return int(fields[1].split(":")[1], 16)
+        return self.fail("it listens on no port")
+
+    def test_a_service_manager_is_told(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(self.path("notify"))
+            manager.settimeout(cli.HANG_SECONDS)
+            server = self.serve(env=dict(self.environment(), NOTIFY_SOCKET=self.path("notify")))
+            self.assertEqual(manager.recv(100), b"READY=1")
+            self.assertEqual(self.client().ask("PING"), b"PONG")
+            self.end(server)
+            self.assertEqual(manager.recv(100), b"STOPPING=1")
+
+    def test_it_sweeps(self):
+        server = self.serve("--sweep-every", "20ms")
+        self.assertEqual(self.client().ask("SET", "k", "v", "PX", "1"), b"OK")
+        self.wait_until(lambda: self.client().ask_map("DEDUP.STATS")["streams"] == 0,
+                        "the key is swept")
+        self.assertIn("event=swept", self.end(server))
+
+    def test_the_log_as_json(self):
+        server = self.start("--json", "serve", stderr=subprocess.PIPE)
+        first = json.loads(server.stderr.readline())
+        self.assertEqual((first["event"], first["detail"]), ("listening", self.socket_path))
+        events = [json.loads(line)["event"] for line in self.end(server).splitlines()]
+        self.assertEqual(events, ["stopping", "stopped"])
+
+    def test_a_store_that_fails_is_said_and_reads_go_on(self):
+        # Nothing larger than this can be written, and the kernel says so at each write.
+        server = self.serve(preexec_fn=limit_file_size)
+        client = self.client()
+        self.assertEqual(client.ask("SET", "before", "v"), b"OK")
+        with self.assertRaises(Refused) as refused:
+            for number in range(64):
+                client.ask("SET", f"k{number}", b"x" * 1_000_000)
+        self.assertIn(str(refused.exception).split()[0],
+                      ("OOM", "IO", "OUTCOME_UNKNOWN", "FAILED"))
+        self.assertEqual(client.ask("GET", "before"), b"v")
+        self.end(server)
+        self.assertEqual(self.dedupctl("-n", "redis:0", "lookup", "before", expect=COMPLETED).out,
+                         b"v")
+
+    def test_a_claim_can_be_answered_beside_a_waiting_client(self):
+        server = self.serve()
+        waiting, other = self.client(), self.client()
+        other.ask("DEDUP.CLAIM", "k")
+        waiting.send("DEDUP.WAIT", "k", 100_000_000)
+        other.ask("DEDUP.COMPLETE", "k", "CURRENT", "r")
+        self.assertIn(b"r", waiting.reply())
+        self.end(server)
+        self.dedupctl("lookup", "none", expect=ABSENT)
+
+
+def limit_file_size():
+    import resource  # pylint: disable=import-outside-toplevel
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (24 << 20, 24 << 20))
+
+
+if __name__ == "__main__":
+    cli.main()

@@ -1,0 +1,237 @@
+// dedupctl serve: one store for many processes, over the protocol of Redis.
+
+#include "dedup/server.hpp"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <optional>
+
+#include "commands.hpp"
+#include "common/text.hpp"
+#include "dedup/sweeper.hpp"
+#include "service_manager.hpp"
+#include "stop_signal.hpp"
+
+namespace dedupctl {
+namespace {
+
+struct ServeArguments {
+    std::string unix_path;
+    bool no_unix = false;
+    std::string tcp;
+    std::string password_file;
+    std::string sweep_every;
+    std::string idle_timeout;
+    std::string stall_timeout = "1m";
+    std::string connections = "10000";
+    bool log_connections = false;
+};
+
+// One line an event on standard error, as `name=value` pairs or JSON.
+class EventLog {
+  public:
+    EventLog(bool json, bool connections) : json_(json), connections_(connections) {}
+
+    void write(std::string_view event, std::uint64_t connection, std::string_view detail) const {
+        const std::string at = format_time(dedup::system_now_ms());
+        std::string line;
+        if (json_) {
+            Json object;
+            object["at"] = at;
+            object["event"] = event;
+            if (connection != 0) {
+                object["connection"] = connection;
+            }
+            object["detail"] = detail;
+            line = object.dump(-1, ' ', false, Json::error_handler_t::replace);
+        } else {
+            line = fmt::format("at=\"{}\" event={}", at, event);
+            if (connection != 0) {
+                line += fmt::format(" connection={}", connection);
+            }
+            if (!detail.empty()) {
+                line += fmt::format(" detail=\"{}\"", escape(detail));
+            }
+        }
+        // Nobody reads the log any more: nothing is left to be told that.
+        static_cast<void>(write_all(STDERR_FILENO, line + "\n"));
+    }
+
+    void write(const dedup::ServerEvent& event) const {
+        if (connections_ || (event.what != "connected" && event.what != "disconnected")) {
+            write(event.what, event.connection, event.detail);
+        }
+    }
+
+    void write(const dedup::Result<dedup::SweepReport>& swept) const {
+        if (!swept) {
+            write("sweep_failed", 0, to_string(swept.error()));
+        } else if (swept->removed.total() != 0 || swept->bytes_reclaimed() != 0) {
+            write("swept", 0,
+                  fmt::format("{} keys removed, {} given back", swept->removed.total(),
+                              human_bytes(swept->bytes_reclaimed())));
+        }
+    }
+
+  private:
+    bool json_;
+    bool connections_;
+};
+
+// The first line of the file, so that an editor's newline is no part of it.
+std::string read_password(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::string password;
+    if (!file || (!std::getline(file, password) && !file.eof())) {
+        throw Failure{.exit_code = kExitError,
+                      .code = "io",
+                      .message = fmt::format("cannot read the password from {}: {}", path,
+                                             std::strerror(errno))};
+    }
+    if (password.empty()) {
+        throw usage_failure(fmt::format("--password-file: the first line of {} is empty", path));
+    }
+    return password;
+}
+
+// Beside the store, so that whoever knows the store finds it.
+std::string socket_beside(const Context& context) {
+    if (context.in_database()) {
+        throw usage_failure(
+            "the store is in a database, and there is no place beside it for a socket: give "
+            "--unix PATH, or --no-unix and --tcp HOST:PORT");
+    }
+    std::string path = context.store_path;
+    while (path.size() > 1 && path.ends_with('/')) {
+        path.pop_back();
+    }
+    return path + ".sock";
+}
+
+dedup::ServerOptions server_options(const ServeArguments& arguments, const Context& context) {
+    dedup::ServerOptions options;
+    if (!arguments.no_unix) {
+        options.unix_path =
+            arguments.unix_path.empty() ? socket_beside(context) : arguments.unix_path;
+    }
+    options.tcp = arguments.tcp;
+    if (!arguments.password_file.empty()) {
+        options.password = read_password(arguments.password_file);
+    }
+    options.connections_max = parse_number(arguments.connections, "--connections", 1, 1'000'000);
+    options.stall_timeout = parse_duration(arguments.stall_timeout, "--stall-timeout");
+    if (!arguments.idle_timeout.empty()) {
+        options.idle_timeout = parse_duration(arguments.idle_timeout, "--idle-timeout");
+    }
+    return options;
+}
+
+// A connection takes a descriptor, and the usual limit is 1,024.
+void raise_descriptor_limit(std::size_t connections) {
+    constexpr std::size_t kOthers = 256;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < connections + kOthers) {
+        limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, connections + kOthers);
+        ::setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, milliseconds every,
+                                              const EventLog& log) {
+    return take(dedup::Sweeper::start(
+        store,
+        {.interval = every, .observer = [&log](const dedup::Result<dedup::SweepReport>& swept) {
+             log.write(swept);
+         }}));
+}
+
+int run_serve(const ServeArguments& arguments, Context& context) {
+    context.check_globals();
+    dedup::ServerOptions options = server_options(arguments, context);
+    const std::optional<milliseconds> every =
+        arguments.sweep_every.empty()
+            ? std::nullopt
+            : std::optional(parse_duration(arguments.sweep_every, "--sweep-every"));
+    const EventLog log(context.json, arguments.log_connections);
+    options.observer = [&log](const dedup::ServerEvent& event) { log.write(event); };
+    raise_descriptor_limit(options.connections_max);
+
+    StopSignal stop;
+    const auto store = context.open_writer();
+    const auto server = take(dedup::Server::start(*store, std::move(options)));
+    const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
+    tell_service_manager("READY=1");
+    while (!stop.requested_within(std::chrono::hours{1})) {
+    }
+    tell_service_manager("STOPPING=1");
+    server->stop();
+    if (sweeper) {
+        sweeper->stop();
+    }
+    take(store->close());
+    return kExitOk;
+}
+
+}  // namespace
+
+Command serve_command(Context& context) {
+    const auto arguments = std::make_shared<ServeArguments>();
+    return {.name = "serve",
+            .help =
+                "Serve the store to other processes, over the protocol of Redis, until SIGINT "
+                "or SIGTERM",
+            .options = {{.name = "--unix",
+                         .to = &arguments->unix_path,
+                         .help = "Path of the Unix socket; without it STORE.sock, beside the store",
+                         .type = "PATH",
+                         .filled = true},
+                        {.name = "--no-unix",
+                         .to = &arguments->no_unix,
+                         .help = "No Unix socket",
+                         .excludes = {"--unix"}},
+                        {.name = "--tcp",
+                         .to = &arguments->tcp,
+                         .help = "Listen here too; an address beyond loopback needs a password",
+                         .type = "HOST:PORT",
+                         .filled = true},
+                        {.name = "--password-file",
+                         .to = &arguments->password_file,
+                         .help = "Clients have to say the first line of this file (AUTH)",
+                         .type = "FILE",
+                         .filled = true},
+                        {.name = "--sweep-every",
+                         .to = &arguments->sweep_every,
+                         .help = "Remove what has expired, this long apart",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--connections",
+                         .to = &arguments->connections,
+                         .help = "At most so many at once",
+                         .type = "N",
+                         .filled = true,
+                         .shows_default = true},
+                        {.name = "--idle-timeout",
+                         .to = &arguments->idle_timeout,
+                         .help = "Close a connection that asks for nothing for this long",
+                         .type = "D",
+                         .filled = true},
+                        {.name = "--stall-timeout",
+                         .to = &arguments->stall_timeout,
+                         .help = "Close one that leaves a request unfinished, or replies untaken, "
+                                 "for this long",
+                         .type = "D",
+                         .filled = true,
+                         .shows_default = true},
+                        {.name = "--log-connections",
+                         .to = &arguments->log_connections,
+                         .help = "Log each connection's begin and end"}},
+            .run = [arguments, &context] { return run_serve(*arguments, context); }};
+}
+
+}  // namespace dedupctl

@@ -124,7 +124,7 @@ Result<void> PostgresStore::make_room(const Room& wanted) {
             Error{Code::unavailable, "the store is full, and a sweep is making room; try again"});
     }
     const auto evict = plan_eviction(kName, capacity, *usage, wanted);
-    const auto swept = run_sweep({.count_retained = false}, evict ? *evict : Room());
+    const auto swept = run_sweep({}, evict ? *evict : Room());
     if (!swept) {
         return std::unexpected(swept.error());
     }

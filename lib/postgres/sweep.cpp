@@ -183,7 +183,8 @@ Result<void> PostgresStore::remove(Sweeping& sweeping, const Room& evict) {
             const std::uint64_t done = sweeping.report.records_dropped;
             sweeping.options.progress(done, done + removed);
         }
-        if (removed != 0 && sweeping.should_stop()) {
+        // A short batch is mostly the last one, which one more look tells.
+        if (removed == static_cast<std::size_t>(kBatchRows) && sweeping.should_stop()) {
             sweeping.report.finished = false;
             break;
         }

@@ -27,6 +27,9 @@ bool same_secret(std::string_view given, std::string_view secret) {
 }
 
 bool is_valid_name(std::string_view name) {
+    if (name.size() > 256) {  // it stays in memory
+        return false;
+    }
     for (const char byte : name) {
         if (byte < '!' || byte > '~') {
             return false;

@@ -52,15 +52,17 @@ void Executor::resume(LanePtr lane) {
     work_.notify_one();
 }
 
-void Executor::ask_to_finish() {
+void Executor::ask_to_finish(std::vector<LanePtr> resumed) {
     MutexLock lock(mutex_);
+    // In one step: between two, the rounds could hold a lane again, and end.
+    std::ranges::move(resumed, std::back_inserter(incoming_.resumed));
     stop_ = true;
     stop_source_.request_stop();
     work_.notify_one();
 }
 
 void Executor::finish() {
-    ask_to_finish();
+    ask_to_finish({});
     if (rounds_.joinable()) {
         rounds_.join();
     }
@@ -238,7 +240,13 @@ void Executor::wake_parked() {
     parked_streams_.clear();
     for (Item& item : std::exchange(parked_, {})) {
         item.lane->blocked = false;
-        item.lane->queue.push_front(std::move(item.command));
+        if (item.lane->gone) {
+            // Nobody is there who would use the claim.
+            item.command = error_reply(Protocol::resp2, "ERR the client has gone");
+            answer(item);
+        } else {
+            item.lane->queue.push_front(std::move(item.command));
+        }
         make_ready(item.lane);
     }
 }

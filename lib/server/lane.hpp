@@ -25,6 +25,11 @@ struct Lane {
     std::string replies;             // not handed over yet
     std::size_t answered = 0;        // how many these are
 
+    // Of the reactor's thread, once the connection is closed: requests without a reply, and their
+    // bytes.
+    std::size_t left_under_way = 0;
+    std::size_t left_bytes = 0;
+
     // Shared. Of replies that the client has not taken yet; the executor adds, the reactor takes.
     std::atomic<std::size_t> unsent_bytes = 0;
     // Nothing more is carried out until the client has taken replies. The executor sets it and then

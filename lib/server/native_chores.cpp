@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kScanCountDefault = 100;
 constexpr std::size_t kScanCountMax = 10'000;
+constexpr std::size_t kPatternBytesMax = 1024;
 // A page of Redis' SCAN looks through so many pages of the store at most, so that a pattern that
 // matches nothing gives an answer in between.
 constexpr int kScanPagesMax = 10;
@@ -363,6 +364,9 @@ CommandPtr make_scan(const Request& request) {
     for (std::size_t i = 2; i < request.size(); i += 2) {
         const std::string_view value = i + 1 < request.size() ? request.argument(i + 1) : "";
         if (is_word(request.argument(i), "MATCH") && i + 1 < request.size()) {
+            if (value.size() > kPatternBytesMax) {  // each key is held against it
+                return request.error("ERR the pattern is too long");
+            }
             scan.pattern = value;
         } else if (is_word(request.argument(i), "COUNT") && i + 1 < request.size()) {
             const auto count = unsigned_number(value);

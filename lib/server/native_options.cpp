@@ -42,7 +42,7 @@ bool set_option(NativeOptions& options, std::string_view name, std::string_view 
     } else if (is_word(name, "WAIT") && (takes & kTakesWait) != 0) {
         const auto wait = whole_number(value);
         options.wait = milliseconds{wait.value_or(0)};
-        good = wait && *wait >= 0;
+        good = wait && *wait >= 0 && *wait <= INT32_MAX;
     } else {
         return false;
     }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -202,7 +203,8 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     if (connections_.size() >= options_.connections_max) {
         ++refused_;
         constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
-        static_cast<void>(::write(socket.get(), kFull.data(), kFull.size()));
+        static_cast<void>(
+            ::send(socket.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
         note("refused", 0, fmt::format("{} connections are open", connections_.size()));
         return;
     }
@@ -234,8 +236,12 @@ void Reactor::take_replies() {
 void Reactor::take_reply(Replies& replies) {
     under_way_ -= replies.count;
     const auto found = connections_.find(replies.lane->connection);
-    if (found == connections_.end()) {
-        return;  // the client has gone
+    if (found == connections_.end()) {  // the client has gone
+        replies.lane->left_under_way -= replies.count;
+        if (replies.lane->left_under_way == 0) {
+            held_bytes_ -= std::exchange(replies.lane->left_bytes, 0);
+        }
+        return;
     }
     Connection& connection = *found->second;
     connection.under_way -= replies.count;
@@ -321,7 +327,9 @@ void Reactor::close(Connection& connection, std::string_view why) {
     const std::uint64_t number = connection.session.id;
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
-    held_bytes_ -= connection.request_bytes + connection.input.size();
+    held_bytes_ -= connection.input.size();
+    connection.lane->left_under_way = connection.under_way;
+    connection.lane->left_bytes = connection.request_bytes;
     --open_;
     connections_.erase(number);
     note("disconnected", number, std::string(why));
@@ -356,12 +364,13 @@ void Reactor::begin_to_stop() {
     watch_listeners(false);
     listeners_.unix_socket.close();
     listeners_.tcp.reset();
+    std::vector<LanePtr> lanes;
     for (const auto& [number, connection] : connections_) {
         connection->end_of_input = true;
-        executor_.resume(connection->lane);
+        lanes.push_back(connection->lane);
         touched_.push_back(number);
     }
-    executor_.ask_to_finish();
+    executor_.ask_to_finish(std::move(lanes));
     settle_touched();
 }
 

@@ -1,6 +1,9 @@
 // What the reactor makes of the bytes that come.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <string_view>
 #include <utility>
 
 #include "server/command_table.hpp"
@@ -90,9 +93,27 @@ void Reactor::reject(Connection& connection, std::string_view why) {
     submitting_.emplace_back(connection.lane, std::move(reply));
 }
 
+namespace {
+
+// What is said to the session is heard however busy the server is: what follows depends on it.
+bool changes_the_session(std::string_view name) {
+    return std::ranges::any_of(std::array{"MULTI", "DISCARD", "SELECT", "HELLO", "AUTH", "RESET"},
+                               [&](std::string_view word) { return is_word(name, word); });
+}
+
+}  // namespace
+
 CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     const auto& arguments = connection.parser.arguments();
-    if (under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max) {
+    const bool full =
+        under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max;
+    if (full && !changes_the_session(arguments.front())) {
+        // A transaction is carried out with all of its commands or not at all.
+        Transaction& transaction = connection.session.transaction;
+        if (is_word(arguments.front(), "EXEC")) {
+            transaction = {};
+        }
+        transaction.bad = transaction.open;
         ++busy_;
         return error_reply(connection.session.protocol,
                            fmt::format("BUSY {} requests are under way, with {} bytes; try again",

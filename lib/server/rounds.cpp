@@ -17,6 +17,8 @@ constexpr std::size_t kRoundPartsMax = 32768;
 // Values that a round reads: it ends with the slice of streams that has brought it above this.
 constexpr std::size_t kRoundBytesMax = 64 * 1024 * 1024;
 constexpr std::size_t kSliceStreams = 64;
+// What one command may be about: more would have to be in memory several times over.
+constexpr std::size_t kCommandBytesMax = 256 * 1024 * 1024;
 
 }  // namespace
 
@@ -47,6 +49,9 @@ bool Executor::repeats(const Command& command) {
 }
 
 void Executor::gather_lane(const LanePtr& lane) {
+    if (lane->blocked) {
+        return;  // since it was made ready: its replies come in order
+    }
     in_lane_.clear();
     const auto full = [&] { return !lane->gone && lane->unsent_bytes > options_.unsent_bytes_max; };
     if (full() && !finishing_) {
@@ -116,8 +121,15 @@ void Executor::decide() {
 bool Executor::read_heads(const Item& item) {
     const std::size_t end = item.first_stream + item.command->parts();
     while (heads_.size() < end) {
-        if (head_bytes_ > kRoundBytesMax) {
+        // The first of a round goes on alone, or it would never be done.
+        if (head_bytes_ > kRoundBytesMax && item.first_stream > 0) {
             return false;
+        }
+        if (head_bytes_ > kCommandBytesMax) {
+            heads_.resize(end, std::unexpected(Error{
+                                   Code::invalid_argument,
+                                   "the values of all these keys are too long for one command"}));
+            return true;
         }
         const std::size_t from = heads_.size();
         const std::size_t count = std::min(kSliceStreams, streams_.size() - from);
@@ -161,7 +173,7 @@ bool Executor::decide_item(std::size_t i) {
             appending_.push_back({i, part});
         }
     }
-    if (!item.appending && !finishing_ && command.waits(now_ms_)) {
+    if (!item.appending && !finishing_ && !item.lane->gone && command.waits(now_ms_)) {
         park(item);
     }
     return true;

@@ -22,6 +22,7 @@ struct Transaction {
     bool open = false;
     bool bad = false;  // something was refused: EXEC will be
     std::size_t bytes = 0;
+    std::size_t parts = 0;  // of all commands
     std::vector<CommandPtr> commands = {};
 };
 

@@ -4,21 +4,22 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <string_view>
 #include <utility>
 
 namespace dedup::server {
 
 TransactionCommand::TransactionCommand(Protocol protocol, std::vector<CommandPtr> commands)
     : Command(Kind::parts, protocol), commands_(std::move(commands)) {
+    std::map<std::pair<std::string_view, std::string_view>, std::size_t> places;
     for (const CommandPtr& command : commands_) {
         std::vector<std::size_t>& parts = part_of_.emplace_back();
         for (std::size_t part = 0; part < command->parts(); ++part) {
             const StreamKey wanted = command->stream(part);
-            const auto found = std::ranges::find_if(streams_, [&](const StreamKey& stream) {
-                return stream.key == wanted.key && stream.ns == wanted.ns;
-            });
-            parts.push_back(static_cast<std::size_t>(found - streams_.begin()));
-            if (found == streams_.end()) {
+            const auto [at, is_new] = places.try_emplace({wanted.ns, wanted.key}, streams_.size());
+            parts.push_back(at->second);
+            if (is_new) {
                 streams_.push_back(wanted);
             }
         }
@@ -28,10 +29,16 @@ TransactionCommand::TransactionCommand(Protocol protocol, std::vector<CommandPtr
 std::vector<Append> TransactionCommand::decide_all(std::vector<std::optional<Record>> heads,
                                                    std::int64_t now_ms) {
     std::vector<std::optional<Append>> last(heads.size());
+    std::size_t bytes = 0;
     for (std::size_t i = 0; i < commands_.size(); ++i) {
         for (std::size_t part = 0; part < part_of_[i].size(); ++part) {
             const std::size_t stream = part_of_[i][part];
             std::optional<Record>& head = heads[stream];
+            bytes += head && head->receipt ? head->receipt->size() : 0;
+            if (bytes > kTransactionValuesMax) {
+                failed({Code::invalid_argument, "the values are too long for one transaction"});
+                return {};
+            }
             auto append = commands_[i]->decide(part, {head, now_ms, std::chrono::milliseconds{0}});
             if (append) {
                 // For the next ones the stream is so, and what is appended for it has the same
@@ -122,6 +129,10 @@ CommandPtr queue_command(const Request& request, const CommandEntry& entry) {
     if (command->is_error()) {
         transaction.bad = true;
         return command;
+    }
+    transaction.parts += command->parts();
+    if (transaction.parts > kTransactionPartsMax) {
+        return refuse(fmt::format("ERR a transaction names at most {} keys", kTransactionPartsMax));
     }
     transaction.commands.push_back(std::move(command));
     return request.reply([](ReplyWriter& writer) { writer.simple("QUEUED"); });

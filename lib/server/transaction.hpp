@@ -13,6 +13,8 @@ namespace dedup::server {
 // less room for them.
 inline constexpr std::size_t kTransactionCommandsMax = 1024;
 inline constexpr std::size_t kTransactionBytesMax = 1024 * 1024;
+inline constexpr std::size_t kTransactionValuesMax = 256 * 1024 * 1024;  // as they are asked for
+inline constexpr std::size_t kTransactionPartsMax = 4096;  // keys, each as often as it is named
 
 // The commands decide one after the other, each on what those before it have left, and each stream
 // gets one append: what the last of them made of it.

@@ -1,0 +1,143 @@
+// What stands behind a request that waits, and what becomes of requests whose client has gone, that
+// are refused, that are large, or that the server's end finds under way.
+#include <doctest/doctest.h>
+
+#include <string>
+#include <thread>
+
+#include "dedup/memory_store.hpp"
+#include "dedup/server.hpp"
+#include "server/client.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+struct Served {
+    explicit Served(ServerOptions options = {}) {
+        options.unix_path = path;
+        auto started = Server::start(*store, std::move(options));
+        REQUIRE_MESSAGE(started.has_value(), started.error().message);
+        server = *std::move(started);
+    }
+    void wait_for_connections(std::uint64_t count) const {
+        while (server->metrics().connections != count) {
+            std::this_thread::yield();
+        }
+    }
+
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    std::unique_ptr<StreamStore> store = make_memory_store();
+    std::unique_ptr<Server> server;
+};
+
+TEST_CASE("pipeline: nothing overtakes a claim that waits") {
+    Served served;
+    Client holder(served.path);
+    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+    Client client(served.path);
+    client.send(request({"DEDUP.CLAIM", "a", "WAIT", "200"}) + request({"DEDUP.LOOKUP", "a"}) +
+                request({"DEDUP.CLAIM", "b"}) + request({"DEDUP.STATS"}) +
+                request({"DEDUP.CLAIM", "a", "WAIT", "100"}) + request({"ECHO", "last"}));
+    CHECK(client.reply().starts_with("['outcome' 'in_flight'"));
+    CHECK(client.reply().starts_with("['outcome' 'in_flight'"));
+    CHECK(client.reply().starts_with("['outcome' 'claimed'"));
+    CHECK(client.reply().contains("'store_id'"));
+    CHECK(client.reply().starts_with("['outcome' 'in_flight'"));
+    CHECK(client.reply() == "'last'");
+}
+
+TEST_CASE("pipeline: a client that has gone does not get the claim that it waited for") {
+    Served served;
+    Client holder(served.path);
+    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+    {
+        Client gone(served.path);
+        gone.send(request({"PING"}) + request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
+                  request({"DEDUP.WAIT", "a", "2000000000"}));
+        CHECK(gone.reply() == "PONG");
+    }
+    served.wait_for_connections(1);
+    CHECK(holder.ask({"DEDUP.RELEASE", "a", "CURRENT"}).contains("'released'"));
+    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+    served.server->stop();  // which waits for what is under way
+}
+
+TEST_CASE("pipeline: one command may read more than a round") {
+    Served served;
+    Client client(served.path);
+    const std::string value(2 * 1024 * 1024, 'v');
+    CHECK(client.ask({"SET", "k", value}) == "OK");
+    std::string many = "*101\r\n$6\r\nEXISTS\r\n";
+    for (int i = 0; i < 100; ++i) {
+        many += "$1\r\nk\r\n";
+    }
+    client.send(many + request({"PING"}));
+    CHECK(client.reply() == "100");
+    CHECK(client.reply() == "PONG");
+    std::string values = "*201\r\n$4\r\nMGET\r\n";
+    for (int i = 0; i < 200; ++i) {
+        values += "$1\r\nk\r\n";
+    }
+    client.send(values);
+    CHECK(client.reply().contains("too long"));
+    client.ask({"MULTI"});
+    client.send(values);
+    CHECK(client.reply() == "QUEUED");
+    CHECK(client.ask({"EXEC"}).contains("too long"));
+}
+
+TEST_CASE("pipeline: a transaction of which something was refused is refused") {
+    Served served({.requests_max = 1});
+    Client holder(served.path);
+    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+    Client waits(served.path);
+    waits.send(request({"DEDUP.CLAIM", "a", "WAIT", "600000"}));
+    Client client(served.path);
+    while (!client.ask({"GET", "k"}).starts_with("-BUSY")) {
+        std::this_thread::yield();
+    }
+    CHECK(client.ask({"SELECT", "3"}) == "OK");
+    CHECK(client.ask({"MULTI"}) == "OK");
+    CHECK(client.ask({"SET", "debit", "1"}).starts_with("-BUSY"));
+    waits.end_sending();
+    { const Client closed = std::move(waits); }
+    while (client.ask({"SET", "credit", "1"}) != "QUEUED") {
+        std::this_thread::yield();
+    }
+    CHECK(client.ask({"EXEC"}).starts_with("-EXECABORT"));
+    CHECK(client.ask({"EXISTS", "credit"}) == "0");
+
+    client.ask({"MULTI"});
+    std::string values = "*5001\r\n$4\r\nMGET\r\n";
+    for (int i = 0; i < 5000; ++i) {
+        const std::string key = std::to_string(i);
+        values += "$" + std::to_string(key.size()) + "\r\n" + key + "\r\n";
+    }
+    client.send(values);
+    CHECK(client.reply().contains("4096 keys"));
+    CHECK(client.ask({"EXEC"}).starts_with("-EXECABORT"));
+}
+
+TEST_CASE("pipeline: the server's end answers what is under way to clients that read slowly") {
+    Served served;
+    Client client(served.path);
+    const std::string value(1024 * 1024, 'v');
+    CHECK(client.ask({"SET", "k", value}) == "OK");
+    std::string gets;
+    for (int i = 0; i < 30; ++i) {
+        gets += request({"GET", "k"});
+    }
+    client.send(gets);
+    CHECK(client.reply().size() == value.size() + 2);  // all of them have come
+    std::thread stopper([&] { served.server->stop(); });
+    for (int i = 1; i < 30; ++i) {
+        CHECK(client.reply().size() == value.size() + 2);
+    }
+    CHECK(client.reply() == "EOF");
+    stopper.join();
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -197,11 +197,11 @@ TEST_CASE("a daemon that forked after opening is told at its first call, and ope
     const Signpost done;
     const pid_t starter = in_child([&] {
         auto service = std::make_unique<Service>(path);
+        const pid_t owner = getpid();  // before the fork: it may end before its child looks
         if (!remembers(*service->cache, "k0") || fork() != 0) {
             _exit(0);  // as daemon() does
         }
         alarm(kHangSeconds);
-        const pid_t owner = getppid();
         while (getppid() == owner) {
             usleep(1'000);
         }

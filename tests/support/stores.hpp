@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -148,9 +149,13 @@ inline std::unique_ptr<StreamStore> open_postgres_store(const std::filesystem::p
     return *std::move(store);
 }
 
-// Whether this machine can run the tests that need a PostgreSQL server; says so once if not.
+// Whether the tests of all stores include PostgreSQL's: not if no server is installed, which is
+// said once, or if DEDUP_WITHOUT_POSTGRES asks for that.
 inline bool can_run_postgres() {
     static const bool can = [] {
+        if (std::getenv("DEDUP_WITHOUT_POSTGRES") != nullptr) {
+            return false;
+        }
         const bool found = PostgresServer::programs().has_value();
         if (!found) {
             std::fputs(

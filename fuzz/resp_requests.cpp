@@ -94,7 +94,7 @@ void carry_out_atomic(Command& command, StreamStore& store) {
     for (std::size_t part = 0; part < command.parts(); ++part) {
         heads.push_back(*store.head(command.stream(part)));
     }
-    const auto batch = command.decide_all(std::move(heads), store.now_ms());
+    const auto batch = command.decide_all(heads, store.now_ms());
     for (const auto& landed : store.append(batch, Batch::atomic)) {
         require(landed.has_value(), landed ? "" : landed.error().message);
     }

@@ -35,7 +35,7 @@ namespace dedup {
 class DEDUP_API TransactionCache {
   public:
     explicit TransactionCache(PGconn* connection, CacheOptions options = {},
-                              std::string schema = "dedup");
+                              const std::string& schema = "dedup");
     ~TransactionCache();
     TransactionCache(const TransactionCache&) = delete;
     TransactionCache& operator=(const TransactionCache&) = delete;

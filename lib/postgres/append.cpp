@@ -83,6 +83,7 @@ void PostgresStore::write_each(Request& group) {
 
 void PostgresStore::write_atomic(Request& request) {
     std::vector<Pending> items;
+    items.reserve(request.batch.size());
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
         items.push_back({&request.batch[i], &request.results[i]});
     }

@@ -73,6 +73,7 @@ bool before(const Row& a, const Row& b) {
 
 std::vector<std::string> batch_parameters(std::span<const Row> rows, bool expected) {
     std::vector<ArrayWriter> arrays;
+    arrays.reserve(kWrittenColumns.size());
     for (const Column& column : kWrittenColumns) {
         arrays.emplace_back(column.type);
     }

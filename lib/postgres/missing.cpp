@@ -29,7 +29,7 @@ struct TransactionCache::Parts {
     std::string sqlstate;
 };
 
-TransactionCache::TransactionCache(PGconn*, CacheOptions, std::string)
+TransactionCache::TransactionCache(PGconn*, CacheOptions, const std::string&)
     : parts_(std::make_unique<Parts>()) {}
 
 TransactionCache::~TransactionCache() = default;

@@ -64,6 +64,7 @@ struct Values {
     // The values of `count` columns from `from` on.
     [[nodiscard]] std::string values(std::size_t from, std::size_t count) const {
         std::vector<std::string> all;
+        all.reserve(count);
         for (std::size_t i = from; i < from + count; ++i) {
             all.push_back(value(i));
         }
@@ -75,6 +76,7 @@ struct Values {
             return {};
         }
         std::vector<std::string> arrays;
+        arrays.reserve(count);
         for (std::size_t i = 0; i < count; ++i) {
             arrays.push_back(array(i));
         }
@@ -83,6 +85,7 @@ struct Values {
     }
     [[nodiscard]] static std::string names(std::size_t from, std::size_t count) {
         std::vector<std::string_view> all;
+        all.reserve(count);
         for (std::size_t i = from; i < from + count; ++i) {
             all.push_back(kWrittenColumns.at(i).name);
         }

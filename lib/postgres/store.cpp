@@ -301,12 +301,17 @@ Result<StoreStats> PostgresStore::stats() {
     if (!call) {
         return std::unexpected(call.error());
     }
-    auto meta = read_meta();
-    auto counts =
-        meta ? read({&statements_.count_states}, kScanTimes) : Result<Table>(std::move(meta));
-    auto sizes = counts ? read({&statements_.sizes}) : Result<Table>(std::move(counts));
+    const auto meta = read_meta();
+    if (!meta) {
+        return std::unexpected(meta.error());
+    }
+    const auto counts = read({&statements_.count_states}, kScanTimes);
+    if (!counts) {
+        return std::unexpected(counts.error());
+    }
+    const auto sizes = read({&statements_.sizes});
     if (!sizes) {
-        return std::unexpected(std::move(sizes).error());
+        return std::unexpected(sizes.error());
     }
     StoreStats stats;
     for (std::size_t row = 0; row < counts->size(); ++row) {
@@ -353,7 +358,7 @@ Result<void> PostgresStore::close() {
         calls_changed_.wait(lock, [&] { return calls_ == 0; });
     }
     // What this client has seen of time, for the next one.
-    if (!target_.options.read_only && store_id_ != "" && time_.saw_time(0) > written_time_ms_) {
+    if (!target_.options.read_only && !store_id_.empty() && time_.saw_time(0) > written_time_ms_) {
         if (auto lease = pool_.try_once()) {
             const std::int64_t high = time_.saw_time(0);
             if ((*lease)->run({&statements_.saw_time, {number_parameter(high)}}, deadline())) {

@@ -23,7 +23,8 @@ struct TransactionCache::Parts {
     Cache cache;
 };
 
-TransactionCache::TransactionCache(PGconn* connection, CacheOptions options, std::string schema)
+TransactionCache::TransactionCache(PGconn* connection, CacheOptions options,
+                                   const std::string& schema)
     : parts_(std::make_unique<Parts>(connection, std::move(options), schema)) {}
 
 TransactionCache::~TransactionCache() = default;

@@ -64,12 +64,12 @@ class Command {
     // asked instead of decide(), with the heads of all streams, none of which comes twice.
     [[nodiscard]] virtual bool atomic() const { return false; }
     [[nodiscard]] virtual std::vector<Append> decide_all(
-        std::vector<std::optional<Record>> /*heads*/, std::int64_t /*now_ms*/) {
+        std::vector<std::optional<Record>>& /*heads*/, std::int64_t /*now_ms*/) {
         return {};
     }
 
     // Of a chore.
-    virtual void run(Chore /*chore*/) {}
+    virtual void run(const Chore& /*chore*/) {}
 
     // Known before it is carried out to come to an error.
     [[nodiscard]] virtual bool is_error() const { return false; }

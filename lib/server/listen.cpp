@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kBacklog = 1024;
 
-std::unexpected<Error> system_error(std::string what, int error) {
+std::unexpected<Error> system_error(const std::string& what, int error) {
     return std::unexpected(
         Error{.code = Code::io, .message = what + ": " + std::strerror(error), .os_error = error});
 }

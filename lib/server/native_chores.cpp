@@ -26,7 +26,7 @@ class ChoreCommand final : public Command {
     using Work = std::function<Result<std::string>(Chore)>;
     ChoreCommand(Protocol protocol, Work work)
         : Command(Kind::chore, protocol), work_(std::move(work)) {}
-    void run(Chore chore) override {
+    void run(const Chore& chore) override {
         auto done = work_(std::move(chore));
         if (done) {
             bytes_ = *std::move(done);

@@ -19,6 +19,7 @@ using std::chrono::milliseconds;
 template <class Op, class Made>
 class NativeCommand : public Command {
   public:
+    // NOLINTNEXTLINE(bugprone-crtp-constructor-accessibility): FencedCommand stands between
     NativeCommand(const Request& request, NativeOptions options)
         : Command(Kind::parts, request.session.protocol),
           options_(std::move(options)),
@@ -160,6 +161,7 @@ class RememberCommand final : public NativeCommand<RememberOp, RememberCommand> 
 template <class Op, class Made>
 class FencedCommand : public NativeCommand<Op, Made> {
   public:
+    // NOLINTNEXTLINE(bugprone-crtp-constructor-accessibility): as above
     FencedCommand(const Request& request, NativeOptions options, std::uint64_t fence)
         : NativeCommand<Op, Made>(request, std::move(options)),
           claim_{.ns = this->options_.cache.ns, .key = this->key_, .claim_sequence = fence} {}

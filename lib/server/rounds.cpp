@@ -190,7 +190,7 @@ bool Executor::decide_atomic(std::size_t i) {
         }
         heads.push_back(*std::move(head));
     }
-    auto batch = item.command->decide_all(std::move(heads), now_ms_);
+    auto batch = item.command->decide_all(heads, now_ms_);
     if (!batch.empty()) {
         item.appending = true;
         for (const Append& append : batch) {
@@ -258,7 +258,7 @@ void Executor::append_atomic(Transacting transacting) {
             }
             heads.push_back(*std::move(head));
         }
-        transacting.batch = command.decide_all(std::move(heads), store_.now_ms());
+        transacting.batch = command.decide_all(heads, store_.now_ms());
     }
 }
 

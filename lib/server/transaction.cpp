@@ -26,7 +26,7 @@ TransactionCommand::TransactionCommand(Protocol protocol, std::vector<CommandPtr
     }
 }
 
-std::vector<Append> TransactionCommand::decide_all(std::vector<std::optional<Record>> heads,
+std::vector<Append> TransactionCommand::decide_all(std::vector<std::optional<Record>>& heads,
                                                    std::int64_t now_ms) {
     std::vector<std::optional<Append>> last(heads.size());
     std::size_t bytes = 0;

@@ -26,7 +26,7 @@ class TransactionCommand final : public Command {
     [[nodiscard]] StreamKey stream(std::size_t part) const override { return streams_[part]; }
     [[nodiscard]] bool appends() const override { return true; }
     [[nodiscard]] bool atomic() const override { return true; }
-    [[nodiscard]] std::vector<Append> decide_all(std::vector<std::optional<Record>> heads,
+    [[nodiscard]] std::vector<Append> decide_all(std::vector<std::optional<Record>>& heads,
                                                  std::int64_t now_ms) override;
 
   protected:

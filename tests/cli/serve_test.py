@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 import cli
-from cli import ABSENT, COMPLETED, ERROR, OK, USAGE
+from cli import ABSENT, COMPLETED, BUSY, ERROR, OK, USAGE
 from resp import Client, Refused
 
 
@@ -69,10 +69,10 @@ class Serve(cli.CliTest):
 
     def test_a_second_server_is_told_who_holds_the_store(self):
         server = self.serve()
-        second = self.dedupctl("--lock-timeout", "0s", "serve", expect=ERROR)
+        second = self.dedupctl("--lock-timeout", "0s", "serve", expect=BUSY)
         self.assertInError([self.store, f"process {server.pid}"], second)
         other = self.dedupctl("-s", self.path("other"), "serve", "--unix", self.socket_path,
-                              expect=ERROR)
+                              expect=BUSY)
         self.assertInError(["another process listens at", self.socket_path], other)
         self.assertEqual(self.client().ask("PING"), b"PONG")
         self.end(server)
@@ -159,6 +159,7 @@ class Serve(cli.CliTest):
         self.assertIn("event=swept", self.end(server))
 
     def test_the_log_as_json(self):
+        self.dedupctl("init")
         server = self.start("--json", "serve", stderr=subprocess.PIPE)
         first = json.loads(server.stderr.readline())
         self.assertEqual((first["event"], first["detail"]), ("listening", self.socket_path))

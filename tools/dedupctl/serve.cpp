@@ -164,7 +164,11 @@ int run_serve(const ServeArguments& arguments, Context& context) {
 
     StopSignal stop;
     const auto store = context.open_writer();
-    const auto server = take(dedup::Server::start(*store, std::move(options)));
+    auto started = dedup::Server::start(*store, std::move(options));
+    if (!started) {
+        throw last_failure(started.error());  // `busy` is the socket here, not the store's lock
+    }
+    const auto server = *std::move(started);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
     tell_service_manager("READY=1");
     while (!stop.requested_within(std::chrono::hours{1})) {

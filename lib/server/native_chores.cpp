@@ -23,11 +23,11 @@ constexpr int kScanPagesMax = 10;
 // `Work` gets the chore, and gives the reply as bytes or an error.
 class ChoreCommand final : public Command {
   public:
-    using Work = std::function<Result<std::string>(Chore)>;
+    using Work = std::function<Result<std::string>(const Chore&)>;
     ChoreCommand(Protocol protocol, Work work)
         : Command(Kind::chore, protocol), work_(std::move(work)) {}
     void run(const Chore& chore) override {
-        auto done = work_(std::move(chore));
+        auto done = work_(chore);
         if (done) {
             bytes_ = *std::move(done);
         } else {

@@ -309,12 +309,16 @@ Reply<std::vector<Table>> Connection::step(std::span<const Query> queries, TimeP
     return tables;
 }
 
-Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries, TimePoint deadline) {
-    std::vector<Query> all;
-    all.push_back({settings_.begin});
+std::vector<Query> Connection::beginning() const {
+    std::vector<Query> steps = {{settings_.begin}};
     if (settings_.local != nullptr) {
-        all.push_back({settings_.local});
+        steps.push_back({settings_.local});
     }
+    return steps;
+}
+
+Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries, TimePoint deadline) {
+    std::vector<Query> all = beginning();
     const auto first = static_cast<std::ptrdiff_t>(all.size());
     all.insert(all.end(), queries.begin(), queries.end());
     all.push_back({settings_.commit});

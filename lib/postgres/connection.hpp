@@ -109,13 +109,14 @@ class Connection {
                                                      TimePoint deadline);
     // Runs one query; in a transaction of its own if it must be told its settings.
     [[nodiscard]] Reply<Table> run(const Query& query, TimePoint deadline);
+    // What a transaction on it begins with.
+    [[nodiscard]] std::vector<Query> beginning() const;
     // Runs the queries and leaves the transaction open that they begin or go on with.
     [[nodiscard]] Reply<std::vector<Table>> step(std::span<const Query> queries,
                                                  TimePoint deadline);
     // Runs a text of several statements, which has no parameters.
     [[nodiscard]] Reply<void> script(const std::string& sql, TimePoint deadline);
 
-    [[nodiscard]] const Settings& settings() const { return settings_; }
     // Whether the server has warned of anything in the last call. A commit that was not
     // replicated is such a warning beside success.
     [[nodiscard]] bool warned() const { return warned_; }

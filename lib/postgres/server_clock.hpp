@@ -15,18 +15,13 @@ class ServerClock {
     void saw(std::int64_t server_ms, std::chrono::steady_clock::time_point sent) {
         const std::int64_t middle = (steady_ms(sent) + steady_ms(now())) / 2;
         offset_ms_ = server_ms - middle;
-        seen_ms_ = steady_ms(now());
     }
 
     [[nodiscard]] std::int64_t now_ms() const {
         return std::max<std::int64_t>(0, steady_ms(now()) + offset_ms_);
     }
-    // Whether the server should be asked again.
-    [[nodiscard]] bool stale() const { return steady_ms(now()) - seen_ms_ > kStaleAfterMs; }
 
   private:
-    static constexpr std::int64_t kStaleAfterMs = 5'000;
-
     static std::chrono::steady_clock::time_point now() { return std::chrono::steady_clock::now(); }
     static std::int64_t steady_ms(std::chrono::steady_clock::time_point time) {
         return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch())
@@ -34,7 +29,6 @@ class ServerClock {
     }
 
     std::atomic<std::int64_t> offset_ms_{0};
-    std::atomic<std::int64_t> seen_ms_{0};
 };
 
 }  // namespace dedup::pg

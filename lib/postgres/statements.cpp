@@ -192,7 +192,6 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
     saw_time = make("saw_time",
                     "UPDATE @.meta SET time_high_ms = greatest(time_high_ms, $1::int8) "
                     "RETURNING time_high_ms, clock_version");
-    clock = make("clock", "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8");
     set_clock = make("set_clock",
                      "UPDATE @.meta SET clock = $1::bytea, clock_version = clock_version + 1 "
                      "WHERE clock_version = $2::int8 RETURNING clock_version");

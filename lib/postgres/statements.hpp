@@ -75,7 +75,6 @@ struct Statements {
     Statement sequences;
     Statement block;
     Statement saw_time;
-    Statement clock;
     Statement set_clock;
 
     // Reading.

@@ -206,10 +206,7 @@ Result<std::size_t> PostgresStore::remove_batch(Sweeping& sweeping, const Query&
         return std::unexpected(std::move(lease).error());
     }
     const auto pause = std::chrono::steady_clock::now();
-    std::vector<Query> steps = {{(*lease)->settings().begin}};
-    if ((*lease)->settings().local != nullptr) {
-        steps.push_back({(*lease)->settings().local});
-    }
+    std::vector<Query> steps = (*lease)->beginning();
     steps.push_back({&statements_.lock_sweep});
     steps.push_back(removal);
     if (!sweeping.id) {

@@ -31,6 +31,12 @@ Error unknown(const Error& lost, std::uint64_t head) {
             .head_sequence = head};
 }
 
+// The server has warned beside success.
+Trouble not_replicated() {
+    return {.error = {Code::unavailable, "the wait for the standby was cancelled"},
+            .unknown = true};
+}
+
 bool same_target(const Row& a, const Row& b) {
     return a.item->expected_sequence == b.item->expected_sequence &&
            a.item->record.key == b.item->record.key && a.item->record.ns == b.item->record.ns;
@@ -173,9 +179,7 @@ Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows
         return std::unexpected(std::move(tables).error());
     }
     if (lease->warned()) {
-        return std::unexpected(
-            Trouble{.error = {Code::unavailable, "the wait for the standby was cancelled"},
-                    .unknown = true});
+        return std::unexpected(not_replicated());
     }
     std::unordered_set<std::uint64_t> won;
     for (const Table& table : *tables) {
@@ -192,10 +196,7 @@ Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows
 
 Reply<std::vector<bool>> Writer::attempt_atomic(Lease& lease, std::span<const Query> queries,
                                                 std::span<const Row> rows, TimePoint deadline) {
-    std::vector<Query> steps = {{lease->settings().begin}};
-    if (lease->settings().local != nullptr) {
-        steps.push_back({lease->settings().local});
-    }
+    std::vector<Query> steps = lease->beginning();
     const std::size_t first = steps.size();
     steps.insert(steps.end(), queries.begin(), queries.end());
     auto tables = lease->step(steps, deadline);
@@ -212,9 +213,7 @@ Reply<std::vector<bool>> Writer::attempt_atomic(Lease& lease, std::span<const Qu
         return std::unexpected(std::move(ended).error());
     }
     if (whole && lease->warned()) {
-        return std::unexpected(
-            Trouble{.error = {Code::unavailable, "the wait for the standby was cancelled"},
-                    .unknown = true});
+        return std::unexpected(not_replicated());
     }
     return std::vector<bool>(rows.size(), whole);
 }

@@ -121,7 +121,7 @@ TEST_CASE("pipeline: a transaction of which something was refused is refused") {
 }
 
 TEST_CASE("pipeline: the server's end answers what is under way to clients that read slowly") {
-    Served served;
+    Served served({.stop_timeout = std::chrono::minutes{5}});
     Client client(served.path);
     const std::string value(1024 * 1024, 'v');
     CHECK(client.ask({"SET", "k", value}) == "OK");

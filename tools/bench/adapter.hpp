@@ -80,6 +80,7 @@ class Adapter {
 // Each opens the store in `directory`, or the server whose socket lies there, and makes its tables
 // if there are none.
 std::unique_ptr<Adapter> open_dedup(const std::string& directory);
+std::unique_ptr<Adapter> open_dedup_postgres(const std::string& directory);
 std::unique_ptr<Adapter> open_limit(const std::string& directory);
 std::unique_ptr<Adapter> open_lmdb(const std::string& directory);
 std::unique_ptr<Adapter> open_postgres(const std::string& directory);

@@ -1,12 +1,15 @@
-// This store, with its defaults: Durability::sync, segments as large as it likes.
+// This store, with its defaults: Durability::sync, segments as large as it likes. And the same on
+// PostgreSQL, whose server has the settings that stand in peers.py.
 
 #include <chrono>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "adapter.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
+#include "dedup/postgres_store.hpp"
 
 namespace bench {
 namespace {
@@ -81,8 +84,8 @@ class DedupSession final : public Session {
 
 class DedupAdapter final : public Adapter {
   public:
-    explicit DedupAdapter(const std::string& directory)
-        : store_(take(dedup::open(directory + "/store"))), cache_(*store_) {}
+    explicit DedupAdapter(std::unique_ptr<dedup::StreamStore> store)
+        : store_(std::move(store)), cache_(*store_) {}
 
     std::unique_ptr<Session> session() override { return std::make_unique<DedupSession>(cache_); }
 
@@ -124,7 +127,22 @@ class DedupAdapter final : public Adapter {
 }  // namespace
 
 std::unique_ptr<Adapter> open_dedup(const std::string& directory) {
-    return std::make_unique<DedupAdapter>(directory);
+    return std::make_unique<DedupAdapter>(take(dedup::open(directory + "/store")));
+}
+
+std::unique_ptr<Adapter> open_dedup_postgres(const std::string& directory) {
+    const std::string url = "postgresql:///postgres?user=postgres&host=" + directory;
+    for (int attempt = 1;; ++attempt) {
+        const auto made = dedup::init_postgres(url);
+        if (made) {
+            break;
+        }
+        if (attempt == kServerAttempts || made.error().code != dedup::Code::unavailable) {
+            throw library_failure(made.error());
+        }
+        std::this_thread::sleep_for(kServerPause);
+    }
+    return std::make_unique<DedupAdapter>(take(dedup::open(url)));
 }
 
 }  // namespace bench

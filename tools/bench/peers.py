@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-SERVERS = ("postgres", "redis")
+SERVERS = {"postgres": "postgres", "dedup_postgres": "postgres", "redis": "redis"}
 STORE_OF = {"control": "dedup"}  # the store of a peer that is not named by it
 POSTGRES_BIN = "/usr/lib/postgresql/15/bin"
 USED = ("cpu_seconds", "written_bytes", "device_bytes")  # by a piece of work
@@ -136,10 +136,11 @@ class Peer:
 
     def __init__(self, name, worker_path, scratch):
         self.name = name
+        self.server_kind = SERVERS.get(name)
         self.worker_path = worker_path
         self.data = tempfile.mkdtemp(prefix=f"{name}-", dir=scratch)
         # A socket's path has at most 107 bytes, which a data directory may well have by itself.
-        self.sockets = tempfile.mkdtemp(prefix="dedup-bench-") if name in SERVERS else None
+        self.sockets = tempfile.mkdtemp(prefix="dedup-bench-") if self.server_kind else None
         self.seed = int.from_bytes(os.urandom(6), "little")
         self.loaded = 0
         self.claimed = 0
@@ -150,9 +151,9 @@ class Peer:
     def start(self):
         """Returns once a loaded key has been found, if there is any; gives the seconds."""
         started = time.monotonic()
-        if self.name == "postgres":
+        if self.server_kind == "postgres":
             self._start_postgres()
-        elif self.name == "redis":
+        elif self.server_kind == "redis":
             self.server = self._spawn(["redis-server", *redis_settings(self.data, self.sockets)])
         self.worker = subprocess.Popen(  # pylint: disable=R1732
             [self.worker_path, STORE_OF.get(self.name, self.name), self.sockets or self.data,
@@ -256,7 +257,7 @@ class Peer:
         self.worker = self.server = None
 
     def remove(self):
-        if self.name == "postgres" and self.server is not None:
+        if self.server_kind == "postgres" and self.server is not None:
             self.thaw()
             self.server.send_signal(signal.SIGQUIT)  # "immediate": it gives back shared memory
             self._wait(self.server)

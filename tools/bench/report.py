@@ -12,7 +12,7 @@ import targets
 from results import NAMES
 
 COLOURS = {"limit": "#868e96", "dedup": "#e8590c", "control": "#f4a261", "lmdb": "#2f9e44",
-           "rocksdb": "#1c7ed6", "sqlite": "#ae3ec9", "postgres": "#1098ad", "redis": "#e03131"}
+           "rocksdb": "#1c7ed6", "sqlite": "#ae3ec9", "postgres": "#1098ad", "dedup_postgres": "#0b7285", "redis": "#e03131"}
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "performance.md.in")
 DAMON = "; DAMON is at work and may drop pages of files that nobody has used for a while"
 NOT_MEASURED = "Not measured yet."
@@ -236,6 +236,20 @@ def guard_part(w10, _):
                   "the disk's flushes a second in between"], rows)
 
 
+def on_postgres_part(w11, _):
+    rows = []
+    for row in w11.rows:
+        if row["peer"] != "postgres":
+            continue
+        variant = {name: row[name] for name in ("work", "group", "keys_drawn") if name in row}
+        what = row["work"] + "".join(f", {row[name]:,} a group" if name == "group"
+                                     else f", {row[name]}" for name in variant if name != "work")
+        plain, ours = (w11.median(peer, **variant) for peer in ("postgres", "dedup_postgres"))
+        share = f"{ours / plain:.2f}" if ours else ""
+        rows.append([what, figure(plain), figure(ours), share])
+    return table(["a second", "a plain table", "this store on PostgreSQL", "ratio"], rows)
+
+
 def left_out(workload):
     lines = [f"- {NAMES[peer]}: {' '.join(why.split())[-200:]}"
              for peer, why in workload.data["failed"].items()]
@@ -280,7 +294,7 @@ def targets_part(workloads):
 
 PARTS = {"W1": claims_part, "W2": threads_part, "W3": cycles_part, "W4": lookups_part,
          "W5": growth_part, "W6": sweeps_part, "W7": openings_part, "W8": sizes_part,
-         "W9": steady_part, "W10": guard_part}
+         "W9": steady_part, "W10": guard_part, "W11": on_postgres_part}
 
 
 def main():

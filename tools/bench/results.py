@@ -5,6 +5,7 @@ import statistics
 
 NAMES = {"limit": "the limit", "dedup": "this store", "control": "this store, few keys",
          "lmdb": "LMDB", "rocksdb": "RocksDB", "sqlite": "SQLite", "postgres": "PostgreSQL",
+         "dedup_postgres": "this store on PostgreSQL",
          "redis": "Redis"}
 ON_DISK = ("lmdb", "rocksdb", "sqlite", "postgres")
 

@@ -162,10 +162,35 @@ def guards(w10):
                            rate >= 100_000, "new events")]
 
 
+def on_postgres(w11):
+    lines = []
+
+    def ratios(**variant):
+        ours, plain = (w11.figures(peer, **variant) for peer in ("dedup_postgres", "postgres"))
+        return [mine / theirs for mine, theirs in zip(ours, plain)], None
+
+    for group in (1, 64, 1024):
+        lines += at_least(f"W11, {group:,} a group: claims, to a plain table's",
+                          ratios(work="claims", group=group), 0.8, keys_at(w11))
+    lines += at_least("W11, 64 threads: times a plain table's claims",
+                      ratios(work="claims by 64 threads"), 3, keys_at(w11))
+    one, many = (w11.figures("dedup_postgres", work="lookups", keys_drawn=drawn)
+                 for drawn in ("uniform", "uniform, 64 a call"))
+    lines += at_least("W11, 64 a call: lookups, to those one by one",
+                      ([b / a for a, b in zip(one, many)], None), 5, keys_at(w11))
+    ours, bare = (w11.median(peer, "seconds", work="sweep")
+                  for peer in ("dedup_postgres", "postgres"))
+    if ours and bare:
+        lines.append(Target("W11: seconds of a sweep, to a bare DELETE's", "≤ 1.3",
+                            f"{ours / bare:.2f}", ours <= 1.3 * bare,
+                            f"{w11.data['settings']['expired']:,} expired keys"))
+    return lines
+
+
 def judge(workloads):
     """All targets that something was measured for."""
     parts = {"W1": claims, "W2": threads, "W4": lookups, "W5": growth, "W6": sweeps,
              "W7": openings, "W8": sizes, "W9": steady,
-             "W10": guards}
+             "W10": guards, "W11": on_postgres}
     return [line for name, part in parts.items() if name in workloads
             for line in part(workloads[name])]

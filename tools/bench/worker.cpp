@@ -120,9 +120,10 @@ void execute(const Command& command, Work& work, Measured& measured) {
 
 std::unique_ptr<Adapter> open_peer(const std::string& peer, const std::string& directory) {
     const std::map<std::string, std::unique_ptr<Adapter> (*)(const std::string&)> peers = {
-        {"dedup", open_dedup},       {"limit", open_limit}, {"lmdb", open_lmdb},
-        {"postgres", open_postgres}, {"redis", open_redis}, {"rocksdb", open_rocksdb},
-        {"sqlite", open_sqlite},
+        {"dedup", open_dedup},       {"dedup_postgres", open_dedup_postgres},
+        {"limit", open_limit},       {"lmdb", open_lmdb},
+        {"postgres", open_postgres}, {"redis", open_redis},
+        {"rocksdb", open_rocksdb},   {"sqlite", open_sqlite},
     };
     const auto found = peers.find(peer);
     if (found == peers.end()) {

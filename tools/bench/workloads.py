@@ -360,11 +360,38 @@ def guard(settings):
     return {"settings": {}, "rows": list(rows.values()), "failed": {}}
 
 
+def on_postgres(settings):
+    """W11: this store on PostgreSQL, beside a plain table of processed events there."""
+    rows = Rows(settings.say)
+    with Fleet(("postgres", "dedup_postgres"), settings.worker, settings.scratch,
+               settings.say) as fleet:
+        load(fleet, settings, settings.expired // 10, index=True)
+        warm_up(fleet)
+        both = ("postgres", "dedup_postgres")
+        steps = [("claims", {"group": group, "ms": settings.ms},
+                  {"work": "claims", "group": group}, both) for group in (1, 64, 1024)]
+        steps += [("claims_by_threads", {"threads": 64, "ms": settings.ms},
+                   {"work": "claims by 64 threads"}, both)]
+        steps += [("cycles", {"group": 64, "ms": settings.ms}, {"work": "cycles"}, both)]
+        steps += [("lookups", lookup(drawn, 1, settings.ms),
+                   {"work": "lookups", "keys_drawn": drawn}, both)
+                  for drawn in ("uniform", "uniform, 64 a call")]
+        rows.rows.update(rounds(fleet, settings, steps).rows)
+
+        def sweep(peer):
+            load_more(peer, settings.expired, settings)
+            swept = peer.measure("sweep", ahead_ms=2 * HOUR_MS)
+            expect_removed(peer, swept, settings.expired)
+            rows.add(peer, {"work": "sweep"}, swept)
+        fleet.each(sweep)
+        return rows.result(fleet, keys=settings.expired // 10, expired=settings.expired)
+
+
 # Those that share one set of loaded stores, and those that make their own. Lookups come first, as
 # long as what was loaded last is what came last.
 ON_LOADED = {"W4": lookups, "W1": new_claims, "W2": claims_by_threads, "W3": cycles}
 ON_THEIR_OWN = {"W5": growth, "W6": sweeps, "W7": openings, "W8": sizes,
-                "W9": steady, "W10": guard}
+                "W9": steady, "W10": guard, "W11": on_postgres}
 NAMES = (*ON_LOADED, *ON_THEIR_OWN)
 
 

@@ -17,6 +17,7 @@
 #include "contract/store_counters.hpp"
 #include "memory/memory_streams.hpp"
 #include "memory/memory_sweep.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace {
@@ -74,9 +75,7 @@ class MemoryStore final : public StreamStore {
         if (closed_) {
             return closed();
         }
-        if (auto checked = check_stream(stream); !checked) {
-            return std::unexpected(std::move(checked).error());
-        }
+        DEDUP_TRY(check_stream(stream));
         std::vector<Version> versions;
         if (const auto* const records = streams_.find(stream)) {
             for (const Record& record : *records) {
@@ -234,15 +233,11 @@ class MemoryStore final : public StreamStore {
     }
 
     Result<std::uint64_t> append_item(const Append& item) {
-        if (Result<void> checked = check_record(item.record); !checked) {
-            return std::unexpected(std::move(checked).error());
-        }
+        DEDUP_TRY(check_record(item.record));
         if (!head_is_expected(item)) {
             return std::unexpected(conflict(item));
         }
-        if (Result<void> room = make_room({&item, 1}); !room) {
-            return std::unexpected(std::move(room).error());
-        }
+        DEDUP_TRY(make_room({&item, 1}));
         return store(item.record);
     }
 

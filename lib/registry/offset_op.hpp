@@ -11,6 +11,7 @@
 
 #include "cache/decide.hpp"
 #include "dedup/offsets.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 
@@ -40,14 +41,10 @@ template <class Op, class Refusal>
                                                        const Refusal& refusal) {
     std::vector<StreamKey> streams;
     for (const Op& op : ops) {
-        if (Result<void> checked = op.check(); !checked) {
-            return std::unexpected(std::move(checked).error());
-        }
+        DEDUP_TRY(op.check());
         streams.push_back({op.cache.ns, op.key});
     }
-    if (Result<void> checked = offset.check(); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(offset.check());
     streams.push_back({offset.ns, offset.key});
     while (true) {
         auto heads = store.heads(streams);

@@ -7,6 +7,7 @@
 
 #include "keys/netstring.hpp"
 #include "record/check.hpp"
+#include "record/try.hpp"
 #include "registry/offset_op.hpp"
 
 namespace dedup {
@@ -92,14 +93,9 @@ Offsets::Offsets(StreamStore& store, std::string ns) : store_(store), ns_(std::m
 Result<std::optional<Position>> Offsets::find(std::string_view pipeline,
                                               std::string_view stream) const {
     const std::string key = position_key(pipeline, stream);
-    if (Result<void> checked = check_position_name(ns_, key); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
-    auto head = store_.head({ns_, key});
-    if (!head) {
-        return std::unexpected(std::move(head).error());
-    }
-    return position_of(*head);
+    DEDUP_TRY(check_position_name(ns_, key));
+    auto head = DEDUP_TRY(store_.head({ns_, key}));
+    return position_of(head);
 }
 
 Result<CommitOutcome> Offsets::commit(const OffsetCommit& commit) {

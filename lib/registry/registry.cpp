@@ -6,6 +6,7 @@
 
 #include "dedup/json_pointer.hpp"
 #include "record/check.hpp"
+#include "record/try.hpp"
 #include "registry/offset_op.hpp"
 
 namespace dedup {
@@ -51,17 +52,14 @@ Registry::Registry(StreamStore& store, const RegistryOptions& options)
 
 Result<Registry::KeyOutcome> Registry::check_idempotency(std::string_view key,
                                                          std::string_view event_id) {
-    auto outcome = keys_.remember(key, "", {.event_id = std::string(event_id)});
-    if (!outcome) {
-        return std::unexpected(std::move(outcome).error());
-    }
-    if (auto* known = std::get_if<Completed>(&*outcome)) {
+    auto outcome = DEDUP_TRY(keys_.remember(key, "", {.event_id = std::string(event_id)}));
+    if (auto* known = std::get_if<Completed>(&outcome)) {
         return Duplicate{std::move(known->event_id), known->completed_at_ms};
     }
-    if (auto* claimed = std::get_if<InFlight>(&*outcome)) {  // through a Cache of this namespace
+    if (auto* claimed = std::get_if<InFlight>(&outcome)) {  // through a Cache of this namespace
         return Duplicate{std::move(claimed->event_id), claimed->since_ms};
     }
-    return std::get<New>(*outcome);  // requests without a fingerprint never mismatch
+    return std::get<New>(outcome);  // requests without a fingerprint never mismatch
 }
 
 Result<bool> Registry::record_processing(std::string_view pipeline, std::string_view event_id,
@@ -76,28 +74,20 @@ Result<bool> Registry::record_processing(std::string_view pipeline, std::string_
 
 Result<std::optional<ProcessingReceipt>> Registry::receipt(std::string_view pipeline,
                                                            std::string_view event_id) {
-    auto found = receipts_.lookup(receipt_key(pipeline, event_id));
-    if (!found) {
-        return std::unexpected(std::move(found).error());
-    }
-    if (auto* done = std::get_if<Completed>(&*found)) {
+    auto found = DEDUP_TRY(receipts_.lookup(receipt_key(pipeline, event_id)));
+    if (auto* done = std::get_if<Completed>(&found)) {
         return ProcessingReceipt{std::move(done->receipt), done->completed_at_ms};
     }
     return std::nullopt;
 }
 
 Result<bool> Registry::was_processed(std::string_view pipeline, std::string_view event_id) {
-    auto found = receipt(pipeline, event_id);
-    if (!found) {
-        return std::unexpected(std::move(found).error());
-    }
-    return found->has_value();
+    auto found = DEDUP_TRY(receipt(pipeline, event_id));
+    return found.has_value();
 }
 
 Result<CommitOutcome> Registry::finish(const OffsetCommit& commit, std::string_view details) {
-    if (Result<void> checked = check_options(receipt_options_); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check_options(receipt_options_));
     const std::string key = receipt_key(commit.pipeline, commit.event_id);
     const ClaimOptions options{.event_id = commit.event_id};
     const RememberOp record{receipt_options_, key, details, options};

@@ -7,6 +7,7 @@
 
 #include "keys/netstring.hpp"
 #include "record/check.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace {
@@ -99,9 +100,7 @@ std::string encode_stamps(const Stamps& stamps) {
 
 Result<Stamps> decode_stamps(const Record& record) {
     Reader reader(record.metadata);
-    if (Result<void> known = check_version(reader, record, "metadata"); !known) {
-        return std::unexpected(std::move(known).error());
-    }
+    DEDUP_TRY(check_version(reader, record, "metadata"));
     Stamps stamps;
     stamps.first_seen_ms = reader.number();
     stamps.last_seen_ms = reader.number();
@@ -128,9 +127,7 @@ std::string encode_outcome(const Outcome& outcome) {
 
 Result<Outcome> decode_outcome(const Record& record) {
     Reader reader(*record.receipt);
-    if (Result<void> known = check_version(reader, record, "receipt"); !known) {
-        return std::unexpected(std::move(known).error());
-    }
+    DEDUP_TRY(check_version(reader, record, "receipt"));
     Outcome outcome;
     outcome.kind = reader.text();
     outcome.time_ms = reader.number();
@@ -162,11 +159,8 @@ Result<KnownReservation> known_from(const Record& record) {
                            .attempt = record.attempt,
                            .conflicts = record.conflict};
     if (record.receipt) {
-        auto outcome = decode_outcome(record);
-        if (!outcome) {
-            return std::unexpected(std::move(outcome).error());
-        }
-        known.outcome = *std::move(outcome);
+        auto outcome = DEDUP_TRY(decode_outcome(record));
+        known.outcome = std::move(outcome);
     }
     return known;
 }

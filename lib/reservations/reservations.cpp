@@ -11,6 +11,7 @@
 #include "record/check.hpp"
 #include "record/invalid.hpp"
 #include "record/sha256.hpp"
+#include "record/try.hpp"
 #include "reservations/reservation_record.hpp"
 
 namespace dedup {
@@ -150,11 +151,8 @@ Result<void> check_outcome(const Outcome& outcome) {
 
 Result<Claim> claim_of(const CacheOptions& cache, const Scope& scope,
                        const Reservation& reservation) {
-    auto key = scoped_key(scope, reservation.key);
-    if (!key) {
-        return std::unexpected(std::move(key).error());
-    }
-    return Claim{cache.ns, *std::move(key), reservation.fence, reservation.deadline_ms,
+    auto key = DEDUP_TRY(scoped_key(scope, reservation.key));
+    return Claim{cache.ns, std::move(key), reservation.fence, reservation.deadline_ms,
                  reservation.attempt};
 }
 
@@ -175,9 +173,7 @@ Reservations::Reservations(StreamStore& store, const ReservationsOptions& option
 
 template <class Op>
 Result<typename Op::Answer> Reservations::settle(const Op& op) {
-    if (Result<void> checked = check_options(cache_options_); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check_options(cache_options_));
     return std::move(settle_span(store_, std::span<const Op>(&op, 1)).front());
 }
 
@@ -238,9 +234,7 @@ Result<Reservation> Reservations::renew(const Scope& scope, const Reservation& r
 
 Result<std::optional<KnownReservation>> Reservations::find(const Scope& scope,
                                                            std::string_view key) {
-    if (Result<void> checked = check_options(cache_options_); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check_options(cache_options_));
     const auto store_key = scoped_key(scope, key);
     if (!store_key) {
         return std::unexpected(store_key.error());

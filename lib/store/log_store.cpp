@@ -65,9 +65,7 @@ std::vector<Result<std::optional<Record>>> LogStore::heads(std::span<const Strea
 }
 
 Result<std::optional<Record>> LogStore::head(StreamKey stream) {
-    if (auto followed = follow_writer(); !followed) {
-        return std::unexpected(std::move(followed).error());
-    }
+    DEDUP_TRY(follow_writer());
     return reader_.head(stream);
 }
 

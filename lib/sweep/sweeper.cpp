@@ -14,6 +14,7 @@
 
 #include "env/owned_mutex.hpp"
 #include "env/process.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace {
@@ -155,9 +156,7 @@ class SweeperThread final : public Sweeper {
 }  // namespace
 
 Result<std::unique_ptr<Sweeper>> Sweeper::start(StreamStore& store, SweeperOptions options) {
-    if (Result<void> checked = check_options(options); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check_options(options));
     try {
         return std::make_unique<SweeperThread>(store, std::move(options));
     } catch (const std::system_error& error) {

@@ -10,6 +10,8 @@
 #include <optional>
 #include <utility>
 
+#include "record/try.hpp"
+
 namespace dedup::pg {
 namespace {
 
@@ -331,12 +333,9 @@ Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries, T
 }
 
 Reply<Table> Connection::run(const Query& query, TimePoint deadline) {
-    auto tables =
-        settings_.local == nullptr ? step({&query, 1}, deadline) : transact({&query, 1}, deadline);
-    if (!tables) {
-        return std::unexpected(std::move(tables).error());
-    }
-    return std::move(tables->front());
+    auto tables = DEDUP_TRY(settings_.local == nullptr ? step({&query, 1}, deadline)
+                                                       : transact({&query, 1}, deadline));
+    return std::move(tables.front());
 }
 
 Reply<void> Connection::script(const std::string& sql, TimePoint deadline) {

@@ -74,6 +74,10 @@ struct Trouble {
 
     // Another attempt may succeed at once: a deadlock or a serialization failure.
     [[nodiscard]] bool transient() const { return sqlstate == "40001" || sqlstate == "40P01"; }
+    // The server has not what the statement asks for: a column, a function, a kind of query.
+    [[nodiscard]] bool not_understood() const {
+        return sqlstate == "0A000" || sqlstate == "42703" || sqlstate == "42883";
+    }
     // A lock that it waited for stayed somebody else's.
     [[nodiscard]] bool locked() const { return sqlstate == "55P03"; }
 };

@@ -8,6 +8,7 @@
 #include "postgres/statements.hpp"
 #include "postgres/wire.hpp"
 #include "record/sha256.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -33,12 +34,9 @@ Result<void> decode_rest(std::string_view bytes, Record& record) {
     if (bytes.empty()) {
         return {};
     }
-    auto rest = decode(bytes);
-    if (!rest) {
-        return std::unexpected(std::move(rest).error());
-    }
-    record.conflict = std::move(rest->conflict);
-    record.unknown_fields = std::move(rest->unknown_fields);
+    auto rest = DEDUP_TRY(decode(bytes));
+    record.conflict = std::move(rest.conflict);
+    record.unknown_fields = std::move(rest.unknown_fields);
     return {};
 }
 

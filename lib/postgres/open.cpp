@@ -6,6 +6,7 @@
 #include "dedup/postgres_store.hpp"
 #include "postgres/postgres_store.hpp"
 #include "postgres/schema.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace pg {
@@ -34,12 +35,9 @@ Result<PostgresInit> init(const Target& target) {
     const Statements statements(target.schema, true, target.options.timeout);
     ServerClock clock;
     Pool pool(target, statements, clock);
-    auto lease = pool.try_once();
-    if (!lease) {
-        return std::unexpected(std::move(lease).error());
-    }
+    auto lease = DEDUP_TRY(pool.try_once());
     const auto deadline = [&] { return std::chrono::steady_clock::now() + target.options.timeout; };
-    const auto meta = [&]() { return (*lease)->run({&statements.meta}, deadline()); };
+    const auto meta = [&]() { return lease->run({&statements.meta}, deadline()); };
     auto found = meta();
     PostgresInit outcome = PostgresInit::was_there;
     std::string sql = "BEGIN;\n" + std::string(kLockInit);
@@ -59,9 +57,9 @@ Result<PostgresInit> init(const Target& target) {
     }
     sql += in_schema(kFunctionsSql, target.schema);
     sql += "COMMIT;\n";
-    if (auto made = (*lease)->script(sql, deadline()); !made) {
+    if (auto made = lease->script(sql, deadline()); !made) {
         // Somebody else may have been quicker.
-        static_cast<void>((*lease)->script("ROLLBACK", deadline()));
+        static_cast<void>(lease->script("ROLLBACK", deadline()));
         if (made.error().sqlstate == "42P07" && meta()) {
             return PostgresInit::was_there;
         }
@@ -75,25 +73,17 @@ Result<PostgresInit> init(const Target& target) {
 
 Result<std::unique_ptr<StreamStore>> open_postgres(const std::string& url,
                                                    const PostgresOptions& options) {
-    auto target = pg::parse_target(url, options);
-    if (!target) {
-        return std::unexpected(std::move(target).error());
-    }
+    auto target = DEDUP_TRY(pg::parse_target(url, options));
     auto time = std::make_shared<pg::TimeSource>();
-    time->given = target->options.clock;
-    auto store = std::make_unique<pg::PostgresStore>(*std::move(target), std::move(time));
-    if (Result<void> begun = store->begin(); !begun) {
-        return std::unexpected(std::move(begun).error());
-    }
+    time->given = target.options.clock;
+    auto store = std::make_unique<pg::PostgresStore>(std::move(target), std::move(time));
+    DEDUP_TRY(store->begin());
     return store;
 }
 
 Result<PostgresInit> init_postgres(const std::string& url, const PostgresOptions& options) {
-    auto target = pg::parse_target(url, options);
-    if (!target) {
-        return std::unexpected(std::move(target).error());
-    }
-    return pg::init(*target);
+    auto target = DEDUP_TRY(pg::parse_target(url, options));
+    return pg::init(target);
 }
 
 }  // namespace dedup

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "record/try.hpp"
+
 namespace dedup::pg {
 namespace {
 
@@ -129,9 +131,7 @@ Result<std::unique_ptr<Connection>> Pool::connect_to(const Parameters& host) {
     if (!connection) {
         return connection;
     }
-    if (Result<void> fit = prove(**connection); !fit) {
-        return std::unexpected(std::move(fit).error());
-    }
+    DEDUP_TRY(prove(**connection));
     return connection;
 }
 

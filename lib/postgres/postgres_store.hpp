@@ -115,8 +115,8 @@ class PostgresStore final : public StreamStore {
     [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evict);
     [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
     [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evict);
-    [[nodiscard]] Result<std::size_t> remove_batch(Sweeping& sweeping, const Query& removal,
-                                                   bool evicted);
+    [[nodiscard]] Reply<std::size_t> remove_batch(Sweeping& sweeping, const Query& removal,
+                                                  bool evicted);
     [[nodiscard]] Result<void> count_retained(Sweeping& sweeping);
     [[nodiscard]] Result<void> finish_sweep(Sweeping& sweeping);
     [[nodiscard]] std::int64_t sweep_time(const SweepOptions& options);

@@ -22,9 +22,10 @@ constexpr std::string_view kBytes =
 
 // What a sweep must know of what it removes.
 constexpr std::string_view kRemoved =
-    "h.ns, h.sequence, h.state, "
+    "h.ns, h.state, CASE WHEN h.state = 0 THEN h.sequence END, "
     "CASE WHEN h.state = 0 THEN h.key END, CASE WHEN h.state = 0 THEN h.owner END, "
-    "h.fence, h.timestamp_ms, h.expires_ms";
+    "CASE WHEN h.state = 0 THEN h.fence END, CASE WHEN h.state = 0 THEN h.timestamp_ms END, "
+    "CASE WHEN h.state = 0 THEN h.expires_ms END";
 
 std::string_view type_name(Type type) {
     switch (type) {
@@ -222,8 +223,18 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
     sizes = make("sizes", "SELECT pg_total_relation_size('@.head'::regclass)");
 
     lock_sweep = make("lock_sweep", "SELECT 1 FROM @.sweeper FOR UPDATE");
+    // By where a row lies, which is a third of the time that its key takes to find. A row that
+    // moved meanwhile is another version, which the next batch sees.
     remove_expired =
         make("remove_expired",
+             fmt::format("DELETE FROM @.head h WHERE h.ctid = ANY (ARRAY(SELECT ctid FROM @.head "
+                         "WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
+                         "AND expires_ms < $2::int8 AND sequence <= $4::int8 "
+                         "ORDER BY expiry_slot LIMIT $3::int8)) AND h.expiry_slot > 0 "
+                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
+                         kRemoved));
+    remove_expired_by_key =
+        make("remove_expired_by_key",
              fmt::format("WITH dead AS (SELECT bucket, ns, key FROM @.head WHERE expiry_slot > 0 "
                          "AND expiry_slot <= $1::int8 AND expires_ms < $2::int8 "
                          "AND sequence <= $4::int8 ORDER BY expiry_slot LIMIT $3::int8) "

@@ -86,6 +86,7 @@ struct Statements {
     // Sweeping.
     Statement lock_sweep;
     Statement remove_expired;
+    Statement remove_expired_by_key;  // where rows have no ctid that a query can use
     Statement remove_oldest;
     Statement would_remove;
     Statement retained;

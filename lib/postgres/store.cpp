@@ -10,6 +10,7 @@
 #include "postgres/call.hpp"
 #include "postgres/clock_codec.hpp"
 #include "postgres/postgres_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -107,11 +108,8 @@ PostgresStore::~PostgresStore() {
 }
 
 Result<void> PostgresStore::begin() {
-    auto lease = pool_.try_once();
-    if (!lease) {
-        return std::unexpected(std::move(lease).error());
-    }
-    auto meta = (*lease)->run({&statements_.meta}, deadline());
+    auto lease = DEDUP_TRY(pool_.try_once());
+    auto meta = lease->run({&statements_.meta}, deadline());
     if (!meta) {
         Error error = std::move(meta).error().error;
         if (error.code == Code::invalid_argument) {
@@ -133,12 +131,9 @@ Result<void> PostgresStore::begin() {
     store_id_ = meta->bytes(0, 1);
     time_.saw_time(meta->number(0, 2));
     written_time_ms_ = meta->number(0, 2);
-    auto jumps = decode_jumps(meta->bytes(0, 3));
-    if (!jumps) {
-        return std::unexpected(std::move(jumps).error());
-    }
+    auto jumps = DEDUP_TRY(decode_jumps(meta->bytes(0, 3)));
     const std::lock_guard lock(clock_mutex_);
-    time_.set_clock_history(*std::move(jumps));
+    time_.set_clock_history(std::move(jumps));
     written_changes_ = time_.clock_changes();
     clock_version_ = meta->number(0, 4);
     source_->store = this;
@@ -158,11 +153,8 @@ std::optional<Error> PostgresStore::unusable(bool writes) const {
 Result<Table> PostgresStore::read(const Query& query, int times) {
     const TimePoint until = std::chrono::steady_clock::now() + times * target_.options.timeout;
     for (int attempt = 0;; ++attempt) {
-        auto lease = pool_.take(until);
-        if (!lease) {
-            return std::unexpected(std::move(lease).error());
-        }
-        auto table = (*lease)->run(query, until);
+        auto lease = DEDUP_TRY(pool_.take(until));
+        auto table = lease->run(query, until);
         if (table) {
             return *std::move(table);
         }
@@ -223,13 +215,10 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
 }
 
 Result<std::vector<Version>> PostgresStore::history(StreamKey stream) {
-    auto found = head(stream);
-    if (!found) {
-        return std::unexpected(std::move(found).error());
-    }
+    auto found = DEDUP_TRY(head(stream));
     std::vector<Version> versions;
-    if (*found) {
-        versions.push_back({.record = **std::move(found)});
+    if (found) {
+        versions.push_back({.record = *std::move(found)});
     }
     return versions;
 }
@@ -243,33 +232,24 @@ Result<ScanPage> PostgresStore::scan(const ScanOptions& options) {
         return std::unexpected(
             Error{Code::invalid_argument, "heads_max is 0; it must be at least 1"});
     }
-    auto place = place_of(options.cursor);
-    if (!place) {
-        return std::unexpected(std::move(place).error());
-    }
+    auto place = DEDUP_TRY(place_of(options.cursor));
     ScanPage page;
     if (!options.ns.empty() && !check_stream({options.ns, "-"})) {
         return page;  // no namespace has this name, and it may be no text of the server's
     }
     const auto limit = static_cast<std::int64_t>(std::min<std::size_t>(options.heads_max, 100'000));
-    auto table = read({&statements_.scan,
-                       {number_parameter(place->bucket), place->ns, place->key, options.ns,
-                        options.key_prefix, number_parameter(limit)}},
-                      kScanTimes);
-    if (!table) {
-        return std::unexpected(std::move(table).error());
+    auto table = DEDUP_TRY(read({&statements_.scan,
+                                 {number_parameter(place.bucket), place.ns, place.key, options.ns,
+                                  options.key_prefix, number_parameter(limit)}},
+                                kScanTimes));
+    for (std::size_t row = 0; row < table.size(); ++row) {
+        auto head = DEDUP_TRY(read_head(table, row));
+        page.heads.push_back({.record = std::move(head)});
     }
-    for (std::size_t row = 0; row < table->size(); ++row) {
-        auto head = read_head(*table, row);
-        if (!head) {
-            return std::unexpected(std::move(head).error());
-        }
-        page.heads.push_back({.record = *std::move(head)});
-    }
-    const std::size_t rows = table->size();
-    if (rows != 0 && table->number(rows - 1, kHeadColumns + 1) != 0) {
+    const std::size_t rows = table.size();
+    if (rows != 0 && table.number(rows - 1, kHeadColumns + 1) != 0) {
         const Record& last = page.heads.back().record;
-        page.cursor = Place{static_cast<std::int16_t>(table->number(rows - 1, kHeadColumns)),
+        page.cursor = Place{static_cast<std::int16_t>(table.number(rows - 1, kHeadColumns)),
                             last.ns, last.key}
                           .cursor();
     }
@@ -281,17 +261,11 @@ Result<std::vector<SweepReport>> PostgresStore::sweep_history() {
     if (!call) {
         return std::unexpected(call.error());
     }
-    auto table = read({&statements_.reports});
-    if (!table) {
-        return std::unexpected(std::move(table).error());
-    }
+    auto table = DEDUP_TRY(read({&statements_.reports}));
     std::vector<SweepReport> reports;
-    for (std::size_t row = 0; row < table->size(); ++row) {
-        auto report = decode_report(table->bytes(row, 0));
-        if (!report) {
-            return std::unexpected(std::move(report).error());
-        }
-        reports.push_back(*std::move(report));
+    for (std::size_t row = 0; row < table.size(); ++row) {
+        auto report = DEDUP_TRY(decode_report(table.bytes(row, 0)));
+        reports.push_back(std::move(report));
     }
     return reports;
 }

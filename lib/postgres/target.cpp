@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "postgres/statements.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 
@@ -165,24 +166,13 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
     if (url.contains('\0')) {
         return bad_target("the store's URL has a byte 0 in it");
     }
-    auto plain = take_parameters(url, options);
-    if (!plain) {
-        return std::unexpected(std::move(plain).error());
-    }
-    if (auto checked = check_limits(options); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
-    auto hosts = parse_url(*plain);
-    if (!hosts) {
-        return std::unexpected(std::move(hosts).error());
-    }
-    auto schema = quote_schema(options.schema);
-    if (!schema) {
-        return std::unexpected(std::move(schema).error());
-    }
-    const auto all = static_cast<std::int64_t>(hosts->size());
+    auto plain = DEDUP_TRY(take_parameters(url, options));
+    DEDUP_TRY(check_limits(options));
+    auto hosts = DEDUP_TRY(parse_url(plain));
+    auto schema = DEDUP_TRY(quote_schema(options.schema));
+    const auto all = static_cast<std::int64_t>(hosts.size());
     const std::int64_t seconds = options.timeout.count() / 1'000 / all;
-    Target target{.hosts = {}, .schema = *std::move(schema), .options = std::move(options)};
+    Target target{.hosts = {}, .schema = std::move(schema), .options = std::move(options)};
     // What the URL says of these wins, but for the host, which is one of the URL's.
     const Parameters common = {
         {"target_session_attrs", "primary"},
@@ -190,9 +180,9 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
         {"connect_timeout", std::to_string(std::max<std::int64_t>(2, seconds))},
         {"tcp_user_timeout", std::to_string(target.options.timeout.count())},
         {"keepalives_idle", "30"},
-        {"dbname", *std::move(plain)},
+        {"dbname", std::move(plain)},
         {"client_encoding", "UTF8"}};
-    for (const Parameters& host : *hosts) {
+    for (const Parameters& host : hosts) {
         target.hosts.push_back(common);
         target.hosts.back().insert(target.hosts.back().end(), host.begin(), host.end());
     }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "postgres/transaction_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 
@@ -13,9 +14,7 @@ struct TransactionCache::Parts {
     // Runs `call` if a transaction is open.
     template <class Call>
     auto within(const Call& call) -> decltype(call()) {
-        if (Result<void> fit = store.check(); !fit) {
-            return std::unexpected(std::move(fit).error());
-        }
+        DEDUP_TRY(store.check());
         return call();
     }
 
@@ -115,28 +114,23 @@ class Attempt {
   private:
     Result<RunOnceOutcome> within(std::string_view key, const TransactionWork& work,
                                   const RunOnceOptions& options) {
-        auto claimed = cache_.claim(key, options.claim, options.wait);
-        if (!claimed) {
-            return std::unexpected(std::move(claimed).error());
-        }
-        if (auto* const held = std::get_if<InFlight>(&*claimed)) {
+        auto claimed = DEDUP_TRY(cache_.claim(key, options.claim, options.wait));
+        if (auto* const held = std::get_if<InFlight>(&claimed)) {
             return std::move(*held);
         }
-        if (auto* const known = std::get_if<Completed>(&*claimed)) {
+        if (auto* const known = std::get_if<Completed>(&claimed)) {
             return std::move(*known);
         }
-        if (auto* const other = std::get_if<Mismatch>(&*claimed)) {
+        if (auto* const other = std::get_if<Mismatch>(&claimed)) {
             return std::move(*other);
         }
-        const Claim& claim = std::get<Claimed>(*claimed).claim;
+        const Claim& claim = std::get<Claimed>(claimed).claim;
         auto receipt = work(connection_, claim);
         if (!receipt) {
             again_ = receipt.error().code == Code::unavailable;
             return std::unexpected(std::move(receipt).error());
         }
-        if (auto completed = cache_.complete(claim, *receipt); !completed) {
-            return std::unexpected(std::move(completed).error());
-        }
+        DEDUP_TRY(cache_.complete(claim, *receipt));
         auto committed = run_statement(connection_, "COMMIT");
         if (!committed.result) {
             again_ = may_run_again(committed.sqlstate);

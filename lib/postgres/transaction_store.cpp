@@ -6,6 +6,7 @@
 
 #include "contract/check_stream.hpp"
 #include "postgres/head_rows.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -114,9 +115,7 @@ std::vector<Result<std::uint64_t>> TransactionStore::append(std::span<const Appe
 
 // Within a savepoint, so that a wait that was too long does not end the caller's transaction.
 Result<std::uint64_t> TransactionStore::append_one(const Append& item) {
-    if (auto checked = check_record(item.record); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check_record(item.record));
     const Statement save{"", "SAVEPOINT dedup_append"};
     const Statement release{"", "RELEASE SAVEPOINT dedup_append"};
     const Statement back{"", "ROLLBACK TO SAVEPOINT dedup_append"};

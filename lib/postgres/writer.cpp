@@ -9,6 +9,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "record/try.hpp"
+
 namespace dedup::pg {
 namespace {
 
@@ -167,11 +169,8 @@ Reply<std::vector<bool>> Writer::attempt(Lease& lease, std::span<const Row> rows
     }
     Reply<std::vector<Table>> tables;
     if (queries.size() == 1) {
-        auto table = lease->run(queries.front(), deadline);
-        if (!table) {
-            return std::unexpected(std::move(table).error());
-        }
-        tables->push_back(*std::move(table));
+        auto table = DEDUP_TRY(lease->run(queries.front(), deadline));
+        tables->push_back(std::move(table));
     } else {
         tables = lease->transact(queries, deadline);
     }
@@ -199,13 +198,10 @@ Reply<std::vector<bool>> Writer::attempt_atomic(Lease& lease, std::span<const Qu
     std::vector<Query> steps = lease->beginning();
     const std::size_t first = steps.size();
     steps.insert(steps.end(), queries.begin(), queries.end());
-    auto tables = lease->step(steps, deadline);
-    if (!tables) {
-        return std::unexpected(std::move(tables).error());
-    }
+    auto tables = DEDUP_TRY(lease->step(steps, deadline));
     std::size_t landed = 0;
-    for (std::size_t i = first; i < tables->size(); ++i) {
-        landed += (*tables)[i].size();
+    for (std::size_t i = first; i < tables.size(); ++i) {
+        landed += tables[i].size();
     }
     const bool whole = landed == rows.size();
     const Query end{whole ? &statements_.commit : &statements_.rollback};
@@ -224,15 +220,13 @@ Reply<std::vector<Writer::Head>> Writer::heads_of(Lease& lease, std::span<const 
     for (const Row& row : rows) {
         streams.push_back({row.item->record.ns, row.item->record.key});
     }
-    auto table = lease->run({&statements_.sequences, stream_parameters(streams)}, deadline);
-    if (!table) {
-        return std::unexpected(std::move(table).error());
-    }
+    auto table =
+        DEDUP_TRY(lease->run({&statements_.sequences, stream_parameters(streams)}, deadline));
     std::vector<Head> heads(rows.size());
-    for (std::size_t i = 0; i < table->size(); ++i) {
-        heads.at(static_cast<std::size_t>(table->number(i, 0))) = {
-            static_cast<std::uint64_t>(table->number(i, 1)),
-            static_cast<std::uint64_t>(table->number(i, 2))};
+    for (std::size_t i = 0; i < table.size(); ++i) {
+        heads.at(static_cast<std::size_t>(table.number(i, 0))) = {
+            static_cast<std::uint64_t>(table.number(i, 1)),
+            static_cast<std::uint64_t>(table.number(i, 2))};
     }
     return heads;
 }
@@ -298,14 +292,8 @@ Reply<Writer::Results> Writer::resolve_once(std::span<const Row> rows, Batch mod
     if (!lease) {
         return std::unexpected(Trouble{.error = std::move(lease).error()});
     }
-    auto landed = attempt(*lease, rows, mode, deadline);
-    if (!landed) {
-        return std::unexpected(std::move(landed).error());
-    }
-    auto heads = heads_of(*lease, rows, deadline);
-    if (!heads) {
-        return std::unexpected(std::move(heads).error());
-    }
+    auto landed = DEDUP_TRY(attempt(*lease, rows, mode, deadline));
+    auto heads = DEDUP_TRY(heads_of(*lease, rows, deadline));
     // What was found may be visible and not replicated yet. A write behind it that is, is proof.
     auto proof =
         (*lease)->run({&statements_.saw_time, {number_parameter<std::int64_t>(0)}}, deadline);
@@ -313,13 +301,13 @@ Reply<Writer::Results> Writer::resolve_once(std::span<const Row> rows, Batch mod
         return std::unexpected(proof ? Trouble{.error = {}} : std::move(proof).error());
     }
     const auto is_mine = [&](std::size_t i) {
-        const Head& head = (*heads)[i];
+        const Head& head = heads[i];
         const bool own_fence = rows[i].item->record.claim_sequence == 0;
-        return (*landed)[i] || head.sequence == rows[i].sequence ||
+        return landed[i] || head.sequence == rows[i].sequence ||
                (own_fence && head.fence == rows[i].sequence);
     };
     const auto has_lost = [&](std::size_t i) {
-        return (*heads)[i].sequence != 0 && (*heads)[i].sequence < rows[i].sequence;
+        return heads[i].sequence != 0 && heads[i].sequence < rows[i].sequence;
     };
     bool all_mine = false;
     bool none_mine = false;
@@ -332,7 +320,7 @@ Reply<Writer::Results> Writer::resolve_once(std::span<const Row> rows, Batch mod
     const Error what{Code::unavailable, "the answer to it was lost, and the key has changed since"};
     Results results;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        const std::uint64_t head = (*heads)[i].sequence;
+        const std::uint64_t head = heads[i].sequence;
         if (all_mine || is_mine(i)) {
             results.emplace_back(rows[i].sequence);
         } else if (none_mine || has_lost(i)) {

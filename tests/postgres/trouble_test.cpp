@@ -370,7 +370,7 @@ TEST_CASE("trouble: a sweep goes on where others have taken over what it had fou
     ManualClock clock;
     schema.options.clock = clock.clock();
     const auto store = schema.open();
-    constexpr std::size_t kKeys = 25'000;  // three batches
+    constexpr std::size_t kKeys = 60'000;  // two batches
     std::vector<Append> claims;
     for (std::size_t i = 0; i < kKeys; ++i) {
         claims.push_back(claim_of(std::to_string(i)));
@@ -395,6 +395,31 @@ TEST_CASE("trouble: a sweep goes on where others have taken over what it had fou
     commits.join();
     REQUIRE_MESSAGE(report.has_value(), report.error().message);
     CHECK(report->removed.total() == kKeys - 1);
+}
+
+TEST_CASE("trouble: a sweep of rows that a query can find by their keys only") {
+    NEEDS_POSTGRES();
+    Schema schema;
+    ManualClock clock;
+    schema.options.clock = clock.clock();
+    const auto store = schema.open();
+    Client client(schema.url());
+    const std::string name = schema.options.schema;
+    client.row("ALTER TABLE " + name + ".head RENAME TO rows");
+    client.row("CREATE VIEW " + name + ".head AS SELECT * FROM " + name + ".rows");
+    std::vector<Append> claims;
+    for (int i = 0; i < 100; ++i) {
+        claims.push_back(claim_of(std::to_string(i)));
+        claims.back().record.expires_at_ms = clock.now_ms() + (i < 70 ? 1'000 : 1'000'000);
+    }
+    for (const auto& result : store->append(claims)) {
+        REQUIRE_MESSAGE(result.has_value(), (result ? "" : result.error().message));
+    }
+    clock.advance(60'000);
+    const auto report = store->sweep();
+    REQUIRE_MESSAGE(report.has_value(), report.error().message);
+    CHECK(report->removed.total() == 70);
+    CHECK(report->retained.total() == 30);
 }
 
 TEST_CASE("trouble: names of up to 63 characters, none of which hides another's statement") {

@@ -13,12 +13,15 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "dedup/error.hpp"
 #include "dedup/export.hpp"
 
 namespace dedup {
 
 struct StoreStats;
+class StreamStore;
 
 // How often which values came. A value is known to a factor of two: bucket 0 has the zeros, and
 // bucket i the values from 2^(i-1) to 2^i - 1, as in the log2 histograms of bpftrace and of Linux'
@@ -106,16 +109,32 @@ struct CacheMetrics {
     Histogram lookup_ns = {};
 };
 
+// A namespace's claims that are in flight and have not expired.
+struct OpenClaims {
+    std::string ns = {};
+    std::uint64_t count = 0;
+    std::uint64_t past_lease = 0;  // of these: their lease has run out
+    std::int64_t oldest_ms = 0;    // when the one that has been in flight longest was claimed
+
+    bool operator==(const OpenClaims&) const = default;
+};
+
+// The open claims of all namespaces that have any, by name. Reads the head of every key, which
+// takes a second for a million or so: for a look each minute, not for each request.
+// Errors: those of StreamStore::scan.
+[[nodiscard]] DEDUP_API Result<std::vector<OpenClaims>> open_claims(StreamStore& store);
+
 // The text format of Prometheus (version 0.0.4), with HELP and TYPE, names that begin with
 // `dedup_`, and times in seconds. An embedding program serves what it has, one after the other:
 //
 //     prometheus_text(*store->stats()) + prometheus_text(store->metrics()) +
 //         prometheus_text({&cache_metrics, 1})
 //
-// Each of the three may be in a page once. Of caches, all belong into one call; those of one
+// Each may be in a page once. Of caches, all belong into one call; those of one
 // namespace are added up.
 [[nodiscard]] DEDUP_API std::string prometheus_text(const StoreStats& stats);
 [[nodiscard]] DEDUP_API std::string prometheus_text(const StoreMetrics& metrics);
 [[nodiscard]] DEDUP_API std::string prometheus_text(std::span<const CacheMetrics> caches);
+[[nodiscard]] DEDUP_API std::string prometheus_text(std::span<const OpenClaims> claims);
 
 }  // namespace dedup

@@ -83,6 +83,14 @@ struct Record {
     return expires_at_ms != 0 && now_ms - grace.count() > expires_at_ms;
 }
 
+// Claimed, not answered, and its lease has run out: whoever claimed it may have crashed, or is
+// slow.
+[[nodiscard]] inline bool past_lease(const Record& record, std::int64_t now_ms,
+                                     std::chrono::milliseconds grace = kDefaultGrace) {
+    return record.state() == State::in_flight && record.lease_until_ms != 0 &&
+           record.lease_until_ms < now_ms && !expired(record.expires_at_ms, now_ms, grace);
+}
+
 // FNV-1a, 64 bits: offset basis cbf29ce484222325, prime 100000001b3.
 // Source: Fowler, Noll, Vo; draft-eastlake-fnv.
 [[nodiscard]] constexpr std::uint64_t fnv1a_64(std::string_view bytes) {

@@ -236,4 +236,22 @@ std::string prometheus_text(std::span<const CacheMetrics> caches) {
     return page.take();
 }
 
+std::string prometheus_text(std::span<const OpenClaims> claims) {
+    Page page;
+    const auto each = [&](std::string_view name, std::string_view help, const auto& value) {
+        page.metric(name, "gauge", help);
+        for (const OpenClaims& of : claims) {
+            page.sample(value(of), label("namespace", of.ns));
+        }
+    };
+    each("dedup_open_claims", "Claims in flight that have not expired.",
+         [](const OpenClaims& of) { return of.count; });
+    each("dedup_open_claims_past_lease", "Of these, those whose lease has run out unanswered.",
+         [](const OpenClaims& of) { return of.past_lease; });
+    each("dedup_open_claims_oldest_timestamp_seconds",
+         "When the one that has been in flight longest was claimed.",
+         [](const OpenClaims& of) { return seconds(of.oldest_ms); });
+    return page.take();
+}
+
 }  // namespace dedup

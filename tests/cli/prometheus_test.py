@@ -1,11 +1,13 @@
 """stats --format prometheus: a page that Prometheus takes, with the numbers of the store."""
 
 import math
+import pathlib
 import re
 
 import cli
 from cli import ERROR, OK, USAGE
 
+ALERTS = pathlib.Path(__file__).parents[2] / "docs/examples/alerts.yml"
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'
 SAMPLE = re.compile(rf"({NAME})(?:\{{({LABEL}(?:,{LABEL})*)?\}})? (\S+)")
@@ -73,6 +75,31 @@ class Prometheus(cli.CliTest):
                 ("dedup_store_background_failed", "", 0),
                 ("dedup_store_next_sweep_streams", "", 0)):
             self.assertEqual(page[name, labels], value, name)
+
+    def test_claims_that_wait_for_an_answer(self):
+        self.dedupctl("remember", "done", expect=OK)
+        self.assertFalse([name for name, _ in self.page() if name.startswith("dedup_open")])
+        self.dedupctl("claim", "a", expect=OK)
+        self.dedupctl("claim", "short", "--ttl", "1ms", expect=OK)
+        self.dedupctl("-n", "other", "claim", "b", "--lease", "1ms", expect=OK)
+        self.dedupctl("-n", "other", "claim", "c", "--lease", "1h", expect=OK)
+        at = self.dedupctl("--json", "inspect", "a", expect=OK).json["records"][-1]["timestamp_ms"]
+        self.wait_until(lambda: self.page()["dedup_open_claims", 'namespace="default"'] == 1,
+                        "the short one has expired")
+        page = self.page()
+        for name, ns, value in (("dedup_open_claims", "other", 2),
+                                ("dedup_open_claims_past_lease", "default", 0),
+                                ("dedup_open_claims_past_lease", "other", 1),
+                                ("dedup_open_claims_oldest_timestamp_seconds", "default",
+                                 at / 1000)):
+            self.assertEqual(page[name, f'namespace="{ns}"'], value, name)
+
+    def test_the_alerts_ask_for_what_there_is(self):
+        self.dedupctl("claim", "a", expect=OK)
+        rules = ALERTS.read_text(encoding="utf-8")
+        names = set(re.findall(r"\bdedup_\w+", rules))
+        self.assertGreater(len(names), 5)
+        self.assertEqual(names - {name for name, _ in self.page()}, set())
 
     def test_sweeps_are_seen(self):
         self.dedupctl("claim", "k", "--ttl", "1ms", expect=OK)

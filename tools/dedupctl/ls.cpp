@@ -25,19 +25,13 @@ struct LsArguments {
     bool all_namespaces = false;
 };
 
-// In flight, and its lease has run out: nobody works on it, or somebody who may be overtaken.
-bool is_stuck(const dedup::Record& record, const Moment& moment) {
-    return record.state() == dedup::State::in_flight && !moment.expired(record) &&
-           record.lease_until_ms != 0 && record.lease_until_ms < moment.now_ms;
-}
-
 struct Wanted {
     std::string state;  // empty: any
     milliseconds older_than{0};
     bool stuck = false;
 
     [[nodiscard]] bool wants(const dedup::Record& record, const Moment& moment) const {
-        return (!stuck || is_stuck(record, moment)) &&
+        return (!stuck || moment.past_lease(record)) &&
                (state.empty() || state_word(record, moment) == state) &&
                moment.now_ms - record.timestamp_ms >= older_than.count();
     }
@@ -76,7 +70,7 @@ void add_row(Table& table, const dedup::Record& record, const Moment& moment, bo
         {word, state_colour(word)},
         {format_duration(milliseconds{moment.now_ms - record.timestamp_ms})},
         {std::to_string(record.claim_sequence)},
-        {lease_text(record, moment), is_stuck(record, moment) ? Colour::red : Colour::none},
+        {lease_text(record, moment), moment.past_lease(record) ? Colour::red : Colour::none},
         {record.expires_at_ms == 0 ? "never" : format_age(record.expires_at_ms, moment.now_ms)},
         {std::to_string(record.attempt)},
         {record.owner.empty() ? "-" : preview(record.owner, 24)}};
@@ -200,7 +194,7 @@ int run_namespaces(Context& context) {
             of.states.in_flight += word == "in-flight" ? 1U : 0U;
             of.states.completed += word == "completed" ? 1U : 0U;
             of.states.released += word == "released" ? 1U : 0U;
-            of.stuck += is_stuck(head.record, moment) ? 1U : 0U;
+            of.stuck += moment.past_lease(head.record) ? 1U : 0U;
         }
         scan.cursor = page.cursor;
     } while (!scan.cursor.empty());

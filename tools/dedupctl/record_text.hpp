@@ -18,6 +18,9 @@ struct Moment {
     [[nodiscard]] bool expired(const dedup::Record& record) const {
         return dedup::expired(record.expires_at_ms, now_ms, grace);
     }
+    [[nodiscard]] bool past_lease(const dedup::Record& record) const {
+        return dedup::past_lease(record, now_ms, grace);
+    }
 };
 
 // "in-flight", "completed", "released" or "expired": the words of `ls --state`.

@@ -160,8 +160,12 @@ void print_table(Context& context, const dedup::StoreStats& stats, const NextSwe
 
 // What a process that writes to the store has counted is not seen from outside; it serves that
 // itself, with dedup::prometheus_text.
-void print_prometheus(Context& context, const dedup::StoreStats& stats, const NextSweep& next) {
+void print_prometheus(Context& context, dedup::StreamStore& store, const dedup::StoreStats& stats,
+                      const NextSweep& next) {
     context.out.write(dedup::prometheus_text(stats));
+    // Without a claim in flight, expired or not, there is no need to read all keys.
+    context.out.write(dedup::prometheus_text(
+        stats.in_flight == 0 ? std::vector<dedup::OpenClaims>() : take(dedup::open_claims(store))));
     if (next) {
         context.out.write(fmt::format(
             "# HELP dedup_store_next_sweep_streams Streams that a sweep would remove now.\n"
@@ -184,7 +188,7 @@ int run_stats(const std::string& format, Context& context) {
     const NextSweep next = next_sweep(*store);
     warn_if_ahead(stats.time_high_ms, stats.clock_ms);
     if (format == "prometheus") {
-        print_prometheus(context, stats, next);
+        print_prometheus(context, *store, stats, next);
     } else if (context.json) {
         print_json(context, stats, next);
     } else {

@@ -20,6 +20,7 @@ namespace dedupctl {
 [[nodiscard]] Command who_command(Context& context);
 [[nodiscard]] Command sweep_command(Context& context);
 [[nodiscard]] Command stats_command(Context& context);
+[[nodiscard]] Command report_command(Context& context);
 [[nodiscard]] Command clock_command(Context& context);
 [[nodiscard]] Command watch_command(Context& context);
 [[nodiscard]] Command export_command(Context& context);

@@ -119,9 +119,15 @@ dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
 
 std::string Context::command_line(std::string_view command, std::string_view key,
                                   const std::vector<std::string>& options) const {
+    return command_line_in(ns, command, key, options);
+}
+
+std::string Context::command_line_in(std::string_view in_ns, std::string_view command,
+                                     std::string_view key,
+                                     const std::vector<std::string>& options) const {
     std::string line = "dedupctl -s " + shell_word(absolute_store());
-    if (ns != "default") {
-        line += " -n " + shell_word(ns);
+    if (in_ns != "default") {
+        line += " -n " + shell_word(in_ns);
     }
     line.append(" ").append(command);
     for (const std::string& option : options) {

@@ -69,6 +69,11 @@ struct Context {
     [[nodiscard]] std::string command_line(std::string_view command, std::string_view key,
                                            const std::vector<std::string>& options) const;
 
+    // The same in another namespace.
+    [[nodiscard]] std::string command_line_in(std::string_view in_ns, std::string_view command,
+                                              std::string_view key,
+                                              const std::vector<std::string>& options) const;
+
     // {"outcome": ..., "namespace": ..., "key": ..., "key_base64": ...}, to be added to.
     [[nodiscard]] Json outcome(std::string_view name, std::string_view key) const;
 };

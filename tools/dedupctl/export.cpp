@@ -1,18 +1,14 @@
 // dedupctl export: the newest record of every live key, one JSON object a line.
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <memory>
 #include <optional>
 
 #include "commands.hpp"
-#include "common/file_descriptor.hpp"
 #include "common/text.hpp"
 #include "export_format.hpp"
+#include "output_file.hpp"
 #include "progress.hpp"
 #include "record_json.hpp"
 #include "stop_signal.hpp"
@@ -21,53 +17,6 @@ namespace dedupctl {
 namespace {
 
 constexpr std::size_t kHeadsAtOnce = 64;  // receipts may be large
-
-// Where an export goes. A file gets its name once it is whole and on the disk, so that there is
-// never half an export under it.
-class Target {
-  public:
-    explicit Target(const std::string& path) : path_(path) {
-        if (path == "-") {
-            file_ = FileDescriptor(STDOUT_FILENO);
-            return;
-        }
-        struct stat status {};
-        const bool special = ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
-        unfinished_ = special ? "" : path + ".unfinished";
-        const std::string opened = special ? path : unfinished_;
-        const int flags = special ? O_WRONLY : O_WRONLY | O_CREAT | O_TRUNC;
-        file_ = FileDescriptor(::open(opened.c_str(), flags | O_CLOEXEC, 0600));
-        if (file_.get() < 0) {
-            const int error = errno;
-            unfinished_.clear();
-            throw system_failure("cannot create " + escape(opened), error);
-        }
-    }
-    Target(const Target&) = delete;
-    Target& operator=(const Target&) = delete;
-    ~Target() {
-        if (!unfinished_.empty()) {
-            ::unlink(unfinished_.c_str());
-        }
-    }
-
-    [[nodiscard]] int fd() const { return file_.get(); }
-
-    void finish() {
-        if (unfinished_.empty()) {
-            return;
-        }
-        if (::fsync(fd()) != 0 || ::rename(unfinished_.c_str(), path_.c_str()) != 0) {
-            throw system_failure("cannot finish " + escape(path_), errno);
-        }
-        unfinished_.clear();
-    }
-
-  private:
-    std::string path_;
-    std::string unfinished_;
-    FileDescriptor file_;
-};
 
 // A record as such a line must have come out of the same program: a difference would be a defect
 // that a backup must not carry on.
@@ -133,7 +82,7 @@ int run_export(const std::string& path, Context& context) {
     context.check_globals();
     StopSignal stop;
     const auto store = context.open_reader();
-    Target target(path);
+    OutputFile target(path);
     Output out(target.fd());
     const auto done = write_all_heads(*store, context.ns_given ? context.ns : "", out, stop);
     if (!done) {

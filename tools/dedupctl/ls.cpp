@@ -9,6 +9,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "key_counts.hpp"
 #include "record_text.hpp"
 #include "table.hpp"
 
@@ -173,28 +174,16 @@ int run_ls(const LsArguments& options, Context& context) {
     return kExitOk;
 }
 
-struct NamespaceCounts {
-    dedup::StateCounts states;
-    std::uint64_t stuck = 0;
-    std::uint64_t expired = 0;
-};
-
 int run_namespaces(Context& context) {
     context.check_globals();
     const auto store = context.open_reader();
-    std::map<std::string, NamespaceCounts> counts;
+    std::map<std::string, KeyCounts> counts;
     dedup::ScanOptions scan;
     do {
         const dedup::ScanPage page = take(store->scan(scan));
         const Moment moment{store->now_ms(), store->grace()};
         for (const dedup::Version& head : page.heads) {
-            NamespaceCounts& of = counts[head.record.ns];
-            const std::string word = state_word(head.record, moment);
-            of.expired += word == "expired" ? 1U : 0U;
-            of.states.in_flight += word == "in-flight" ? 1U : 0U;
-            of.states.completed += word == "completed" ? 1U : 0U;
-            of.states.released += word == "released" ? 1U : 0U;
-            of.stuck += moment.past_lease(head.record) ? 1U : 0U;
+            counts[head.record.ns].add(head.record, moment);
         }
         scan.cursor = page.cursor;
     } while (!scan.cursor.empty());
@@ -208,16 +197,16 @@ int run_namespaces(Context& context) {
     for (const auto& [ns, of] : counts) {
         if (context.json) {
             context.out.json({{"namespace", ns},
-                              {"in_flight", of.states.in_flight},
+                              {"in_flight", of.in_flight},
                               {"stuck", of.stuck},
-                              {"completed", of.states.completed},
-                              {"released", of.states.released},
+                              {"completed", of.completed},
+                              {"released", of.released},
                               {"expired", of.expired}});
         }
-        table.add({{group_digits(of.states.in_flight)},
+        table.add({{group_digits(of.in_flight)},
                    {group_digits(of.stuck), of.stuck == 0 ? Colour::none : Colour::red},
-                   {group_digits(of.states.completed)},
-                   {group_digits(of.states.released)},
+                   {group_digits(of.completed)},
+                   {group_digits(of.released)},
                    {group_digits(of.expired)},
                    {ns}});
     }

@@ -69,10 +69,10 @@ std::vector<Command> all_commands(Context& context) {
     for (Command (*make)(Context&) :
          {init_command,       claim_command,  complete_command, release_command, renew_command,
           lookup_command,     done_command,   remember_command, inspect_command, ls_command,
-          namespaces_command, who_command,    sweep_command,    stats_command,   clock_command,
-          watch_command,      export_command, import_command,   migrate_command, verify_command,
-          repair_command,     dump_command,   hash_command,     filter_command,  exec_command,
-          serve_command,      bench_command}) {
+          namespaces_command, who_command,    sweep_command,    stats_command,   report_command,
+          clock_command,      watch_command,  export_command,   import_command,  migrate_command,
+          verify_command,     repair_command, dump_command,     hash_command,    filter_command,
+          exec_command,       serve_command,  bench_command}) {
         commands.push_back(make(context));
     }
     return commands;

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+
+#include "record_text.hpp"
+
+namespace dedupctl {
+
+// Keys by their state now.
+struct KeyCounts {
+    std::uint64_t in_flight = 0;  // of these stuck are past their lease
+    std::uint64_t stuck = 0;
+    std::uint64_t completed = 0;
+    std::uint64_t released = 0;
+    std::uint64_t expired = 0;
+
+    void add(const dedup::Record& record, const Moment& moment);
+};
+
+}  // namespace dedupctl

@@ -1,0 +1,316 @@
+// dedupctl report: what there is to say about a store after an incident.
+
+#include "report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "commands.hpp"
+#include "common/text.hpp"
+#include "output_file.hpp"
+#include "progress.hpp"
+#include "stop_signal.hpp"
+#include "sweep_text.hpp"
+#include "table.hpp"
+
+namespace dedupctl {
+namespace {
+
+template <class Before>
+void sort_and_cut(std::vector<dedup::Record>& records, const Before& before) {
+    std::ranges::sort(records, before);
+    if (records.size() > Report::kListed) {
+        records.resize(Report::kListed);
+    }
+}
+
+bool leased_before(const dedup::Record& a, const dedup::Record& b) {
+    return a.lease_until_ms < b.lease_until_ms;
+}
+
+bool more_disputed(const dedup::Record& a, const dedup::Record& b) {
+    return a.conflict.count > b.conflict.count;
+}
+
+// Cuts the list now and then only, for sorting takes longer than adding.
+template <class Before>
+void keep(std::vector<dedup::Record>& records, const dedup::Record& record, const Before& before) {
+    records.push_back(record);
+    records.back().receipt.reset();  // which may be large, and is not shown
+    if (records.size() > 4 * Report::kListed) {
+        sort_and_cut(records, before);
+    }
+}
+
+// False if it was stopped.
+bool gather(dedup::StreamStore& store, const std::string& ns, StopSignal& stop, Report& report) {
+    report.stats = take(store.stats());
+    report.sweeps = take(store.sweep_history());
+    report.moment = {store.now_ms(), store.grace()};
+    Progress progress("report", ns.empty() ? report.stats.streams() : 0);
+    std::uint64_t done = 0;
+    dedup::ScanOptions options{.ns = ns};
+    do {
+        const dedup::ScanPage page = take(store.scan(options));
+        for (const dedup::Version& head : page.heads) {
+            report.add(head.record);
+        }
+        if (stop.requested()) {
+            return false;
+        }
+        done += page.heads.size();
+        progress.update(done);
+        options.cursor = page.cursor;
+    } while (!options.cursor.empty());
+    report.finish();
+    return true;
+}
+
+Json counts_json(const KeyCounts& counts) {
+    return {{"in_flight", counts.in_flight},
+            {"stuck", counts.stuck},
+            {"completed", counts.completed},
+            {"released", counts.released},
+            {"expired", counts.expired}};
+}
+
+Json records_json(const std::vector<dedup::Record>& records) {
+    Json rows = Json::array();
+    for (const dedup::Record& record : records) {
+        Json row;
+        row["namespace"] = record.ns;
+        add_bytes(row, "key", record.key);
+        add_bytes(row, "owner", record.owner);
+        row["claim_sequence"] = record.claim_sequence;
+        row["attempt"] = record.attempt;
+        row["timestamp_ms"] = record.timestamp_ms;
+        row["lease_until_ms"] = time_or_null(record.lease_until_ms);
+        row["expires_at_ms"] = time_or_null(record.expires_at_ms);
+        row["conflicts"] = record.conflict.count;
+        rows.push_back(std::move(row));
+    }
+    return rows;
+}
+
+void print_counts(Output& out, const Report& report) {
+    Table table({{"NAMESPACE"},
+                 {"IN-FLIGHT", true},
+                 {"STUCK", true},
+                 {"COMPLETED", true},
+                 {"RELEASED", true},
+                 {"EXPIRED", true}});
+    const auto add = [&](std::string name, const KeyCounts& counts) {
+        table.add({{std::move(name)},
+                   {group_digits(counts.in_flight)},
+                   {group_digits(counts.stuck), counts.stuck == 0 ? Colour::none : Colour::red},
+                   {group_digits(counts.completed)},
+                   {group_digits(counts.released)},
+                   {group_digits(counts.expired)}});
+    };
+    for (const auto& [ns, counts] : report.namespaces) {
+        add(ns, counts);
+    }
+    if (report.namespaces.size() != 1) {
+        add("all", report.total());
+    }
+    table.print(out);
+}
+
+void print_stuck(Output& out, const Report& report) {
+    out.line(
+        fmt::format("\nClaims whose lease has run out unanswered: {}", group_digits(report.stuck)));
+    if (report.stuck == 0) {
+        return;
+    }
+    Table table({{"CLAIM", true}, {"LEASE"}, {"ATTEMPT", true}, {"OWNER"}, {"NAMESPACE"}, {"KEY"}});
+    const std::size_t shown = std::min<std::size_t>(20, report.stuck_first.size());
+    for (std::size_t i = 0; i < shown; ++i) {
+        const dedup::Record& record = report.stuck_first[i];
+        table.add({{std::to_string(record.claim_sequence)},
+                   {format_age(record.lease_until_ms, report.moment.now_ms), Colour::red},
+                   {std::to_string(record.attempt)},
+                   {record.owner.empty() ? "-" : preview(record.owner, 24)},
+                   {record.ns},
+                   {escape(record.key)}});
+    }
+    table.print(out);
+    if (report.stuck > shown) {
+        out.line(fmt::format("and {} more: see `dedupctl ls --stuck -A`",
+                             group_digits(report.stuck - shown)));
+    }
+}
+
+void print_hours(Output& out, const Report& report) {
+    out.line("\nBy the hour, as far as the keys that are kept tell:");
+    Table table({{"HOUR"},
+                 {"COMPLETED", true},
+                 {"IN-FLIGHT", true},
+                 {"RELEASED", true},
+                 {"REPEATED", true},
+                 {"CONFLICTS", true}});
+    for (std::size_t i = 0; i < report.hours.size(); ++i) {
+        const HourCounts& hour = report.hours[i];
+        if (hour.completed + hour.claimed + hour.released + hour.conflicts != 0) {
+            table.add({{format_time(report.hour_ms(i))},
+                       {group_digits(hour.completed)},
+                       {group_digits(hour.claimed)},
+                       {group_digits(hour.released)},
+                       {group_digits(hour.repeated)},
+                       {group_digits(hour.conflicts)}});
+        }
+    }
+    table.print(out);
+}
+
+void print_text(Output& out, const Report& report) {
+    out.line(fmt::format("store {} as of {}: {} of log", escape(report.store),
+                         format_time(report.moment.now_ms), human_bytes(report.stats.log_bytes)));
+    out.line("");
+    print_counts(out, report);
+    print_stuck(out, report);
+    print_hours(out, report);
+    if (!report.sweeps.empty()) {
+        out.line("\nSweeps, the newest first:");
+        Table table = sweep_table();
+        for (std::size_t i = 0; i < std::min<std::size_t>(10, report.sweeps.size()); ++i) {
+            add_sweep_row(table, report.sweeps[i]);
+        }
+        table.print(out);
+    }
+}
+
+void write_page(const std::string& path, const Report& report, Context& context) {
+    const KeyCommand command = [&](const dedup::Record& record) {
+        return context.command_line_in(record.ns, "inspect", record.key, {});
+    };
+    OutputFile file(path);
+    Output out(file.fd());
+    out.write(report_html(report, command));
+    out.flush();
+    file.finish();
+}
+
+int run_report(const std::string& path, Context& context) {
+    context.check_globals();
+    StopSignal stop;
+    Report report;
+    report.store = context.absolute_store();
+    if (!gather(*context.open_reader(), context.ns_given ? context.ns : "", stop, report)) {
+        return kExitSignalBase + *stop.signal();
+    }
+    if (!path.empty()) {
+        write_page(path, report, context);
+        if (!context.quiet && path != "-") {
+            note("the page is in " + escape(path));
+        }
+    }
+    if (context.json && path != "-") {
+        context.out.json(report_json(report));
+    } else if (path.empty()) {
+        print_text(context.out, report);
+    }
+    return kExitOk;
+}
+
+}  // namespace
+
+KeyCounts Report::total() const {
+    KeyCounts all;
+    for (const auto& [ns, counts] : namespaces) {
+        all.in_flight += counts.in_flight;
+        all.stuck += counts.stuck;
+        all.completed += counts.completed;
+        all.released += counts.released;
+        all.expired += counts.expired;
+    }
+    return all;
+}
+
+void Report::add(const dedup::Record& record) {
+    namespaces[record.ns].add(record, moment);
+    const std::int64_t age = moment.now_ms - record.timestamp_ms;
+    const auto group = std::ranges::find_if(kAges, [&](const Age& a) { return age < a.ms; });
+    ages.at(static_cast<std::size_t>(group - kAges.begin())).add(record, moment);
+    const std::int64_t hour = (record.timestamp_ms - hour_ms(0)) / kHourMs;
+    if (record.timestamp_ms >= hour_ms(0) && hour < kHours) {
+        HourCounts& in = hours.at(static_cast<std::size_t>(hour));
+        in.claimed += record.state() == dedup::State::in_flight ? 1U : 0U;
+        in.completed += record.state() == dedup::State::completed ? 1U : 0U;
+        in.released += record.state() == dedup::State::released ? 1U : 0U;
+        in.repeated += record.attempt > 1 ? 1U : 0U;
+        in.conflicts += record.conflict.count;
+    }
+    if (moment.past_lease(record)) {
+        ++stuck;
+        keep(stuck_first, record, leased_before);
+    }
+    if (record.conflict.count != 0) {
+        conflicts += record.conflict.count;
+        keep(disputed, record, more_disputed);
+    }
+}
+
+void Report::finish() {
+    sort_and_cut(stuck_first, leased_before);
+    sort_and_cut(disputed, more_disputed);
+}
+
+Json report_json(const Report& report) {
+    Json object;
+    object["store"] = report.store;
+    object["store_id"] = report.stats.store_id;
+    object["now_ms"] = report.moment.now_ms;
+    object["log_bytes"] = report.stats.log_bytes;
+    object["catalog_bytes"] = report.stats.catalog_bytes;
+    object["keys"] = counts_json(report.total());
+    object["namespaces"] = Json::array();
+    for (const auto& [ns, counts] : report.namespaces) {
+        Json row{{"namespace", ns}};
+        row.update(counts_json(counts));
+        object["namespaces"].push_back(std::move(row));
+    }
+    object["ages"] = Json::array();
+    for (std::size_t i = 0; i < Report::kAges.size(); ++i) {
+        Json row{{"less_than_ms",
+                  i + 1 < Report::kAges.size() ? Json(Report::kAges.at(i).ms) : Json(nullptr)}};
+        row.update(counts_json(report.ages.at(i)));
+        object["ages"].push_back(std::move(row));
+    }
+    object["hours"] = Json::array();
+    for (std::size_t i = 0; i < report.hours.size(); ++i) {
+        const HourCounts& hour = report.hours.at(i);
+        object["hours"].push_back({{"from_ms", report.hour_ms(i)},
+                                   {"completed", hour.completed},
+                                   {"in_flight", hour.claimed},
+                                   {"released", hour.released},
+                                   {"repeated", hour.repeated},
+                                   {"conflicts", hour.conflicts}});
+    }
+    object["stuck"] = records_json(report.stuck_first);
+    object["conflicts"] = report.conflicts;
+    object["disputed"] = records_json(report.disputed);
+    object["sweeps"] = Json::array();
+    for (const dedup::SweepReport& sweep : report.sweeps) {
+        object["sweeps"].push_back(sweep_json(sweep));
+    }
+    return object;
+}
+
+Command report_command(Context& context) {
+    const auto path = std::make_shared<std::string>();
+    return {.name = "report",
+            .help = "Say what there is to say after an incident: keys, stuck claims, hours, sweeps",
+            .options = {{.name = "--html",
+                         .to = path.get(),
+                         .help = "Write it as one page with plots to FILE; '-' is standard output",
+                         .type = "FILE",
+                         .filled = true}},
+            .run = [path, &context] { return run_report(*path, context); },
+            .examples =
+                "  dedupctl report\n"
+                "  dedupctl report --html incident.html\n"};
+}
+
+}  // namespace dedupctl

@@ -75,7 +75,7 @@ class CliTest(unittest.TestCase):
         return os.path.join(self.dir, name)
 
     def environment(self):
-        return dict(os.environ, DEDUP_STORE=self.store, LC_ALL="C.UTF-8")
+        return dict(os.environ, DEDUP_STORE=self.store, DEDUP_CONFIG="/dev/null", LC_ALL="C.UTF-8")
 
     def start(self, *arguments, **options):
         """A running dedupctl; killed when the test ends, if it still runs."""

@@ -69,7 +69,7 @@ std::vector<Added> add_options(CLI::App& app, const std::vector<Option>& options
 }
 
 // An empty variable is one that is not set, as for most programs.
-void read_environment(const std::vector<Option>& options) {
+void read_environment(const std::vector<Option>& options, Settings& settings) {
     for (const Option& option : options) {
         const char* value = option.environment.empty()
                                 ? nullptr
@@ -77,6 +77,7 @@ void read_environment(const std::vector<Option>& options) {
         if (value == nullptr || *value == '\0') {
             continue;
         }
+        settings.origins[option.name] = "$" + std::string(option.environment);
         if (std::string* const* text = std::get_if<std::string*>(&option.to)) {
             **text = value;
             continue;
@@ -192,7 +193,8 @@ std::string footer_of(const Program& program, const Command* command,
 
 }  // namespace
 
-const Command* parse(const Program& program, int argc, const char* const* argv, std::string& text) {
+const Command* parse(const Program& program, int argc, const char* const* argv, std::string& text,
+                     Settings& settings) {
     CLI::App app(program.help, program.name);
     const std::vector<Added> globals = add_options(app, program.options);
     std::vector<Added> all = globals;
@@ -216,7 +218,7 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
         return named.empty() ? nullptr : commands.at(named.front());
     };
     try {
-        read_environment(program.options);
+        read_environment(program.options, settings);
         const std::vector<std::string> arguments = readable(program, argc, argv);
         std::vector<const char*> pointers;
         for (const std::string& argument : arguments) {
@@ -243,6 +245,11 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
         throw usage_failure(what_is_wrong(error, app, program, command));
     }
     note_what_was_given(all);
+    for (const Added& added : globals) {
+        if (added.parsed->count() > 0) {
+            settings.origins[added.option->name] = "command line";
+        }
+    }
     const Command* command = chosen();
     if (command->chosen != nullptr) {
         *command->chosen = true;

@@ -33,7 +33,9 @@ namespace dedupctl {
 [[nodiscard]] Command filter_command(Context& context);
 [[nodiscard]] Command exec_command(Context& context);
 [[nodiscard]] Command bench_command(Context& context);
-// For the build: completions and manual pages of `program`, which outlives it.
+// `program` outlives it, here and below.
+[[nodiscard]] Command config_command(Context& context, const Program& program);
+// For the build: completions and manual pages.
 [[nodiscard]] Command generate_command(Context& context, const Program& program);
 [[nodiscard]] Command serve_command(Context& context);
 

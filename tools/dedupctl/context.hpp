@@ -11,6 +11,7 @@
 
 #include "common/failure.hpp"
 #include "common/time_text.hpp"
+#include "config_file.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
 #include "dedup/postgres_store.hpp"
@@ -28,6 +29,7 @@ struct Context {
     bool utc = false;
     bool must_exist = false;
     bool prints_data = false;  // standard output is for data: errors in JSON go to standard error
+    Settings settings;         // who says what the above are
     mutable bool made_store = false;     // open_writer() has
     std::vector<std::string> arguments;  // as they came, without the program's name
     bool sigpipe_was_ignored = false;    // before main ignored it; for children

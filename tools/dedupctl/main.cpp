@@ -92,7 +92,10 @@ Program whole_program(Context& context) {
 
 int run(const Program& program, Context& context, int argc, char** argv) {
     std::string text;
-    const Command* command = parse(program, argc, argv, text);
+    const Command* command = parse(program, argc, argv, text, context.settings);
+    if (command != nullptr && !command->hidden) {
+        read_config_files(program.options, context.store_path, context.settings);
+    }
     const int exit_code = command == nullptr ? kExitOk : command->run();
     context.out.write(text);
     context.out.flush();
@@ -117,6 +120,7 @@ int guarded_main(int argc, char** argv) {
     context.arguments.assign(argv + (argc > 0 ? 1 : 0), argv + argc);
     try {
         Program program = whole_program(context);
+        program.commands.push_back(config_command(context, program));
         program.commands.push_back(generate_command(context, program));
         return run(program, context, argc, argv);
     } catch (const Failure& failure) {

@@ -28,7 +28,7 @@ class Snippets(cli.CliTest):
         self.write("orders.tsv", "o1\tx\no2\ty\n")
         os.mkdir(self.path("bin"))
         os.symlink(os.path.abspath(cli.DEDUPCTL), self.path("bin/dedupctl"))
-        environment = dict(os.environ, PATH=self.path("bin") + ":" + os.environ["PATH"])
+        environment = dict(os.environ, DEDUP_CONFIG="/dev/null", PATH=self.path("bin") + ":" + os.environ["PATH"])
         snippets = self.snippets()
         self.assertGreater(len(snippets), 8)
         script = "\n".join(snippets)

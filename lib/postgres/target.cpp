@@ -9,6 +9,7 @@
 #include <ranges>
 #include <string_view>
 
+#include "postgres/libpq.hpp"
 #include "postgres/statements.hpp"
 #include "record/try.hpp"
 
@@ -166,6 +167,7 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
     if (url.contains('\0')) {
         return bad_target("the store's URL has a byte 0 in it");
     }
+    DEDUP_TRY(load_libpq());
     auto plain = DEDUP_TRY(take_parameters(url, options));
     DEDUP_TRY(check_limits(options));
     auto hosts = DEDUP_TRY(parse_url(plain));

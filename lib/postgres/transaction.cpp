@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "postgres/libpq.hpp"
 #include "postgres/transaction_store.hpp"
 #include "record/try.hpp"
 
@@ -153,6 +154,7 @@ class Attempt {
 
 Result<RunOnceOutcome> run_once(PGconn* connection, std::string_view key,
                                 const TransactionWork& work, const RunOnceOptions& options) {
+    DEDUP_TRY(pg::load_libpq());
     if (PQtransactionStatus(connection) != PQTRANS_IDLE) {
         return std::unexpected(Error{Code::invalid_argument,
                                      "a transaction is open on the connection, or it is lost; "

@@ -6,6 +6,7 @@
 
 #include "contract/check_stream.hpp"
 #include "postgres/head_rows.hpp"
+#include "postgres/libpq.hpp"
 #include "record/try.hpp"
 
 namespace dedup::pg {
@@ -50,6 +51,7 @@ Result<void> TransactionStore::check() {
     if (!schema_) {
         return std::unexpected(schema_.error());
     }
+    DEDUP_TRY(load_libpq());
     switch (PQtransactionStatus(conn_)) {
         case PQTRANS_INTRANS:
             break;

@@ -211,5 +211,21 @@ class Listing(cli.CliTest):
         self.assertEqual(order("--sort", "key", "--limit", "2"), ["a", "b"])
 
 
+class WithoutLibpq(cli.CliTest):
+    def environment(self):
+        with open(self.path("libpq.so.5"), "wb"):
+            pass  # which is no library
+        before = os.environ.get("LD_LIBRARY_PATH", "")
+        return dict(super().environment(), LD_LIBRARY_PATH=f"{self.dir}:{before}")
+
+    def test_a_store_in_a_directory_needs_none(self):
+        self.dedupctl("remember", "k", expect=OK)
+        self.dedupctl("done", "k", expect=OK)
+
+    def test_one_in_a_database_says_what_to_install(self):
+        done = self.dedupctl("-s", "postgresql://localhost/db", "stats", expect=cli.UNAVAILABLE)
+        self.assertInError(["libpq5"], done)
+
+
 if __name__ == "__main__":
     cli.main()

@@ -199,7 +199,8 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
     const std::vector<Added> globals = add_options(app, program.options);
     std::vector<Added> all = globals;
     app.set_version_flag("--version", program.version);
-    app.footer(footer_of(program, nullptr, globals));
+    // When a help is asked for: making all of them takes longer than a command.
+    app.footer([&] { return footer_of(program, nullptr, globals); });
     app.require_subcommand(1);
     std::map<const CLI::App*, const Command*> commands;
     for (const Command& command : program.commands) {
@@ -207,7 +208,7 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
         const std::vector<Added> more = add_options(*added, command.options);
         all.insert(all.end(), more.begin(), more.end());
         added->fallthrough();  // the program's options may follow the command
-        added->footer(footer_of(program, &command, globals));
+        added->footer([&] { return footer_of(program, &command, globals); });
         if (command.hidden) {
             added->group("");
         }

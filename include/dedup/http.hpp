@@ -6,6 +6,7 @@
 //
 //     no key, or a bad one   400      the key with another request   422
 //     in flight              409, Retry-After until the lease ends
+//     held                   409, without Retry-After: somebody has to decide
 //     completed              the stored response
 #pragma once
 

@@ -258,6 +258,11 @@ std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::i
         response->headers.emplace_back(kReplayedHeader, "true");
         return *std::move(response);
     }
+    if (std::holds_alternative<Held>(*outcome)) {
+        return problem(409, "Nobody knows what became of a request with this Idempotency-Key",
+                       "It may have been handled. It is looked into; do not send it with another "
+                       "key.");
+    }
     return problem(422, "The Idempotency-Key was used for another request",
                    "A key belongs to one request; use a new one for another.");
 }

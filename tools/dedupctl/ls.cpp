@@ -25,9 +25,10 @@ struct LsArguments {
     bool all_namespaces = false;
 };
 
-// In flight, and its lease has run out: nobody works on it, or somebody who may be overtaken.
+// In flight, and its lease has run out: nobody works on it, or somebody who may be overtaken. What
+// is held is not stuck: it waits for a decision, and must not be released along with these.
 bool is_stuck(const dedup::Record& record, const Moment& moment) {
-    return record.state() == dedup::State::in_flight && !moment.expired(record) &&
+    return record.state() == dedup::State::in_flight && !record.hold && !moment.expired(record) &&
            record.lease_until_ms != 0 && record.lease_until_ms < moment.now_ms;
 }
 
@@ -182,6 +183,7 @@ int run_ls(const LsArguments& options, Context& context) {
 struct NamespaceCounts {
     dedup::StateCounts states;
     std::uint64_t stuck = 0;
+    std::uint64_t held = 0;
     std::uint64_t expired = 0;
 };
 
@@ -197,7 +199,8 @@ int run_namespaces(Context& context) {
             NamespaceCounts& of = counts[head.record.ns];
             const std::string word = state_word(head.record, moment);
             of.expired += word == "expired" ? 1U : 0U;
-            of.states.in_flight += word == "in-flight" ? 1U : 0U;
+            of.states.in_flight += word == "in-flight" || word == "held" ? 1U : 0U;
+            of.held += word == "held" ? 1U : 0U;
             of.states.completed += word == "completed" ? 1U : 0U;
             of.states.released += word == "released" ? 1U : 0U;
             of.stuck += is_stuck(head.record, moment) ? 1U : 0U;
@@ -207,6 +210,7 @@ int run_namespaces(Context& context) {
 
     Table table({{"IN-FLIGHT", true},
                  {"STUCK", true},
+                 {"HELD", true},
                  {"COMPLETED", true},
                  {"RELEASED", true},
                  {"EXPIRED", true},
@@ -216,12 +220,14 @@ int run_namespaces(Context& context) {
             context.out.json({{"namespace", ns},
                               {"in_flight", of.states.in_flight},
                               {"stuck", of.stuck},
+                              {"held", of.held},
                               {"completed", of.states.completed},
                               {"released", of.states.released},
                               {"expired", of.expired}});
         }
         table.add({{group_digits(of.states.in_flight)},
                    {group_digits(of.stuck), of.stuck == 0 ? Colour::none : Colour::red},
+                   {group_digits(of.held), of.held == 0 ? Colour::none : Colour::red},
                    {group_digits(of.states.completed)},
                    {group_digits(of.states.released)},
                    {group_digits(of.expired)},
@@ -243,7 +249,7 @@ Command ls_command(Context& context) {
                          .to = &options->state,
                          .help = "Only those in this state now",
                          .type = "STATE",
-                         .choices = {"in-flight", "completed", "released", "expired"}},
+                         .choices = {"in-flight", "held", "completed", "released", "expired"}},
                         {.name = "--older-than",
                          .to = &options->older_than,
                          .help = "Only those in it for this long",

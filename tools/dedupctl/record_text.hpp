@@ -20,7 +20,10 @@ struct Moment {
     }
 };
 
-// "in-flight", "completed", "released" or "expired": the words of `ls --state`.
+// In flight, and never to be taken over: it waits for a decision.
+[[nodiscard]] bool is_held(const dedup::Record& record, const Moment& moment);
+
+// "in-flight", "held", "completed", "released" or "expired": the words of `ls --state`.
 [[nodiscard]] std::string state_word(const dedup::Record& record, const Moment& moment);
 
 // The same word as it is in JSON: "in_flight" as in outcomes, not "in-flight".
@@ -28,6 +31,9 @@ struct Moment {
 
 // The same with what it means now: "in flight, lease ran out 3m ago: the next claim takes it over".
 [[nodiscard]] std::string state_sentence(const dedup::Record& record, const Moment& moment);
+
+// "resolved by ada: in the bank's list"; empty if nobody has said anything.
+[[nodiscard]] std::string verdict_text(const dedup::Verdict& verdict, std::size_t columns_max);
 
 // Every field of the record, and where it lies.
 [[nodiscard]] Json version_json(const dedup::Version& version);

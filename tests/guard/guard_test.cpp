@@ -206,6 +206,135 @@ TEST_CASE("guard: an exception frees the event and reaches the caller") {
     });
 }
 
+TEST_CASE("guard: an exception after a note holds the event, before one it frees it") {
+    // Guards against work that runs twice because its handler threw after the effect.
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.owner = "w1"});
+        const auto throws = [&](std::string_view event, bool notes) {
+            CHECK_THROWS_AS(
+                (void)guard->process_if_new(event,
+                                            [&](const Attempt& attempt) -> Handled {
+                                                if (notes) {
+                                                    must(attempt.note("calls the bank"));
+                                                }
+                                                throw std::runtime_error("timeout");
+                                            }),
+                std::runtime_error);
+        };
+        throws("before", false);
+        throws("after", true);
+        as<Success>(guard->process_if_new("before", gives("r")));
+        const Previous previous = as<Held>(guard->process_if_new("after", gives("r"))).previous;
+        CHECK(previous.note == "calls the bank");
+        CHECK(previous.reason == "timeout");
+        CHECK(previous.owner == "w1");
+        CHECK(previous.end == End::held);
+        // A failure says that nothing was done, noted or not.
+        as<Failed>(guard->process_if_new("failed", [](const Attempt& attempt) -> Handled {
+            must(attempt.note("asks first"));
+            return std::unexpected(Failure{"refused"});
+        }));
+        as<Success>(guard->process_if_new("failed", [](const Attempt& attempt) -> Handled {
+            REQUIRE(attempt.previous != nullptr);
+            CHECK(attempt.previous->note == "asks first");
+            CHECK(attempt.previous->end == End::released);
+            return "r";
+        }));
+    });
+}
+
+TEST_CASE("guard: what fails again and again is held in the end, with its last error") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.attempts_max = 2});
+        as<Failed>(guard->process_if_new("e", fails("one")));
+        as<Failed>(guard->process_if_new("e", fails("two")));
+        const Previous previous = as<Held>(guard->process_if_new("e", gives("r"))).previous;
+        CHECK(previous.reason == "two");
+        CHECK(previous.attempt == 2);
+    });
+}
+
+// Leaves an event as a consumer does that dies at work.
+Claim die_at(StreamStore& store, std::string_view event, Unanswered unanswered) {
+    Cache dead(store, {.ns = "events", .unanswered = unanswered});
+    const Claim claim = must_claim(dead, event, {.owner = "dead", .lease = 1s});
+    must(dead.note(claim, "reference 8125"));
+    return claim;
+}
+
+TEST_CASE("guard: who died is asked after before the work runs again") {
+    // Guards against an effect that is repeated although somebody could have been asked.
+    on_each_store([](TestStore& store) {
+        std::vector<std::string> asked;
+        Finding finding;
+        const auto guard =
+            guard_on(*store, {.owner = "w", .reconcile = [&](auto key, const Previous& previous) {
+                                  CHECK(previous.owner == "dead");
+                                  CHECK(previous.note == "reference 8125");
+                                  asked.emplace_back(key);
+                                  return finding;
+                              }});
+        as<Success>(guard->process_if_new("new", gives("r")));
+        CHECK(asked.empty());
+        for (const Unanswered policy : {Unanswered::rerun, Unanswered::hold}) {
+            CAPTURE(static_cast<int>(policy));
+            const std::string n = std::to_string(static_cast<int>(policy));
+            const Claim done = die_at(*store, "done" + n, policy);
+            die_at(*store, "not done" + n, policy);
+            die_at(*store, "unknown" + n, policy);
+            store.clock.advance(1'001);
+
+            finding = Finding::done("paid");
+            const auto found =
+                as<AlreadyProcessed>(guard->process_if_new("done" + n, fails("must not run")));
+            CHECK(found.result == "paid");
+            finding = Finding::unknown("pending");
+            Previous previous =
+                as<Held>(guard->process_if_new("unknown" + n, fails("must not run"))).previous;
+            CHECK(previous.reason == "pending");
+            CHECK(previous.note == "reference 8125");
+            finding = Finding::not_done();
+            std::size_t runs = 0;
+            const auto works = [&](const Attempt& attempt) -> Handled {
+                ++runs;
+                CHECK(attempt.number == 2);
+                REQUIRE(attempt.previous != nullptr);
+                CHECK(attempt.previous->note == "reference 8125");
+                return "r";
+            };
+            as<Success>(guard->process_if_new("not done" + n, works));
+            CHECK(runs == 1);
+            CHECK(asked == std::vector<std::string>{"done" + n, "unknown" + n, "not done" + n});
+            // What nobody knew then may be known now.
+            finding = Finding::done("paid late");
+            if (policy == Unanswered::hold) {
+                CHECK(
+                    as<AlreadyProcessed>(guard->process_if_new("unknown" + n, fails(""))).result ==
+                    "paid late");
+            }
+            asked.clear();
+            CHECK(as<AlreadyProcessed>(guard->process_if_new("done" + n, fails(""))).result ==
+                  "paid");
+            CHECK(asked.empty());
+            check_error(Cache(*store, {.ns = "events"}).complete(done, "other"),
+                        policy == Unanswered::hold ? Code::receipt_mismatch : Code::stale_claim);
+        }
+    });
+}
+
+TEST_CASE("guard: asking that fails leaves the event held") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.reconcile = [](auto, const Previous&) -> Finding {
+            throw std::runtime_error("no bank");
+        }});
+        die_at(*store, "e", Unanswered::hold);
+        store.clock.advance(1'001);
+        const Previous previous = as<Held>(guard->process_if_new("e", gives("r"))).previous;
+        CHECK(previous.reason == "asking failed: no bank");
+        as<Held>(guard->process_if_new("e", gives("r")));
+    });
+}
+
 TEST_CASE("guard: transient failures are tried again, with growing random pauses") {
     on_each_store([](TestStore& store) {
         std::vector<milliseconds> pauses;

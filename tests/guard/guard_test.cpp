@@ -6,6 +6,8 @@
 #include <array>
 #include <atomic>
 #include <barrier>
+#include <map>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -320,6 +322,82 @@ TEST_CASE("guard: who died is asked after before the work runs again") {
                         policy == Unanswered::hold ? Code::receipt_mismatch : Code::stale_claim);
         }
     });
+}
+
+// A process that works on events until it dies: from a random append on, which may still land, the
+// store does not answer it any more.
+class Mortal {
+  public:
+    Mortal(StreamStore& store, GuardOptions options, std::size_t appends_to_live, bool last_lands)
+        : hooked_(store) {
+        hooked_.fail_append = [this, &store, last_lands,
+                               left = appends_to_live](const Append& item) mutable {
+            if (!dead_ && left-- == 0) {
+                dead_ = true;
+                if (last_lands) {
+                    (void)store.append({&item, 1}, Batch::each);
+                }
+            }
+            hooked_.fail_heads = dead_;
+            return dead_ ? std::optional(Code::closed) : std::nullopt;
+        };
+        guard_ = guard_on(hooked_, std::move(options));
+    }
+    [[nodiscard]] bool dead() const { return dead_; }
+    Guard& guard() { return *guard_; }
+
+  private:
+    HookedStore hooked_;
+    bool dead_ = false;
+    std::unique_ptr<Guard> guard_;
+};
+
+TEST_CASE("guard: a bank that loses answers charges once, although a thousand of its clients die") {
+    // Guards against the one case that a lease alone cannot tell: dead before the effect, or after.
+    TestStore store = store_factories().front().make();
+    std::mt19937 random(5);
+    const auto pick = [&](std::size_t below) { return random() % below; };
+    std::map<std::string, int, std::less<>> charges;
+    const GuardOptions options{
+        .retention = kForever, .lease = 1h, .reconcile = [&](auto key, const Previous&) {
+            return charges.contains(key) ? Finding::done("paid") : Finding::not_done();
+        }};
+    const auto pay = [&](const Attempt& attempt) -> Handled {
+        if (!attempt.note("charges " + attempt.event_id)) {
+            return std::unexpected(Failure{"cannot say so first"});
+        }
+        if (pick(5) == 0) {
+            throw std::runtime_error("the bank cannot be reached");
+        }
+        ++charges[attempt.event_id];
+        if (pick(5) == 0) {
+            throw std::runtime_error("the bank's answer is lost");
+        }
+        return "paid";
+    };
+    const auto watcher = guard_on(*store, options);
+    auto process = std::make_unique<Mortal>(*store, options, pick(6), pick(2) == 0);
+    std::size_t deaths = 0;
+    std::size_t event = 0;
+    for (int delivery = 0; delivery < 100'000 && deaths < 1'000; ++delivery) {
+        const std::string id = std::to_string(event);
+        try {
+            (void)process->guard().process_if_new(id, pay);
+        } catch (const std::runtime_error&) {
+        }
+        if (process->dead()) {
+            ++deaths;
+            store.clock.advance(3'600'001);
+            process = std::make_unique<Mortal>(*store, options, pick(6), pick(2) == 0);
+        }
+        event += must(watcher->is_processed(id)) ? 1U : 0U;  // else it is delivered again
+    }
+    CHECK(deaths == 1'000);  // and no event was stuck
+    CHECK(event > 300);
+    for (std::size_t i = 0; i < event; ++i) {
+        CHECK_MESSAGE(charges[std::to_string(i)] == 1, i);
+    }
+    MESSAGE(event << " events");
 }
 
 TEST_CASE("guard: asking that fails leaves the event held") {

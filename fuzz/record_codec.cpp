@@ -23,7 +23,7 @@ std::string encoded(const dedup::Record& record) {
 // Gives one field another value, which need not be allowed.
 void change_field(dedup::Record& record, Input& from) {
     const auto time = [&] { return static_cast<std::int64_t>(from.number()); };
-    switch (from.below(16)) {
+    switch (from.below(19)) {
         case 0:
             record.kind =
                 record.kind == dedup::Kind::active ? dedup::Kind::tombstone : dedup::Kind::active;
@@ -71,6 +71,16 @@ void change_field(dedup::Record& record, Input& from) {
         case 14:
             record.conflict.count = from.number();
             record.conflict.fingerprints.emplace_back(from.text());
+            break;
+        case 15:
+            record.hold = !record.hold;
+            break;
+        case 16:
+            record.began_ms = time();
+            break;
+        case 17:
+            record.verdict = {dedup::Verdict::Kind{static_cast<std::uint8_t>(from.below(5))},
+                              std::string(from.text()), std::string(from.text())};
             break;
         default:
             record.unknown_fields = from.text();

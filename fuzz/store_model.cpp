@@ -241,7 +241,7 @@ class History {
         const std::shared_ptr<Ledger> before = ledger_;
         life_ = std::move(next);
         open_store();
-        const Verdict verdict = compare(life_->log_store(), *before, mark);
+        const dedup::test::Verdict verdict = compare(life_->log_store(), *before, mark);
         require(verdict.wrong.empty(), verdict.wrong);
         ledger_ = std::make_shared<Ledger>(continued(*before, mark, verdict));
         life_->keep(ledger_);
@@ -251,7 +251,8 @@ class History {
 
     void compare_now() {
         if (!uncertain_) {
-            const Verdict verdict = compare(life_->log_store(), *ledger_, ledger_->mark());
+            const dedup::test::Verdict verdict =
+                compare(life_->log_store(), *ledger_, ledger_->mark());
             require(verdict.wrong.empty(), verdict.wrong);
             require(verdict.present == ledger_->entries.size() || !uncertain_);
         }

@@ -46,6 +46,9 @@ struct Printer {
     void operator()(const dedup::InFlight& held) const {
         std::cout << id << ": in flight with " << held.owner << '\n';
     }
+    void operator()(const dedup::Held& held) const {
+        std::cout << id << ": held, nobody answered claim " << held.previous.claim_sequence << '\n';
+    }
     void operator()(const dedup::Failed& failed) const {
         std::cout << id << ": failed, " << failed.failure.message << '\n';
     }

@@ -28,6 +28,7 @@ struct Print {
     void operator()(const dedup::InFlight& held) const {
         std::cout << "in flight for " << held.event_id;
     }
+    void operator()(const dedup::Held&) const { std::cout << "held"; }
     void operator()(const dedup::Mismatch&) const { std::cout << "another request"; }
 };
 

@@ -2,7 +2,9 @@
 //
 //     absent, expired or released --claim--> in flight --complete(receipt)--> completed
 //                                             |  ^  \--release--> released
-//                                    renew -->|  |--claim after the lease ran out (takeover)
+//                                    renew -->|  |--claim after the lease ran out (takeover),
+//                                                   or, under Unanswered::hold: Held, until
+//                                                   resolve()
 //
 // A Cache decides from a stream's head and appends with that head as the expected sequence; it has
 // no state of its own beyond its options and what it counts. All functions may be called from any
@@ -35,7 +37,11 @@ enum class Change : std::uint8_t {
     completed = 3,
     remembered = 4,  // claimed and completed in one append
     released = 5,
-    renewed = 6,  // the lease runs longer, under the same fence
+    renewed = 6,    // the lease runs longer, under the same fence
+    noted = 7,      // what its holder wrote down of a claim
+    held = 8,       // waits for a decision, as its holder cannot say what became of the work
+    resolved = 9,   // a decision completed or released it
+    forgotten = 10  // a completed key is claimable again
 };
 
 // "claimed", "taken_over" and so on, as written above; "unknown" for any other value.
@@ -60,10 +66,24 @@ struct Transition {
 // cache; what it changes through the cache is observed in turn.
 using TransitionObserver = std::function<void(const Transition&)>;
 
+// What becomes of a key whose claim nobody answered before its lease ran out. Nobody can know then
+// whether the work was done. Is stored with the claim.
+enum class Unanswered : std::uint8_t {
+    rerun = 0,  // the next claim takes it over and works again
+    // It waits for a decision: later claims get Held, and it is never taken over, swept or evicted.
+    // Such a claim does not expire; its ttl is that of the receipt, from the completion on, and so
+    // is the time from the claim to an absolute expiry. Without a lease it is in flight, and not
+    // held, until it is answered: nothing says that its holder is gone.
+    hold = 1,
+};
+
 struct CacheOptions {
     std::string ns = "default";
     std::chrono::milliseconds ttl = std::chrono::hours{24};  // at least 1 ms, or kForever
     TransitionObserver observer = {};
+    Unanswered unanswered = Unanswered::rerun;
+    // A claim with this attempt number or a higher one is under Unanswered::hold. 0: never.
+    std::uint32_t attempts_max = 0;
 };
 
 // What a successful claim gives. Copyable; its holder may complete, renew or release the claim
@@ -78,8 +98,42 @@ struct Claim {
 
 struct Absent {};
 
+// How a claim came to its end, or why it waits.
+enum class End : std::uint8_t {
+    lease_ran_out = 1,  // unanswered
+    expired = 2,        // unanswered, and without a lease
+    released = 3,       // by its holder, or by release_current
+    resolved = 4,       // somebody said that the work had not been done
+    forgotten = 5,      // it was completed, and somebody took that back
+    held = 6,           // its holder could not say what became of the work
+};
+
+// "lease_ran_out" and so on, as written above; "unknown" for any other value.
+[[nodiscard]] DEDUP_API std::string_view name(End end);
+
+// The claim before this one, and what is known of it.
+struct Previous {
+    std::string owner;
+    std::int64_t began_ms = 0;  // 0: not known
+    std::int64_t ended_ms = 0;
+    std::uint32_t attempt = 1;
+    std::string note;  // the last one, or the metadata that it was claimed with
+    std::string event_id;
+    std::uint64_t claim_sequence = 0;
+    End end = End::lease_ran_out;
+    std::string reason;  // of whoever held, resolved or forgot it
+    std::string by;      // who that was
+};
+
 struct Claimed {
     Claim claim;
+    // None if the key was not known, or had been completed and expired.
+    std::optional<Previous> previous = {};
+};
+
+// Nobody answered the last claim, and nobody works: see Unanswered::hold and Cache::resolve.
+struct Held {
+    Previous previous;
 };
 
 struct Completed {
@@ -88,6 +142,8 @@ struct Completed {
     std::uint64_t claim_sequence = 0;
     std::string event_id;  // the original one
     std::string metadata;
+    std::uint32_t attempt = 1;
+    std::int64_t expires_at_ms = 0;  // 0: never
 };
 
 struct InFlight {
@@ -98,6 +154,9 @@ struct InFlight {
     std::uint64_t claim_sequence = 0;
     std::uint32_t attempt = 1;
     std::string event_id;
+    std::string metadata;  // the last note, or what it was claimed with
+    Unanswered unanswered = Unanswered::rerun;
+    bool held = false;  // nobody works: it waits for a decision
 };
 
 // The key is known with another request fingerprint. While the key is in flight, the request is
@@ -117,9 +176,9 @@ struct New {
 };
 
 // An outcome that was made by default says InFlight, upon which nobody works.
-using ClaimOutcome = std::variant<InFlight, Claimed, Completed, Mismatch>;
+using ClaimOutcome = std::variant<InFlight, Claimed, Completed, Mismatch, Held>;
 using LookupOutcome = std::variant<InFlight, Absent, Completed>;
-using RememberOutcome = std::variant<InFlight, New, Completed, Mismatch>;
+using RememberOutcome = std::variant<InFlight, New, Completed, Mismatch, Held>;
 
 struct ClaimOptions {
     std::string owner = {};
@@ -131,6 +190,8 @@ struct ClaimOptions {
     std::optional<std::chrono::milliseconds> ttl = {};  // none: the cache's
     std::optional<std::int64_t> expires_at_ms = {};  // an absolute expiry instead of a ttl; later
                                                      // than now
+    std::optional<Unanswered> unanswered = {};       // none: the cache's
+    std::optional<std::uint32_t> attempts_max = {};  // none: the cache's
 };
 
 // Requests own what they name, so that a list of them may be filled from temporaries.
@@ -150,6 +211,20 @@ struct Completion {
     CompleteOptions options;
 };
 
+// What the holder of a claim writes down.
+struct Note {
+    Claim claim;
+    std::string metadata;
+};
+
+// What had become of a claim that nobody answered.
+struct Resolution {
+    std::optional<std::string> receipt = {};            // the work had been done; none: it had not
+    std::string reason = {};                            // 1 to kReasonBytesMax bytes
+    std::string by = {};                                // who says so
+    std::optional<std::chrono::milliseconds> ttl = {};  // of the receipt; as in CompleteOptions
+};
+
 struct RememberRequest {
     std::string key;
     std::string receipt;
@@ -166,7 +241,8 @@ class DEDUP_API Cache {
 
     // Claims `key` if nobody holds it. A duplicate costs no append. A claim in flight whose lease
     // has run out, or that has expired and was not swept yet, is taken over: nobody knows what
-    // became of its work. The new claim has the next attempt number, the old one is stale.
+    // became of its work. The new claim has the next attempt number, the old one is stale, and
+    // Claimed::previous says what is known of it. Under Unanswered::hold the answer is Held.
     // Errors: invalid_argument, and those of StreamStore::append.
     [[nodiscard]] Result<ClaimOutcome> claim(std::string_view key,
                                              const ClaimOptions& options = {});
@@ -215,6 +291,34 @@ class DEDUP_API Cache {
     [[nodiscard]] std::vector<Result<RememberOutcome>> remember_many(
         std::span<const RememberRequest> requests);
 
+    // Writes down what the holder is about to do, in place of the claim's metadata: whoever finds
+    // the claim, or comes after it, sees it. Durable before it returns, so that the effect may
+    // follow. Neither renews the lease nor changes anything else.
+    // Errors: stale_claim, invalid_argument (above kMetadataBytesMax), and those of append.
+    [[nodiscard]] Result<void> note(const Claim& claim, std::string_view metadata);
+    [[nodiscard]] std::vector<Result<void>> note_many(std::span<const Note> notes);
+
+    // For a holder who cannot say whether its work was done: nobody works on the key until it is
+    // resolved, whatever its policy was. It may still be completed or released under its claim.
+    // Errors: stale_claim, invalid_argument (`reason` above kReasonBytesMax), and those of append.
+    [[nodiscard]] Result<void> hold(const Claim& claim, std::string_view reason);
+
+    // Answers for a claim whose holder did not: held, or in flight with a lease that has run out,
+    // or without a lease. `claim_sequence` is the one that was looked at: whoever decides about
+    // another one changes nothing. Deciding the same again is a no-op. What is said is kept in the
+    // key's record; a claim that was resolved as not done is the next one's `previous`.
+    // Errors: busy (its lease still runs), stale_claim, receipt_mismatch (the key is completed),
+    // invalid_argument, and those of append.
+    [[nodiscard]] Result<void> resolve(std::string_view key, std::uint64_t claim_sequence,
+                                       const Resolution& resolution);
+
+    // Makes a completed key claimable again; nothing else does. The receipt stays in the stream's
+    // history until it is swept. False if the key is not completed. `claim_sequence` 0: whichever
+    // claim was completed. `reason` as in Resolution.
+    // Errors: stale_claim (another claim was completed), invalid_argument, and those of append.
+    [[nodiscard]] Result<bool> forget(std::string_view key, std::uint64_t claim_sequence,
+                                      std::string_view reason, std::string_view by = {});
+
     // What is known of the key. Appends nothing and refreshes nothing.
     [[nodiscard]] Result<LookupOutcome> lookup(std::string_view key);
     // The keys need to live for the call only.
@@ -223,7 +327,7 @@ class DEDUP_API Cache {
 
     // Blocks while the key is in flight and its lease, if any, runs; at most `timeout` (of real
     // time, whatever the store's clock). Gives what lookup gives then: InFlight means that the
-    // time or the lease has run out.
+    // time or the lease has run out, or that the key is held.
     [[nodiscard]] Result<LookupOutcome> wait(std::string_view key,
                                              std::chrono::milliseconds timeout);
 

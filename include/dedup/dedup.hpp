@@ -16,6 +16,7 @@
 #include "dedup/offsets.hpp"
 #include "dedup/postgres_store.hpp"
 #include "dedup/postgres_transaction.hpp"
+#include "dedup/reconcile.hpp"
 #include "dedup/record.hpp"
 #include "dedup/registry.hpp"
 #include "dedup/reservations.hpp"

@@ -5,9 +5,10 @@
 // the lease of what is running alive; the events of a consumer that died are free again when their
 // lease has run out. A function that failed leaves its event free at once.
 //
-// What no guard can do: if a consumer dies after the function's effect and before the completion,
-// the function runs again. Where that matters, pass Attempt::fence or the event's id on to whatever
-// the function changes.
+// What no guard can know: if a consumer dies after the function's effect and before the completion,
+// whether it had its effect. Where that matters, pass Attempt::fence or the event's id on to
+// whatever the function changes; or let the function say Attempt::note before the effect, and
+// choose what shall become of events that nobody answered: GuardOptions::unanswered, ::reconcile.
 #pragma once
 
 #include <chrono>
@@ -22,7 +23,7 @@
 #include <variant>
 #include <vector>
 
-#include "dedup/cache.hpp"
+#include "dedup/reconcile.hpp"
 
 namespace dedup {
 
@@ -39,11 +40,18 @@ struct Attempt {
     std::uint32_t number = 1;   // of claims of the event so far, this one included
     std::uint32_t retries = 0;  // within this claim
     std::uint64_t fence = 0;    // higher than that of any attempt before it, and not used again
+    // Says what the function is about to do; durable before it returns. See Cache::note. If it
+    // fails, the effect should not follow.
+    std::function<Result<void>(std::string_view note)> note = {};
+    // What is known of the claim before this one; null if there was none. For the call only.
+    const Previous* previous = nullptr;
 };
 
 // The work. Gives bytes that whoever gets the event later is told. If they are more than
 // kReceiptBytesMax, the event counts as processed all the same, and those who come later are told
-// that its result was not kept. An exception counts as a failure and goes on to the caller.
+// that its result was not kept. An exception counts as a failure and goes on to the caller; but
+// one that comes after a note holds the event, as nobody knows then what has been done, while a
+// Failure says that it has not.
 using Work = std::function<std::expected<std::string, Failure>(const Attempt&)>;
 
 struct Success {
@@ -64,8 +72,9 @@ struct Failed {
 };
 
 // InFlight: another consumer has the event, and did not finish within GuardOptions::wait. That is
-// also what an outcome made by default says.
-using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed>;
+// also what an outcome made by default says. Held: the event waits for a decision, see
+// Cache::resolve.
+using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed, Held>;
 
 // The metadata of an event whose result was too long to keep, for those who read its record.
 inline constexpr std::string_view kResultNotKept = "the result was too long to keep";
@@ -92,6 +101,13 @@ struct GuardOptions {
     // those that wait takes over.
     std::chrono::milliseconds wait{0};
     Retry retry = {};
+    // Of an event whose consumer died: as in CacheOptions. An event that fails at its attempt
+    // number attempts_max is held, too, with the failure's message.
+    Unanswered unanswered = Unanswered::rerun;
+    std::uint32_t attempts_max = 0;
+    // Asked before the function runs for an event that nobody answered, or that is held. With it
+    // events are under Unanswered::hold, so that what is known of them stays until it has answered.
+    Reconcile reconcile = {};
 };
 
 // All functions may be called from any thread.

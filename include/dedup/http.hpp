@@ -6,6 +6,7 @@
 //
 //     no key, or a bad one   400      the key with another request   422
 //     in flight              409, Retry-After until the lease ends
+//     held                   409, without Retry-After: somebody has to decide
 //     completed              the stored response
 #pragma once
 
@@ -20,7 +21,7 @@
 #include <variant>
 #include <vector>
 
-#include "dedup/cache.hpp"
+#include "dedup/reconcile.hpp"
 
 namespace dedup::http {
 
@@ -96,14 +97,23 @@ struct ServeOptions {
     std::function<bool(const Response&)> is_final = {};
     // Gets errors of the store, which the client is not told. Must not throw.
     std::function<void(const Error&)> on_error = {};
+    // Of a key whose server died at work: as in CacheOptions. None: the cache's.
+    std::optional<Unanswered> unanswered = {};
+    // Asked before a key is handled again that nobody answered, or that is held. The receipt of
+    // Finding::done is an encoded response. With it keys are under Unanswered::hold, so that what
+    // is known of them stays until it has answered.
+    Reconcile reconcile = {};
 };
 
 // Handles a request whose key decides whether it is handled at all: claims, calls `handle`, stores
 // the response (its kept headers) and gives it; or gives what stands above. If `handle` throws, the
-// key is released and the exception passed on. If its response cannot be stored because somebody
-// has taken the claim over, the client gets 409 and will get the other one's response. If it is no
-// response that can be stored (its status is none, a header has a line break, it is longer than a
-// receipt), 500 is stored and given instead, and on_error told: the work has been done.
+// key is released and the exception passed on. **So a handler whose effect may have taken place by
+// then must have said so before: with a note, Cache::note(claim, ...), the key is held instead, and
+// so it is when a response of 500 to 599 comes that is not final.** If its response cannot be
+// stored because somebody has taken the claim over, the client gets 409 and will get the other
+// one's response. If it is no response that can be stored (its status is none, a header has a line
+// break, it is longer than a receipt), 500 is stored and given instead, and on_error told: the work
+// has been done.
 //
 // All that use one `cache` share its keys: whoever sends another's key with the same request gets
 // the other's response. So give each of those who must not see each other's a cache with a

@@ -79,12 +79,18 @@ struct CacheCounts {
     std::uint64_t duplicates = 0;  // answered Completed
     std::uint64_t in_flight = 0;   // answered InFlight
     std::uint64_t mismatches = 0;  // answered Mismatch
+    std::uint64_t held = 0;        // answered Held
     // complete, release, renew:
     std::uint64_t completed = 0;
-    std::uint64_t completed_again = 0;  // with equal bytes: a no-op
+    std::uint64_t completed_again = 0;  // with equal bytes, or resolved likewise: a no-op
     std::uint64_t released = 0;
-    std::uint64_t released_nothing = 0;  // there was nothing to release
+    std::uint64_t released_nothing = 0;  // there was nothing to release, or to forget
     std::uint64_t renewed = 0;
+    // note, hold, resolve, forget:
+    std::uint64_t noted = 0;
+    std::uint64_t put_on_hold = 0;
+    std::uint64_t resolved = 0;
+    std::uint64_t forgotten = 0;
     // lookup, and each look of wait:
     std::uint64_t lookups_absent = 0;
     std::uint64_t lookups_completed = 0;
@@ -114,6 +120,7 @@ struct OpenClaims {
     std::string ns = {};
     std::uint64_t count = 0;
     std::uint64_t past_lease = 0;  // of these: their lease has run out
+    std::uint64_t held = 0;        // of these: they wait for a decision
     std::int64_t oldest_ms = 0;    // when the one that has been in flight longest was claimed
 
     bool operator==(const OpenClaims&) const = default;

@@ -79,7 +79,7 @@ struct Ran {
     std::uint64_t claim_sequence = 0;
 };
 
-using RunOnceOutcome = std::variant<InFlight, Ran, Completed, Mismatch>;
+using RunOnceOutcome = std::variant<InFlight, Ran, Completed, Mismatch, Held>;
 
 // BEGIN; claim `key`; work; complete; COMMIT. A duplicate gets the receipt. Transactions that the
 // server ends with 40001 or 40P01 are run again, the work included. If the work fails, nothing of

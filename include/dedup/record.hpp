@@ -22,6 +22,7 @@ inline constexpr std::size_t kReceiptBytesMax = 16 * 1024 * 1024;
 inline constexpr std::size_t kMetadataBytesMax = 64 * 1024;
 inline constexpr std::size_t kLabelBytesMax = 1024;  // owner, fingerprint and event id, each
 inline constexpr std::size_t kConflictFingerprintsMax = 8;
+inline constexpr std::size_t kReasonBytesMax = 4096;
 
 // Expiry is judged this much late, so that clocks that differ a little agree on who is alive.
 inline constexpr std::chrono::milliseconds kDefaultGrace{1000};
@@ -45,6 +46,25 @@ struct Conflict {
     bool operator==(const Conflict&) const = default;
 };
 
+// What somebody has said of a claim that its holder did not answer, or of a completed key.
+struct Verdict {
+    enum class Kind : std::uint8_t {
+        none = 0,
+        held = 1,       // in flight: nobody knows what became of the work
+        resolved = 2,   // a decision ended the claim: completed, or released as not done
+        forgotten = 3,  // a tombstone: the completion was taken back
+    };
+
+    Kind kind = Kind::none;
+    std::string by;      // who says so; at most kLabelBytesMax bytes
+    std::string reason;  // at most kReasonBytesMax bytes
+
+    bool operator==(const Verdict&) const = default;
+};
+
+// "held", "resolved" or "forgotten"; "none" for none.
+[[nodiscard]] DEDUP_API std::string_view name(Verdict::Kind kind);
+
 // All times are milliseconds since 1970-01-01 UTC and never negative.
 struct Record {
     Kind kind = Kind::active;
@@ -64,6 +84,9 @@ struct Record {
     std::optional<std::string> receipt;  // present, even if empty: completed
     std::string metadata;                // opaque
     Conflict conflict;
+    bool hold = false;          // in flight: never taken over, and never expires
+    std::int64_t began_ms = 0;  // in a tombstone: the timestamp of what it has ended; 0: not known
+    Verdict verdict;
     std::string unknown_fields;  // optional fields of a newer version, kept as they are
 
     [[nodiscard]] State state() const {
@@ -83,11 +106,17 @@ struct Record {
     return expires_at_ms != 0 && now_ms - grace.count() > expires_at_ms;
 }
 
+// In flight, and never to be taken over: it waits for a decision. See Cache::resolve.
+[[nodiscard]] inline bool held(const Record& record, std::int64_t now_ms) {
+    return record.hold && (record.verdict.kind == Verdict::Kind::held ||
+                           (record.lease_until_ms != 0 && record.lease_until_ms < now_ms));
+}
+
 // Claimed, not answered, and its lease has run out: whoever claimed it may have crashed, or is
-// slow.
+// slow, and the next claim takes it over.
 [[nodiscard]] inline bool past_lease(const Record& record, std::int64_t now_ms,
                                      std::chrono::milliseconds grace = kDefaultGrace) {
-    return record.state() == State::in_flight && record.lease_until_ms != 0 &&
+    return record.state() == State::in_flight && !record.hold && record.lease_until_ms != 0 &&
            record.lease_until_ms < now_ms && !expired(record.expires_at_ms, now_ms, grace);
 }
 

@@ -123,6 +123,33 @@ std::vector<Result<Claim>> Cache::renew_many(std::span<const Claim> claims, mill
     return settle(std::span<const RenewOp>(ops));
 }
 
+Result<void> Cache::note(const Claim& claim, std::string_view metadata) {
+    return settle_one(NoteOp{options_, claim.key, &claim, metadata});
+}
+
+std::vector<Result<void>> Cache::note_many(std::span<const Note> notes) {
+    std::vector<NoteOp> ops;
+    ops.reserve(notes.size());
+    for (const auto& [claim, metadata] : notes) {
+        ops.push_back({options_, claim.key, &claim, metadata});
+    }
+    return settle(std::span<const NoteOp>(ops));
+}
+
+Result<void> Cache::hold(const Claim& claim, std::string_view reason) {
+    return settle_one(HoldOp{options_, claim.key, &claim, reason});
+}
+
+Result<void> Cache::resolve(std::string_view key, std::uint64_t claim_sequence,
+                            const Resolution& resolution) {
+    return settle_one(ResolveOp{options_, key, claim_sequence, resolution});
+}
+
+Result<bool> Cache::forget(std::string_view key, std::uint64_t claim_sequence,
+                           std::string_view reason, std::string_view by) {
+    return settle_one(ForgetOp{options_, key, claim_sequence, reason, by});
+}
+
 Result<RememberOutcome> Cache::remember(std::string_view key, std::string_view receipt,
                                         const ClaimOptions& options) {
     return settle_one(RememberOp{options_, key, receipt, options});
@@ -189,7 +216,7 @@ Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
     for (milliseconds poll = kPollMin;; poll = std::min(2 * poll, kPollMax)) {
         auto outcome = lookup(key);
         const auto* claim = outcome ? std::get_if<InFlight>(&*outcome) : nullptr;
-        if (claim == nullptr ||
+        if (claim == nullptr || claim->held ||
             (claim->lease_until_ms != 0 && store_.now_ms() > claim->lease_until_ms)) {
             return outcome;
         }

@@ -3,11 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
-#include <limits>
 #include <string>
 #include <utility>
 
+#include "cache/ending.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
 
@@ -16,51 +15,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::int64_t kTimeMax = std::numeric_limits<std::int64_t>::max();
-
-// A tombstone carries nothing worth keeping forever, even in a cache whose keys are.
-constexpr milliseconds kTombstoneTtl = std::chrono::hours{24};
-
-std::int64_t later(std::int64_t now_ms, milliseconds by) {
-    return by.count() > kTimeMax - now_ms ? kTimeMax : now_ms + by.count();
-}
-
-std::int64_t expiry_after(std::int64_t now_ms, milliseconds ttl) {
-    return ttl == kForever ? 0 : later(now_ms, ttl);
-}
-
 // A claim whose lease runs must not expire, or somebody else could claim its key.
 std::int64_t not_before_lease(std::int64_t expires_at_ms, std::int64_t lease_until_ms) {
     return expires_at_ms == 0 ? 0 : std::max(expires_at_ms, lease_until_ms);
-}
-
-// Errors.
-
-Error error(Code code, std::string message) {
-    return {.code = code, .message = std::move(message)};
-}
-
-struct Limit {
-    std::string_view field;
-    std::size_t bytes;
-    std::size_t bytes_max;
-};
-
-Result<void> check_sizes(std::initializer_list<Limit> limits) {
-    for (const auto& [field, bytes, bytes_max] : limits) {
-        if (bytes > bytes_max) {
-            return invalid(fmt::format("{} is {} bytes; at most {} are allowed", field,
-                                       grouped(bytes), grouped(bytes_max)));
-        }
-    }
-    return {};
-}
-
-Result<void> check_duration(std::string_view field, std::optional<milliseconds> value) {
-    if (value && *value < milliseconds{1}) {
-        return invalid(fmt::format("{} is {} ms; it must be at least 1", field, value->count()));
-    }
-    return {};
 }
 
 Result<void> check_request(std::string_view key, const ClaimOptions& options) {
@@ -79,38 +36,6 @@ Result<void> check_request(std::string_view key, const ClaimOptions& options) {
                         {"metadata", options.metadata.size(), kMetadataBytesMax}});
 }
 
-Result<void> check_claim(const CacheOptions& cache, std::string_view key, const Claim* claim) {
-    if (claim != nullptr && claim->ns != cache.ns) {
-        return invalid(fmt::format("the claim on key {} is of namespace {}, the cache's is {}",
-                                   quoted_bytes(key), quoted_bytes(claim->ns),
-                                   quoted_bytes(cache.ns)));
-    }
-    return check_key(key);
-}
-
-// Says which end the claim came to, and what its holder is to do.
-std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
-    std::string end;
-    if (!seen.head) {
-        end = "the store knows nothing of it; claim the key again";
-    } else if (!seen.current()) {
-        end = "it has expired; claim the key again";
-    } else if (seen.head->kind == Kind::tombstone) {
-        end = "the key was released; claim it again";
-    } else if (seen.head->claim_sequence == claim.claim_sequence) {
-        end = "it is already completed; look its receipt up";
-    } else if (seen.completed()) {
-        end = fmt::format("claim {} replaced it and is completed; look its receipt up",
-                          seen.head->claim_sequence);
-    } else {
-        end = fmt::format("claim {} by {} replaced it; drop this attempt and wait for that one",
-                          seen.head->claim_sequence, quoted_bytes(seen.head->owner));
-    }
-    return std::unexpected(error(
-        Code::stale_claim,
-        fmt::format("claim {} on key {}: {}", claim.claim_sequence, quoted_bytes(claim.key), end)));
-}
-
 // Answers.
 
 Completed completed_from(Record&& head) {
@@ -118,17 +43,24 @@ Completed completed_from(Record&& head) {
             .completed_at_ms = head.timestamp_ms,
             .claim_sequence = head.claim_sequence,
             .event_id = std::move(head.event_id),
-            .metadata = std::move(head.metadata)};
+            .metadata = std::move(head.metadata),
+            .attempt = head.attempt,
+            .expires_at_ms = head.expires_at_ms};
 }
 
-InFlight in_flight_from(Record&& head) {
+InFlight in_flight_from(const Seen& seen) {
+    const bool held = seen.held();
+    Record& head = *seen.head;
     return {.owner = std::move(head.owner),
             .since_ms = head.timestamp_ms,
             .lease_until_ms = head.lease_until_ms,
             .expires_at_ms = head.expires_at_ms,
             .claim_sequence = head.claim_sequence,
             .attempt = head.attempt,
-            .event_id = std::move(head.event_id)};
+            .event_id = std::move(head.event_id),
+            .metadata = std::move(head.metadata),
+            .unanswered = head.hold ? Unanswered::hold : Unanswered::rerun,
+            .held = held};
 }
 
 // Counts the request in the stream's conflict record while the key is in flight. All else stays as
@@ -176,8 +108,11 @@ std::optional<Decision<Outcome>> refuse(const Seen& seen, const ClaimOptions& op
     if (seen.completed()) {
         return Decision<Outcome>{completed_from(*std::move(seen.head)), {}};
     }
+    if (seen.running()) {
+        return Decision<Outcome>{in_flight_from(seen), {}};
+    }
     if (seen.held()) {
-        return Decision<Outcome>{in_flight_from(*std::move(seen.head)), {}};
+        return Decision<Outcome>{Held{previous_from(*std::move(seen.head))}, {}};
     }
     return std::nullopt;
 }
@@ -204,6 +139,14 @@ Record new_claim(const CacheOptions& cache, std::string_view key, const ClaimOpt
     return record;
 }
 
+// Under which policy a claim with this attempt number is.
+bool holds_unanswered(const CacheOptions& cache, const ClaimOptions& options,
+                      std::uint32_t attempt) {
+    const std::uint32_t attempts_max = options.attempts_max.value_or(cache.attempts_max);
+    return options.unanswered.value_or(cache.unanswered) == Unanswered::hold ||
+           (attempts_max != 0 && attempt >= attempts_max);
+}
+
 bool same_fence(const Claim* claim, const Record& head) {
     return claim == nullptr || claim->claim_sequence == head.claim_sequence;
 }
@@ -224,6 +167,32 @@ std::string_view name(Change change) {
             return "released";
         case Change::renewed:
             return "renewed";
+        case Change::noted:
+            return "noted";
+        case Change::held:
+            return "held";
+        case Change::resolved:
+            return "resolved";
+        case Change::forgotten:
+            return "forgotten";
+    }
+    return "unknown";
+}
+
+std::string_view name(End end) {
+    switch (end) {
+        case End::lease_ran_out:
+            return "lease_ran_out";
+        case End::expired:
+            return "expired";
+        case End::released:
+            return "released";
+        case End::resolved:
+            return "resolved";
+        case End::forgotten:
+            return "forgotten";
+        case End::held:
+            return "held";
     }
     return "unknown";
 }
@@ -256,11 +225,22 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
         record.lease_until_ms = later(seen.now_ms, *options.lease);
         record.expires_at_ms = not_before_lease(record.expires_at_ms, record.lease_until_ms);
     }
+    if (holds_unanswered(cache, options, record.attempt)) {
+        record.hold = true;
+        if (options.expires_at_ms) {
+            record.ttl_ms = *options.expires_at_ms - seen.now_ms;
+        }
+        record.expires_at_ms = 0;
+    }
     Claim claim{.ns = cache.ns,
                 .key = record.key,
                 .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
                 .attempt = record.attempt};
-    return {Claimed{std::move(claim)}, Append{seen.sequence(), std::move(record)}, change};
+    Claimed claimed{std::move(claim)};
+    if (record.attempt > 1) {
+        claimed.previous = previous_from(*std::move(seen.head));
+    }
+    return {std::move(claimed), Append{seen.sequence(), std::move(record)}, change};
 }
 
 void ClaimOp::landed(Result<ClaimOutcome>& answer, std::uint64_t sequence) {
@@ -321,24 +301,10 @@ Decision<void> CompleteOp::decide(const Seen& seen) const {
         if (*seen.head->receipt == receipt) {
             return {};
         }
-        return {std::unexpected(error(
-                    Code::receipt_mismatch,
-                    fmt::format("key {} is completed with another receipt, of {} bytes; that one "
-                                "is final, look it up",
-                                quoted_bytes(key), seen.head->receipt->size()))),
-                {}};
+        return {other_receipt(key, seen), {}};
     }
     const std::uint64_t sequence = seen.sequence();
-    Record record = *std::move(seen.head);
-    record.timestamp_ms = seen.now_ms;
-    if (options.ttl) {
-        record.expires_at_ms = expiry_after(seen.now_ms, *options.ttl);
-    } else if (record.ttl_ms != 0) {
-        record.expires_at_ms = later(seen.now_ms, milliseconds{record.ttl_ms});
-    }
-    record.ttl_ms = 0;
-    record.lease_until_ms = 0;
-    record.receipt = receipt;
+    Record record = completed(*std::move(seen.head), seen.now_ms, receipt, options.ttl);
     if (options.metadata) {
         record.metadata = *options.metadata;
     }
@@ -357,21 +323,7 @@ Decision<bool> ReleaseOp::decide(const Seen& seen) const {
         return {stale(*claim, seen), {}};
     }
     const std::uint64_t sequence = seen.sequence();
-    Record record = *std::move(seen.head);
-    milliseconds ttl{record.ttl_ms};
-    if (ttl == milliseconds{0}) {
-        ttl = cache.ttl == kForever ? kTombstoneTtl : cache.ttl;
-    }
-    record.kind = Kind::tombstone;
-    record.timestamp_ms = seen.now_ms;
-    record.expires_at_ms = later(seen.now_ms, ttl);
-    record.ttl_ms = 0;
-    record.lease_until_ms = 0;
-    // The fence, the attempt and who held it stay for people to see. The request does not: the
-    // next one may be another.
-    record.fingerprint.clear();
-    record.metadata.clear();
-    record.conflict = {};
+    Record record = released(*std::move(seen.head), seen.now_ms, cache);
     return {true, Append{sequence, std::move(record)}, Change::released};
 }
 
@@ -383,7 +335,8 @@ Result<void> RenewOp::check() const {
 }
 
 Decision<Claim> RenewOp::decide(const Seen& seen) const {
-    if (!seen.in_flight() || !same_fence(claim, *seen.head)) {
+    if (!seen.in_flight() || !same_fence(claim, *seen.head) ||
+        seen.head->verdict.kind == Verdict::Kind::held) {
         return {stale(*claim, seen), {}};
     }
     const std::uint64_t sequence = seen.sequence();
@@ -405,7 +358,7 @@ LookupOutcome LookupOp::answer(const Seen& seen) {
         return completed_from(*std::move(seen.head));
     }
     if (seen.in_flight()) {
-        return in_flight_from(*std::move(seen.head));
+        return in_flight_from(seen);
     }
     return Absent{};
 }

@@ -37,9 +37,13 @@ struct Seen {
     [[nodiscard]] bool unanswered() const { return head && head->state() == State::in_flight; }
 
     // In flight, and not to be taken over yet.
-    [[nodiscard]] bool held() const {
-        return in_flight() && (head->lease_until_ms == 0 || now_ms <= head->lease_until_ms);
+    [[nodiscard]] bool running() const {
+        return in_flight() && head->verdict.kind != Verdict::Kind::held &&
+               (head->lease_until_ms == 0 || now_ms <= head->lease_until_ms);
     }
+
+    // In flight, and never to be taken over: it waits for a decision.
+    [[nodiscard]] bool held() const { return in_flight() && head->hold && !running(); }
 };
 
 template <class T>
@@ -111,6 +115,59 @@ struct RenewOp {
     std::string_view key;
     const Claim* claim;  // never null
     std::chrono::milliseconds lease;
+
+    [[nodiscard]] Result<void> check() const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
+    static void landed(Result<Answer>&, std::uint64_t) {}
+};
+
+struct NoteOp {
+    using Answer = void;
+    static constexpr bool kDecides = false;
+    const CacheOptions& cache;
+    std::string_view key;
+    const Claim* claim;  // never null
+    std::string_view metadata;
+
+    [[nodiscard]] Result<void> check() const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
+    static void landed(Result<Answer>&, std::uint64_t) {}
+};
+
+struct HoldOp {
+    using Answer = void;
+    static constexpr bool kDecides = true;
+    const CacheOptions& cache;
+    std::string_view key;
+    const Claim* claim;  // never null
+    std::string_view reason;
+
+    [[nodiscard]] Result<void> check() const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
+    static void landed(Result<Answer>&, std::uint64_t) {}
+};
+
+struct ResolveOp {
+    using Answer = void;
+    static constexpr bool kDecides = true;
+    const CacheOptions& cache;
+    std::string_view key;
+    std::uint64_t claim_sequence;
+    const Resolution& resolution;
+
+    [[nodiscard]] Result<void> check() const;
+    [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;
+    static void landed(Result<Answer>&, std::uint64_t) {}
+};
+
+struct ForgetOp {
+    using Answer = bool;
+    static constexpr bool kDecides = false;
+    const CacheOptions& cache;
+    std::string_view key;
+    std::uint64_t claim_sequence;  // 0: whichever
+    std::string_view reason;
+    std::string_view by;
 
     [[nodiscard]] Result<void> check() const;
     [[nodiscard]] Decision<Answer> decide(const Seen& seen) const;

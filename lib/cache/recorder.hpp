@@ -85,6 +85,7 @@ struct Recorder {
         } else if constexpr (!std::is_same_v<Answer, Claim>) {
             ++(std::holds_alternative<Completed>(*answer)  ? counts.duplicates
                : std::holds_alternative<InFlight>(*answer) ? counts.in_flight
+               : std::holds_alternative<Held>(*answer)     ? counts.held
                                                            : counts.mismatches);
         }
     }
@@ -108,6 +109,14 @@ struct Recorder {
                 return counts.remembered;
             case Change::released:
                 return counts.released;
+            case Change::noted:
+                return counts.noted;
+            case Change::held:
+                return counts.put_on_hold;
+            case Change::resolved:
+                return counts.resolved;
+            case Change::forgotten:
+                return counts.forgotten;
             case Change::renewed:
                 break;
         }

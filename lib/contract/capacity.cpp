@@ -42,7 +42,8 @@ std::uint64_t bytes_of_texts(const AnyRecord& record) {
 }  // namespace
 
 std::uint64_t content_bytes(const Record& record) {
-    std::uint64_t bytes = bytes_of_texts(record) + (record.receipt ? record.receipt->size() : 0);
+    std::uint64_t bytes = bytes_of_texts(record) + (record.receipt ? record.receipt->size() : 0) +
+                          record.verdict.by.size() + record.verdict.reason.size();
     for (const std::string& fingerprint : record.conflict.fingerprints) {
         bytes += fingerprint.size();
     }
@@ -50,7 +51,8 @@ std::uint64_t content_bytes(const Record& record) {
 }
 
 std::uint64_t content_bytes(const RecordView& record) {
-    return bytes_of_texts(record) + record.receipt.size() + record.conflict_fingerprints.size();
+    return bytes_of_texts(record) + record.receipt.size() + record.conflict_fingerprints.size() +
+           record.verdict.size();
 }
 
 bool fits(const Capacity& capacity, const Room& held, const Room& wanted) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cache/decide.hpp"
+#include "cache/reconcile.hpp"
 #include "cache/settle.hpp"
 #include "guard/heartbeat.hpp"
 #include "guard/retry.hpp"
@@ -89,7 +90,10 @@ AlreadyProcessed already(Completed&& done) {
 Guard::Guard(StreamStore& store, GuardOptions options)
     : store_(store),
       options_(std::move(options)),
-      cache_(store, {.ns = options_.ns, .ttl = options_.retention}) {}
+      cache_(store, {.ns = options_.ns,
+                     .ttl = options_.retention,
+                     .unanswered = options_.reconcile ? Unanswered::hold : options_.unanswered,
+                     .attempts_max = options_.attempts_max}) {}
 
 Guard::~Guard() = default;
 
@@ -142,8 +146,12 @@ class Guard::Run {
     struct Mine {
         std::size_t index;
         Claim claim;
+        std::optional<Previous> previous;
         std::optional<std::expected<std::string, Failure>> result = {};  // none: it did not run
         std::uint32_t retries = 0;
+        bool noted = false;
+        bool found_done = false;  // by the reconciling function, which gave the result
+        std::optional<std::string> hold_reason = {};  // set: to be held, not released
     };
 
     template <class Request, class Call>
@@ -168,14 +176,43 @@ class Guard::Run {
             if (!claims[j]) {
                 outcomes_[i] = std::unexpected(std::move(claims[j]).error());
             } else if (auto* claimed = std::get_if<Claimed>(&*claims[j])) {
-                mine_.push_back({i, std::move(claimed->claim)});
+                mine_.push_back({i, std::move(claimed->claim), std::move(claimed->previous)});
             } else if (auto* done = std::get_if<Completed>(&*claims[j])) {
                 outcomes_[i] = already(std::move(*done));
+            } else if (auto* held = std::get_if<Held>(&*claims[j])) {
+                if (auto outcome = decide(event_ids_[i], std::move(*held))) {
+                    outcomes_[i] = *std::move(outcome);
+                } else {
+                    in_flight.push_back(i);
+                }
             } else {
                 in_flight.push_back(i);
             }
         }
         return in_flight;
+    }
+
+    // Has a held event decided, if anybody can; nullopt if it is decided, and to be looked at
+    // again.
+    std::optional<Result<ProcessOutcome>> decide(std::string_view event_id, Held held) const {
+        const GuardOptions& options = guard_.options_;
+        if (!options.reconcile) {
+            return held;
+        }
+        Finding finding = ask(options.reconcile, event_id, held.previous);
+        if (finding.what == Finding::What::unknown) {
+            held.previous.reason = std::move(finding.text);
+            return held;
+        }
+        const auto resolved =
+            guard_.cache_.resolve(event_id, held.previous.claim_sequence,
+                                  resolution_of(std::move(finding), options.owner));
+        // Somebody else may have been quicker.
+        if (!resolved && resolved.error().code != Code::stale_claim &&
+            resolved.error().code != Code::receipt_mismatch) {
+            return std::unexpected(resolved.error());
+        }
+        return std::nullopt;
     }
 
     // Runs the function for what is claimed, and stores what came of it.
@@ -185,11 +222,18 @@ class Guard::Run {
         }
         const std::vector<Claim> claims = claims_of([](const Mine&) { return true; });
         const Beating beating(*guard_.heartbeat_, claims);
+        Mine* running = nullptr;
         try {
             for (Mine& mine : mine_) {
-                mine.result = attempt(mine);
+                running = &mine;
+                if (goes_ahead(mine)) {
+                    mine.result = attempt(mine);
+                }
             }
         } catch (...) {
+            if (running->noted) {
+                running->hold_reason = what_was_thrown();
+            }
             complete();  // of those before it
             give_up();
             throw;
@@ -199,6 +243,29 @@ class Guard::Run {
         mine_.clear();
     }
 
+    // False if it is known what had become of the attempt before, or if nobody can know: an event
+    // that was taken over from a consumer with another policy.
+    bool goes_ahead(Mine& mine) const {
+        const Reconcile& reconcile = guard_.options_.reconcile;
+        if (!reconcile || !mine.previous || !was_unanswered(*mine.previous)) {
+            return true;
+        }
+        Finding finding = ask(reconcile, mine.claim.key, *mine.previous);
+        mine.found_done = finding.what == Finding::What::done;
+        if (mine.found_done) {
+            mine.result = std::move(finding.text);
+        } else if (finding.what == Finding::What::unknown) {
+            mine.hold_reason = std::move(finding.text);
+        }
+        return finding.what == Finding::What::not_done;
+    }
+
+    Result<void> note(Mine& mine, std::string_view text) const {
+        auto noted = guard_.cache_.note(mine.claim, text);
+        mine.noted = mine.noted || noted || noted.error().code == Code::outcome_unknown;
+        return noted;
+    }
+
     std::expected<std::string, Failure> attempt(Mine& mine) {
         Backoff backoff(guard_.options_.retry, guard_.store_, deadline_ms_);
         while (true) {
@@ -206,7 +273,9 @@ class Guard::Run {
                                  .index = mine.index,
                                  .number = mine.claim.attempt,
                                  .retries = mine.retries,
-                                 .fence = mine.claim.claim_sequence});
+                                 .fence = mine.claim.claim_sequence,
+                                 .note = [&](std::string_view text) { return note(mine, text); },
+                                 .previous = mine.previous ? &*mine.previous : nullptr});
             if (result || !result.error().transient || !backoff.pause()) {
                 return result;
             }
@@ -239,6 +308,11 @@ class Guard::Run {
             std::string& result = **done[j]->result;
             if (!stored[j]) {
                 outcomes_[done[j]->index] = std::unexpected(stored[j].error());
+            } else if (done[j]->found_done) {
+                outcomes_[done[j]->index] = AlreadyProcessed{
+                    .result = result.empty() ? completions[j].receipt : std::move(result),
+                    .processed_at_ms = guard_.store_.now_ms(),
+                    .metadata = {}};
             } else if (completions[j].options.metadata) {
                 outcomes_[done[j]->index] = Success{std::move(result), false};
             } else {
@@ -249,9 +323,22 @@ class Guard::Run {
 
     static bool kept(const std::string& result) { return result.size() <= kReceiptBytesMax; }
 
-    // Frees what failed or did not run.
+    // Frees what failed or did not run; holds that of which nobody can say whether it was done, and
+    // what has failed for the last time.
     void give_up() {
-        const auto unfinished = [](const Mine& mine) { return !mine.result || !*mine.result; };
+        const std::uint32_t attempts_max = guard_.options_.attempts_max;
+        for (Mine& mine : mine_) {
+            if (mine.result && !*mine.result && attempts_max != 0 &&
+                mine.claim.attempt >= attempts_max) {
+                mine.hold_reason = kept_reason(mine.result->error().message);
+            }
+            if (mine.hold_reason) {
+                hold(mine);
+            }
+        }
+        const auto unfinished = [](const Mine& mine) {
+            return !mine.hold_reason && (!mine.result || !*mine.result);
+        };
         auto claims = claims_of(unfinished);
         if (claims.empty()) {
             return;
@@ -271,6 +358,30 @@ class Guard::Run {
                 outcomes_[mine.index] = Failed{std::move(mine.result->error()), mine.retries};
             }
         }
+    }
+
+    void hold(Mine& mine) {
+        const auto held = until_available(std::vector<Mine*>{&mine}, [this](auto span) {
+            return std::vector<Result<void>>{hold_once(*span.front())};
+        });
+        if (!held.front() && held.front().error().code != Code::stale_claim) {
+            outcomes_[mine.index] = std::unexpected(held.front().error());
+        } else if (mine.result) {
+            outcomes_[mine.index] = Failed{std::move(mine.result->error()), mine.retries};
+        } else if (mine.previous) {
+            mine.previous->reason = std::move(*mine.hold_reason);
+            outcomes_[mine.index] = Held{std::move(*mine.previous)};
+        }
+    }
+
+    Result<void> hold_once(const Mine& mine) const {
+        // What the consumer before this one had noted is still all that is known.
+        if (!mine.noted && !mine.result && mine.previous && !mine.previous->note.empty()) {
+            if (auto noted = guard_.cache_.note(mine.claim, mine.previous->note); !noted) {
+                return noted;
+            }
+        }
+        return guard_.cache_.hold(mine.claim, *mine.hold_reason);
     }
 
     // Waits for those that are in flight elsewhere; returns those that are free now.
@@ -294,7 +405,8 @@ class Guard::Run {
     }
 
     [[nodiscard]] bool holds(const InFlight& held) const {
-        return held.lease_until_ms == 0 || guard_.store_.now_ms() <= held.lease_until_ms;
+        return !held.held &&
+               (held.lease_until_ms == 0 || guard_.store_.now_ms() <= held.lease_until_ms);
     }
 
     template <class Which>

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cache/reconcile.hpp"
 #include "dedup/reservations.hpp"
 #include "record/invalid.hpp"
 
@@ -101,18 +102,19 @@ class Serving {
   public:
     Serving(Cache& cache, const ServeOptions& options) : cache_(cache), options_(options) {}
 
-    Response handle(const Claim& claim, const std::function<Response(const Claim&)>& handle) {
+    Response handle(const Claim& claim, const std::function<Response(const Claim&)>& handle) const {
         Response response;
         try {
             response = handle(claim);
         } catch (...) {
-            release(claim);
+            give_up(claim, true, what_was_thrown());
             throw;
         }
         const bool final =
             options_.is_final ? options_.is_final(response) : is_final_by_default(response);
         if (!final) {
-            release(claim);
+            give_up(claim, response.status >= 500,
+                    fmt::format("the handler's response was {}", response.status));
             return response;
         }
         Response stored = response;
@@ -151,10 +153,83 @@ class Serving {
         }
     }
 
+    // What is to be answered to a key that nobody answered before; nullopt if its handling may go
+    // on. `claim` is that of this request, or null if the key is held.
+    std::optional<Response> reconcile(std::string_view key, const Previous& previous,
+                                      const Claim* claim) const {
+        Finding finding = ask(options_.reconcile, key, previous);
+        if (finding.what == Finding::What::done) {
+            if (const auto response = decode_response(finding.text); !response) {
+                tell(response.error());
+                finding = Finding::unknown("what was found to have been done is no response");
+            }
+        }
+        if (finding.what == Finding::What::unknown) {
+            if (claim != nullptr) {
+                tell_of(hold(*claim, finding.text, previous.note));
+            }
+            return as_response(Held{previous});
+        }
+        if (claim != nullptr && finding.what == Finding::What::not_done) {
+            return std::nullopt;
+        }
+        const auto settled = claim != nullptr
+                                 ? cache_.complete(*claim, finding.text)
+                                 : cache_.resolve(key, previous.claim_sequence,
+                                                  resolution_of(finding, options_.owner));
+        if (!settled) {
+            return claim == nullptr && decided_by_others(settled.error().code)
+                       ? std::nullopt
+                       : std::optional(not_stored(settled.error()));
+        }
+        if (finding.what == Finding::What::not_done) {
+            return std::nullopt;
+        }
+        Completed completed;
+        completed.receipt = std::move(finding.text);
+        return as_response(std::move(completed));
+    }
+
   private:
-    void release(const Claim& claim) const {
-        if (const auto released = cache_.release(claim); !released) {
-            tell(released.error());
+    // Releases the key, unless its effect may have begun.
+    void give_up(const Claim& claim, bool may_have_begun, const std::string& reason) const {
+        Result<LookupOutcome> found = Absent();
+        if (may_have_begun) {
+            found = cache_.lookup(claim.key);
+        }
+        const auto* mine = found ? std::get_if<InFlight>(&*found) : nullptr;
+        if (!found) {
+            tell(found.error());  // so that it stays claimed until its lease has run out
+        } else if (mine != nullptr && !mine->metadata.empty()) {
+            tell_of(hold(claim, reason));
+        } else {
+            tell_of(cache_.release(claim));
+        }
+    }
+
+    // `note`: of the claim before this one, which is still all that is known.
+    Result<void> hold(const Claim& claim, const std::string& reason,
+                      std::string_view note = {}) const {
+        if (!note.empty()) {
+            if (auto noted = cache_.note(claim, note); !noted) {
+                return noted;
+            }
+        }
+        return cache_.hold(claim, reason);
+    }
+
+    static Response as_response(ClaimOutcome outcome) {
+        return std::get<Response>(answer(std::move(outcome), 0));
+    }
+
+    static bool decided_by_others(Code code) {
+        return code == Code::stale_claim || code == Code::receipt_mismatch;
+    }
+
+    template <class T>
+    void tell_of(const Result<T>& result) const {
+        if (!result) {
+            tell(result.error());
         }
     }
 
@@ -175,6 +250,22 @@ class Serving {
     Cache& cache_;
     const ServeOptions& options_;
 };
+
+// The claim that nobody answered, if it is held, or if this request has taken it over from a server
+// with another policy; and in that case this request's claim.
+std::pair<const Previous*, const Claim*> unanswered_in(const Result<ClaimOutcome>& outcome) {
+    if (!outcome) {
+        return {};
+    }
+    if (const auto* held = std::get_if<Held>(&*outcome)) {
+        return {&held->previous, nullptr};
+    }
+    const auto* claimed = std::get_if<Claimed>(&*outcome);
+    if (claimed == nullptr || !claimed->previous || !was_unanswered(*claimed->previous)) {
+        return {};
+    }
+    return {&*claimed->previous, &claimed->claim};
+}
 
 }  // namespace
 
@@ -258,6 +349,11 @@ std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::i
         response->headers.emplace_back(kReplayedHeader, "true");
         return *std::move(response);
     }
+    if (std::holds_alternative<Held>(*outcome)) {
+        return problem(409, "Nobody knows what became of a request with this Idempotency-Key",
+                       "It may have been handled. It is looked into; do not send it with another "
+                       "key.");
+    }
     return problem(422, "The Idempotency-Key was used for another request",
                    "A key belongs to one request; use a new one for another.");
 }
@@ -276,17 +372,29 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
     claim_options.owner = options.owner;
     claim_options.fingerprint = fingerprint(request.method, request.target, request.body);
     claim_options.lease = options.lease;
-    const auto outcome = cache.claim(*key, claim_options);
-    Serving serving(cache, options);
-    if (!outcome) {
-        serving.tell(outcome.error());
+    claim_options.unanswered = options.reconcile ? Unanswered::hold : options.unanswered;
+    const Serving serving(cache, options);
+    while (true) {
+        const auto outcome = cache.claim(*key, claim_options);
+        if (!outcome) {
+            serving.tell(outcome.error());
+        }
+        const auto [previous, claim] = unanswered_in(outcome);
+        if (options.reconcile && previous != nullptr) {
+            if (auto response = serving.reconcile(*key, *previous, claim)) {
+                return *std::move(response);
+            }
+            if (claim == nullptr) {
+                continue;  // it is decided: what does the key say now?
+            }
+        }
+        auto decided = answer(outcome, store.now_ms());
+        if (auto* response = std::get_if<Response>(&decided)) {
+            serving.tell_of_receipt(outcome);
+            return std::move(*response);
+        }
+        return serving.handle(std::get<Claim>(decided), handle);
     }
-    auto decided = answer(outcome, store.now_ms());
-    if (auto* response = std::get_if<Response>(&decided)) {
-        serving.tell_of_receipt(outcome);
-        return std::move(*response);
-    }
-    return serving.handle(std::get<Claim>(decided), handle);
 }
 
 }  // namespace dedup::http

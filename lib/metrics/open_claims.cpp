@@ -28,6 +28,7 @@ Result<std::vector<OpenClaims>> open_claims(StreamStore& store) {
             OpenClaims& of = at->second;
             ++of.count;
             of.past_lease += past_lease(record, now_ms, store.grace()) ? 1U : 0U;
+            of.held += held(record, now_ms) ? 1U : 0U;
             of.oldest_ms = std::min(of.oldest_ms, record.timestamp_ms);
         }
         options.cursor = std::move(page.cursor);

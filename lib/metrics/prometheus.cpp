@@ -207,7 +207,8 @@ std::string prometheus_text(std::span<const CacheMetrics> caches) {
                 {"remembered", &CacheCounts::remembered},
                 {"duplicate", &CacheCounts::duplicates},
                 {"in_flight", &CacheCounts::in_flight},
-                {"mismatch", &CacheCounts::mismatches}});
+                {"mismatch", &CacheCounts::mismatches},
+                {"held", &CacheCounts::held}});
     add_counts(
         page, by_namespace, "dedup_completions_total", "Completions of claims.",
         {{"completed", &CacheCounts::completed}, {"repeated", &CacheCounts::completed_again}});
@@ -215,6 +216,12 @@ std::string prometheus_text(std::span<const CacheMetrics> caches) {
                {{"released", &CacheCounts::released}, {"nothing", &CacheCounts::released_nothing}});
     add_counts(page, by_namespace, "dedup_renewals_total", "Leases that were renewed.",
                {{"", &CacheCounts::renewed}});
+    add_counts(page, by_namespace, "dedup_evidence_total",
+               "Notes, holds and decisions about claims.",
+               {{"noted", &CacheCounts::noted},
+                {"held", &CacheCounts::put_on_hold},
+                {"resolved", &CacheCounts::resolved},
+                {"forgotten", &CacheCounts::forgotten}});
     add_counts(page, by_namespace, "dedup_lookups_total", "Lookups, by what they found.",
                {{"absent", &CacheCounts::lookups_absent},
                 {"completed", &CacheCounts::lookups_completed},
@@ -248,6 +255,8 @@ std::string prometheus_text(std::span<const OpenClaims> claims) {
          [](const OpenClaims& of) { return of.count; });
     each("dedup_open_claims_past_lease", "Of these, those whose lease has run out unanswered.",
          [](const OpenClaims& of) { return of.past_lease; });
+    each("dedup_open_claims_held", "Of these, those that wait for a decision.",
+         [](const OpenClaims& of) { return of.held; });
     each("dedup_open_claims_oldest_timestamp_seconds",
          "When the one that has been in flight longest was claimed.",
          [](const OpenClaims& of) { return seconds(of.oldest_ms); });

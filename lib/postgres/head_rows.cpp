@@ -18,13 +18,17 @@ constexpr std::uint64_t kRowBytes = 192;
 // What has no column of its own: in the library's own encoding, of a record without anything else.
 std::string encode_rest(const Record& record) {
     std::string bytes;
-    if (record.conflict == Conflict() && record.unknown_fields.empty()) {
+    if (record.conflict == Conflict() && !record.hold && record.began_ms == 0 &&
+        record.verdict == Verdict() && record.unknown_fields.empty()) {
         return bytes;
     }
     Record rest;
     rest.ns = "-";
     rest.key = "-";
     rest.conflict = record.conflict;
+    rest.hold = record.hold;
+    rest.began_ms = record.began_ms;
+    rest.verdict = record.verdict;
     rest.unknown_fields = record.unknown_fields;
     encode(rest, bytes);
     return bytes;
@@ -36,6 +40,10 @@ Result<void> decode_rest(std::string_view bytes, Record& record) {
     }
     auto rest = DEDUP_TRY(decode(bytes));
     record.conflict = std::move(rest.conflict);
+    // The functions leave the flag behind when they end a claim.
+    record.hold = rest.hold && record.state() == State::in_flight;
+    record.began_ms = rest.began_ms;
+    record.verdict = std::move(rest.verdict);
     record.unknown_fields = std::move(rest.unknown_fields);
     return {};
 }

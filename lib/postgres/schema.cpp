@@ -39,7 +39,7 @@ CREATE TABLE @.head (
     event_id       bytea NOT NULL,
     receipt        bytea,                       -- null unless completed
     metadata       bytea NOT NULL,
-    rest           bytea NOT NULL,              -- conflict record and unknown fields
+    rest           bytea NOT NULL,              -- what has no column, in the library's encoding
     PRIMARY KEY (bucket, ns, key)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,
         autovacuum_vacuum_cost_delay = 0);
@@ -73,17 +73,60 @@ BEGIN
     RETURN nextval('@.block');
 END $$;
 
+-- Whether a head in flight holds its key: field 10 of `rest`, which stands behind the conflict
+-- record, field 0f, if there is one.
+CREATE OR REPLACE FUNCTION @.holds(rest bytea) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    i int := 8;  -- behind version, kind, and a namespace and a key of one byte each
+    shift int := 0;
+    length int := 0;
+    byte int := 128;
+BEGIN
+    IF octet_length(rest) <= i THEN
+        RETURN false;
+    END IF;
+    IF get_byte(rest, i) = 15 THEN
+        WHILE byte >= 128 LOOP
+            i := i + 1;
+            byte := get_byte(rest, i);
+            length := length + ((byte & 127) << shift);
+            shift := shift + 7;
+        END LOOP;
+        i := i + 1 + length;
+    END IF;
+    RETURN i < octet_length(rest) AND get_byte(rest, i) = 16;
+END $$;
+
+-- `rest` of a tombstone: field 80, when the claim began that it ends.
+CREATE OR REPLACE FUNCTION @.ended(began_ms int8) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    digits bytea := '';
+BEGIN
+    IF began_ms = 0 THEN
+        RETURN '';
+    END IF;
+    WHILE began_ms > 0 LOOP
+        digits := digits || set_byte('\x00', 0, (began_ms & 255)::int);
+        began_ms := began_ms >> 8;
+    END LOOP;
+    RETURN '\x010101012d02012d80'::bytea || set_byte('\x00', 0, octet_length(digits)) || digits;
+END $$;
+
 -- For people: claims as text.
 CREATE OR REPLACE VIEW @.heads AS
     SELECT ns, encode(key, 'escape') AS key,
-           (ARRAY['in flight', 'completed', 'released'])[state + 1] AS state,
+           CASE WHEN state = 0 AND @.holds(rest) AND lease_until_ms <> 0 AND
+                     (SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000)::int8,
+                                      time_high_ms) FROM @.meta) > lease_until_ms
+                THEN 'held' ELSE (ARRAY['in flight', 'completed', 'released'])[state + 1] END
+               AS state,
            encode(owner, 'escape') AS owner, attempt, fence,
            to_timestamp(timestamp_ms / 1000.0) AS since,
            CASE WHEN expires_ms <> 0 AND expires_ms < 253402300800000
                 THEN to_timestamp(expires_ms / 1000.0) END AS expires,
            CASE WHEN lease_until_ms <> 0 THEN to_timestamp(lease_until_ms / 1000.0) END
                AS lease_until,
-           octet_length(receipt) AS receipt_bytes
+           octet_length(receipt) AS receipt_bytes, encode(metadata, 'escape') AS note
     FROM @.head;
 
 -- The functions below answer as the library does; see docs/postgres.md. They take part in the
@@ -171,6 +214,9 @@ BEGIN
             ELSIF h.lease_until_ms = 0 OR now <= h.lease_until_ms THEN
                 outcome := 'in_flight';
                 RETURN;
+            ELSIF @.holds(h.rest) THEN
+                outcome := 'held';
+                RETURN;
             END IF;
         END IF;
         seq := @.next_block() << 16;
@@ -216,7 +262,8 @@ BEGIN
 END $$;
 
 -- Claims a key: 'claimed' (do the work, with this fence), 'completed' (its receipt), 'in_flight'
--- (somebody else works), 'mismatch' (another request has the key). No lease: it holds until the
+-- (somebody else works), 'held' (nobody answered the last claim, and somebody has to decide),
+-- 'mismatch' (another request has the key). No lease: it holds until the
 -- ttl. A ttl of null: the key never expires.
 CREATE OR REPLACE FUNCTION @.claim(
     ns text, key bytea, owner bytea DEFAULT '', lease_ms int8 DEFAULT NULL,
@@ -304,10 +351,39 @@ BEGIN
         seq := @.next_block() << 16;
         UPDATE @.head t SET sequence = seq, timestamp_ms = now, expires_ms = expires,
             expiry_slot = @.slot_of(expires), ttl_ms = 0, lease_until_ms = 0, state = 2,
-            fingerprint = '', metadata = '', rest = ''
+            fingerprint = '', rest = @.ended(h.timestamp_ms)
         WHERE t.bucket = b AND t.ns = in_ns AND t.key = in_key AND t.sequence = h.sequence;
         IF FOUND THEN
             RETURN 'released';
+        END IF;
+    END LOOP;
+END $$;
+
+-- 'noted' or 'stale_claim'.
+CREATE OR REPLACE FUNCTION @.note(in_ns text, in_key bytea, in_fence int8, in_metadata bytea)
+RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    b int2;
+    h record;
+    seq int8;
+BEGIN
+    PERFORM @.check_name(in_ns, in_key);
+    IF in_metadata IS NULL OR octet_length(in_metadata) > 65536 THEN
+        RAISE EXCEPTION 'metadata has at most 65,536 bytes' USING ERRCODE = '22023';
+    END IF;
+    b := @.bucket_of(in_ns, in_key);
+    LOOP
+        SELECT * INTO h FROM @.head t WHERE t.bucket = b AND t.ns = in_ns AND t.key = in_key;
+        IF NOT FOUND OR h.state <> 0 OR
+           (h.expires_ms <> 0 AND @.now_ms() - 1000 > h.expires_ms) OR
+           h.fence IS DISTINCT FROM in_fence THEN
+            RETURN 'stale_claim';
+        END IF;
+        seq := @.next_block() << 16;
+        UPDATE @.head t SET sequence = seq, metadata = in_metadata
+        WHERE t.bucket = b AND t.ns = in_ns AND t.key = in_key AND t.sequence = h.sequence;
+        IF FOUND THEN
+            RETURN 'noted';
         END IF;
     END LOOP;
 END $$;

@@ -125,6 +125,9 @@ class Attempt {
         if (auto* const other = std::get_if<Mismatch>(&claimed)) {
             return std::move(*other);
         }
+        if (auto* const unanswered = std::get_if<Held>(&claimed)) {
+            return std::move(*unanswered);
+        }
         const Claim& claim = std::get<Claimed>(claimed).claim;
         auto receipt = work(connection_, claim);
         if (!receipt) {

@@ -39,11 +39,12 @@ bool printable(char character) {
 }
 
 [[gnu::cold]] Problem bad_time(const RecordView& view) {
-    const std::array<std::pair<Tag, std::int64_t>, 4> times = {{
+    const std::array<std::pair<Tag, std::int64_t>, 5> times = {{
         {Tag::timestamp_ms, view.timestamp_ms},
         {Tag::expires_at_ms, view.expires_at_ms},
         {Tag::ttl_ms, view.ttl_ms},
         {Tag::lease_until_ms, view.lease_until_ms},
+        {Tag::began_ms, view.began_ms},
     }};
     const auto* const bad = std::ranges::find_if(times, [](auto time) { return time.second < 0; });
     return {bad->first, fmt::format("is {}; times are never negative", bad->second)};
@@ -88,7 +89,7 @@ std::optional<Problem> size_problem(const RecordView& view) {
         return Problem{Tag::metadata, too_long(view.metadata.size(), kMetadataBytesMax)};
     }
     if (view.unknown_fields.size() > record_format::kUnknownFieldsBytesMax) {
-        return Problem{Tag::first_optional,
+        return Problem{Tag::first_unknown,
                        too_long(view.unknown_fields.size(), record_format::kUnknownFieldsBytesMax)};
     }
     return std::nullopt;
@@ -99,8 +100,14 @@ std::optional<Problem> state_problem(const RecordView& view) {
     if (view.kind == Kind::tombstone && view.has_receipt) {
         return Problem{Tag::receipt, "is set in a tombstone, which has none"};
     }
+    if (view.hold && view.expires_at_ms != 0) {
+        return Problem{Tag::expires_at_ms, "is set in a record that holds its key"};
+    }
     if (view.state() == State::in_flight) {
         return std::nullopt;
+    }
+    if (view.hold) {
+        return Problem{Tag::hold, "is set in a record that is not in flight"};
     }
     if (view.ttl_ms != 0) {
         return Problem{Tag::ttl_ms, "is set in a record that is not in flight"};
@@ -130,6 +137,8 @@ RecordView view_of(const Record& record) {
         view.receipt = *record.receipt;
     }
     view.metadata = record.metadata;
+    view.hold = record.hold;
+    view.began_ms = record.began_ms;
     view.unknown_fields = record.unknown_fields;
     return view;
 }
@@ -145,6 +154,23 @@ std::optional<std::string> find_problem(const Conflict& conflict) {
                                  std::span(views).first(conflict.fingerprints.size()));
 }
 
+std::optional<std::string> find_problem(const Verdict& verdict) {
+    const auto kind = static_cast<std::uint8_t>(verdict.kind);
+    if (kind > record_format::kVerdictKindMax) {
+        return fmt::format("has kind {}; only 0 to {} exist", kind, record_format::kVerdictKindMax);
+    }
+    if (verdict.by.size() > kLabelBytesMax) {
+        return "has a name that " + too_long(verdict.by.size(), kLabelBytesMax);
+    }
+    if (verdict.reason.size() > kReasonBytesMax) {
+        return "has a reason that " + too_long(verdict.reason.size(), kReasonBytesMax);
+    }
+    if (kind == 0 && !(verdict.by.empty() && verdict.reason.empty())) {
+        return "has a name or a reason, but no kind";
+    }
+    return std::nullopt;
+}
+
 [[gnu::cold]] std::unexpected<Error> refuse(const Problem& problem) {
     return std::unexpected(
         Error{Code::invalid_argument,
@@ -152,10 +178,10 @@ std::optional<std::string> find_problem(const Conflict& conflict) {
 }
 
 Result<void> check_unknown_fields(std::string_view bytes) {
-    FieldReader fields(bytes, 0, static_cast<std::uint8_t>(Tag::first_optional) - 1);
+    FieldReader fields(bytes, 0, static_cast<std::uint8_t>(Tag::first_unknown) - 1);
     while (!fields.done()) {
         if (!fields.next()) {
-            return refuse({Tag::first_optional, "are malformed: " + fields.problem()});
+            return refuse({Tag::first_unknown, "are malformed: " + fields.problem()});
         }
     }
     return {};
@@ -174,7 +200,7 @@ std::string grouped(std::uint64_t number) {
 
 std::string display_name(std::uint8_t tag) {
     const std::string_view known = record_format::field_name(Tag{tag});
-    if (known.empty() || tag >= static_cast<std::uint8_t>(Tag::first_optional)) {
+    if (known.empty() || tag >= static_cast<std::uint8_t>(Tag::first_unknown)) {
         return fmt::format("field 0x{:02x}", tag);
     }
     return std::string(known);
@@ -187,8 +213,9 @@ std::optional<Problem> find_problem(const RecordView& view) {
     if (auto problem = key_problem(view.key)) {
         return problem;
     }
-    // The sign bit of the four together is set if any of them is negative.
-    if ((view.timestamp_ms | view.expires_at_ms | view.ttl_ms | view.lease_until_ms) < 0) {
+    // The sign bit of all together is set if any of them is negative.
+    if ((view.timestamp_ms | view.expires_at_ms | view.ttl_ms | view.lease_until_ms |
+         view.began_ms) < 0) {
         return bad_time(view);
     }
     if (view.attempt == 0) {
@@ -270,6 +297,9 @@ Result<void> check_record(const Record& record) {
     }
     if (auto what = find_problem(record.conflict)) {
         return refuse({Tag::conflict, *std::move(what)});
+    }
+    if (auto what = find_problem(record.verdict)) {
+        return refuse({Tag::verdict, *std::move(what)});
     }
     return check_unknown_fields(record.unknown_fields);
 }

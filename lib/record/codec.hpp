@@ -13,6 +13,7 @@ namespace dedup {
 struct RecordView {
     Kind kind = Kind::active;
     bool has_receipt = false;
+    bool hold = false;
     std::uint32_t attempt = 1;
     std::uint64_t sequence = 0;
     std::uint64_t claim_sequence = 0;
@@ -20,6 +21,7 @@ struct RecordView {
     std::int64_t expires_at_ms = 0;
     std::int64_t ttl_ms = 0;
     std::int64_t lease_until_ms = 0;
+    std::int64_t began_ms = 0;
     std::string_view ns;
     std::string_view key;
     std::string_view owner;
@@ -29,6 +31,7 @@ struct RecordView {
     std::string_view metadata;
     std::uint64_t conflict_count = 0;
     std::string_view conflict_fingerprints;  // still encoded; checked
+    std::string_view verdict;                // still encoded; checked
     std::string_view unknown_fields;
 
     [[nodiscard]] State state() const {

@@ -14,7 +14,7 @@ namespace {
 
 using record_format::Tag;
 
-constexpr auto kFirstOptional = static_cast<std::uint8_t>(Tag::first_optional);
+constexpr auto kFirstUnknown = static_cast<std::uint8_t>(Tag::first_unknown);
 
 // Why a payload is not a value of its field, in words that follow the field's name; null if it
 // is one. Plain text, so that the hot path builds no message.
@@ -107,6 +107,49 @@ Why read_claim_sequence(std::string_view payload, RecordView& view) {
     return view.claim_sequence == view.sequence ? kIsDefault : nullptr;
 }
 
+Why read_hold(std::string_view payload, bool& hold) {
+    std::uint64_t value = 0;
+    hold = true;
+    return read_integer(payload, 1, value);
+}
+
+// A verdict's parts.
+struct VerdictView {
+    std::uint8_t kind = 0;
+    std::string_view by;
+    std::string_view reason;
+};
+
+Why split_verdict(std::string_view payload, VerdictView& verdict) {
+    verdict.kind = byte_at(payload, 0);
+    if (verdict.kind == 0 || verdict.kind > record_format::kVerdictKindMax) {
+        return "has a kind that is not held (1), resolved (2) or forgotten (3)";
+    }
+    std::size_t position = 1;
+    const Varint length = read_varint(payload, position, record_format::kLengthBytesMax);
+    if (length.problem != nullptr || length.value > payload.size() - position) {
+        return "has a name whose length is malformed or more than is left";
+    }
+    verdict.by = payload.substr(position, length.value);
+    verdict.reason = payload.substr(position + length.value);
+    return nullptr;
+}
+
+Why read_verdict(std::string_view payload, std::string_view& field) {
+    VerdictView verdict;
+    if (const Why why = split_verdict(payload, verdict)) {
+        return why;
+    }
+    if (verdict.by.size() > kLabelBytesMax) {
+        return "has a name of more bytes than the at most 1,024 that are allowed";
+    }
+    if (verdict.reason.size() > kReasonBytesMax) {
+        return "has a reason of more bytes than the at most 4,096 that are allowed";
+    }
+    field = payload;
+    return nullptr;
+}
+
 Why take(std::string_view payload, std::string_view& field) {
     field = payload;
     return nullptr;
@@ -144,8 +187,14 @@ Why read_value(Tag tag, std::string_view payload, RecordView& view) {
             return take(payload, view.receipt);
         case Tag::metadata:
             return take(payload, view.metadata);
+        case Tag::hold:
+            return read_hold(payload, view.hold);
+        case Tag::began_ms:
+            return read_time(payload, view.began_ms);
+        case Tag::verdict:
+            return read_verdict(payload, view.verdict);
         case Tag::conflict:
-        case Tag::first_optional:
+        case Tag::first_unknown:
             break;
     }
     return nullptr;
@@ -216,7 +265,7 @@ std::optional<std::string> read_conflict(std::string_view payload, RecordView& v
 // What is wrong with the field on which `fields` stands, if anything.
 Result<void> read_field(const FieldReader& fields, RecordView& view) {
     const std::uint8_t tag = fields.tag();
-    if (tag > static_cast<std::uint8_t>(Tag::conflict)) {
+    if (tag > static_cast<std::uint8_t>(Tag::hold) && tag < record_format::kFirstOptional) {
         return unsupported(fmt::format(
             "field 0x{:02x} at byte {} is required but unknown; a newer version wrote it", tag,
             fields.offset()));
@@ -259,7 +308,7 @@ Result<void> decode_view(std::string_view bytes, RecordView& view) {
         if (!fields.next()) {
             return corrupt(fields.problem());
         }
-        if (fields.tag() >= kFirstOptional) {
+        if (fields.tag() >= kFirstUnknown) {
             // Whatever follows is optional too, as the tags ascend.
             if (view.unknown_fields.empty()) {
                 view.unknown_fields = bytes.substr(fields.offset());
@@ -308,7 +357,14 @@ void copy_to(const RecordView& view, Record& record) {
         record.receipt.emplace(view.receipt);
     }
     record.metadata = view.metadata;
+    record.hold = view.hold;
+    record.began_ms = view.began_ms;
     record.unknown_fields = view.unknown_fields;
+    if (VerdictView verdict;
+        !view.verdict.empty() && split_verdict(view.verdict, verdict) == nullptr) {
+        record.verdict = {Verdict::Kind{verdict.kind}, std::string(verdict.by),
+                          std::string(verdict.reason)};
+    }
     if (view.conflict_count == 0) {
         return;
     }

@@ -97,12 +97,24 @@ void write_conflict(Writer& writer, const Conflict& conflict) {
     }
 }
 
+std::size_t verdict_bytes(const Verdict& verdict) {
+    return 1 + varint_bytes(verdict.by.size()) + verdict.by.size() + verdict.reason.size();
+}
+
+void write_verdict(Writer& writer, const Verdict& verdict) {
+    writer.byte(static_cast<std::uint8_t>(Tag::verdict));
+    writer.varint(verdict_bytes(verdict));
+    writer.byte(static_cast<std::uint8_t>(verdict.kind));
+    writer.varint(verdict.by.size());
+    writer.raw(verdict.by);
+    writer.raw(verdict.reason);
+}
+
 // At least as many bytes as the encoding can take. Holds for any record, checked or not, so that
 // a forgotten check costs an undecodable record and not memory.
 std::size_t room_for(const Record& record) {
-    constexpr std::size_t kByteFields = 8;  // namespace, key, 3 labels, receipt, metadata, conflict
     constexpr std::size_t kFixed = record_format::kFieldsOffset +
-                                   (record_format::kIntegerFields + kByteFields) *
+                                   (record_format::kIntegerFields + record_format::kByteFields) *
                                        (record_format::kTagBytes + record_format::kVarintBytesMax) +
                                    record_format::kIntegerFields * record_format::kIntegerBytesMax;
     std::size_t room = kFixed + record.ns.size() + record.key.size() + record.owner.size() +
@@ -113,6 +125,9 @@ std::size_t room_for(const Record& record) {
     }
     if (has_conflict(record.conflict)) {
         room += conflict_bytes(record.conflict);
+    }
+    if (record.verdict.kind != Verdict::Kind::none) {
+        room += verdict_bytes(record.verdict);
     }
     return room;
 }
@@ -140,6 +155,11 @@ void write_record(Writer& writer, const Record& record, std::uint64_t sequence) 
     writer.label(Tag::metadata, record.metadata);
     if (has_conflict(record.conflict)) {
         write_conflict(writer, record.conflict);
+    }
+    writer.integer(Tag::hold, record.hold ? 1 : 0);
+    writer.time(Tag::began_ms, record.began_ms);
+    if (record.verdict.kind != Verdict::Kind::none) {
+        write_verdict(writer, record.verdict);
     }
     writer.raw(record.unknown_fields);
 }

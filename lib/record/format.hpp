@@ -33,8 +33,13 @@ enum class Tag : std::uint8_t {
     receipt = 13,
     metadata = 14,
     conflict = 15,
-    first_optional = 0x80,  // a reader keeps what it does not know from here on
+    hold = 16,
+    began_ms = 0x80,
+    verdict = 0x81,
+    first_unknown = 0x82,  // a reader keeps what it does not know from here on
 };
+
+inline constexpr std::uint8_t kFirstOptional = 0x80;  // an older reader keeps these, too
 
 inline constexpr std::size_t kTagBytes = 1;
 inline constexpr std::size_t kIntegerBytesMax = 8;
@@ -44,29 +49,37 @@ inline constexpr std::size_t kUnknownFieldsBytesMax = 1024 * 1024;
 
 inline constexpr std::uint64_t kTimeMax = std::numeric_limits<std::int64_t>::max();
 inline constexpr std::uint32_t kAttemptDefault = 1;
+inline constexpr std::uint8_t kVerdictKindMax = 3;
 
 // What a field costs beside its payload, at most.
 inline constexpr std::size_t kFieldOverheadMax = kTagBytes + kLengthBytesMax;
 
-// The seven integers from sequence to attempt.
+// The seven integers from sequence to attempt, hold and began_ms.
 inline constexpr std::size_t kIntegerFields =
-    static_cast<std::size_t>(Tag::attempt) - static_cast<std::size_t>(Tag::sequence) + 1;
+    static_cast<std::size_t>(Tag::attempt) - static_cast<std::size_t>(Tag::sequence) + 3;
+// Namespace, key, three labels, receipt, metadata, conflict and verdict.
+inline constexpr std::size_t kByteFields = 9;
 
 inline constexpr std::size_t kConflictBytesMax =
     kVarintBytesMax + kConflictFingerprintsMax * (kLengthBytesMax + kLabelBytesMax);
 
+inline constexpr std::size_t kVerdictBytesMax =
+    1 + kLengthBytesMax + kLabelBytesMax + kReasonBytesMax;
+
 // No record that passes check_record is encoded in more bytes than this.
 inline constexpr std::size_t kRecordBytesMax =
     kFieldsOffset + kIntegerFields * (kFieldOverheadMax + kIntegerBytesMax) +
-    8 * kFieldOverheadMax + kNamespaceBytesMax + kKeyBytesMax + 3 * kLabelBytesMax +
-    kReceiptBytesMax + kMetadataBytesMax + kConflictBytesMax + kUnknownFieldsBytesMax;
+    kByteFields * kFieldOverheadMax + kNamespaceBytesMax + kKeyBytesMax + 3 * kLabelBytesMax +
+    kReceiptBytesMax + kMetadataBytesMax + kConflictBytesMax + kVerdictBytesMax +
+    kUnknownFieldsBytesMax;
 
-static_assert(kIntegerFields == 7);
+static_assert(kIntegerFields == 9);
 static_assert(kLengthBytesMax * 7 <= 64);
 static_assert(kRecordBytesMax < std::size_t{1} << (kLengthBytesMax * 7));
 static_assert(kRecordBytesMax < std::size_t{18} * 1024 * 1024);
 static_assert(static_cast<std::uint8_t>(Kind::active) == 1);
 static_assert(static_cast<std::uint8_t>(Kind::tombstone) == 2);
+static_assert(static_cast<std::uint8_t>(Verdict::Kind::forgotten) == kVerdictKindMax);
 
 // As error messages call the field.
 [[nodiscard]] constexpr std::string_view field_name(Tag tag) {
@@ -101,7 +114,13 @@ static_assert(static_cast<std::uint8_t>(Kind::tombstone) == 2);
             return "metadata";
         case Tag::conflict:
             return "conflict";
-        case Tag::first_optional:
+        case Tag::hold:
+            return "hold";
+        case Tag::began_ms:
+            return "began_ms";
+        case Tag::verdict:
+            return "verdict";
+        case Tag::first_unknown:
             return "unknown_fields";
     }
     return "";

@@ -16,6 +16,20 @@ std::string_view name(State state) {
     return "unknown";
 }
 
+std::string_view name(Verdict::Kind kind) {
+    switch (kind) {
+        case Verdict::Kind::none:
+            return "none";
+        case Verdict::Kind::held:
+            return "held";
+        case Verdict::Kind::resolved:
+            return "resolved";
+        case Verdict::Kind::forgotten:
+            return "forgotten";
+    }
+    return "unknown";
+}
+
 std::string stream_name(std::string_view ns, std::string_view key) {
     return fmt::format("{}:{:016x}", ns, fnv1a_64(key));
 }

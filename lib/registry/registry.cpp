@@ -21,7 +21,7 @@ std::optional<Error> refusal(const Result<RememberOutcome>& answer) {
     if (!answer) {
         return answer.error();
     }
-    if (std::holds_alternative<InFlight>(*answer) || std::holds_alternative<Mismatch>(*answer)) {
+    if (!std::holds_alternative<New>(*answer) && !std::holds_alternative<Completed>(*answer)) {
         return Error{.code = Code::invalid_argument,
                      .message =
                          "the event is claimed through a Cache of the receipts' namespace; "
@@ -58,6 +58,9 @@ Result<Registry::KeyOutcome> Registry::check_idempotency(std::string_view key,
     }
     if (auto* claimed = std::get_if<InFlight>(&outcome)) {  // through a Cache of this namespace
         return Duplicate{std::move(claimed->event_id), claimed->since_ms};
+    }
+    if (auto* held = std::get_if<Held>(&outcome)) {  // likewise
+        return Duplicate{std::move(held->previous.event_id), held->previous.began_ms};
     }
     return std::get<New>(outcome);  // requests without a fingerprint never mismatch
 }

@@ -76,7 +76,7 @@ class Patience {
     // From the first look on, and at most as long as the lease of the claim runs.
     [[nodiscard]] bool lasts(const InFlight& held, std::int64_t now_ms) const {
         const auto now = std::chrono::steady_clock::now();
-        if (!wait_ || (held.lease_until_ms != 0 && now_ms > held.lease_until_ms)) {
+        if (!wait_ || held.held || (held.lease_until_ms != 0 && now_ms > held.lease_until_ms)) {
             return false;
         }
         if (!since_) {
@@ -124,6 +124,8 @@ class ClaimCommand final : public NativeCommand<ClaimOp, ClaimCommand> {
             completed_map(protocol(), ns, key_, *completed).add_to(out);
         } else if (const auto* held = std::get_if<InFlight>(&*answer)) {
             in_flight_map(protocol(), ns, key_, *held).add_to(out);
+        } else if (const auto* unanswered = std::get_if<Held>(&*answer)) {
+            held_map(protocol(), ns, key_, *unanswered).add_to(out);
         } else {
             mismatch_map(protocol(), ns, key_, std::get<Mismatch>(*answer)).add_to(out);
         }
@@ -148,6 +150,8 @@ class RememberCommand final : public NativeCommand<RememberOp, RememberCommand> 
             completed_map(protocol(), ns, key_, *completed, "duplicate").add_to(out);
         } else if (const auto* held = std::get_if<InFlight>(&*answer)) {
             in_flight_map(protocol(), ns, key_, *held).add_to(out);
+        } else if (const auto* unanswered = std::get_if<Held>(&*answer)) {
+            held_map(protocol(), ns, key_, *unanswered).add_to(out);
         } else {
             mismatch_map(protocol(), ns, key_, std::get<Mismatch>(*answer)).add_to(out);
         }

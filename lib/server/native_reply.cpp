@@ -55,6 +55,20 @@ MapWriter completed_map(Protocol protocol, std::string_view ns, std::string_view
     return map;
 }
 
+MapWriter held_map(Protocol protocol, std::string_view ns, std::string_view key, const Held& held) {
+    const Previous& previous = held.previous;
+    MapWriter map = outcome_map(protocol, "held", ns, key);
+    map.number("claim_sequence", previous.claim_sequence);
+    map.number("attempt", previous.attempt);
+    map.text("owner", previous.owner);
+    map.number("since_ms", previous.began_ms);
+    map.number("ended_ms", previous.ended_ms);
+    map.text("end", name(previous.end));
+    map.text("note", previous.note);
+    map.text("reason", previous.reason);
+    return map;
+}
+
 MapWriter mismatch_map(Protocol protocol, std::string_view ns, std::string_view key,
                        const Mismatch& mismatch) {
     MapWriter map = outcome_map(protocol, "mismatch", ns, key);

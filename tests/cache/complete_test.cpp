@@ -122,7 +122,8 @@ TEST_CASE("release: lets somebody else try, and says whether there was anything 
         CHECK(head.attempt == 1);
         CHECK(head.owner == "worker");
         CHECK(head.fingerprint.empty());
-        CHECK(head.metadata.empty());
+        CHECK(head.metadata == "meta");  // for the next one, as the note
+        CHECK(head.began_ms == 1'000);
 
         as<Absent>(cache.lookup("k"));
         CHECK(!must(cache.release(claim)));

@@ -44,6 +44,18 @@ class Model {
         return of(claim.key).renew(now_ms, claim.claim_sequence, lease);
     }
     std::string lookup(const std::string& key) { return of(key).lookup(now_ms); }
+    std::string note(const Claim& claim, const std::string& text) {
+        return of(claim.key).note(now_ms, claim.claim_sequence, text);
+    }
+    std::string hold(const Claim& claim, const std::string& reason) {
+        return of(claim.key).hold(now_ms, claim.claim_sequence, reason);
+    }
+    std::string resolve(const Claim& claim, const Resolution& resolution) {
+        return of(claim.key).resolve(now_ms, claim.claim_sequence, resolution);
+    }
+    std::string forget(const Claim& claim, const std::string& reason) {
+        return of(claim.key).forget(now_ms, claim.claim_sequence, reason);
+    }
 
   private:
     static std::uint64_t fence_of(const Claim* claim) {
@@ -78,7 +90,7 @@ class History {
 
     void step() {
         model_.now_ms = (*store_).now_ms();
-        switch (pick(13)) {
+        switch (pick(17)) {
             case 0:
             case 1:
             case 2:
@@ -101,6 +113,14 @@ class History {
                 return look();
             case 11:
                 return pass_time();
+            case 12:
+                return note();
+            case 13:
+                return pick(3) == 0 ? hold() : note();
+            case 14:
+                return resolve();
+            case 15:
+                return pick(2) == 0 ? forget() : resolve();
             default:
                 return pick(20) == 0 ? reopen() : pass_time();
         }
@@ -128,6 +148,10 @@ class History {
         if (lease && pick(2) == 0) {
             options.lease = milliseconds{1 + static_cast<std::int64_t>(pick(5'000))};
         }
+        if (pick(3) == 0) {
+            options.unanswered = pick(3) == 0 ? Unanswered::rerun : Unanswered::hold;
+        }
+        options.metadata.assign(pick(3), 'm');
         const auto some_ms = 1 + static_cast<std::int64_t>(pick(6'000));
         switch (pick(5)) {
             case 0:
@@ -230,6 +254,44 @@ class History {
         CHECK(show(cache_->renew(claim, lease)) == model_.renew(claim, lease));
     }
 
+    void note() {
+        const Claim claim = any_claim();
+        const std::string text = "note-" + std::to_string(pick(2));
+        if (pick(2) == 0) {
+            CHECK(show(cache_->note(claim, text)) == model_.note(claim, text));
+            return;
+        }
+        const std::vector<Note> notes{{claim, text}, {any_claim(), "other"}};
+        const auto got = cache_->note_many(notes);
+        for (std::size_t i = 0; i < notes.size(); ++i) {
+            CHECK(show(got[i]) == model_.note(notes[i].claim, notes[i].metadata));
+        }
+    }
+
+    void hold() {
+        const Claim claim = any_claim();
+        CHECK(show(cache_->hold(claim, "lost")) == model_.hold(claim, "lost"));
+    }
+
+    void resolve() {
+        const Claim claim = any_claim();
+        Resolution resolution{.reason = "looked", .by = "ada"};
+        if (pick(2) == 0) {
+            resolution.receipt = any_receipt();
+        }
+        CHECK(show(cache_->resolve(claim.key, claim.claim_sequence, resolution)) ==
+              model_.resolve(claim, resolution));
+    }
+
+    void forget() {
+        Claim claim = any_claim();
+        if (pick(2) == 0) {
+            claim.claim_sequence = 0;
+        }
+        CHECK(show(cache_->forget(claim.key, claim.claim_sequence, "why")) ==
+              model_.forget(claim, "why"));
+    }
+
     void look() {
         for (std::size_t i = 0; i < 5; ++i) {
             const std::string key = "key-" + std::to_string(i);
@@ -251,7 +313,9 @@ class History {
     }
 
     void reset_cache() {
-        cache_ = std::make_unique<Cache>(*store_, CacheOptions{.ttl = milliseconds{kCacheTtlMs}});
+        cache_ = std::make_unique<Cache>(
+            *store_,
+            CacheOptions{.ttl = milliseconds{kCacheTtlMs}, .attempts_max = KeyModel::kAttemptsMax});
     }
 
     TestStore& store_;

@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DEDUPCTL = os.environ.get("DEDUPCTL", "dedupctl")
 
 OK, ERROR, USAGE, IN_FLIGHT, COMPLETED, MISMATCH, ABSENT, STALE = 0, 1, 2, 10, 11, 12, 13, 14
-DONE_ERROR, BUSY, UNAVAILABLE, TIMEOUT, EXEC_ERROR = 3, 15, 16, 124, 125
+DONE_ERROR, BUSY, UNAVAILABLE, HELD, TIMEOUT, EXEC_ERROR = 3, 15, 16, 17, 124, 125
 
 # What holds a store's lock, as a writer does.
 HOLDER = """

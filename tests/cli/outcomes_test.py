@@ -1,10 +1,11 @@
 """Claim, complete, release, renew, lookup, remember: what they print and how they exit."""
 
+import json
 import os
 import time
 
 import cli
-from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, MISMATCH, OK, STALE
+from cli import ABSENT, COMPLETED, ERROR, HELD, IN_FLIGHT, MISMATCH, OK, STALE, USAGE
 
 
 class Outcomes(cli.CliTest):
@@ -76,6 +77,110 @@ class Outcomes(cli.CliTest):
                 fence = self.claim("fenced " + command)
                 done = self.dedupctl(command, "fenced " + command, "--claim", str(fence), expect=OK)
                 self.assertEqual(done.error, "")
+
+    def test_a_note_is_told_to_whoever_comes_next(self):
+        fence = str(self.claim("k", "--owner", "w1", "--lease", "1ms"))
+        noted = self.dedupctl("note", "k", "--claim", fence, "reference 8125", expect=OK)
+        self.assertEqual(noted.text, "noted\n")
+        time.sleep(0.01)
+        taken = self.dedupctl("claim", "k", "--owner", "w2", expect=OK)
+        self.assertInError([f"before: claim {fence} by w1, attempt 1", "lease ran out",
+                            "note reference 8125"], taken)
+        self.assertInError("replaced", self.dedupctl("note", "k", "--claim", fence, "late",
+                                                     expect=STALE))
+        self.dedupctl("release", "k", expect=OK)
+        again = self.dedupctl("--json", "claim", "k", expect=OK).json["previous"]
+        self.assertEqual((again["owner"], again["end"], again["attempt"]), ("w2", "released", 2))
+        quiet = self.dedupctl("-q", "claim", "fresh", expect=OK)
+        self.assertEqual(quiet.error, "")
+
+    def hold(self, key):
+        fence = str(self.claim(key, "--owner", "w1", "--lease", "1ms", "--hold"))
+        self.dedupctl("note", key, "--claim", fence, "reference 8125", expect=OK)
+        time.sleep(0.01)
+        return fence
+
+    def test_a_held_key_waits_for_a_decision(self):
+        fence = self.hold("k")
+        held = self.dedupctl("claim", "k", expect=HELD)
+        self.assertRegex(held.text, f"^held  claim {fence} by w1, attempt 1, since .* lease ran out "
+                                    ".*note reference 8125")
+        self.assertInError(["resolve", f"--claim {fence}"], held)
+        self.assertEqual(self.dedupctl("--json", "claim", "k", expect=HELD).json["previous"]["note"],
+                         "reference 8125")
+        self.dedupctl("remember", "k", expect=HELD)
+        self.dedupctl("exec", "--key", "k", "--", "false", expect=HELD)
+        self.assertInError("held", self.dedupctl("lookup", "k", expect=IN_FLIGHT))
+        listed = self.dedupctl("held", expect=OK).text
+        for part in ("k\n", f"claim     {fence}, attempt 1, by w1", "note      reference 8125"):
+            self.assertIn(part, listed)
+        self.assertEqual(self.dedupctl("--json", "held", "-A", expect=OK).json["state"], "held")
+        self.assertRegex(self.dedupctl("ls", "--state", "held", expect=OK).text, "^held ")
+        self.assertEqual(self.dedupctl("ls", "--stuck", expect=OK).text, "")
+        self.assertEqual(self.dedupctl("--json", "namespaces", expect=OK).json["held"], 1)
+        self.assertIn("until somebody resolves it", self.dedupctl("inspect", "k", expect=OK).text)
+        self.dedupctl("sweep", expect=OK)
+        self.dedupctl("claim", "k", expect=HELD)
+
+    def test_a_decision_is_fenced_and_says_why_and_by_whom(self):
+        fence = self.hold("k")
+        why = ("--reason", "in the statement", "--by", "ada")
+        self.dedupctl("resolve", "k", "--claim", fence, "--receipt", "paid", expect=USAGE)
+        self.dedupctl("resolve", "k", "--claim", fence, *why, expect=USAGE)
+        self.dedupctl("resolve", "k", "--claim", fence, "--receipt", "paid", "--not-done", *why,
+                      expect=USAGE)
+        self.dedupctl("resolve", "k", "--claim", "999", "--not-done", *why, expect=STALE)
+        self.dedupctl("resolve", "k", "--claim", fence, "--receipt", "paid", *why, expect=OK)
+        self.dedupctl("resolve", "k", "--claim", fence, "--receipt", "paid", *why, expect=OK)
+        self.dedupctl("resolve", "k", "--claim", fence, "--not-done", *why, expect=STALE)
+        self.assertEqual(self.dedupctl("claim", "k", expect=COMPLETED).out, b"paid")
+        self.assertIn("resolved by ada: in the statement", self.dedupctl("inspect", "k").text)
+        self.assertEqual(self.dedupctl("held", expect=OK).text, "")
+
+        fence = self.hold("empty")
+        self.dedupctl("resolve", "empty", "--claim", fence, "--receipt", "", *why, expect=OK)
+        self.assertEqual(self.dedupctl("claim", "empty", expect=COMPLETED).out, b"")
+
+        fence = self.hold("not done")
+        self.dedupctl("resolve", "not done", "--claim", fence, "--not-done", *why, expect=OK)
+        taken = self.dedupctl("claim", "not done", expect=OK)
+        self.assertInError(["resolved", "reason in the statement", "said by ada"], taken)
+        running = str(self.claim("running", "--lease", "1h"))
+        self.assertInError("may still answer", self.dedupctl(
+            "resolve", "running", "--claim", running, "--not-done", *why, expect=IN_FLIGHT))
+
+    def test_only_forgetting_takes_a_completion_back(self):
+        fence = str(self.claim("k"))
+        self.dedupctl("forget", "k", expect=USAGE)
+        self.dedupctl("forget", "k", "--reason", "why", expect=IN_FLIGHT)
+        self.dedupctl("complete", "k", "--receipt", "paid", expect=OK)
+        self.dedupctl("forget", "k", "--reason", "why", "--claim", "999", expect=STALE)
+        forgot = self.dedupctl("forget", "k", "--reason", "paid back", "--by", "ada", expect=OK)
+        self.assertEqual(forgot.text, "forgotten\n")
+        self.dedupctl("forget", "k", "--reason", "again", expect=ABSENT)
+        records = self.dedupctl("--json", "inspect", "k", expect=OK).json["records"]
+        self.assertEqual([r.get("receipt") for r in records], [None, "paid", None])
+        verdict = records[-1]["verdict"]
+        self.assertEqual((verdict["kind"], verdict["by"], verdict["reason"]),
+                         ("forgotten", "ada", "paid back"))
+        taken = self.dedupctl("claim", "k", expect=OK)
+        self.assertInError([f"before: claim {fence}", "forgotten", "paid back"], taken)
+
+    def test_an_export_keeps_what_was_said(self):
+        self.hold("held")
+        fence = self.hold("resolved")
+        self.dedupctl("resolve", "resolved", "--claim", fence, "--receipt", "r", "--reason", "why",
+                      "--by", "\xe4", expect=OK)
+        self.claim("released")
+        self.dedupctl("release", "released", expect=OK)
+        exported = self.dedupctl("export", expect=OK).out
+        copy = self.path("copy")
+        self.dedupctl("-s", copy, "import", "-", stdin=exported, expect=OK)
+        strip = lambda text: sorted(
+            {k: v for k, v in json.loads(line).items() if "sequence" not in k}.__repr__()
+            for line in text.splitlines() if b"dedup_export" not in line)
+        self.assertEqual(strip(self.dedupctl("-s", copy, "export", expect=OK).out), strip(exported))
+        self.dedupctl("-s", copy, "claim", "held", expect=HELD)
 
     def test_what_nobody_answered_is_no_first_attempt(self):
         self.claim("k", "--ttl", "1ms")

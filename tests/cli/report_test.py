@@ -60,7 +60,7 @@ class Report(cli.CliTest):
     def test_counts(self):
         self.some_keys()
         report = self.report()
-        self.assertEqual(report["keys"], {"in_flight": 2, "stuck": 1, "completed": 2, "released": 1,
+        self.assertEqual(report["keys"], {"in_flight": 2, "stuck": 1, "held": 0, "completed": 2, "released": 1,
                                           "expired": 0})
         self.assertEqual([row["namespace"] for row in report["namespaces"]], ["default", "pay"])
         for what in ("ages", "hours"):

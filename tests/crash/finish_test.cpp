@@ -4,6 +4,9 @@
 // before every call that changes the disk. Whatever survives: an event is completed if and only if
 // the offset has reached it. A consumer that trusts the offset neither skips an event nor
 // processes one again.
+//
+// The same for what is said of claims: of notes, holds and decisions those are there that were
+// acknowledged, and at most one more.
 #include <doctest/doctest.h>
 
 #include <string>
@@ -102,6 +105,106 @@ TEST_CASE("power loss at every call: an event is completed if and only if its of
     MESSAGE(life.moments.size() << " calls, each with " << kSurvivals << " wrecks; " << in_part
                                 << " kept an event that was not acknowledged");
     CHECK(in_part > 0);
+}
+
+constexpr std::uint64_t kSaidKeys = 24;
+
+std::string said_key(std::uint64_t i) {
+    return "said-" + std::to_string(i);
+}
+
+// Everything that is known of the keys.
+std::string snapshot(StreamStore& store) {
+    std::string all;
+    for (std::uint64_t i = 0; i < kSaidKeys; ++i) {
+        const auto head = store.head({"default", said_key(i)});
+        REQUIRE_MESSAGE(head.has_value(), head.error().message);
+        if (*head) {
+            encode(**head, all);
+        }
+    }
+    return all;
+}
+
+// Claims a key, announces an effect, and brings it to one of four ends. `step` is called after
+// each call.
+template <class Step>
+void say_all(StreamStore& store, std::uint64_t i, const Step& step) {
+    Cache cache(store);
+    const auto outcome = cache.claim(said_key(i), {.unanswered = Unanswered::hold});
+    const Claim claim = std::get<Claimed>(outcome.value()).claim;
+    step();
+    const auto said = [&](const auto& result) {
+        REQUIRE_MESSAGE(result.has_value(), result.error().message);
+        step();
+    };
+    said(cache.note(claim, std::string(i * 91 % 1'500, 'n')));
+    if (i % 4 == 0) {
+        said(cache.complete(claim, "receipt"));
+        said(cache.forget(claim.key, claim.claim_sequence, "paid back", "ada"));
+        return;
+    }
+    said(cache.hold(claim, "timeout"));
+    Resolution resolution{.reason = "looked", .by = "ada"};
+    if (i % 4 == 1) {
+        resolution.receipt = "found";
+    }
+    if (i % 4 != 3) {
+        said(cache.resolve(claim.key, claim.claim_sequence, resolution));
+    }
+}
+
+TEST_CASE("power loss at every call: notes, holds and decisions are as acknowledged") {
+    // Guards against an effect whose note is lost, and against a held key that is free again.
+    const TempDir live_dir(fast_directory());
+    const TempDir wreck_dir(fast_directory());
+    ManualClock clock(1'700'000'000'000);
+    OpenOptions options;
+    options.segment_bytes = kSegmentBytesMin;
+    options.clock = clock.clock();
+    options.trust_clock = true;
+    Life life(live_dir.path(), {}, options, 1);
+    REQUIRE(life.open());
+    const auto ledger = std::make_shared<Ledger>();
+    life.keep(ledger);
+    life.record(ledger);
+    std::vector<std::string> snapshots{snapshot(life.store())};
+    std::vector<std::size_t> finished;
+    for (std::uint64_t i = 0; i < kSaidKeys; ++i) {
+        say_all(life.store(), i, [&] {
+            life.settle();
+            finished.push_back(life.moments.size());
+            snapshots.push_back(snapshot(life.store()));
+        });
+    }
+
+    std::size_t acknowledged = 0;
+    for (std::size_t m = 0; m < life.moments.size(); ++m) {
+        while (acknowledged < finished.size() && finished[acknowledged] <= m) {
+            ++acknowledged;
+        }
+        for (int s = 0; s < kSurvivals; ++s) {
+            CAPTURE(m);
+            CAPTURE(s);
+            Random random(m * 101 + static_cast<std::uint64_t>(s));
+            const Moment& moment = life.moments[m];
+            const Wreck wreck{lose_power(moment.disk, static_cast<Survival>(s), random),
+                              moment.catalogs.back()};
+            Life after(wreck_dir.path(), wreck, options, random());
+            REQUIRE(after.open());
+            const std::string found = snapshot(after.log_store());
+            const bool one_further =
+                acknowledged + 1 < snapshots.size() && found == snapshots[acknowledged + 1];
+            CHECK((found == snapshots[acknowledged] || one_further));
+            if (m + 1 == life.moments.size()) {
+                clock.advance(1'000LL * 3'600 * 24 * 365);
+                CHECK(after.log_store().sweep({}).has_value());
+                Cache cache(after.log_store());
+                const auto held = cache.claim(said_key(3));
+                CHECK(std::holds_alternative<Held>(held.value()));
+            }
+        }
+    }
 }
 
 }  // namespace

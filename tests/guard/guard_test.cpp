@@ -6,6 +6,8 @@
 #include <array>
 #include <atomic>
 #include <barrier>
+#include <map>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -203,6 +205,211 @@ TEST_CASE("guard: an exception frees the event and reaches the caller") {
         CHECK(must(guard->is_processed("a")));  // its effect has taken place
         as<Success>(guard->process_if_new("b", gives("r")));
         as<Success>(guard->process_if_new("c", gives("r")));
+    });
+}
+
+TEST_CASE("guard: an exception after a note holds the event, before one it frees it") {
+    // Guards against work that runs twice because its handler threw after the effect.
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.owner = "w1"});
+        const auto throws = [&](std::string_view event, bool notes) {
+            CHECK_THROWS_AS(
+                (void)guard->process_if_new(event,
+                                            [&](const Attempt& attempt) -> Handled {
+                                                if (notes) {
+                                                    must(attempt.note("calls the bank"));
+                                                }
+                                                throw std::runtime_error("timeout");
+                                            }),
+                std::runtime_error);
+        };
+        throws("before", false);
+        throws("after", true);
+        as<Success>(guard->process_if_new("before", gives("r")));
+        const Previous previous = as<Held>(guard->process_if_new("after", gives("r"))).previous;
+        CHECK(previous.note == "calls the bank");
+        CHECK(previous.reason == "timeout");
+        CHECK(previous.owner == "w1");
+        CHECK(previous.end == End::held);
+        // A failure says that nothing was done, noted or not.
+        as<Failed>(guard->process_if_new("failed", [](const Attempt& attempt) -> Handled {
+            must(attempt.note("asks first"));
+            return std::unexpected(Failure{"refused"});
+        }));
+        as<Success>(guard->process_if_new("failed", [](const Attempt& attempt) -> Handled {
+            REQUIRE(attempt.previous != nullptr);
+            CHECK(attempt.previous->note == "asks first");
+            CHECK(attempt.previous->end == End::released);
+            return "r";
+        }));
+    });
+}
+
+TEST_CASE("guard: what fails again and again is held in the end, with its last error") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.attempts_max = 2});
+        as<Failed>(guard->process_if_new("e", fails("one")));
+        as<Failed>(guard->process_if_new("e", fails("two")));
+        const Previous previous = as<Held>(guard->process_if_new("e", gives("r"))).previous;
+        CHECK(previous.reason == "two");
+        CHECK(previous.attempt == 2);
+    });
+}
+
+// Leaves an event as a consumer does that dies at work.
+Claim die_at(StreamStore& store, std::string_view event, Unanswered unanswered) {
+    Cache dead(store, {.ns = "events", .unanswered = unanswered});
+    const Claim claim = must_claim(dead, event, {.owner = "dead", .lease = 1s});
+    must(dead.note(claim, "reference 8125"));
+    return claim;
+}
+
+TEST_CASE("guard: who died is asked after before the work runs again") {
+    // Guards against an effect that is repeated although somebody could have been asked.
+    on_each_store([](TestStore& store) {
+        std::vector<std::string> asked;
+        Finding finding;
+        const auto guard =
+            guard_on(*store, {.owner = "w", .reconcile = [&](auto key, const Previous& previous) {
+                                  CHECK(previous.owner == "dead");
+                                  CHECK(previous.note == "reference 8125");
+                                  asked.emplace_back(key);
+                                  return finding;
+                              }});
+        as<Success>(guard->process_if_new("new", gives("r")));
+        CHECK(asked.empty());
+        for (const Unanswered policy : {Unanswered::rerun, Unanswered::hold}) {
+            CAPTURE(static_cast<int>(policy));
+            const std::string n = std::to_string(static_cast<int>(policy));
+            const Claim done = die_at(*store, "done" + n, policy);
+            die_at(*store, "not done" + n, policy);
+            die_at(*store, "unknown" + n, policy);
+            store.clock.advance(1'001);
+
+            finding = Finding::done("paid");
+            const auto found =
+                as<AlreadyProcessed>(guard->process_if_new("done" + n, fails("must not run")));
+            CHECK(found.result == "paid");
+            finding = Finding::unknown("pending");
+            Previous previous =
+                as<Held>(guard->process_if_new("unknown" + n, fails("must not run"))).previous;
+            CHECK(previous.reason == "pending");
+            CHECK(previous.note == "reference 8125");
+            finding = Finding::not_done();
+            std::size_t runs = 0;
+            const auto works = [&](const Attempt& attempt) -> Handled {
+                ++runs;
+                CHECK(attempt.number == 2);
+                REQUIRE(attempt.previous != nullptr);
+                CHECK(attempt.previous->note == "reference 8125");
+                return "r";
+            };
+            as<Success>(guard->process_if_new("not done" + n, works));
+            CHECK(runs == 1);
+            CHECK(asked == std::vector<std::string>{"done" + n, "unknown" + n, "not done" + n});
+            // What nobody knew then may be known now.
+            finding = Finding::done("paid late");
+            if (policy == Unanswered::hold) {
+                CHECK(
+                    as<AlreadyProcessed>(guard->process_if_new("unknown" + n, fails(""))).result ==
+                    "paid late");
+            }
+            asked.clear();
+            CHECK(as<AlreadyProcessed>(guard->process_if_new("done" + n, fails(""))).result ==
+                  "paid");
+            CHECK(asked.empty());
+            check_error(Cache(*store, {.ns = "events"}).complete(done, "other"),
+                        policy == Unanswered::hold ? Code::receipt_mismatch : Code::stale_claim);
+        }
+    });
+}
+
+// A process that works on events until it dies: from a random append on, which may still land, the
+// store does not answer it any more.
+class Mortal {
+  public:
+    Mortal(StreamStore& store, GuardOptions options, std::size_t appends_to_live, bool last_lands)
+        : hooked_(store) {
+        hooked_.fail_append = [this, &store, last_lands,
+                               left = appends_to_live](const Append& item) mutable {
+            if (!dead_ && left-- == 0) {
+                dead_ = true;
+                if (last_lands) {
+                    (void)store.append({&item, 1}, Batch::each);
+                }
+            }
+            hooked_.fail_heads = dead_;
+            return dead_ ? std::optional(Code::closed) : std::nullopt;
+        };
+        guard_ = guard_on(hooked_, std::move(options));
+    }
+    [[nodiscard]] bool dead() const { return dead_; }
+    Guard& guard() { return *guard_; }
+
+  private:
+    HookedStore hooked_;
+    bool dead_ = false;
+    std::unique_ptr<Guard> guard_;
+};
+
+TEST_CASE("guard: a bank that loses answers charges once, although a thousand of its clients die") {
+    // Guards against the one case that a lease alone cannot tell: dead before the effect, or after.
+    TestStore store = store_factories().front().make();
+    std::mt19937 random(5);
+    const auto pick = [&](std::size_t below) { return random() % below; };
+    std::map<std::string, int, std::less<>> charges;
+    const GuardOptions options{
+        .retention = kForever, .lease = 1h, .reconcile = [&](auto key, const Previous&) {
+            return charges.contains(key) ? Finding::done("paid") : Finding::not_done();
+        }};
+    const auto pay = [&](const Attempt& attempt) -> Handled {
+        if (!attempt.note("charges " + attempt.event_id)) {
+            return std::unexpected(Failure{"cannot say so first"});
+        }
+        if (pick(5) == 0) {
+            throw std::runtime_error("the bank cannot be reached");
+        }
+        ++charges[attempt.event_id];
+        if (pick(5) == 0) {
+            throw std::runtime_error("the bank's answer is lost");
+        }
+        return "paid";
+    };
+    const auto watcher = guard_on(*store, options);
+    auto process = std::make_unique<Mortal>(*store, options, pick(6), pick(2) == 0);
+    std::size_t deaths = 0;
+    std::size_t event = 0;
+    for (int delivery = 0; delivery < 100'000 && deaths < 1'000; ++delivery) {
+        const std::string id = std::to_string(event);
+        try {
+            (void)process->guard().process_if_new(id, pay);
+        } catch (const std::runtime_error&) {
+        }
+        if (process->dead()) {
+            ++deaths;
+            store.clock.advance(3'600'001);
+            process = std::make_unique<Mortal>(*store, options, pick(6), pick(2) == 0);
+        }
+        event += must(watcher->is_processed(id)) ? 1U : 0U;  // else it is delivered again
+    }
+    CHECK(deaths == 1'000);  // and no event was stuck
+    CHECK(event > 300);
+    for (std::size_t i = 0; i < event; ++i) {
+        CHECK_MESSAGE(charges[std::to_string(i)] == 1, i);
+    }
+    MESSAGE(event << " events");
+}
+
+TEST_CASE("guard: asking that fails leaves the event held") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.reconcile = [](auto, const Previous&) -> Finding {
+            throw std::runtime_error("no bank");
+        }});
+        die_at(*store, "e", Unanswered::hold);
+        store.clock.advance(1'001);
+        const Previous previous = as<Held>(guard->process_if_new("e", gives("r"))).previous;
+        CHECK(previous.reason == "asking failed: no bank");
+        as<Held>(guard->process_if_new("e", gives("r")));
     });
 }
 

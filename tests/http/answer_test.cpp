@@ -172,6 +172,82 @@ TEST_CASE("an exception releases the key and is passed on") {
     CHECK(std::holds_alternative<Absent>(must(server.cache.lookup("k"))));
 }
 
+TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 for good") {
+    // Guards against a payment that is made twice because its answer was lost.
+    Server server;
+    const auto note_and = [&](auto then) {
+        return [&server, then](const Claim& claim) -> Response {
+            must(server.cache.note(claim, "calls the bank"));
+            return then();
+        };
+    };
+    server.handler = note_and([]() -> Response { throw std::runtime_error("timeout"); });
+    CHECK_THROWS_AS(server.post("thrown"), std::runtime_error);
+    server.handler = note_and([] { return Response{.status = 502}; });
+    CHECK(server.post("bad").status == 502);
+    server.handler = note_and([] { return Response{.status = 429}; });
+    CHECK(server.post("asks again").status == 429);
+    server.handler = [](const Claim&) { return Response{.status = 201}; };
+    for (const char* key : {"thrown", "bad"}) {
+        const Response held = server.post(key);
+        CHECK(held.status == 409);
+        CHECK(!header(held, "Retry-After"));
+        CHECK(held.body.find("Nobody knows") != std::string::npos);
+    }
+    CHECK(as<Held>(server.cache.claim("thrown")).previous.reason == "timeout");
+    CHECK(as<Held>(server.cache.claim("bad")).previous.reason == "the handler's response was 502");
+    CHECK(server.post("asks again").status == 201);
+    CHECK(server.errors.empty());
+}
+
+TEST_CASE("a server that died is asked after before its request is handled again") {
+    Server server;
+    Finding finding;
+    int asked = 0;
+    const auto die_at = [&](const char* key, Unanswered unanswered) {
+        const auto claim = must_claim(server.cache, key,
+                                      {.owner = "dead",
+                                       .fingerprint = http::fingerprint("POST", "/", "body"),
+                                       .lease = milliseconds{1'000},
+                                       .unanswered = unanswered});
+        must(server.cache.note(claim, "reference 8125"));
+    };
+    server.options.reconcile = [&](std::string_view, const Previous& previous) {
+        ++asked;
+        CHECK(previous.note == "reference 8125");
+        return finding;
+    };
+    for (const Unanswered policy : {Unanswered::rerun, Unanswered::hold}) {
+        CAPTURE(static_cast<int>(policy));
+        const auto key = [&](std::string name) {
+            return name + std::to_string(static_cast<int>(policy));
+        };
+        server.handled = 0;
+        asked = 0;
+        for (const char* name : {"done", "not done", "unknown", "nonsense"}) {
+            die_at(key(name).c_str(), policy);
+        }
+        server.store.clock.advance(1'001);
+        finding = Finding::done(http::encode_response({.status = 201, .body = "paid"}).value());
+        const Response found = server.post(key("done"));
+        CHECK(found.body == "paid");
+        CHECK(header(found, http::kReplayedHeader) == "true");
+        CHECK(server.post(key("done")).body == "paid");
+        finding = Finding::unknown("pending");
+        CHECK(server.post(key("unknown")).status == 409);
+        CHECK(as<Held>(server.cache.claim(key("unknown"))).previous.note == "reference 8125");
+        finding = Finding::done("no response");
+        CHECK(server.post(key("nonsense")).status == 409);
+        CHECK(server.errors.size() == 1);
+        server.errors.clear();
+        CHECK(server.handled == 0);
+        CHECK(asked == 3);
+        finding = Finding::not_done();
+        CHECK(server.post(key("not done")).status == 201);
+        CHECK(server.handled == 1);
+    }
+}
+
 TEST_CASE("who takes longer than his lease and is overtaken gets 409") {
     Server server;
     server.options.lease = 1s;

@@ -43,7 +43,7 @@ void dawdle() {
 
 // The first words of an outcome, up to what differs each time.
 std::string kind_of(const std::string& outcome) {
-    for (const char* kind : {"claimed", "completed", "in flight", "mismatch", "new"}) {
+    for (const char* kind : {"claimed", "completed", "in flight", "mismatch", "new", "held"}) {
         if (outcome.starts_with(kind)) {
             return kind;
         }
@@ -69,7 +69,9 @@ class Race::Worker {
         : race_(race), store_(store), random_(seed), fences_(race.plan_.keys) {
         for (std::size_t key = 0; key < race.plan_.keys; ++key) {
             caches_.push_back(std::make_unique<Cache>(
-                store, CacheOptions{.ns = race.ns(key), .ttl = milliseconds{kCacheTtlMs}}));
+                store, CacheOptions{.ns = race.ns(key),
+                                    .ttl = milliseconds{kCacheTtlMs},
+                                    .attempts_max = KeyModel::kAttemptsMax}));
         }
     }
 
@@ -98,9 +100,10 @@ class Race::Worker {
             std::size_t weight;
             void (Worker::*run)();
         };
-        static constexpr std::array<Choice, 8> kChoices = {{{32, &Worker::claim},
-                                                            {13, &Worker::complete},
-                                                            {14, &Worker::release},
+        static constexpr std::array<Choice, 9> kChoices = {{{30, &Worker::claim},
+                                                            {11, &Worker::complete},
+                                                            {8, &Worker::release},
+                                                            {10, &Worker::say},
                                                             {9, &Worker::renew},
                                                             {12, &Worker::look},
                                                             {6, &Worker::remember},
@@ -140,12 +143,10 @@ class Race::Worker {
         if (lease && one_in(2)) {
             options.lease = some_ms(1'500);
         }
-        return options;
-    }
-
-    // The model knows nothing of metadata, which are there to fill segments.
-    ClaimOptions padded(ClaimOptions options) {
-        options.metadata.assign(pick(kPaddingMax), 'x');
+        if (one_in(4)) {
+            options.unanswered = Unanswered::hold;
+        }
+        options.metadata.assign(pick(kPaddingMax), 'x');  // which fills segments
         return options;
     }
 
@@ -170,9 +171,8 @@ class Race::Worker {
     void claim() {
         const std::size_t key = any_key();
         const ClaimOptions options = any_options(true);
-        const ClaimOptions call = padded(options);
         Operation operation = begin("claim");
-        const auto result = caches_[key]->claim(kKey, call);
+        const auto result = caches_[key]->claim(kKey, options);
         operation.apply = [options, fence = new_fence(result)](KeyModel& model, auto now_ms) {
             return model.claim(now_ms, options, fence);
         };
@@ -220,6 +220,52 @@ class Race::Worker {
         end(key, operation, show(result));
     }
 
+    // What is said of a claim beside its answer.
+    void say() {
+        const std::size_t key = any_key();
+        const std::uint64_t fence = std::max<std::uint64_t>(1, any_fence(key));
+        const std::string text = "t" + std::to_string(pick(3));
+        Cache& cache = *caches_[key];
+        switch (pick(5)) {
+            case 0:
+            case 1: {
+                Operation operation = begin("note " + std::to_string(fence) + " " + text);
+                const auto result = cache.note(handle(key, fence), text);
+                operation.apply = [fence, text](KeyModel& model, auto now_ms) {
+                    return model.note(now_ms, fence, text);
+                };
+                return end(key, operation, show(result));
+            }
+            case 2: {
+                Operation operation = begin("hold " + std::to_string(fence));
+                const auto result = cache.hold(handle(key, fence), text);
+                operation.apply = [fence, text](KeyModel& model, auto now_ms) {
+                    return model.hold(now_ms, fence, text);
+                };
+                return end(key, operation, show(result));
+            }
+            case 3: {
+                const Resolution resolution{
+                    .receipt = one_in(2) ? std::optional<std::string>("r0") : std::nullopt,
+                    .reason = text};
+                Operation operation = begin("resolve " + std::to_string(fence));
+                const auto result = cache.resolve(kKey, fence, resolution);
+                operation.apply = [fence, resolution](KeyModel& model, auto now_ms) {
+                    return model.resolve(now_ms, fence, resolution);
+                };
+                return end(key, operation, show(result));
+            }
+            default: {
+                Operation operation = begin("forget " + std::to_string(fence));
+                const auto result = cache.forget(kKey, fence, text);
+                operation.apply = [fence, text](KeyModel& model, auto now_ms) {
+                    return model.forget(now_ms, fence, text);
+                };
+                return end(key, operation, show(result));
+            }
+        }
+    }
+
     void look() {
         const std::size_t key = any_key();
         Operation operation = begin("look");
@@ -234,10 +280,9 @@ class Race::Worker {
     void remember() {
         const std::size_t key = any_key();
         const ClaimOptions options = any_options(false);
-        const ClaimOptions call = padded(options);
         const std::string receipt = "r" + std::to_string(pick(3));
         Operation operation = begin("remember " + receipt);
-        const auto result = caches_[key]->remember(kKey, receipt, call);
+        const auto result = caches_[key]->remember(kKey, receipt, options);
         operation.apply = [options, receipt, fence = new_fence(result)](KeyModel& model,
                                                                         auto now_ms) {
             return model.remember(now_ms, receipt, options, fence);

@@ -60,7 +60,7 @@ Record documented_record() {
     record.owner = "w1";
     record.receipt = "ok";
     record.conflict = {3, {"fp-2", "fp-3"}};
-    record.unknown_fields = std::string("\x80\x01\x2a", 3);
+    record.unknown_fields = std::string("\x82\x01\x2a", 3);
     return record;
 }
 

@@ -18,6 +18,14 @@ struct Limit {
 
 std::vector<Limit> limits() {
     const auto set_conflict = [](Record& r, std::string v) { r.conflict = {1, {std::move(v)}}; };
+    const auto set_name = [](Record& r, std::string v) {
+        r.verdict.kind = Verdict::Kind::held;
+        r.verdict.by = std::move(v);
+    };
+    const auto set_reason = [](Record& r, std::string v) {
+        r.verdict.kind = Verdict::Kind::held;
+        r.verdict.reason = std::move(v);
+    };
     return {
         {"namespace", 255, [](Record& r, std::string v) { r.ns = std::move(v); }},
         {"key", 1024, [](Record& r, std::string v) { r.key = std::move(v); }},
@@ -27,6 +35,8 @@ std::vector<Limit> limits() {
         {"receipt", 16 * 1024 * 1024, [](Record& r, std::string v) { r.receipt = std::move(v); }},
         {"metadata", 64 * 1024, [](Record& r, std::string v) { r.metadata = std::move(v); }},
         {"conflict", 1024, set_conflict},
+        {"verdict", 1024, set_name},
+        {"verdict", 4096, set_reason},
     };
 }
 
@@ -75,20 +85,21 @@ TEST_CASE("the largest record that is allowed stays within kRecordBytesMax") {
     }
     record.ttl_ms = 0;  // the receipt has completed the record
     record.lease_until_ms = 0;
+    record.began_ms = record.timestamp_ms;
     record.conflict.count = ~std::uint64_t{0};
     record.conflict.fingerprints = {};
     for (char c = 'a'; c < 'a' + static_cast<int>(kConflictFingerprintsMax); ++c) {
         record.conflict.fingerprints.emplace_back(1024, c);
     }
     const std::size_t unknown_bytes = record_format::kUnknownFieldsBytesMax;
-    record.unknown_fields = "\x80\xfc\xff\x3f" + std::string(unknown_bytes - 4, 'u');
+    record.unknown_fields = "\x82\xfc\xff\x3f" + std::string(unknown_bytes - 4, 'u');
     REQUIRE(check_record(record).has_value());
     const std::string bytes = encoded(record);
     CHECK(bytes.size() <= record_format::kRecordBytesMax);
-    CHECK(bytes.size() > record_format::kRecordBytesMax - 100);
+    CHECK(bytes.size() > record_format::kRecordBytesMax - 130);
     CHECK(decode(bytes) == record);
 
-    record.unknown_fields = "\x80\xfd\xff\x3f" + std::string(unknown_bytes - 3, 'u');
+    record.unknown_fields = "\x82\xfd\xff\x3f" + std::string(unknown_bytes - 3, 'u');
     CHECK(refusal(record) == "unknown_fields is 1,048,577 bytes; at most 1,048,576 are allowed");
     CHECK_FALSE(decode(encoded(record)).has_value());
 }
@@ -198,13 +209,13 @@ TEST_CASE("a record with a sequence has a fence") {
 // Guards against a writer that appends unknown fields which no reader can step over.
 TEST_CASE("unknown fields must be well-formed optional fields") {
     using namespace std::string_literals;
-    for (const std::string& good : {""s, "\x80\x00"s, "\x80\x01x\x81\x00\xff\x00"s}) {
+    for (const std::string& good : {""s, "\x82\x00"s, "\x82\x01x\x83\x00\xff\x00"s}) {
         Record record = minimal_claim();
         record.unknown_fields = good;
         CHECK(check_record(record).has_value());
     }
-    for (const std::string& bad : {"\x7f\x00"s, "\x80"s, "\x80\x01"s, "\x80\x80\x00"s,
-                                   "\x81\x00\x80\x00"s, "\x80\x00\x80\x00"s, "\x80\x00x"s}) {
+    for (const std::string& bad : {"\x7f\x00"s, "\x81\x00"s, "\x82"s, "\x82\x01"s, "\x82\x80\x00"s,
+                                   "\x83\x00\x82\x00"s, "\x82\x00\x82\x00"s, "\x82\x00x"s}) {
         Record record = minimal_claim();
         record.unknown_fields = bad;
         CHECK(refusal(record).starts_with("unknown_fields are malformed: "));

@@ -57,6 +57,12 @@ class Generator {
         } else if (record.kind == Kind::active) {
             record.ttl_ms = time();
             record.lease_until_ms = time();
+            record.hold = record.expires_at_ms == 0 && one_in(2);
+        }
+        record.began_ms = one_in(3) ? time() : 0;
+        if (one_in(3)) {
+            record.verdict = {Verdict::Kind{static_cast<std::uint8_t>(1 + below(3))},
+                              bytes(0, kLabelBytesMax), bytes(0, kReasonBytesMax)};
         }
         if (one_in(3)) {
             record.conflict = conflict();
@@ -113,7 +119,7 @@ class Generator {
 
     std::string unknown_fields() {
         std::string result;
-        for (unsigned tag = 0x80; tag <= 0xff; tag += 1 + static_cast<unsigned>(below(60))) {
+        for (unsigned tag = 0x82; tag <= 0xff; tag += 1 + static_cast<unsigned>(below(60))) {
             const std::string payload = bytes(0, 127);
             result += static_cast<char>(tag);
             result += static_cast<char>(payload.size());

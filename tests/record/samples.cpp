@@ -40,7 +40,9 @@ Record every_field_in_flight() {
     record.event_id = "evt_\xc3\xa4";
     record.metadata = "\0\0"s;
     record.conflict = {0x80, {"\x01"s, "other", "\0"s}};
-    record.unknown_fields = "\x80\x02hi\xff\x00"s;
+    record.began_ms = 0x0102'0304'0506;
+    record.verdict = {Verdict::Kind::held, "\0b"s, "\0r"s};
+    record.unknown_fields = "\x82\x02hi\xff\x00"s;
     return record;
 }
 
@@ -75,7 +77,7 @@ std::vector<Sample> samples() {
     all.push_back({"conflict", "three requests came with two other fingerprints", conflict});
 
     Record unknown = minimal_claim();
-    unknown.unknown_fields = "\x80\x03new\x90\x00"s;
+    unknown.unknown_fields = "\x82\x03new\x90\x00"s;
     all.push_back({"unknown_optional", "two optional fields of a newer version", unknown});
 
     Record bare = minimal_claim();
@@ -83,6 +85,24 @@ std::vector<Sample> samples() {
     bare.claim_sequence = 0;
     bare.timestamp_ms = 0;
     all.push_back({"not_appended", "before its append: no sequence, no fence, no time", bare});
+
+    Record hold = minimal_claim();
+    hold.ttl_ms = 3'600'000;
+    hold.lease_until_ms = hold.timestamp_ms + 30'000;
+    hold.hold = true;
+    all.push_back({"hold", "a claim that waits for a decision if nobody answers it", hold});
+    hold.sequence = 2;
+    hold.metadata = "reference 42";
+    hold.verdict = {Verdict::Kind::held, "worker-7", "timeout"};
+    all.push_back({"held", "a claim whose holder could not say what became of it", hold});
+
+    Record resolved = completed_claim();
+    resolved.verdict = {Verdict::Kind::resolved, "ada", "in the bank's list"};
+    all.push_back({"resolved", "completed by a decision", resolved});
+    Record forgotten = tombstone;
+    forgotten.began_ms = tombstone.timestamp_ms - 60'000;
+    forgotten.verdict = {Verdict::Kind::forgotten, "", "paid back"};
+    all.push_back({"forgotten", "a completion that somebody took back", forgotten});
 
     all.push_back({"all_fields_in_flight",
                    "every field that a claim in flight can have, with "

@@ -52,6 +52,7 @@ std::string exit_codes_text() {
            "  14  stale claim, or completed with another receipt\n"
            "  15  busy: another process writes to the store\n"
            "  16  unavailable: the database cannot be reached\n"
+           "  17  held: nobody answered its last claim, and somebody has to decide\n"
            "  124 `exec`: the command was ended by --timeout\n"
            "  125 `exec`: an error of its own, as 1 may be the command's\n"
            "  126, 127  `exec`: the command cannot be executed, or is not there\n"

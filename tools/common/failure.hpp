@@ -18,6 +18,7 @@ inline constexpr int kExitAbsent = 13;  // also: there is no claim to complete
 inline constexpr int kExitStale = 14;   // also: completed with another receipt
 inline constexpr int kExitBusy = 15;    // another process writes to the store
 inline constexpr int kExitUnavailable = 16;
+inline constexpr int kExitHeld = 17;  // nobody answered its last claim, and somebody has to decide
 inline constexpr int kExitDoneError = 3;    // `done`: 1 says no there
 inline constexpr int kExitTimeout = 124;    // of `exec`, as the next two: CMD took too long
 inline constexpr int kExitExecError = 125;  // for 1 is what many a CMD exits with

@@ -18,12 +18,16 @@ struct ClaimArguments {
     std::string fingerprint;
     std::string wait;
     std::string print;
+    bool hold = false;
 };
 
 dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     dedup::ClaimOptions claim;
     claim.owner = options.owner;
     claim.fingerprint = options.fingerprint;
+    if (options.hold) {
+        claim.unanswered = dedup::Unanswered::hold;
+    }
     if (!options.lease.empty()) {
         claim.lease = parse_duration(options.lease, "--lease");
     }
@@ -65,7 +69,7 @@ int print_claim(Context& context, const ClaimArguments& options, const dedup::Cl
                 std::int64_t now_ms) {
     try {
         if (options.print.empty()) {
-            print_claimed(context, claimed.claim, now_ms);
+            print_claimed(context, claimed, now_ms);
         } else {
             context.out.line(std::to_string(claimed.claim.claim_sequence));
         }
@@ -103,6 +107,9 @@ int run_claim(const ClaimArguments& options, Context& context) {
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&answer.outcome)) {
         return print_in_flight(context, key, *in_flight, answer.now_ms, explain);
     }
+    if (const auto* held = std::get_if<dedup::Held>(&answer.outcome)) {
+        return print_held(context, key, *held, answer.now_ms, explain);
+    }
     return print_mismatch(context, key, std::get<dedup::Mismatch>(answer.outcome), answer.now_ms,
                           explain);
 }
@@ -129,6 +136,9 @@ Command claim_command(Context& context) {
                          .help = "Forget the key after this long (24h), or 'never'",
                          .type = "D",
                          .filled = true},
+                        {.name = "--hold",
+                         .to = &options->hold,
+                         .help = "If it stays unanswered: nobody takes it over, see `held`"},
                         {.name = "--fingerprint",
                          .to = &options->fingerprint,
                          .help = "Of the request; another one with this key is a mismatch",

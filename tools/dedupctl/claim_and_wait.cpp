@@ -29,7 +29,7 @@ void watch_key(const Context& context, const std::string& key, SteadyTime until,
         const auto store = context.open_reader();
         const dedup::LookupOutcome found = take(context.cache(*store).lookup(key));
         const auto* in_flight = std::get_if<dedup::InFlight>(&found);
-        if (in_flight == nullptr ||
+        if (in_flight == nullptr || in_flight->held ||
             (in_flight->lease_until_ms != 0 && in_flight->lease_until_ms < store->now_ms())) {
             return;
         }

@@ -11,6 +11,10 @@ namespace dedupctl {
 [[nodiscard]] Command complete_command(Context& context);
 [[nodiscard]] Command release_command(Context& context);
 [[nodiscard]] Command renew_command(Context& context);
+[[nodiscard]] Command note_command(Context& context);
+[[nodiscard]] Command held_command(Context& context);
+[[nodiscard]] Command resolve_command(Context& context);
+[[nodiscard]] Command forget_command(Context& context);
 [[nodiscard]] Command lookup_command(Context& context);
 [[nodiscard]] Command done_command(Context& context);
 [[nodiscard]] Command remember_command(Context& context);

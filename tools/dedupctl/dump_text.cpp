@@ -54,6 +54,12 @@ void TextDump::operator()(const dedup::RecordDump& item) {
     if (record.lease_until_ms != 0) {
         what += ", lease until " + format_time(record.lease_until_ms);
     }
+    if (record.hold) {
+        what += ", holds its key";
+    }
+    if (record.verdict != dedup::Verdict{}) {
+        what += ", " + verdict_text(record.verdict, kOwnerColumns);
+    }
     if (!record.owner.empty()) {
         what += ", owner " + preview(record.owner, kOwnerColumns);
     }

@@ -386,6 +386,9 @@ int claim_and_run(const Job& job, Context& context) {
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&answer.outcome)) {
         return say_running(context, job, *in_flight);
     }
+    if (const auto* held = std::get_if<dedup::Held>(&answer.outcome)) {
+        return print_held(context, job.key, *held, dedup::system_now_ms(), Explain::on_error);
+    }
     return print_mismatch(context, job.key, std::get<dedup::Mismatch>(answer.outcome),
                           dedup::system_now_ms());
 }

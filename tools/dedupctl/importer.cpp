@@ -24,6 +24,7 @@ constexpr std::size_t kKeyColumnsShown = 60;
 
 std::size_t bytes_of(const dedup::Record& record) {
     return record.key.size() + record.metadata.size() + record.unknown_fields.size() +
+           record.verdict.by.size() + record.verdict.reason.size() +
            (record.receipt ? record.receipt->size() : 0);
 }
 

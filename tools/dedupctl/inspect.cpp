@@ -51,6 +51,9 @@ void print_summary(Context& context, const std::string& key, const dedup::Record
     if (!head.metadata.empty()) {
         print_field(context, "metadata", preview(head.metadata, 60));
     }
+    if (head.verdict != dedup::Verdict{}) {
+        print_field(context, "verdict", verdict_text(head.verdict, 200));
+    }
     if (head.conflict.count != 0) {
         std::string others;
         for (const std::string& fingerprint : head.conflict.fingerprints) {

@@ -11,6 +11,7 @@ void KeyCounts::add(const dedup::Record& record, const Moment& moment) {
         case dedup::State::in_flight:
             ++in_flight;
             stuck += moment.past_lease(record) ? 1U : 0U;
+            held += moment.held(record) ? 1U : 0U;
             break;
         case dedup::State::completed:
             ++completed;

@@ -8,8 +8,9 @@ namespace dedupctl {
 
 // Keys by their state now.
 struct KeyCounts {
-    std::uint64_t in_flight = 0;  // of these stuck are past their lease
+    std::uint64_t in_flight = 0;  // of these stuck are past their lease, and held wait
     std::uint64_t stuck = 0;
+    std::uint64_t held = 0;
     std::uint64_t completed = 0;
     std::uint64_t released = 0;
     std::uint64_t expired = 0;

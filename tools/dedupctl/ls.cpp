@@ -190,6 +190,7 @@ int run_namespaces(Context& context) {
 
     Table table({{"IN-FLIGHT", true},
                  {"STUCK", true},
+                 {"HELD", true},
                  {"COMPLETED", true},
                  {"RELEASED", true},
                  {"EXPIRED", true},
@@ -199,12 +200,14 @@ int run_namespaces(Context& context) {
             context.out.json({{"namespace", ns},
                               {"in_flight", of.in_flight},
                               {"stuck", of.stuck},
+                              {"held", of.held},
                               {"completed", of.completed},
                               {"released", of.released},
                               {"expired", of.expired}});
         }
         table.add({{group_digits(of.in_flight)},
                    {group_digits(of.stuck), of.stuck == 0 ? Colour::none : Colour::red},
+                   {group_digits(of.held), of.held == 0 ? Colour::none : Colour::red},
                    {group_digits(of.completed)},
                    {group_digits(of.released)},
                    {group_digits(of.expired)},
@@ -226,7 +229,7 @@ Command ls_command(Context& context) {
                          .to = &options->state,
                          .help = "Only those in this state now",
                          .type = "STATE",
-                         .choices = {"in-flight", "completed", "released", "expired"}},
+                         .choices = {"in-flight", "held", "completed", "released", "expired"}},
                         {.name = "--older-than",
                          .to = &options->older_than,
                          .help = "Only those in it for this long",

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "common/text.hpp"
 
 namespace dedupctl {
@@ -15,6 +17,9 @@ std::string deadline_text(std::int64_t deadline_ms, std::int64_t now_ms) {
 
 // Until when a claim that somebody holds is honoured.
 std::string holds_text(const dedup::InFlight& in_flight, std::int64_t now_ms) {
+    if (in_flight.held) {
+        return "held: nobody answered it, see dedupctl resolve";
+    }
     if (in_flight.lease_until_ms != 0) {
         const char* verb = in_flight.lease_until_ms < now_ms ? "lease ran out" : "lease until";
         return fmt::format("{} {}", verb, format_time_and_age(in_flight.lease_until_ms, now_ms));
@@ -23,6 +28,46 @@ std::string holds_text(const dedup::InFlight& in_flight, std::int64_t now_ms) {
         return "no lease, expires " + format_time_and_age(in_flight.expires_at_ms, now_ms);
     }
     return "no lease, never expires";
+}
+
+// "by w1, attempt 2, since ..., note '...'": what is known of a claim that has ended.
+std::string previous_text(const dedup::Previous& previous, std::int64_t now_ms) {
+    std::string text =
+        fmt::format("claim {} by {}, attempt {}", previous.claim_sequence,
+                    previous.owner.empty() ? "somebody" : escape(previous.owner), previous.attempt);
+    if (previous.began_ms != 0) {
+        text += ", since " + format_time_and_age(previous.began_ms, now_ms);
+    }
+    std::string end(dedup::name(previous.end));
+    std::ranges::replace(end, '_', ' ');
+    text += ", " + end;
+    if (previous.ended_ms != 0) {
+        text += " " + format_time_and_age(previous.ended_ms, now_ms);
+    }
+    const auto add = [&](const char* what, const std::string& bytes) {
+        if (!bytes.empty()) {
+            text += fmt::format(", {} {}", what, preview(bytes, 200));
+        }
+    };
+    add("note", previous.note);
+    add("reason", previous.reason);
+    add("said by", previous.by);
+    return text;
+}
+
+Json previous_json(const dedup::Previous& previous) {
+    Json object;
+    object["claim_sequence"] = previous.claim_sequence;
+    object["attempt"] = previous.attempt;
+    add_bytes(object, "owner", previous.owner);
+    add_bytes(object, "event_id", previous.event_id);
+    object["began_ms"] = time_or_null(previous.began_ms);
+    object["ended_ms"] = time_or_null(previous.ended_ms);
+    object["end"] = dedup::name(previous.end);
+    add_bytes(object, "note", previous.note);
+    add_bytes(object, "reason", previous.reason);
+    add_bytes(object, "by", previous.by);
+    return object;
 }
 
 }  // namespace
@@ -40,12 +85,27 @@ void explain_text(Context& context, const std::string& text, Explain explain) {
 
 }  // namespace
 
-Json claimed_json(const Context& context, const dedup::Claim& claim) {
+Json claimed_json(const Context& context, const dedup::Claim& claim,
+                  const std::optional<dedup::Previous>& previous) {
     Json object = context.outcome("claimed", claim.key);
     object["claim_sequence"] = claim.claim_sequence;
     object["attempt"] = claim.attempt;
     object["deadline_ms"] = time_or_null(claim.deadline_ms);
+    if (previous) {
+        object["previous"] = previous_json(*previous);
+    }
     return object;
+}
+
+int print_claimed(Context& context, const dedup::Claimed& claimed, std::int64_t now_ms) {
+    if (context.json) {
+        context.out.json(claimed_json(context, claimed.claim, claimed.previous));
+        return kExitOk;
+    }
+    if (claimed.previous && !context.quiet) {
+        note("before: " + previous_text(*claimed.previous, now_ms));
+    }
+    return print_claimed(context, claimed.claim, now_ms);
 }
 
 int print_claimed(Context& context, const dedup::Claim& claim, std::int64_t now_ms) {
@@ -103,6 +163,10 @@ Json in_flight_json(const Context& context, std::string_view key,
     object["since_ms"] = in_flight.since_ms;
     object["lease_until_ms"] = time_or_null(in_flight.lease_until_ms);
     object["expires_at_ms"] = time_or_null(in_flight.expires_at_ms);
+    if (!in_flight.metadata.empty()) {
+        add_bytes(object, "note", in_flight.metadata);
+    }
+    object["held"] = in_flight.held;
     return object;
 }
 
@@ -120,6 +184,29 @@ int print_in_flight(Context& context, std::string_view key, const dedup::InFligh
                     format_time_and_age(in_flight.since_ms, now_ms), holds_text(in_flight, now_ms)),
         explain);
     return kExitInFlight;
+}
+
+Json held_json(const Context& context, std::string_view key, const dedup::Held& held) {
+    Json object = context.outcome("held", key);
+    object["claim_sequence"] = held.previous.claim_sequence;
+    object["previous"] = previous_json(held.previous);
+    return object;
+}
+
+int print_held(Context& context, std::string_view key, const dedup::Held& held, std::int64_t now_ms,
+               Explain explain) {
+    if (context.json) {
+        context.out.json(held_json(context, key, held));
+        return kExitHeld;
+    }
+    explain_text(context, "held  " + previous_text(held.previous, now_ms), explain);
+    if (!context.quiet) {
+        note("nobody works on it before this is answered: " +
+             context.command_line("resolve", std::string(key),
+                                  {"--claim", std::to_string(held.previous.claim_sequence)}) +
+             " with --receipt R or --not-done, and --reason");
+    }
+    return kExitHeld;
 }
 
 Json mismatch_json(const Context& context, std::string_view key, const dedup::Mismatch& mismatch) {
@@ -151,7 +238,8 @@ int print_mismatch(Context& context, std::string_view key, const dedup::Mismatch
 KeyAnswer key_answer(const Context& context, std::string_view key,
                      const dedup::ClaimOutcome& outcome) {
     if (const auto* claimed = std::get_if<dedup::Claimed>(&outcome)) {
-        return {"claimed", claimed->claim.claim_sequence, claimed_json(context, claimed->claim)};
+        return {"claimed", claimed->claim.claim_sequence,
+                claimed_json(context, claimed->claim, claimed->previous)};
     }
     if (const auto* completed = std::get_if<dedup::Completed>(&outcome)) {
         return {"completed", completed->claim_sequence,
@@ -159,6 +247,9 @@ KeyAnswer key_answer(const Context& context, std::string_view key,
     }
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&outcome)) {
         return {"in-flight", in_flight->claim_sequence, in_flight_json(context, key, *in_flight)};
+    }
+    if (const auto* held = std::get_if<dedup::Held>(&outcome)) {
+        return {"held", held->previous.claim_sequence, held_json(context, key, *held)};
     }
     return {"mismatch", 0, mismatch_json(context, key, std::get<dedup::Mismatch>(outcome))};
 }
@@ -187,6 +278,9 @@ KeyAnswer key_answer(const Context& context, std::string_view key,
     }
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&outcome)) {
         return key_answer(context, key, dedup::ClaimOutcome(*in_flight));
+    }
+    if (const auto* held = std::get_if<dedup::Held>(&outcome)) {
+        return key_answer(context, key, dedup::ClaimOutcome(*held));
     }
     return key_answer(context, key, dedup::ClaimOutcome(std::get<dedup::Mismatch>(outcome)));
 }

@@ -1,6 +1,7 @@
 // What a claim, a lookup or a remember found, said the same way by every command.
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "context.hpp"
@@ -15,6 +16,8 @@ enum class Explain { on_output, on_error };
 // Each prints one outcome of `key` and returns the command's exit code.
 
 int print_claimed(Context& context, const dedup::Claim& claim, std::int64_t now_ms);
+// The same, and what is known of the claim before it, on standard error.
+int print_claimed(Context& context, const dedup::Claimed& claimed, std::int64_t now_ms);
 
 // The receipt alone goes to standard output; the explanation goes to standard error. `outcome` is
 // "completed" or "duplicate".
@@ -24,15 +27,20 @@ int print_completed(Context& context, std::string_view key, const dedup::Complet
 int print_in_flight(Context& context, std::string_view key, const dedup::InFlight& in_flight,
                     std::int64_t now_ms, Explain explain = Explain::on_output);
 
+int print_held(Context& context, std::string_view key, const dedup::Held& held, std::int64_t now_ms,
+               Explain explain = Explain::on_output);
+
 int print_mismatch(Context& context, std::string_view key, const dedup::Mismatch& mismatch,
                    std::int64_t now_ms, Explain explain = Explain::on_output);
 
 // The same outcomes as JSON.
-[[nodiscard]] Json claimed_json(const Context& context, const dedup::Claim& claim);
+[[nodiscard]] Json claimed_json(const Context& context, const dedup::Claim& claim,
+                                const std::optional<dedup::Previous>& previous = {});
 [[nodiscard]] Json completed_json(const Context& context, std::string_view key,
                                   const dedup::Completed& completed, std::string_view outcome);
 [[nodiscard]] Json in_flight_json(const Context& context, std::string_view key,
                                   const dedup::InFlight& in_flight);
+[[nodiscard]] Json held_json(const Context& context, std::string_view key, const dedup::Held& held);
 [[nodiscard]] Json mismatch_json(const Context& context, std::string_view key,
                                  const dedup::Mismatch& mismatch);
 

@@ -79,6 +79,17 @@ class Members {
         return static_cast<std::int64_t>(number(name, std::numeric_limits<std::int64_t>::max()));
     }
 
+    bool flag(const std::string& name) {
+        if (!has(name)) {
+            return false;
+        }
+        const Json value = take(name);
+        if (!value.is_boolean()) {
+            fail(name + " is not true or false");
+        }
+        return value == true;
+    }
+
     Json take(const std::string& name) {
         Json value = std::move(rest_[name]);
         rest_.erase(name);
@@ -139,6 +150,34 @@ void read_conflicts(Members& members, dedup::Conflict& conflict, std::size_t& kn
     }
 }
 
+void read_verdict(Members& members, dedup::Verdict& verdict, std::size_t& known) {
+    if (!members.has("verdict")) {
+        return;
+    }
+    const Json object = members.take("verdict");
+    if (!object.is_object()) {
+        members.fail("verdict is not an object");
+        return;
+    }
+    known += object.size();
+    Members parts(object);
+    const std::string kind = parts.text("kind").value_or("");
+    for (const auto each : {dedup::Verdict::Kind::held, dedup::Verdict::Kind::resolved,
+                            dedup::Verdict::Kind::forgotten}) {
+        if (dedup::name(each) == kind) {
+            verdict.kind = each;
+        }
+    }
+    if (verdict.kind == dedup::Verdict::Kind::none) {
+        parts.fail("kind is not held, resolved or forgotten");
+    }
+    verdict.by = parts.text("by").value_or("");
+    verdict.reason = parts.text("reason").value_or("");
+    if (const std::string error = parts.error(); !error.empty()) {
+        members.fail("verdict: " + error);
+    }
+}
+
 void read_state(Members& members, dedup::Record& record) {
     const std::string state = members.text("state").value_or("");
     record.receipt = members.text("receipt");
@@ -184,6 +223,16 @@ Json record_to_json(const dedup::Record& record) {
         object["conflicts"] = {{"count", record.conflict.count},
                                {"fingerprints", std::move(fingerprints)}};
     }
+    if (record.hold) {
+        object["hold"] = true;
+    }
+    add_unless_zero(object, "began_ms", record.began_ms);
+    if (record.verdict != dedup::Verdict{}) {
+        Json verdict{{"kind", dedup::name(record.verdict.kind)}};
+        add_unless_empty(verdict, "by", record.verdict.by);
+        add_unless_empty(verdict, "reason", record.verdict.reason);
+        object["verdict"] = std::move(verdict);
+    }
     if (!record.unknown_fields.empty()) {
         object["unknown_fields_base64"] = base64(record.unknown_fields);
     }
@@ -224,6 +273,9 @@ std::expected<dedup::Record, std::string> record_from_json(const Json& object,
     record.metadata = members.text("metadata").value_or("");
     record.unknown_fields = members.text("unknown_fields").value_or("");
     read_conflicts(members, record.conflict, known);
+    record.hold = members.flag("hold");
+    record.began_ms = members.time("began_ms");
+    read_verdict(members, record.verdict, known);
     if (std::string error = members.error(); !error.empty()) {
         return std::unexpected(std::move(error));
     }

@@ -2,12 +2,17 @@
 
 #include <algorithm>
 
+#include "common/text.hpp"
 #include "common/time_text.hpp"
 
 namespace dedupctl {
 namespace {
 
 std::string in_flight_sentence(const dedup::Record& record, const Moment& moment) {
+    if (moment.held(record)) {
+        return "held since " + format_age(record.lease_until_ms, moment.now_ms) +
+               ": nobody gets it until somebody resolves it";
+    }
     if (record.lease_until_ms != 0 && record.lease_until_ms < moment.now_ms) {
         return "in-flight, lease ran out " + format_age(record.lease_until_ms, moment.now_ms) +
                ": the next claim takes it over";
@@ -24,7 +29,20 @@ std::string in_flight_sentence(const dedup::Record& record, const Moment& moment
 
 }  // namespace
 
+std::string verdict_text(const dedup::Verdict& verdict, std::size_t columns_max) {
+    if (verdict.kind == dedup::Verdict::Kind::none) {
+        return {};
+    }
+    std::string text(dedup::name(verdict.kind));
+    text += verdict.by.empty() ? "" : " by " + preview(verdict.by, columns_max);
+    text += verdict.reason.empty() ? "" : ": " + preview(verdict.reason, columns_max);
+    return text;
+}
+
 std::string state_word(const dedup::Record& record, const Moment& moment) {
+    if (moment.held(record)) {
+        return "held";
+    }
     return moment.expired(record) ? "expired" : std::string(dedup::name(record.state()));
 }
 
@@ -71,6 +89,18 @@ Json version_json(const dedup::Version& version) {
         add_bytes(object, "receipt", *record.receipt);
     }
     add_bytes(object, "metadata", record.metadata);
+    if (record.hold) {
+        object["hold"] = true;
+    }
+    if (record.began_ms != 0) {
+        object["began_ms"] = record.began_ms;
+    }
+    if (record.verdict != dedup::Verdict{}) {
+        Json verdict{{"kind", dedup::name(record.verdict.kind)}};
+        add_bytes(verdict, "by", record.verdict.by);
+        add_bytes(verdict, "reason", record.verdict.reason);
+        object["verdict"] = std::move(verdict);
+    }
     object["conflicts"] = record.conflict.count;
     object["segment"] = version.segment;
     object["offset"] = version.offset;

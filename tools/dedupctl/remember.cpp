@@ -70,6 +70,9 @@ int run_remember(const RememberArguments& options, Context& context) {
     if (const auto* in_flight = std::get_if<dedup::InFlight>(&found)) {
         return print_in_flight(context, key, *in_flight, now_ms);
     }
+    if (const auto* held = std::get_if<dedup::Held>(&found)) {
+        return print_held(context, key, *held, now_ms);
+    }
     return print_mismatch(context, key, std::get<dedup::Mismatch>(found), now_ms);
 }
 

@@ -69,11 +69,9 @@ bool gather(dedup::StreamStore& store, const std::string& ns, StopSignal& stop, 
 }
 
 Json counts_json(const KeyCounts& counts) {
-    return {{"in_flight", counts.in_flight},
-            {"stuck", counts.stuck},
-            {"completed", counts.completed},
-            {"released", counts.released},
-            {"expired", counts.expired}};
+    return {{"in_flight", counts.in_flight}, {"stuck", counts.stuck},
+            {"held", counts.held},           {"completed", counts.completed},
+            {"released", counts.released},   {"expired", counts.expired}};
 }
 
 Json records_json(const std::vector<dedup::Record>& records) {
@@ -98,6 +96,7 @@ void print_counts(Output& out, const Report& report) {
     Table table({{"NAMESPACE"},
                  {"IN-FLIGHT", true},
                  {"STUCK", true},
+                 {"HELD", true},
                  {"COMPLETED", true},
                  {"RELEASED", true},
                  {"EXPIRED", true}});
@@ -105,6 +104,7 @@ void print_counts(Output& out, const Report& report) {
         table.add({{std::move(name)},
                    {group_digits(counts.in_flight)},
                    {group_digits(counts.stuck), counts.stuck == 0 ? Colour::none : Colour::red},
+                   {group_digits(counts.held), counts.held == 0 ? Colour::none : Colour::red},
                    {group_digits(counts.completed)},
                    {group_digits(counts.released)},
                    {group_digits(counts.expired)}});
@@ -118,16 +118,16 @@ void print_counts(Output& out, const Report& report) {
     table.print(out);
 }
 
-void print_stuck(Output& out, const Report& report) {
-    out.line(
-        fmt::format("\nClaims whose lease has run out unanswered: {}", group_digits(report.stuck)));
-    if (report.stuck == 0) {
+void print_claims(Output& out, const Report& report, std::string_view what, std::uint64_t count,
+                  const std::vector<dedup::Record>& first, std::string_view where) {
+    out.line(fmt::format("\n{}: {}", what, group_digits(count)));
+    if (count == 0) {
         return;
     }
     Table table({{"CLAIM", true}, {"LEASE"}, {"ATTEMPT", true}, {"OWNER"}, {"NAMESPACE"}, {"KEY"}});
-    const std::size_t shown = std::min<std::size_t>(20, report.stuck_first.size());
+    const std::size_t shown = std::min<std::size_t>(20, first.size());
     for (std::size_t i = 0; i < shown; ++i) {
-        const dedup::Record& record = report.stuck_first[i];
+        const dedup::Record& record = first[i];
         table.add({{std::to_string(record.claim_sequence)},
                    {format_age(record.lease_until_ms, report.moment.now_ms), Colour::red},
                    {std::to_string(record.attempt)},
@@ -136,9 +136,8 @@ void print_stuck(Output& out, const Report& report) {
                    {escape(record.key)}});
     }
     table.print(out);
-    if (report.stuck > shown) {
-        out.line(fmt::format("and {} more: see `dedupctl ls --stuck -A`",
-                             group_digits(report.stuck - shown)));
+    if (count > shown) {
+        out.line(fmt::format("and {} more: see `{}`", group_digits(count - shown), where));
     }
 }
 
@@ -169,7 +168,10 @@ void print_text(Output& out, const Report& report) {
                          format_time(report.moment.now_ms), human_bytes(report.stats.log_bytes)));
     out.line("");
     print_counts(out, report);
-    print_stuck(out, report);
+    print_claims(out, report, "Claims that wait for a decision", report.held, report.held_first,
+                 "dedupctl held -A");
+    print_claims(out, report, "Claims whose lease has run out unanswered", report.stuck,
+                 report.stuck_first, "dedupctl ls --stuck -A");
     print_hours(out, report);
     if (!report.sweeps.empty()) {
         out.line("\nSweeps, the newest first:");
@@ -221,6 +223,7 @@ KeyCounts Report::total() const {
     for (const auto& [ns, counts] : namespaces) {
         all.in_flight += counts.in_flight;
         all.stuck += counts.stuck;
+        all.held += counts.held;
         all.completed += counts.completed;
         all.released += counts.released;
         all.expired += counts.expired;
@@ -246,6 +249,10 @@ void Report::add(const dedup::Record& record) {
         ++stuck;
         keep(stuck_first, record, leased_before);
     }
+    if (moment.held(record)) {
+        ++held;
+        keep(held_first, record, leased_before);
+    }
     if (record.conflict.count != 0) {
         conflicts += record.conflict.count;
         keep(disputed, record, more_disputed);
@@ -254,6 +261,7 @@ void Report::add(const dedup::Record& record) {
 
 void Report::finish() {
     sort_and_cut(stuck_first, leased_before);
+    sort_and_cut(held_first, leased_before);
     sort_and_cut(disputed, more_disputed);
 }
 
@@ -289,6 +297,7 @@ Json report_json(const Report& report) {
                                    {"conflicts", hour.conflicts}});
     }
     object["stuck"] = records_json(report.stuck_first);
+    object["held"] = records_json(report.held_first);
     object["conflicts"] = report.conflicts;
     object["disputed"] = records_json(report.disputed);
     object["sweeps"] = Json::array();

@@ -52,6 +52,8 @@ struct Report {
     std::array<HourCounts, kHours> hours{};  // the last is the hour that `moment` is in
     std::uint64_t stuck = 0;
     std::vector<dedup::Record> stuck_first;  // whose lease ran out first
+    std::uint64_t held = 0;
+    std::vector<dedup::Record> held_first;  // likewise
     std::uint64_t conflicts = 0;
     std::vector<dedup::Record> disputed;  // keys with the most conflicts
 

@@ -228,9 +228,10 @@ void add_rows_of_bars(Page& page, std::string_view title, const std::vector<Bar>
 }
 
 std::vector<Part> parts_of(const KeyCounts& counts) {
+    const std::uint64_t waiting = counts.stuck + counts.held;
     return {{"completed", "done", counts.completed},
-            {"in-flight", "open", counts.in_flight - counts.stuck},
-            {"stuck", "bad", counts.stuck},
+            {"in-flight", "open", counts.in_flight - waiting},
+            {"stuck or held", "bad", waiting},
             {"released or expired", "gone", counts.released + counts.expired}};
 }
 
@@ -246,6 +247,7 @@ void add_summary(Page& page, const Report& report) {
     card("keys completed", group_digits(all.completed));
     card("in flight", group_digits(all.in_flight));
     card("of these past their lease", group_digits(all.stuck), all.stuck != 0);
+    card("held for a decision", group_digits(all.held), all.held != 0);
     card("released", group_digits(all.released));
     card("expired, to be swept", group_digits(all.expired));
     card("requests in conflict", group_digits(report.conflicts), report.conflicts != 0);
@@ -261,17 +263,17 @@ void add_summary(Page& page, const Report& report) {
     warn("Some of the log cannot be read", report.stats.damage);
 }
 
-void add_stuck(Page& page, const Report& report, const KeyCommand& command) {
-    page.begin("Claims whose lease has run out unanswered");
-    if (report.stuck == 0) {
+void add_claims(Page& page, const Report& report, const KeyCommand& command, std::string_view title,
+                std::string_view meaning, std::uint64_t count,
+                const std::vector<dedup::Record>& first) {
+    page.begin(title);
+    if (count == 0) {
         page.add("<p>None.</p>\n");
         return page.end();
     }
-    page.add(
-        "<p>Whoever claimed these crashed or is slow; whether the work was done, only its "
-        "target knows. The next claim of such a key takes it over.</p>\n");
+    page.add("<p>{}</p>\n", meaning);
     page.begin_table({"Lease ran out", "Claimed", "#Attempt", "Owner", "Namespace", "Key"});
-    for (const dedup::Record& record : report.stuck_first) {
+    for (const dedup::Record& record : first) {
         page.row({format_time_and_age(record.lease_until_ms, report.moment.now_ms),
                   format_time(record.timestamp_ms), std::to_string(record.attempt),
                   html(record.owner.empty() ? "-" : preview(record.owner, 40)), html(record.ns),
@@ -279,8 +281,8 @@ void add_stuck(Page& page, const Report& report, const KeyCommand& command) {
                               html(preview(record.key, 80)), html(command(record)))});
     }
     page.end_table();
-    if (report.stuck > report.stuck_first.size()) {
-        page.add("<p>And {} more.</p>\n", group_digits(report.stuck - report.stuck_first.size()));
+    if (count > first.size()) {
+        page.add("<p>And {} more.</p>\n", group_digits(count - first.size()));
     }
     page.end();
 }
@@ -298,11 +300,11 @@ void add_keys(Page& page, const Report& report) {
 
     page.begin("Keys by namespace");
     page.begin_table(
-        {"Namespace", "#In flight", "#Past lease", "#Completed", "#Released", "#Expired"});
+        {"Namespace", "#In flight", "#Past lease", "#Held", "#Completed", "#Released", "#Expired"});
     for (const auto& [ns, counts] : report.namespaces) {
         page.row({html(ns), group_digits(counts.in_flight), group_digits(counts.stuck),
-                  group_digits(counts.completed), group_digits(counts.released),
-                  group_digits(counts.expired)});
+                  group_digits(counts.held), group_digits(counts.completed),
+                  group_digits(counts.released), group_digits(counts.expired)});
     }
     page.end_table();
     page.end();
@@ -386,7 +388,14 @@ std::string report_html(const Report& report, const KeyCommand& command) {
     add_keys(page, report);
     add_hours(page, report);
     add_disputed(page, report, command);
-    add_stuck(page, report, command);
+    add_claims(page, report, command, "Claims that wait for a decision",
+               "Nobody works on these, and nobody will until somebody says whether the work was "
+               "done: <code>dedupctl resolve</code>.",
+               report.held, report.held_first);
+    add_claims(page, report, command, "Claims whose lease has run out unanswered",
+               "Whoever claimed these crashed or is slow; whether the work was done, only its "
+               "target knows. The next claim of such a key takes it over.",
+               report.stuck, report.stuck_first);
     add_sweeps(page, report);
     return page.take();
 }

@@ -53,6 +53,9 @@ Colour state_colour(std::string_view state) {
     if (state == "completed") {
         return Colour::green;
     }
+    if (state == "held") {
+        return Colour::red;
+    }
     return state == "in-flight" ? Colour::yellow : Colour::grey;
 }
 

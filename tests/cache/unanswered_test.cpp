@@ -1,0 +1,328 @@
+// What is left of a claim whose holder did not answer: notes, who was here before, holds, and how
+// somebody decides.
+#include <doctest/doctest.h>
+
+#include "cache/helpers.hpp"
+
+namespace dedup::test {
+namespace {
+
+ClaimOptions by(std::string owner, milliseconds lease = 1s) {
+    return {.owner = std::move(owner), .lease = lease};
+}
+
+ClaimOptions held_by(std::string owner, milliseconds lease = 1s) {
+    ClaimOptions options = by(std::move(owner), lease);
+    options.unanswered = Unanswered::hold;
+    return options;
+}
+
+Previous previous_of(Cache& cache, std::string_view key, const ClaimOptions& options = {}) {
+    const auto claimed = as<Claimed>(cache.claim(key, options));
+    REQUIRE(claimed.previous.has_value());
+    return *claimed.previous;
+}
+
+TEST_CASE("note: fenced, durable, and changes nothing else about the claim") {
+    // Guards against an effect whose announcement was lost, or was somebody else's.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        const Claim claim = must_claim(cache, "k", by("w1"));
+        const Record before = head_of(*store, "k");
+        store.clock.advance(10);
+        must(cache.note(claim, "about to call the bank, reference 42"));
+        if (store.durable()) {
+            store.reopen();
+        }
+        Record after = head_of(*store, "k");
+        CHECK(after.metadata == "about to call the bank, reference 42");
+        after.metadata = before.metadata;
+        after.sequence = before.sequence;
+        CHECK(after == before);
+
+        Cache again(*store, {.ttl = 60s});
+        CHECK(as<InFlight>(again.lookup("k")).metadata == "about to call the bank, reference 42");
+        const InFlight found = as<InFlight>(again.claim("k"));
+        CHECK(found.metadata == "about to call the bank, reference 42");
+        CHECK(found.unanswered == Unanswered::rerun);
+
+        store.clock.advance(1'000);
+        must(again.note(claim, "late, but nobody has taken over"));
+        const Claim next = must_claim(again, "k");
+        check_error(again.note(claim, "dead"), Code::stale_claim, "replaced");
+        must(again.complete(next, "r"));
+        check_error(again.note(next, "over"), Code::stale_claim, "already completed");
+        check_error(again.note(next, std::string(kMetadataBytesMax + 1, 'n')),
+                    Code::invalid_argument, "metadata is 65,537 bytes");
+        CHECK(again.metrics().counts.noted == 1);
+    });
+}
+
+TEST_CASE("note: a span is one append, each with its fence") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const Claim a = must_claim(cache, "a");
+        const Claim b = must_claim(cache, "b");
+        CHECK(must(cache.release(b)));
+        const std::vector<Note> notes{{a, "one"}, {b, "two"}, {a, "three"}};
+        const auto answers = cache.note_many(notes);
+        must(answers[0]);
+        check_error(answers[1], Code::stale_claim, "released");
+        must(answers[2]);
+        CHECK(head_of(*store, "a").metadata == "three");
+    });
+}
+
+TEST_CASE("previous: a takeover and a retry after a release can be told apart") {
+    // Guards against a second worker who does not learn what the first one knew.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        store.clock.set(10'000);
+        CHECK(!as<Claimed>(cache.claim("k", {.owner = "w1", .event_id = "e1", .lease = 1s}))
+                   .previous);
+        must(cache.note(
+            {.ns = "default", .key = "k", .claim_sequence = head_of(*store, "k").claim_sequence},
+            "asked the bank"));
+        store.clock.set(12'000);
+        const auto taken = as<Claimed>(cache.claim("k", by("w2")));
+        REQUIRE(taken.previous);
+        CHECK(taken.previous->owner == "w1");
+        CHECK(taken.previous->event_id == "e1");
+        CHECK(taken.previous->note == "asked the bank");
+        CHECK(taken.previous->began_ms == 10'000);
+        CHECK(taken.previous->ended_ms == 11'000);
+        CHECK(taken.previous->attempt == 1);
+        CHECK(taken.previous->claim_sequence < taken.claim.claim_sequence);
+        CHECK(taken.previous->end == End::lease_ran_out);
+
+        must(cache.note(taken.claim, "the bank says no"));
+        store.clock.set(12'500);
+        CHECK(must(cache.release(taken.claim)));
+        store.clock.set(13'000);
+        const Previous freed = previous_of(cache, "k");
+        CHECK(freed.owner == "w2");
+        CHECK(freed.note == "the bank says no");
+        CHECK(freed.began_ms == 12'000);
+        CHECK(freed.ended_ms == 12'500);
+        CHECK(freed.attempt == 2);
+        CHECK(freed.claim_sequence == taken.claim.claim_sequence);
+        CHECK(freed.end == End::released);
+
+        store.clock.set(13'000 + 61'001);  // without a lease
+        const Previous expired = previous_of(cache, "k");
+        CHECK(expired.end == End::expired);
+        CHECK(expired.began_ms == 13'000);
+        CHECK(expired.ended_ms == 73'000);
+        CHECK(expired.attempt == 3);
+    });
+}
+
+TEST_CASE("hold: never taken over, never swept, never evicted, until it is answered") {
+    // Guards against money that moves twice because nobody was asked.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s, .unanswered = Unanswered::hold});
+        store.clock.set(10'000);
+        const Claim claim = must_claim(cache, "k", by("w1"));
+        CHECK(claim.deadline_ms == 11'000);
+        must(cache.note(claim, "reference 42"));
+        store.clock.set(11'000);
+        CHECK(!as<InFlight>(cache.claim("k")).held);
+        store.clock.set(11'001);
+        const Previous previous = as<Held>(cache.claim("k", by("w2"))).previous;
+        CHECK(previous.owner == "w1");
+        CHECK(previous.note == "reference 42");
+        CHECK(previous.began_ms == 10'000);
+        CHECK(previous.ended_ms == 11'000);
+        CHECK(previous.claim_sequence == claim.claim_sequence);
+        CHECK(previous.end == End::lease_ran_out);
+        as<Held>(cache.remember("k", "r"));
+        CHECK(cache.metrics().counts.held == 2);
+
+        // A policy of the next caller, or of another cache, does not undo the claim's.
+        Cache other(*store, {.ttl = 1ms});
+        as<Held>(other.claim("k", {.unanswered = Unanswered::rerun}));
+
+        store.clock.set(10'000'000);
+        must(store->sweep());
+        as<Held>(cache.claim("k"));
+        const InFlight seen = as<InFlight>(cache.lookup("k"));
+        CHECK(seen.held);
+        CHECK(seen.unanswered == Unanswered::hold);
+        CHECK(seen.expires_at_ms == 0);
+        CHECK(as<InFlight>(cache.wait("k", 1h)).held);
+
+        // The holder may answer after all; the receipt's time runs from then.
+        must(cache.complete(claim, "r"));
+        CHECK(as<Completed>(cache.claim("k")).expires_at_ms == 10'060'000);
+        CHECK(!head_of(*store, "k").hold);
+    });
+}
+
+TEST_CASE(
+    "hold: per claim, with an expiry of its own, without a lease, and after so many attempts") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s, .attempts_max = 2});
+        store.clock.set(10'000);
+        ClaimOptions absolute = held_by("w");
+        absolute.expires_at_ms = 15'000;
+        const Claim claim = must_claim(cache, "absolute", absolute);
+        store.clock.set(20'000);
+        as<Held>(cache.claim("absolute"));
+        must(cache.complete(claim, "r"));
+        CHECK(as<Completed>(cache.lookup("absolute")).expires_at_ms == 25'000);
+
+        const Claim endless = must_claim(cache, "endless", {.unanswered = Unanswered::hold});
+        CHECK(endless.deadline_ms == 0);
+        store.clock.set(1'000'000);
+        const InFlight found = as<InFlight>(cache.claim("endless"));
+        CHECK(!found.held);
+        CHECK(found.unanswered == Unanswered::hold);
+
+        must_claim(cache, "again", by("w1"));
+        store.clock.advance(1'001);
+        const Claim second = must_claim(cache, "again", by("w2"));
+        CHECK(second.attempt == 2);
+        store.clock.advance(1'001);
+        CHECK(as<Held>(cache.claim("again")).previous.attempt == 2);
+        CHECK(must(cache.release(second)));
+        const auto third = as<Claimed>(cache.claim("again", by("w3")));
+        CHECK(third.previous->end == End::released);
+        store.clock.advance(1'001);
+        as<Held>(cache.claim("again"));
+    });
+}
+
+TEST_CASE("hold: by a holder who cannot say what became of its work") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        store.clock.set(10'000);
+        const Claim claim = must_claim(cache, "k", by("w1", 1h));
+        must(cache.note(claim, "sent"));
+        store.clock.set(10'500);
+        must(cache.hold(claim, "timeout of the bank"));
+        const Previous previous = as<Held>(cache.claim("k")).previous;  // at once
+        CHECK(previous.end == End::held);
+        CHECK(previous.reason == "timeout of the bank");
+        CHECK(previous.by == "w1");
+        CHECK(previous.ended_ms == 10'500);
+        CHECK(previous.note == "sent");
+        check_error(cache.renew(claim, 1s), Code::stale_claim, "held until somebody decides");
+        must(cache.complete(claim, "r"));
+        CHECK(as<Completed>(cache.claim("k")).expires_at_ms == 70'500);
+        check_error(cache.hold(claim, "late"), Code::stale_claim);
+        CHECK(cache.metrics().counts.put_on_hold == 1);
+
+        const Claim plain = must_claim(cache, "plain", with_expiry(12'500));
+        must(cache.hold(plain, ""));
+        store.clock.set(1'000'000);
+        as<Held>(cache.claim("plain"));
+        must(cache.complete(plain, "r"));
+        CHECK(as<Completed>(cache.claim("plain")).expires_at_ms == 1'002'000);
+    });
+}
+
+TEST_CASE(
+    "resolve: it had been done, or it had not, by whom and why, under the fence that was seen") {
+    // Guards against two operators who undo each other.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s, .unanswered = Unanswered::hold});
+        store.clock.set(10'000);
+        const Claim done = must_claim(cache, "done", by("w1"));
+        must(cache.note(done, "reference 42"));
+        const Claim not_done = must_claim(cache, "not done", by("w1"));
+        const Resolution yes{.receipt = "paid", .reason = "in the bank's list", .by = "ada"};
+        const Resolution no{.reason = "not in the bank's list", .by = "ada"};
+        check_error(cache.resolve("done", done.claim_sequence, yes), Code::busy,
+                    "runs for 1000 ms");
+        store.clock.set(11'001);
+        check_error(cache.resolve("done", done.claim_sequence + 1'000, yes), Code::stale_claim);
+        check_error(cache.resolve("absent", 1, no), Code::stale_claim, "knows nothing");
+        check_error(cache.resolve("done", 0, yes), Code::invalid_argument, "claim_sequence is 0");
+        check_error(cache.resolve("done", done.claim_sequence, {.receipt = "paid"}),
+                    Code::invalid_argument, "reason is empty");
+        check_error(cache.resolve("done", done.claim_sequence,
+                                  {.reason = std::string(kReasonBytesMax + 1, 'r')}),
+                    Code::invalid_argument, "reason is 4,097 bytes");
+
+        must(cache.resolve("done", done.claim_sequence, yes));
+        const Completed completed = as<Completed>(cache.claim("done"));
+        CHECK(completed.receipt == "paid");
+        CHECK(completed.metadata == "reference 42");
+        CHECK(completed.completed_at_ms == 11'001);
+        CHECK(completed.expires_at_ms == 71'001);
+        CHECK(head_of(*store, "done").verdict ==
+              Verdict{Verdict::Kind::resolved, "ada", "in the bank's list"});
+        must(cache.resolve("done", done.claim_sequence, yes));  // again
+        check_error(cache.resolve("done", done.claim_sequence, no), Code::receipt_mismatch);
+        must(cache.complete(done, "paid"));  // the holder, late
+
+        must(cache.resolve("not done", not_done.claim_sequence, no));
+        must(cache.resolve("not done", not_done.claim_sequence, no));
+        check_error(cache.resolve("not done", not_done.claim_sequence, yes), Code::stale_claim);
+        check_error(cache.complete(not_done, "late"), Code::stale_claim, "released");
+        const auto next = as<Claimed>(cache.claim("not done", by("w2")));
+        CHECK(next.claim.attempt == 2);
+        CHECK(next.previous->end == End::resolved);
+        CHECK(next.previous->reason == "not in the bank's list");
+        CHECK(next.previous->by == "ada");
+        CHECK(next.previous->began_ms == 10'000);
+        check_error(cache.resolve("not done", not_done.claim_sequence, no), Code::stale_claim,
+                    "replaced");
+        CHECK(cache.metrics().counts.resolved == 2);
+    });
+}
+
+TEST_CASE("resolve: whatever nobody answered, held or not") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        const Claim leased = must_claim(cache, "leased", by("w"));
+        const Claim endless = must_claim(cache, "endless");
+        store.clock.advance(1'001);
+        must(cache.resolve("leased", leased.claim_sequence, {.reason = "died"}));
+        must(cache.resolve("endless", endless.claim_sequence,
+                           {.receipt = "r", .reason = "died", .ttl = 5ms}));
+        CHECK(as<Completed>(cache.lookup("endless")).expires_at_ms == (*store).now_ms() + 5);
+        const Claim released = must_claim(cache, "released");
+        CHECK(must(cache.release(released)));
+        check_error(cache.resolve("released", released.claim_sequence, {.reason = "no"}),
+                    Code::stale_claim, "released");
+    });
+}
+
+TEST_CASE("forget: a completed key is claimable again, and the history says why") {
+    // Guards against a receipt that goes without a trace.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        store.clock.set(10'000);
+        const Claim claim = must_claim(cache, "k", with_fingerprint("f"));
+        CHECK(!must(cache.forget("k", 0, "in flight")));
+        CHECK(!must(cache.forget("absent", 0, "absent")));
+        must(cache.complete(claim, "receipt"));
+        check_error(cache.forget("k", 0, ""), Code::invalid_argument, "reason is empty");
+        check_error(cache.forget("k", claim.claim_sequence + 1'000, "other"), Code::stale_claim);
+        as<Completed>(cache.claim("k"));
+        store.clock.set(20'000);
+        CHECK(must(cache.forget("k", claim.claim_sequence, "the bank lost it", "ada")));
+        CHECK(!must(cache.forget("k", claim.claim_sequence, "the bank lost it", "ada")));
+        as<Absent>(cache.lookup("k"));
+        if (store.keeps_versions()) {
+            const auto history = must(store->history({"default", "k"}));
+            REQUIRE(history.size() == 3);
+            CHECK(std::ranges::count_if(history, [](const Version& version) {
+                      return version.record.receipt == "receipt";
+                  }) == 1);
+        }
+        check_error(cache.complete(claim, "receipt"), Code::stale_claim);
+        const auto next = as<Claimed>(cache.claim("k", with_fingerprint("g")));
+        CHECK(next.claim.attempt == 2);
+        CHECK(next.previous->end == End::forgotten);
+        CHECK(next.previous->reason == "the bank lost it");
+        CHECK(next.previous->by == "ada");
+        CHECK(next.previous->began_ms == 10'000);
+        CHECK(next.previous->ended_ms == 20'000);
+        CHECK(cache.metrics().counts.forgotten == 1);
+    });
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -49,6 +49,7 @@ struct Printer {
     void operator()(const dedup::Held& held) const {
         std::cout << id << ": held, nobody answered claim " << held.previous.claim_sequence << '\n';
     }
+    void operator()(const dedup::Mismatch&) const { std::cout << id << ": another event\n"; }
     void operator()(const dedup::Failed& failed) const {
         std::cout << id << ": failed, " << failed.failure.message << '\n';
     }

@@ -106,6 +106,7 @@ enum class End : std::uint8_t {
     resolved = 4,       // somebody said that the work had not been done
     forgotten = 5,      // it was completed, and somebody took that back
     held = 6,           // its holder could not say what became of the work
+    restarted = 7,      // unanswered: its owner came again; see ClaimOptions::reclaim_before_ms
 };
 
 // "lease_ran_out" and so on, as written above; "unknown" for any other value.
@@ -192,6 +193,10 @@ struct ClaimOptions {
                                                      // than now
     std::optional<Unanswered> unanswered = {};       // none: the cache's
     std::optional<std::uint32_t> attempts_max = {};  // none: the cache's
+    // Claims of this `owner` from before this time count as if their lease had run out: for a
+    // process that starts again under its own name, with the store's time when it started. No
+    // other process that lives may have the name. 0: none do.
+    std::int64_t reclaim_before_ms = 0;
 };
 
 // Requests own what they name, so that a list of them may be filled from temporaries.

@@ -74,7 +74,7 @@ struct Failed {
 // InFlight: another consumer has the event, and did not finish within GuardOptions::wait. That is
 // also what an outcome made by default says. Held: the event waits for a decision, see
 // Cache::resolve.
-using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed, Held>;
+using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed, Held, Mismatch>;
 
 // The metadata of an event whose result was too long to keep, for those who read its record.
 inline constexpr std::string_view kResultNotKept = "the result was too long to keep";
@@ -105,6 +105,9 @@ struct GuardOptions {
     // number attempts_max is held, too, with the failure's message.
     Unanswered unanswered = Unanswered::rerun;
     std::uint32_t attempts_max = 0;
+    // Whether events that `owner` had in flight before this guard started are free at once, or
+    // held at once. Only where no other process that lives has the name.
+    bool reclaim_own = false;
     // Asked before the function runs for an event that nobody answered, or that is held. With it
     // events are under Unanswered::hold, so that what is known of them stays until it has answered.
     Reconcile reconcile = {};
@@ -125,9 +128,10 @@ class DEDUP_API Guard {
     // Errors: invalid_argument (the message begins with "event id" if that is what is wrong);
     // stale_claim (the function ran, but for so long without a heartbeat that another consumer has
     // the event); those of StreamStore::append. If the result could not be stored, the event stays
-    // claimed until its lease runs out.
-    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id,
-                                                        const Work& work);
+    // claimed until its lease runs out. With a `fingerprint` of the event's content, another event
+    // under the same id gets Mismatch; empty: not compared.
+    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id, const Work& work,
+                                                        std::string_view fingerprint = {});
 
     // As process_if_new for each event, in order, but with one flush for all claims and one for all
     // completions. Of equal ids in one batch the first runs. Nothing is stored before the last
@@ -158,6 +162,7 @@ class DEDUP_API Guard {
 
     StreamStore& store_;
     GuardOptions options_;
+    const std::int64_t started_ms_;
     Cache cache_;
     std::unique_ptr<Heartbeat> heartbeat_;
 };

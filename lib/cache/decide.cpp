@@ -108,11 +108,13 @@ std::optional<Decision<Outcome>> refuse(const Seen& seen, const ClaimOptions& op
     if (seen.completed()) {
         return Decision<Outcome>{completed_from(*std::move(seen.head)), {}};
     }
-    if (seen.running()) {
+    const bool reclaims = seen.in_flight() && seen.head->owner == options.owner &&
+                          seen.head->timestamp_ms < options.reclaim_before_ms;
+    if (seen.running() && !reclaims) {
         return Decision<Outcome>{in_flight_from(seen), {}};
     }
-    if (seen.held()) {
-        return Decision<Outcome>{Held{previous_from(*std::move(seen.head))}, {}};
+    if (seen.in_flight() && seen.head->hold) {
+        return Decision<Outcome>{Held{previous_from(*std::move(seen.head), seen.now_ms)}, {}};
     }
     return std::nullopt;
 }
@@ -193,6 +195,8 @@ std::string_view name(End end) {
             return "forgotten";
         case End::held:
             return "held";
+        case End::restarted:
+            return "restarted";
     }
     return "unknown";
 }
@@ -207,6 +211,9 @@ Result<void> check_options(const CacheOptions& options) {
 Result<void> ClaimOp::check() const {
     if (Result<void> checked = check_duration("lease", options.lease); !checked) {
         return checked;
+    }
+    if (options.reclaim_before_ms != 0 && options.owner.empty()) {
+        return invalid("reclaim_before_ms is given without an owner, whose claims it is about");
     }
     return check_request(key, options);
 }
@@ -238,7 +245,7 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
                 .attempt = record.attempt};
     Claimed claimed{std::move(claim)};
     if (record.attempt > 1) {
-        claimed.previous = previous_from(*std::move(seen.head));
+        claimed.previous = previous_from(*std::move(seen.head), seen.now_ms);
     }
     return {std::move(claimed), Append{seen.sequence(), std::move(record)}, change};
 }

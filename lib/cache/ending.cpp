@@ -122,13 +122,16 @@ Record released(Record head, std::int64_t now_ms, const CacheOptions& cache) {
     return head;
 }
 
-Previous previous_from(Record&& head) {
+Previous previous_from(Record&& head, std::int64_t now_ms) {
     const bool ended = head.kind == Kind::tombstone;
     const std::int64_t lost_ms =
         head.lease_until_ms != 0 ? head.lease_until_ms : head.expires_at_ms;
+    const bool lost = lost_ms != 0 && lost_ms < now_ms;
     Previous previous{.owner = std::move(head.owner),
                       .began_ms = ended ? head.began_ms : head.timestamp_ms,
-                      .ended_ms = ended ? head.timestamp_ms : lost_ms,
+                      .ended_ms = ended  ? head.timestamp_ms
+                                  : lost ? lost_ms
+                                         : now_ms,
                       .attempt = head.attempt,
                       .note = std::move(head.metadata),
                       .event_id = std::move(head.event_id),
@@ -138,11 +141,13 @@ Previous previous_from(Record&& head) {
     switch (head.verdict.kind) {
         case Verdict::Kind::none:
             previous.end = ended                      ? End::released
+                           : !lost                    ? End::restarted
                            : head.lease_until_ms != 0 ? End::lease_ran_out
                                                       : End::expired;
             break;
         case Verdict::Kind::held:
             previous.end = End::held;
+            previous.ended_ms = head.lease_until_ms;
             break;
         case Verdict::Kind::resolved:
             previous.end = End::resolved;

@@ -40,7 +40,7 @@ struct Limit {
                                std::optional<std::chrono::milliseconds> ttl);
 [[nodiscard]] Record released(Record head, std::int64_t now_ms, const CacheOptions& cache);
 
-// What the next claim is told of the head, which is released or unanswered.
-[[nodiscard]] Previous previous_from(Record&& head);
+// What the next claim is told now of the head, which is released or unanswered.
+[[nodiscard]] Previous previous_from(Record&& head, std::int64_t now_ms);
 
 }  // namespace dedup

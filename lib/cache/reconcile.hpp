@@ -12,7 +12,8 @@
 namespace dedup {
 
 [[nodiscard]] inline bool was_unanswered(const Previous& previous) {
-    return previous.end == End::lease_ran_out || previous.end == End::expired;
+    return previous.end == End::lease_ran_out || previous.end == End::expired ||
+           previous.end == End::restarted;
 }
 
 // As much of a reason as is kept.

@@ -46,6 +46,9 @@ Result<void> check_guard_options(const GuardOptions& options) {
                         "and no more than the second",
                         retry.pause_min.count(), retry.pause_max.count()));
     }
+    if (options.reclaim_own && options.owner.empty()) {
+        return invalid("reclaim_own is set without an owner, whose events it is about");
+    }
     return check_options({.ns = options.ns, .ttl = options.retention});
 }
 
@@ -90,6 +93,7 @@ AlreadyProcessed already(Completed&& done) {
 Guard::Guard(StreamStore& store, GuardOptions options)
     : store_(store),
       options_(std::move(options)),
+      started_ms_(store.now_ms()),
       cache_(store, {.ns = options_.ns,
                      .ttl = options_.retention,
                      .unanswered = options_.reconcile ? Unanswered::hold : options_.unanswered,
@@ -115,10 +119,12 @@ Result<std::unique_ptr<Guard>> Guard::start(StreamStore& store, GuardOptions opt
 // One call of process_if_new or process_batch.
 class Guard::Run {
   public:
-    Run(Guard& guard, std::span<const std::string_view> event_ids, const Work& work)
+    Run(Guard& guard, std::span<const std::string_view> event_ids, const Work& work,
+        std::string_view fingerprint = {})
         : guard_(guard),
           event_ids_(event_ids),
           work_(work),
+          fingerprint_(fingerprint),
           start_(steady_clock::now()),
           deadline_ms_(guard.store_.now_ms() +
                        std::min(guard.options_.retry.deadline, kDeadlineMax).count()),
@@ -165,8 +171,12 @@ class Guard::Run {
         std::vector<ClaimRequest> requests;
         requests.reserve(open.size());
         for (const std::size_t i : open) {
-            requests.push_back({std::string(event_ids_[i]),
-                                {.owner = guard_.options_.owner, .lease = guard_.options_.lease}});
+            requests.push_back(
+                {std::string(event_ids_[i]),
+                 {.owner = guard_.options_.owner,
+                  .fingerprint = std::string(fingerprint_),
+                  .lease = guard_.options_.lease,
+                  .reclaim_before_ms = guard_.options_.reclaim_own ? guard_.started_ms_ : 0}});
         }
         auto claims = until_available(std::move(requests),
                                       [this](auto span) { return guard_.cache_.claim_many(span); });
@@ -179,6 +189,8 @@ class Guard::Run {
                 mine_.push_back({i, std::move(claimed->claim), std::move(claimed->previous)});
             } else if (auto* done = std::get_if<Completed>(&*claims[j])) {
                 outcomes_[i] = already(std::move(*done));
+            } else if (auto* other = std::get_if<Mismatch>(&*claims[j])) {
+                outcomes_[i] = std::move(*other);
             } else if (auto* held = std::get_if<Held>(&*claims[j])) {
                 if (auto outcome = decide(event_ids_[i], std::move(*held))) {
                     outcomes_[i] = *std::move(outcome);
@@ -445,14 +457,16 @@ class Guard::Run {
     Guard& guard_;
     std::span<const std::string_view> event_ids_;
     const Work& work_;
+    std::string_view fingerprint_;  // of every event
     steady_clock::time_point start_;
     std::int64_t deadline_ms_;
     std::vector<Result<ProcessOutcome>> outcomes_;
     std::vector<Mine> mine_;
 };
 
-Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, const Work& work) {
-    return std::move(Run(*this, {&event_id, 1}, work).run().front());
+Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, const Work& work,
+                                             std::string_view fingerprint) {
+    return std::move(Run(*this, {&event_id, 1}, work, fingerprint).run().front());
 }
 
 std::vector<Result<ProcessOutcome>> Guard::process_batch(

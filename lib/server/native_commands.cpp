@@ -119,7 +119,11 @@ class ClaimCommand final : public NativeCommand<ClaimOp, ClaimCommand> {
     void write(const Result<ClaimOutcome>& answer, std::string& out) const {
         const std::string& ns = options_.cache.ns;
         if (const auto* claimed = std::get_if<Claimed>(&*answer)) {
-            claimed_map(protocol(), claimed->claim).add_to(out);
+            MapWriter map = claimed_map(protocol(), claimed->claim);
+            if (claimed->previous) {
+                map.map("previous", previous_map(protocol(), *claimed->previous));
+            }
+            map.add_to(out);
         } else if (const auto* completed = std::get_if<Completed>(&*answer)) {
             completed_map(protocol(), ns, key_, *completed).add_to(out);
         } else if (const auto* held = std::get_if<InFlight>(&*answer)) {

@@ -28,6 +28,21 @@ MapWriter claimed_map(Protocol protocol, const Claim& claim, std::string_view ou
     return map;
 }
 
+MapWriter previous_map(Protocol protocol, const Previous& previous) {
+    MapWriter map(protocol);
+    map.number("claim_sequence", previous.claim_sequence);
+    map.number("attempt", previous.attempt);
+    map.text("owner", previous.owner);
+    map.text("event_id", previous.event_id);
+    map.time_or_null("began_ms", previous.began_ms);
+    map.time_or_null("ended_ms", previous.ended_ms);
+    map.text("end", name(previous.end));
+    map.text("note", previous.note);
+    map.text("reason", previous.reason);
+    map.text("by", previous.by);
+    return map;
+}
+
 MapWriter in_flight_map(Protocol protocol, std::string_view ns, std::string_view key,
                         const InFlight& held) {
     MapWriter map = outcome_map(protocol, "in_flight", ns, key);
@@ -37,6 +52,10 @@ MapWriter in_flight_map(Protocol protocol, std::string_view ns, std::string_view
     map.number("since_ms", held.since_ms);
     map.time_or_null("lease_until_ms", held.lease_until_ms);
     map.time_or_null("expires_at_ms", held.expires_at_ms);
+    if (!held.metadata.empty()) {
+        map.text("note", held.metadata);
+    }
+    map.number("held", held.held);
     return map;
 }
 
@@ -56,16 +75,9 @@ MapWriter completed_map(Protocol protocol, std::string_view ns, std::string_view
 }
 
 MapWriter held_map(Protocol protocol, std::string_view ns, std::string_view key, const Held& held) {
-    const Previous& previous = held.previous;
     MapWriter map = outcome_map(protocol, "held", ns, key);
-    map.number("claim_sequence", previous.claim_sequence);
-    map.number("attempt", previous.attempt);
-    map.text("owner", previous.owner);
-    map.number("since_ms", previous.began_ms);
-    map.number("ended_ms", previous.ended_ms);
-    map.text("end", name(previous.end));
-    map.text("note", previous.note);
-    map.text("reason", previous.reason);
+    map.number("claim_sequence", held.previous.claim_sequence);
+    map.map("previous", previous_map(protocol, held.previous));
     return map;
 }
 

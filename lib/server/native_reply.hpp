@@ -20,6 +20,7 @@ namespace dedup::server {
 [[nodiscard]] MapWriter completed_map(Protocol protocol, std::string_view ns, std::string_view key,
                                       const Completed& completed,
                                       std::string_view outcome = "completed");
+[[nodiscard]] MapWriter previous_map(Protocol protocol, const Previous& previous);
 [[nodiscard]] MapWriter held_map(Protocol protocol, std::string_view ns, std::string_view key,
                                  const Held& held);
 [[nodiscard]] MapWriter mismatch_map(Protocol protocol, std::string_view ns, std::string_view key,

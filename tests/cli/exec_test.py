@@ -9,7 +9,7 @@ import sys
 import time
 
 import cli
-from cli import (ABSENT, BUSY, COMPLETED, EXEC_ERROR, IN_FLIGHT, OK, STALE, TIMEOUT, USAGE)
+from cli import (ABSENT, BUSY, COMPLETED, EXEC_ERROR, HELD, IN_FLIGHT, OK, STALE, TIMEOUT, USAGE)
 
 
 class Exec(cli.CliTest):
@@ -218,6 +218,18 @@ class Exec(cli.CliTest):
         with open(self.path("pid")) as pid:
             os.kill(int(pid.read()), signal.SIGKILL)
         self.wait_until(lambda: self.exec("k", "true").code == OK, "the lease has run out")
+
+    def test_a_killed_exec_may_leave_its_key_held(self):
+        running = self.start_exec("k", "echo $$ > pid; while :; do sleep 0.01; done",
+                                  "--lease", "300ms", "--hold")
+        self.wait_until(lambda: os.path.exists(self.path("pid"))
+                        and os.path.getsize(self.path("pid")), "the command has its pid told")
+        running.kill()
+        running.wait()
+        with open(self.path("pid")) as pid:
+            os.kill(int(pid.read()), signal.SIGKILL)
+        self.wait_until(lambda: self.exec("k", "true").code == HELD, "the lease has run out")
+        self.assertInError("resolve", self.exec("k", "true", expect=HELD))
 
     def test_json_puts_the_output_into_the_object(self):
         done = self.exec("k", "printf", "out", options=("--json",), expect=OK).json

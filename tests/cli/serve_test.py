@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import cli
 from cli import ABSENT, COMPLETED, BUSY, ERROR, OK, USAGE
@@ -59,6 +60,17 @@ class Serve(cli.CliTest):
             words = set(client.ask_map("DEDUP.LOOKUP", key))
             shown = self.dedupctl("--json", "lookup", key).json
             self.assertEqual(words, {name for name in shown if not name.endswith("_base64")}, key)
+        for word in ("waits", "before"):
+            hold = ("--hold",) if word == "waits" else ()
+            self.end(server)
+            self.dedupctl("claim", word, "--owner", "o", "--lease", "1ms", *hold, expect=OK)
+            server = self.serve()
+            client = self.client()
+            time.sleep(0.01)
+            answer = client.ask_map("DEDUP.CLAIM", word)
+            self.assertEqual(answer["outcome"], b"held" if hold else b"claimed")
+            previous = dict(zip(answer["previous"][::2], answer["previous"][1::2]))
+            self.assertEqual((previous[b"owner"], previous[b"end"]), (b"o", b"lease_ran_out"))
         stats = set(client.ask_map("DEDUP.STATS"))
         self.assertLessEqual(stats, set(self.dedupctl("--json", "stats").json))
         history = client.ask("DEDUP.HISTORY", "done")[0][::2]

@@ -324,6 +324,47 @@ TEST_CASE("guard: who died is asked after before the work runs again") {
     });
 }
 
+TEST_CASE("guard: who starts again under its own name has its own events at once, and no others") {
+    // Guards against a restart that waits for the leases of its own former life.
+    on_each_store([](TestStore& store) {
+        die_at(*store, "e", Unanswered::rerun);
+        die_at(*store, "held", Unanswered::hold);
+        store.clock.advance(10);  // within the lease
+        const auto other = guard_on(*store, {.owner = "other", .reclaim_own = true});
+        as<InFlight>(other->process_if_new("e", gives("r")));
+        const auto again = guard_on(*store, {.owner = "dead", .reclaim_own = true});
+        as<Success>(again->process_if_new("e", [&](const Attempt& attempt) -> Handled {
+            REQUIRE(attempt.previous != nullptr);
+            CHECK(attempt.previous->end == End::restarted);
+            CHECK(attempt.previous->note == "reference 8125");
+            CHECK(attempt.previous->ended_ms == (*store).now_ms());
+            return "r";
+        }));
+        CHECK(as<Held>(again->process_if_new("held", gives("r"))).previous.end == End::restarted);
+        // Not what the same life has in flight.
+        store.clock.advance(1);
+        as<Success>(again->process_if_new("own", [&](const Attempt&) -> Handled {
+            as<InFlight>(again->process_if_new("own", gives("stolen")));
+            return "r";
+        }));
+        check_error(Guard::start(*store, {.reclaim_own = true}), Code::invalid_argument, "owner");
+        check_error(Cache(*store).claim("k", {.reclaim_before_ms = 1}), Code::invalid_argument,
+                    "owner");
+    });
+}
+
+TEST_CASE("guard: another event under the same id is told apart by its fingerprint") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store);
+        as<Success>(guard->process_if_new("e", gives("r"), "content"));
+        as<AlreadyProcessed>(guard->process_if_new("e", fails("must not run"), "content"));
+        as<AlreadyProcessed>(guard->process_if_new("e", fails("must not run")));
+        CHECK(
+            as<Mismatch>(guard->process_if_new("e", fails("must not run"), "other")).fingerprint ==
+            "content");
+    });
+}
+
 // A process that works on events until it dies: from a random append on, which may still land, the
 // store does not answer it any more.
 class Mortal {

@@ -39,6 +39,7 @@ struct ExecArguments {
     std::string in_flight_exit = "10";
     std::string output_limit = "1MiB";
     bool no_output = false;
+    bool hold = false;
     std::vector<std::string> command;  // for --help; the arguments are taken as they came
 };
 
@@ -84,6 +85,9 @@ Job make_job(const ExecArguments& options, const Context& context) {
         static_cast<int>(parse_number(options.in_flight_exit, "--in-flight-exit", 0, 255));
     job.stores_output = !options.no_output;
     job.claim.lease = job.lease;
+    if (options.hold) {
+        job.claim.unanswered = dedup::Unanswered::hold;
+    }
     job.claim.owner = options.owner.empty() ? process_name() : options.owner;
     if (!options.ttl.empty()) {
         job.claim.ttl = parse_ttl(options.ttl);
@@ -426,6 +430,9 @@ Command exec_command(Context& context) {
               .type = "D",
               .filled = true,
               .shows_default = true},
+             {.name = "--hold",
+              .to = &options->hold,
+              .help = "If dedupctl dies, nobody runs it again by itself, see `held`"},
              {.name = "--ttl",
               .to = &options->ttl,
               .help = "Forget it after this long (24h), or 'never'",

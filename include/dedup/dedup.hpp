@@ -18,6 +18,7 @@
 #include "dedup/postgres_transaction.hpp"
 #include "dedup/record.hpp"
 #include "dedup/registry.hpp"
+#include "dedup/remote_store.hpp"
 #include "dedup/reservations.hpp"
 #include "dedup/scope.hpp"
 #include "dedup/server.hpp"

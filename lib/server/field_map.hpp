@@ -44,6 +44,11 @@ class FieldWriter {
         map_.map(name, field_map(map_.protocol(), value));
     }
     void time(std::string_view name, std::int64_t time_ms) { map_.time_or_null(name, time_ms); }
+    void text(std::string_view name, const std::string& text) {
+        if (!text.empty()) {
+            map_.text(name, text);
+        }
+    }
 
   private:
     MapWriter& map_;

@@ -17,7 +17,8 @@ namespace dedup::wire {
 template <class T, class Of>
 concept MaybeConst = std::same_as<std::remove_const_t<T>, Of>;
 
-// visit(name, field) for each field. `visit.time` is for times of which 0 is none.
+// visit(name, field) for each field. `visit.time` is for times of which 0 is none, `visit.text` for
+// texts that are left out if there is none.
 
 void visit_fields(MaybeConst<StateCounts> auto& counts, auto& visit) {
     visit("in_flight", counts.in_flight);
@@ -72,12 +73,12 @@ void visit_fields(MaybeConst<StoreStats> auto& stats, auto& visit) {
     visit("memory_bytes", stats.memory_bytes);
     visit("torn_bytes_dropped", stats.torn_bytes_dropped);
     visit("catalog_rebuilt", stats.catalog_rebuilt);
-    visit("background_error", stats.background_error);
+    visit.text("background_error", stats.background_error);
     visit("evicted", stats.evicted);
     visit.time("last_sweep_ms", stats.last_sweep_ms);
-    visit("sweep_error", stats.sweep_error);
+    visit.text("sweep_error", stats.sweep_error);
     visit("damaged", stats.damaged);
-    visit("damage", stats.damage);
+    visit.text("damage", stats.damage);
 }
 
 void visit_fields(MaybeConst<SweptNamespace> auto& swept, auto& visit) {
@@ -116,7 +117,7 @@ void visit_fields(MaybeConst<SweepReport> auto& report, auto& visit) {
     visit("longest_pause_us", report.longest_pause_us);
     visit("duration_us", report.duration_us);
     visit("damaged", report.damaged);
-    visit("damage", report.damage);
+    visit.text("damage", report.damage);
     visit("namespaces", report.namespaces);
     visit("unanswered", report.unanswered);
 }
@@ -134,6 +135,7 @@ class FieldReader {
         }
     }
     void time(std::string_view name, std::int64_t& field) const { (*this)(name, field); }
+    void text(std::string_view name, std::string& field) const { (*this)(name, field); }
 
   private:
     template <std::integral T>

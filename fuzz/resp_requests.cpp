@@ -1,7 +1,7 @@
-// Attacks what the server makes of a client's bytes: however they are cut, they are the same
-// requests; each gets one reply that is well formed; and no request does what the store's contract
-// does not allow. All commands but those that read or change the whole store are carried out, one
-// after the other, on a store in memory.
+// Attacks what the server makes of a client's bytes, and a client of a server's: however they are
+// cut, they are the same requests, or replies; each gets one reply that is well formed; and no
+// request does what the store's contract does not allow. All commands but those that read or change
+// the whole store are carried out, one after the other, on a store in memory.
 #include <algorithm>
 #include <cstdint>
 #include <optional>
@@ -14,6 +14,7 @@
 #include "input.hpp"
 #include "server/command_table.hpp"
 #include "server/request_parser.hpp"
+#include "wire/reply.hpp"
 
 namespace dedup::fuzz {
 namespace {
@@ -63,6 +64,42 @@ Parsed parse(std::string_view bytes, std::size_t piece) {
     return parsed;
 }
 
+bool same(const wire::Reply& a, const wire::Reply& b) {
+    return a.kind == b.kind && a.integer == b.integer && a.text == b.text &&
+           std::ranges::equal(a.list, b.list, same);
+}
+
+// The replies that the bytes are, up to what is none.
+std::vector<wire::Reply> read_replies(std::string_view bytes, std::size_t piece, bool& garbage) {
+    std::vector<wire::Reply> replies;
+    wire::ReplyReader reader;
+    for (std::size_t at = 0; at < bytes.size(); at += piece) {
+        reader.feed(bytes.substr(at, piece));
+        for (;;) {
+            wire::Reply reply;
+            const auto found = reader.next(reply);
+            garbage = found == wire::ReplyReader::Found::garbage;
+            if (garbage) {
+                return replies;
+            }
+            if (found == wire::ReplyReader::Found::incomplete) {
+                break;
+            }
+            replies.push_back(std::move(reply));
+        }
+    }
+    return replies;
+}
+
+void check_replies(std::string_view bytes, std::size_t piece) {
+    bool whole_garbage = false;
+    bool cut_garbage = false;
+    const auto whole = read_replies(bytes, std::max<std::size_t>(bytes.size(), 1), whole_garbage);
+    const auto cut = read_replies(bytes, piece, cut_garbage);
+    require(whole_garbage == cut_garbage && std::ranges::equal(whole, cut, same),
+            "another cut, other replies");
+}
+
 // What is left behind the one reply that `text` begins with.
 std::string_view skip_reply(std::string_view text) {
     const std::size_t end = text.find("\r\n");
@@ -95,8 +132,12 @@ void carry_out_atomic(Command& command, StreamStore& store) {
         heads.push_back(*store.head(command.stream(part)));
     }
     const auto batch = command.decide_all(heads, store.now_ms());
-    for (const auto& landed : store.append(batch, Batch::atomic)) {
+    const auto sequences = store.append(batch, Batch::atomic);
+    for (const auto& landed : sequences) {
         require(landed.has_value(), landed ? "" : landed.error().message);
+    }
+    if (!batch.empty()) {
+        command.landed_all(sequences);
     }
 }
 
@@ -109,7 +150,7 @@ void carry_out(Command& command, StreamStore& store) {
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto head = store.head(command.stream(part));
         if (!head) {
-            command.failed(head.error());
+            command.part_failed(part, head.error());
             continue;
         }
         const std::optional<Record> before = *head;
@@ -139,6 +180,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
     const Parsed parsed = parse(bytes, std::max<std::size_t>(bytes.size(), 1));
     require(parse(bytes, piece) == parsed, "another cut, other requests");
+    check_replies(bytes, piece);
 
     std::int64_t now_ms = 1'000'000;
     const auto store = make_memory_store([&now_ms] { return now_ms; });
@@ -149,7 +191,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const std::vector<std::string_view> arguments(request.begin(), request.end());
         const auto command = server::understand({session, facts, arguments});
         require(command != nullptr);
-        if (command->kind() == Command::Kind::chore) {
+        if (command->kind() == Command::Kind::chore || command->kind() == Command::Kind::sweep) {
             continue;
         }
         carry_out(*command, *store);

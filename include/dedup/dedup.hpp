@@ -19,6 +19,7 @@
 #include "dedup/reconcile.hpp"
 #include "dedup/record.hpp"
 #include "dedup/registry.hpp"
+#include "dedup/remote_store.hpp"
 #include "dedup/reservations.hpp"
 #include "dedup/scope.hpp"
 #include "dedup/server.hpp"

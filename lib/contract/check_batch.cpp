@@ -49,4 +49,12 @@ Error atomic_batch_too_large() {
             fmt::format("the atomic batch has more than {} bytes", kAtomicBatchBytesMax)};
 }
 
+Error sequence_conflict(const Append& item, std::uint64_t head) {
+    return {.code = Code::sequence_conflict,
+            .message = fmt::format("stream {}: the head is {}, expected was {}",
+                                   stream_name(item.record.ns, item.record.key), head,
+                                   item.expected_sequence),
+            .head_sequence = head};
+}
+
 }  // namespace dedup

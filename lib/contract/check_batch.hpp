@@ -13,4 +13,7 @@ namespace dedup {
 
 [[nodiscard]] Error atomic_batch_too_large();
 
+// The stream of `item` has another head than it expects.
+[[nodiscard]] Error sequence_conflict(const Append& item, std::uint64_t head);
+
 }  // namespace dedup

@@ -191,12 +191,7 @@ class MemoryStore final : public StreamStore {
     }
 
     [[nodiscard]] Error conflict(const Append& item) const {
-        const std::uint64_t head = head_sequence(item.record);
-        return {.code = Code::sequence_conflict,
-                .message = fmt::format("stream {}: the head is {}, expected was {}",
-                                       stream_name(item.record.ns, item.record.key), head,
-                                       item.expected_sequence),
-                .head_sequence = head};
+        return sequence_conflict(item, head_sequence(item.record));
     }
 
     std::vector<Result<std::uint64_t>> append_locked(std::span<const Append> batch, Batch mode) {

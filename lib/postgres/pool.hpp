@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "postgres/connection.hpp"
-#include "postgres/server_clock.hpp"
+#include "contract/server_clock.hpp"
 #include "postgres/statements.hpp"
 #include "postgres/target.hpp"
 

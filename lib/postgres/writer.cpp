@@ -9,6 +9,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "contract/check_batch.hpp"
 #include "record/try.hpp"
 
 namespace dedup::pg {
@@ -18,11 +19,7 @@ namespace {
 constexpr std::uint64_t kChunkBytesMax = 64 * 1024 * 1024;
 
 Error conflict(const Row& row, std::uint64_t head) {
-    const auto& [expected, record] = *row.item;
-    return {.code = Code::sequence_conflict,
-            .message = fmt::format("stream {}: the head is {}, expected was {}",
-                                   stream_name(record.ns, record.key), head, expected),
-            .head_sequence = head};
+    return sequence_conflict(*row.item, head);
 }
 
 Error unknown(const Error& lost, std::uint64_t head) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -35,6 +36,7 @@ class Command {
         reply,  // needs nothing but reply()
         parts,  // has parts
         chore,  // run() may take long, and nobody else is to wait for it
+        sweep,  // a chore that may take very long: nor are other chores to wait for it
     };
 
     Command(Kind kind, Protocol protocol) : kind_(kind), protocol_(protocol) {}
@@ -53,12 +55,15 @@ class Command {
     // What `part` comes to, which the command keeps for reply(), and what must be appended first.
     virtual std::optional<Append> decide(std::size_t /*part*/, const Seen& /*seen*/) { return {}; }
     virtual void landed(std::size_t /*part*/, std::uint64_t /*sequence*/) {}
-    // The store's answer to a part; the first is what the client gets.
+    // What keeps the command from its reply; the first is what the client gets.
     void failed(Error error) {
         if (!error_) {
             error_ = std::move(error);
         }
     }
+    // The store's answer to a part: an error of the whole command, unless that replies to each part
+    // on its own.
+    virtual void part_failed(std::size_t /*part*/, Error error) { failed(std::move(error)); }
 
     // Whether all that it appends takes effect together, or nothing does. Then decide_all() is
     // asked instead of decide(), with the heads of all streams, none of which comes twice.
@@ -67,6 +72,8 @@ class Command {
         std::vector<std::optional<Record>>& /*heads*/, std::int64_t /*now_ms*/) {
         return {};
     }
+    // What decide_all() asked for has taken effect, with these sequences.
+    virtual void landed_all(std::span<const Result<std::uint64_t>> /*sequences*/) {}
 
     // Of a chore.
     virtual void run(const Chore& /*chore*/) {}

@@ -14,11 +14,16 @@ namespace {
 // Of an unknown name, so that a client's mistake does not fill the reply.
 constexpr std::size_t kShownBytesMax = 64;
 
+// Of all commands but the one that brings a batch for the store.
+constexpr std::size_t kArgumentsMax = 16 * 1024;
+constexpr std::string_view kBatchCommand = "DEDUP.APPEND";
+
 std::vector<const CommandEntry*> sorted_commands() {
     std::vector<const CommandEntry*> all;
     for (const auto& group :
-         {connection_commands(), native_commands(), native_chores(), string_commands(),
-          expiry_commands(), script_commands(), transaction_commands()}) {
+         {connection_commands(), native_commands(), native_chores(), store_commands(),
+          store_chores(), string_commands(), expiry_commands(), script_commands(), sweep_commands(),
+          transaction_commands()}) {
         for (const CommandEntry& entry : group) {
             all.push_back(&entry);
         }
@@ -78,6 +83,10 @@ CommandPtr understand(const Request& request) {
     if (!fits_arity(*entry, request.size())) {
         return request.error(
             fmt::format("ERR wrong number of arguments for '{}' command", entry->name));
+    }
+    if (request.size() > kArgumentsMax && entry->name != kBatchCommand) {
+        return request.error(fmt::format("ERR {} arguments; at most {} are allowed for '{}'",
+                                         request.size(), kArgumentsMax, entry->name));
     }
     const bool queued = request.session.transaction.open && !ends_transaction(entry->name);
     return queued ? queue_command(request, *entry) : entry->make(request);

@@ -23,9 +23,12 @@ struct CommandEntry {
 [[nodiscard]] std::span<const CommandEntry> connection_commands();
 [[nodiscard]] std::span<const CommandEntry> native_commands();
 [[nodiscard]] std::span<const CommandEntry> native_chores();
+[[nodiscard]] std::span<const CommandEntry> store_commands();
+[[nodiscard]] std::span<const CommandEntry> store_chores();
 [[nodiscard]] std::span<const CommandEntry> string_commands();
 [[nodiscard]] std::span<const CommandEntry> expiry_commands();
 [[nodiscard]] std::span<const CommandEntry> script_commands();
+[[nodiscard]] std::span<const CommandEntry> sweep_commands();
 
 [[nodiscard]] std::span<const CommandEntry* const> all_commands();  // by name
 [[nodiscard]] const CommandEntry* find_command(std::string_view name);

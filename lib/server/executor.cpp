@@ -25,7 +25,10 @@ Executor::Executor(StreamStore& store, ExecutorOptions options)
     : store_(store), options_(std::move(options)) {
     rounds_ = start_thread("dedup-rounds", [this] { run_rounds(); });
     try {
-        chores_thread_ = start_thread("dedup-chores", [this] { run_chores(); });
+        constexpr std::array<const char*, kChoreKinds> kNames = {"dedup-chores", "dedup-sweeps"};
+        for (std::size_t kind = 0; kind < kChoreKinds; ++kind) {
+            chore_threads_[kind] = start_thread(kNames[kind], [this, kind] { run_chores(kind); });
+        }
     } catch (...) {
         finish();
         throw;
@@ -69,10 +72,14 @@ void Executor::finish() {
     {
         MutexLock lock(mutex_);
         stop_chores_ = true;
-        chore_work_.notify_one();
+        for (Condition& work : chore_work_) {
+            work.notify_one();
+        }
     }
-    if (chores_thread_.joinable()) {
-        chores_thread_.join();
+    for (std::thread& thread : chore_threads_) {
+        if (thread.joinable()) {
+            thread.join();
+        }
     }
 }
 
@@ -206,17 +213,29 @@ void Executor::deliver() {
     options_.deliver(std::move(replies));
 }
 
-void Executor::run_chores() {
+// The lane waits too: its replies come in order.
+void Executor::begin_chore(const LanePtr& lane) {
+    CommandPtr command = std::move(lane->queue.front());
+    lane->queue.pop_front();
+    lane->blocked = true;
+    const std::size_t kind = command->kind() == Command::Kind::sweep ? 1 : 0;
+    MutexLock lock(mutex_);
+    ++chores_open_;
+    chores_[kind].emplace_back(lane, std::move(command));
+    chore_work_[kind].notify_one();
+}
+
+void Executor::run_chores(std::size_t kind) {
     MutexLock lock(mutex_);
     for (;;) {
-        while (chores_.empty() && !stop_chores_) {
-            chore_work_.wait(lock);
+        while (chores_[kind].empty() && !stop_chores_) {
+            chore_work_[kind].wait(lock);
         }
-        if (chores_.empty()) {
+        if (chores_[kind].empty()) {
             return;
         }
-        auto chore = std::move(chores_.front());
-        chores_.pop_front();
+        auto chore = std::move(chores_[kind].front());
+        chores_[kind].pop_front();
         lock.unlock();
         chore.second->run({store_, stop_source_.get_token()});
         lock.lock();

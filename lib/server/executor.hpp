@@ -7,10 +7,11 @@
 // of the round: a command about a stream that an earlier one of the round appends to, and whatever
 // follows it in its lane, waits for the next round, which sees what has landed.
 //
-// Two threads: one for the rounds, one for chores. The reactor's thread submits and gets the
-// replies.
+// Three threads: one for the rounds, one for sweeps, one for all other chores. The reactor's thread
+// submits and gets the replies.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -99,7 +100,8 @@ class Executor {
     };
 
     void run_rounds() DEDUP_EXCLUDES(mutex_);
-    void run_chores() DEDUP_EXCLUDES(mutex_);
+    void run_chores(std::size_t kind) DEDUP_EXCLUDES(mutex_);
+    void begin_chore(const LanePtr& lane) DEDUP_EXCLUDES(mutex_);
     bool take_incoming() DEDUP_EXCLUDES(mutex_);
     void take_over(Incoming incoming);
     void wait_for_company() DEDUP_EXCLUDES(mutex_);
@@ -151,16 +153,19 @@ class Executor {
 
     Mutex mutex_;
     Condition work_;
-    Condition chore_work_;
+    // Of each kind: those that may take long, and those that may take very long.
+    static constexpr std::size_t kChoreKinds = 2;
+    std::array<Condition, kChoreKinds> chore_work_;
     Incoming incoming_ DEDUP_GUARDED_BY(mutex_);
-    std::deque<std::pair<LanePtr, CommandPtr>> chores_ DEDUP_GUARDED_BY(mutex_);
+    using Chores = std::deque<std::pair<LanePtr, CommandPtr>>;
+    std::array<Chores, kChoreKinds> chores_ DEDUP_GUARDED_BY(mutex_);
     std::size_t chores_open_ DEDUP_GUARDED_BY(mutex_) = 0;
     bool stop_ DEDUP_GUARDED_BY(mutex_) = false;
     bool stop_chores_ DEDUP_GUARDED_BY(mutex_) = false;
     std::stop_source stop_source_;
 
     std::thread rounds_;
-    std::thread chores_thread_;
+    std::array<std::thread, kChoreKinds> chore_threads_;
 };
 
 }  // namespace dedup::server

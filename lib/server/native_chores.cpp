@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <functional>
 #include <utility>
 
+#include "server/chore.hpp"
 #include "server/command_table.hpp"
+#include "server/field_map.hpp"
 #include "server/native_reply.hpp"
 
 namespace dedup::server {
@@ -15,199 +16,102 @@ namespace {
 
 constexpr std::size_t kScanCountDefault = 100;
 constexpr std::size_t kScanCountMax = 10'000;
+constexpr std::size_t kPageBytesMax = 16 * 1024 * 1024;
 constexpr std::size_t kPatternBytesMax = 1024;
 // A page of Redis' SCAN looks through so many pages of the store at most, so that a pattern that
 // matches nothing gives an answer in between.
 constexpr int kScanPagesMax = 10;
 
-// `Work` gets the chore, and gives the reply as bytes or an error.
-class ChoreCommand final : public Command {
-  public:
-    using Work = std::function<Result<std::string>(const Chore&)>;
-    ChoreCommand(Protocol protocol, Work work)
-        : Command(Kind::chore, protocol), work_(std::move(work)) {}
-    void run(const Chore& chore) override {
-        auto done = work_(chore);
-        if (done) {
-            bytes_ = *std::move(done);
-        } else {
-            failed(std::move(done).error());
-        }
-    }
-
-  protected:
-    void reply(ReplyWriter& /*writer*/, std::string& out) override { out += bytes_; }
-
-  private:
-    Work work_;
-    std::string bytes_;
-};
-
-CommandPtr chore(const Request& request, ChoreCommand::Work work) {
-    return std::make_unique<ChoreCommand>(request.session.protocol, std::move(work));
+CommandPtr make_stats(const Request& request) {
+    return chore(request, [protocol = request.session.protocol](const Chore& work) {
+        return written(work.store.stats(), [protocol](const StoreStats& stats) {
+            MapWriter map = field_map(protocol, stats);
+            map.number("streams", stats.streams());
+            return bytes_of(map);
+        });
+    });
 }
 
-// What `write` makes of a result, or its error.
-template <class T, class Write>
-Result<std::string> written(Result<T> result, Write write) {
-    if (!result) {
-        return std::unexpected(std::move(result).error());
-    }
-    return write(*result);
-}
-
-std::string bytes_of(const MapWriter& map) {
+std::string version_list(Protocol protocol, std::span<const Version> versions, bool with_names) {
     std::string bytes;
-    map.add_to(bytes);
+    ReplyWriter(bytes, protocol).array(versions.size());
+    for (const Version& version : versions) {
+        MapWriter map(protocol);
+        if (with_names) {
+            map.text("namespace", version.record.ns);
+            map.text("key", version.record.key);
+        }
+        add_version(map, version);
+        map.add_to(bytes);
+    }
     return bytes;
 }
 
-std::string stats_bytes(Protocol protocol, const StoreStats& stats) {
-    MapWriter map(protocol);
-    map.text("store_id", stats.store_id);
-    map.number("streams", stats.streams());
-    map.number("in_flight", stats.in_flight);
-    map.number("completed", stats.completed);
-    map.number("released", stats.released);
-    map.number("records", stats.records);
-    map.number("last_sequence", stats.last_sequence);
-    map.number("time_high_ms", stats.time_high_ms);
-    map.number("clock_ms", stats.clock_ms);
-    map.number("segments_sealed", stats.segments_sealed);
-    map.number("segments_unsealed", stats.segments_unsealed);
-    map.number("log_bytes", stats.log_bytes);
-    map.number("catalog_bytes", stats.catalog_bytes);
-    map.number("tail_bytes", stats.tail_bytes);
-    map.number("memory_bytes", stats.memory_bytes);
-    map.number("evicted", stats.evicted);
-    map.time_or_null("last_sweep_ms", stats.last_sweep_ms);
-    map.number("damaged", stats.damaged);
-    for (const auto& [name, text] : {std::pair("sweep_error", &stats.sweep_error),
-                                     std::pair("background_error", &stats.background_error),
-                                     std::pair("damage", &stats.damage)}) {
-        if (!text->empty()) {
-            map.text(name, *text);
+// [[record, segment, offset, bytes], ...]
+std::string raw_list(Protocol protocol, std::span<const Version> versions) {
+    std::string bytes;
+    ReplyWriter writer(bytes, protocol);
+    writer.array(versions.size());
+    std::string record;
+    for (const Version& version : versions) {
+        writer.array(4);
+        record.clear();
+        encode(version.record, record);
+        writer.bulk(record);
+        for (const std::uint64_t number : {version.segment, version.offset, version.bytes}) {
+            writer.integer(static_cast<std::int64_t>(number));
         }
     }
-    return bytes_of(map);
-}
-
-MapWriter counts_map(Protocol protocol, const StateCounts& counts) {
-    MapWriter map(protocol);
-    map.number("in_flight", counts.in_flight);
-    map.number("completed", counts.completed);
-    map.number("released", counts.released);
-    return map;
-}
-
-std::string sweep_bytes(Protocol protocol, const SweepReport& report) {
-    MapWriter map(protocol);
-    map.number("now_ms", report.now_ms);
-    map.number("dry_run", static_cast<int>(report.dry_run));
-    map.number("finished", static_cast<int>(report.finished));
-    map.number("withheld", static_cast<int>(report.withheld.has_value()));
-    map.map("removed", counts_map(protocol, report.removed));
-    map.map("retained", counts_map(protocol, report.retained));
-    map.number("evicted", report.evicted);
-    map.time_or_null("next_expiry_ms", report.next_expiry_ms.value_or(0));
-    map.number("segments_dropped", report.segments_dropped);
-    map.number("segments_compacted", report.segments_compacted);
-    map.number("records_dropped", report.records_dropped);
-    map.number("records_moved", report.records_moved);
-    map.number("bytes_before", report.bytes_before);
-    map.number("bytes_after", report.bytes_after);
-    map.number("duration_us", report.duration_us);
-    ReplyWriter unanswered = map.value_of("unanswered");
-    unanswered.array(report.unanswered.size());
-    std::string rows;
-    for (const UnansweredClaim& claim : report.unanswered) {
-        MapWriter row(protocol);
-        row.text("namespace", claim.ns);
-        row.text("key", claim.key);
-        row.text("owner", claim.owner);
-        row.number("claim_sequence", claim.claim_sequence);
-        row.number("claimed_at_ms", claim.claimed_at_ms);
-        row.number("expired_at_ms", claim.expired_at_ms);
-        row.add_to(rows);
-    }
-    return bytes_of(map) + rows;
-}
-
-CommandPtr make_stats(const Request& request) {
-    return chore(request, [protocol = request.session.protocol](Chore work) {
-        return written(work.store.stats(), [protocol](const StoreStats& stats) {
-            return stats_bytes(protocol, stats);
-        });
-    });
-}
-
-CommandPtr make_sweep(const Request& request) {
-    SweepOptions options;
-    for (std::size_t i = 1; i < request.size(); ++i) {
-        const bool has_value = i + 1 < request.size();
-        if (is_word(request.argument(i), "DRYRUN")) {
-            options.dry_run = true;
-        } else if (is_word(request.argument(i), "COMPACT")) {
-            options.compact = true;
-        } else if (is_word(request.argument(i), "MAXTIME") && has_value) {
-            const auto time = whole_number(request.argument(++i));
-            if (!time || *time < 1) {
-                return request.error("ERR MAXTIME is not a number of milliseconds");
-            }
-            options.time_max = std::chrono::milliseconds{*time};
-        } else {
-            return request.error("ERR syntax error: DEDUP.SWEEP [DRYRUN] [COMPACT] [MAXTIME ms]");
-        }
-    }
-    return chore(request, [options, protocol = request.session.protocol](Chore work) {
-        SweepOptions sweep = options;
-        sweep.stop = work.stop;
-        return written(work.store.sweep(sweep), [protocol](const SweepReport& report) {
-            return sweep_bytes(protocol, report);
-        });
-    });
-}
-
-std::optional<std::string> namespace_option(const Request& request, std::size_t at) {
-    return at + 2 == request.size() && is_word(request.argument(at), "NS")
-               ? std::optional(std::string(request.argument(at + 1)))
-           : at == request.size() ? std::optional(std::string("default"))
-                                  : std::nullopt;
+    return bytes;
 }
 
 CommandPtr make_history(const Request& request) {
-    const auto ns = namespace_option(request, 2);
-    if (!ns) {
-        return request.error("ERR syntax error: DEDUP.HISTORY key [NS namespace]");
+    std::string ns = "default";
+    const bool raw =
+        is_word(request.argument(request.size() - 1), "RAW") && request.size() % 2 == 1;
+    const std::size_t end = request.size() - (raw ? 1 : 0);
+    if (end == 4 && is_word(request.argument(2), "NS")) {
+        ns = request.argument(3);
+    } else if (end != 2) {
+        return request.error("ERR syntax error: DEDUP.HISTORY key [NS namespace] [RAW]");
     }
-    return chore(request, [ns = *ns, key = std::string(request.argument(1)),
-                           protocol = request.session.protocol](Chore work) {
+    return chore(request, [ns, raw, key = std::string(request.argument(1)),
+                           protocol = request.session.protocol](const Chore& work) {
         return written(work.store.history({ns, key}), [&](const std::vector<Version>& versions) {
-            std::string bytes;
-            ReplyWriter(bytes, protocol).array(versions.size());
-            for (const Version& version : versions) {
-                MapWriter map(protocol);
-                add_version(map, version);
-                map.add_to(bytes);
-            }
-            return bytes;
+            return raw ? raw_list(protocol, versions) : version_list(protocol, versions, false);
         });
     });
 }
 
-std::string page_bytes(Protocol protocol, const ScanPage& page) {
-    MapWriter map(protocol);
-    map.text("cursor", page.cursor);
-    map.value_of("heads").array(page.heads.size());
-    std::string rows;
-    for (const Version& version : page.heads) {
-        MapWriter row(protocol);
-        row.text("namespace", version.record.ns);
-        row.text("key", version.record.key);
-        add_version(row, version);
-        row.add_to(rows);
+// A page of the store's, with fewer heads where they are large: nobody knows beforehand.
+Result<ScanPage> bounded_page(StreamStore& store, ScanOptions options) {
+    constexpr std::size_t kFirstHeads = 16;
+    const std::size_t wanted = options.heads_max;
+    ScanPage page;
+    std::size_t bytes = 0;
+    for (std::size_t heads = kFirstHeads; page.heads.size() < wanted && bytes < kPageBytesMax;
+         heads *= 2) {
+        options.heads_max = std::min(heads, wanted - page.heads.size());
+        auto more = store.scan(options);
+        if (!more) {
+            return more;
+        }
+        std::size_t more_bytes = 0;
+        for (Version& version : more->heads) {
+            more_bytes += version.record.receipt.value_or("").size();
+            page.heads.push_back(std::move(version));
+        }
+        bytes += more_bytes;
+        if (more_bytes > kPageBytesMax / 16) {
+            heads = kFirstHeads / 2;
+        }
+        page.cursor = std::move(more->cursor);
+        if (page.cursor.empty()) {
+            break;
+        }
+        options.cursor = page.cursor;
     }
-    return bytes_of(map) + rows;
+    return page;
 }
 
 // The first cursor is "0" or empty, the one behind the last page is empty.
@@ -215,7 +119,10 @@ CommandPtr make_native_scan(const Request& request) {
     ScanOptions options;
     options.heads_max = kScanCountDefault;
     options.cursor = request.argument(1) == "0" ? "" : request.argument(1);
-    for (std::size_t i = 2; i + 1 < request.size(); i += 2) {
+    const bool raw =
+        is_word(request.argument(request.size() - 1), "RAW") && request.size() % 2 == 1;
+    const std::size_t end = request.size() - (raw ? 1 : 0);
+    for (std::size_t i = 2; i + 1 < end; i += 2) {
         const std::string_view value = request.argument(i + 1);
         if (is_word(request.argument(i), "NS")) {
             options.ns = value;
@@ -232,12 +139,17 @@ CommandPtr make_native_scan(const Request& request) {
                                              request.argument(0)));
         }
     }
-    if (request.size() % 2 != 0) {
+    if (end % 2 != 0) {
         return request.error("ERR an option stands without a value");
     }
-    return chore(request, [options, protocol = request.session.protocol](Chore work) {
-        return written(work.store.scan(options),
-                       [protocol](const ScanPage& page) { return page_bytes(protocol, page); });
+    return chore(request, [options, raw, protocol = request.session.protocol](const Chore& work) {
+        return written(bounded_page(work.store, options), [&](const ScanPage& page) {
+            MapWriter map(protocol);
+            map.text("cursor", page.cursor);
+            map.raw("heads", raw ? raw_list(protocol, page.heads)
+                                 : version_list(protocol, page.heads, true));
+            return bytes_of(map);
+        });
     });
 }
 
@@ -380,20 +292,19 @@ CommandPtr make_scan(const Request& request) {
             return request.error("ERR syntax error");
         }
     }
-    return chore(request,
-                 [scan, &facts = request.facts, protocol = request.session.protocol](Chore work) {
-                     return scan_strings(scan, facts, protocol, work.store);
-                 });
+    return chore(request, [scan, &facts = request.facts,
+                           protocol = request.session.protocol](const Chore& work) {
+        return scan_strings(scan, facts, protocol, work.store);
+    });
 }
 
 }  // namespace
 
 std::span<const CommandEntry> native_chores() {
-    static constexpr std::array<CommandEntry, 5> kCommands = {{
+    static constexpr std::array<CommandEntry, 4> kCommands = {{
         {"DEDUP.HISTORY", -2, 1, 1, 1, false, make_history},
         {"DEDUP.SCAN", -2, 0, 0, 0, false, make_native_scan},
         {"DEDUP.STATS", 1, 0, 0, 0, false, make_stats},
-        {"DEDUP.SWEEP", -1, 0, 0, 0, true, make_sweep},
         {"SCAN", -2, 0, 0, 0, false, make_scan},
     }};
     return kCommands;

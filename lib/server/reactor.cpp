@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <random>
 
 #include "env/process.hpp"
 
@@ -36,6 +37,12 @@ milliseconds tick_of(const ServerOptions& options) {
     return std::clamp(shortest / 4, kTickMin, kTickMax);
 }
 
+// Nobody else's.
+std::string random_name() {
+    std::random_device random;
+    return fmt::format("{:08x}{:08x}", random(), random());
+}
+
 void watch_for_input(int epoll, int fd, std::uint64_t tag) {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -45,10 +52,13 @@ void watch_for_input(int epoll, int fd, std::uint64_t tag) {
 
 }  // namespace
 
-Reactor::Reactor(StreamStore& store, ServerOptions options, Listeners listeners, Descriptor epoll,
-                 Descriptor wake)
+Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options,
+                 Listeners listeners, Descriptor epoll, Descriptor wake)
     : options_(std::move(options)),
-      facts_{.password = options_.password, .started_ms = system_now_ms()},
+      facts_{.password = options_.password,
+             .started_ms = system_now_ms(),
+             .store_id = std::move(store_id),
+             .appends = AppendMemory{random_name()}},
       listeners_(std::move(listeners)),
       tcp_port_(listeners_.tcp ? listeners_.tcp->port : std::uint16_t{0}),
       epoll_(std::move(epoll)),

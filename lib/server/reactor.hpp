@@ -29,8 +29,8 @@ struct Listeners {
 class Reactor {
   public:
     // `epoll` and `wake`, an eventfd, are new. Both outlive the thread.
-    Reactor(StreamStore& store, ServerOptions options, Listeners listeners, Descriptor epoll,
-            Descriptor wake);
+    Reactor(StreamStore& store, std::string store_id, ServerOptions options, Listeners listeners,
+            Descriptor epoll, Descriptor wake);
     ~Reactor();  // stops
     Reactor(const Reactor&) = delete;
     Reactor& operator=(const Reactor&) = delete;

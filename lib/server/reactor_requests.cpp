@@ -65,11 +65,11 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
             carry_out(connection, size);
             return true;
         case RequestParser::Found::garbage:
-            reject(connection, connection.parser.error());
+            reject(connection, "ERR Protocol error: " + connection.parser.error());
             return false;
         case RequestParser::Found::incomplete:
             if (bytes.size() > kAlwaysBytes && held_bytes_ > options_.request_bytes_max) {
-                reject(connection, "the server holds too many bytes of requests; try again");
+                reject(connection, "BUSY the server holds too many bytes of requests; try again");
             }
             return false;
     }
@@ -79,8 +79,7 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
 // What follows cannot be told apart, or there is no room for it.
 void Reactor::reject(Connection& connection, std::string_view why) {
     note("refused", connection.session.id, std::string(why));
-    auto reply =
-        error_reply(connection.session.protocol, "ERR Protocol error: " + std::string(why));
+    auto reply = error_reply(connection.session.protocol, why);
     connection.end_of_input = true;
     if (connection.under_way == 0) {
         std::string bytes;

@@ -2,31 +2,11 @@
 
 #include <algorithm>
 
+#include "wire/error_word.hpp"
+
 namespace dedup::server {
-namespace {
-
-// Clients know some codes by their first word and throw what is fitting.
-std::string code_word(Code code) {
-    if (code == Code::invalid_argument) {
-        return "ERR";
-    }
-    if (code == Code::read_only) {
-        return "READONLY";
-    }
-    if (code == Code::out_of_space) {
-        return "OOM";
-    }
-    std::string word(name(code));
-    std::ranges::transform(word, word.begin(), [](char byte) {
-        return byte >= 'a' && byte <= 'z' ? static_cast<char>(byte - 'a' + 'A') : byte;
-    });
-    return word;
-}
-
-}  // namespace
-
 void ReplyWriter::error(const Error& error) {
-    line('-', code_word(error.code) + ' ' + error.message);
+    line('-', wire::error_word(error.code) + ' ' + error.message);
 }
 
 void ReplyWriter::bulk(std::string_view bytes) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dedup/error.hpp"
 
@@ -68,6 +69,17 @@ class MapWriter {
         value_of(name);
         value.add_to(body_);
     }
+    // A value that has been written already.
+    void raw(std::string_view name, std::string_view value) {
+        value_of(name);
+        body_ += value;
+    }
+    void list(std::string_view name, const std::vector<MapWriter>& rows) {
+        value_of(name).array(rows.size());
+        for (const MapWriter& row : rows) {
+            row.add_to(body_);
+        }
+    }
     // The writer of the value, which is to follow before anything else is added.
     ReplyWriter value_of(std::string_view name) {
         ++pairs_;
@@ -76,6 +88,7 @@ class MapWriter {
         return writer;
     }
     void add_to(std::string& out) const;
+    [[nodiscard]] Protocol protocol() const { return protocol_; }
 
   private:
     std::string body_;

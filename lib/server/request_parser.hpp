@@ -10,14 +10,17 @@
 #include <string_view>
 #include <vector>
 
+#include "dedup/store.hpp"
+
 namespace dedup::server {
 
 // What one request may have. A client that exceeds them gets an error and is disconnected, as what
 // follows cannot be told apart.
 struct RequestLimits {
-    std::size_t argument_bytes_max = 16 * 1024 * 1024;
-    std::size_t arguments_max = 16 * 1024;
-    std::size_t request_bytes_max = 18 * 1024 * 1024;
+    std::size_t argument_bytes_max = 18 * 1024 * 1024;  // any record fits
+    // Any batch fits: so many items, an expected sequence and a record each.
+    std::size_t arguments_max = 2 * kBatchItemsMax + 4;
+    std::size_t request_bytes_max = kAtomicBatchBytesMax + 8 * 1024 * 1024;
     std::size_t line_bytes_max = 16 * 1024;  // of a request in words
 };
 

@@ -63,14 +63,9 @@ void Executor::gather_lane(const LanePtr& lane) {
     }
     for (bool first = true; !lane->queue.empty(); first = false) {
         Command& command = *lane->queue.front();
-        if (command.kind() == Command::Kind::chore) {
+        if (command.kind() == Command::Kind::chore || command.kind() == Command::Kind::sweep) {
             if (first) {
-                lane->blocked = true;
-                MutexLock lock(mutex_);
-                ++chores_open_;
-                chores_.emplace_back(lane, std::move(lane->queue.front()));
-                chore_work_.notify_one();
-                lane->queue.pop_front();
+                begin_chore(lane);
             }
             return;
         }
@@ -162,7 +157,7 @@ bool Executor::decide_item(std::size_t i) {
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto& head = heads_[item.first_stream + part];
         if (!head) {
-            command.failed(head.error());
+            command.part_failed(part, head.error());
             continue;
         }
         auto append = command.decide(part, {*head, now_ms_, store_.grace()});
@@ -222,7 +217,7 @@ void Executor::append() {
             } else if (landed[i].error().code == Code::sequence_conflict) {
                 retry(appending_[i]);
             } else {
-                command.failed(std::move(landed[i]).error());
+                command.part_failed(appending_[i].part, std::move(landed[i]).error());
             }
         }
     }
@@ -243,6 +238,7 @@ void Executor::append_atomic(Transacting transacting) {
     while (!transacting.batch.empty()) {
         auto landed = store_.append(transacting.batch, Batch::atomic);
         if (landed.front()) {
+            command.landed_all(landed);
             return;
         }
         if (landed.front().error().code != Code::sequence_conflict) {
@@ -270,7 +266,7 @@ void Executor::retry(Appending lost) {
     for (;;) {
         auto head = store_.head(stream);
         if (!head) {
-            item.command->failed(std::move(head).error());
+            item.command->part_failed(lost.part, std::move(head).error());
             return;
         }
         auto append = item.command->decide(lost.part, {*head, store_.now_ms(), store_.grace()});
@@ -283,7 +279,7 @@ void Executor::retry(Appending lost) {
             return;
         }
         if (landed.error().code != Code::sequence_conflict) {
-            item.command->failed(std::move(landed).error());
+            item.command->part_failed(lost.part, std::move(landed).error());
             return;
         }
     }

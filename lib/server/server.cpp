@@ -36,10 +36,10 @@ Result<void> check_server_options(const ServerOptions& options) {
 
 class ServerWithReactor final : public Server {
   public:
-    ServerWithReactor(StreamStore& store, ServerOptions options, Listeners listeners,
-                      Descriptor epoll, Descriptor wake)
-        : reactor_(store, std::move(options), std::move(listeners), std::move(epoll),
-                   std::move(wake)) {}
+    ServerWithReactor(StreamStore& store, std::string store_id, ServerOptions options,
+                      Listeners listeners, Descriptor epoll, Descriptor wake)
+        : reactor_(store, std::move(store_id), std::move(options), std::move(listeners),
+                   std::move(epoll), std::move(wake)) {}
     void stop() override { reactor_.stop(); }
     [[nodiscard]] ServerMetrics metrics() const override { return reactor_.metrics(); }
     [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_.tcp_port(); }
@@ -53,6 +53,10 @@ class ServerWithReactor final : public Server {
 Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions options) {
     if (auto checked = check_server_options(options); !checked) {
         return std::unexpected(std::move(checked).error());
+    }
+    auto stats = store.stats();
+    if (!stats) {
+        return std::unexpected(std::move(stats).error());
     }
     Listeners listeners;
     if (!options.unix_path.empty()) {
@@ -78,7 +82,8 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
                   .os_error = errno});
     }
     try {
-        return std::make_unique<ServerWithReactor>(store, std::move(options), std::move(listeners),
+        return std::make_unique<ServerWithReactor>(store, std::move(stats->store_id),
+                                                   std::move(options), std::move(listeners),
                                                    std::move(epoll), std::move(wake));
     } catch (const std::system_error& error) {
         return std::unexpected(

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "server/append_memory.hpp"
 #include "server/command.hpp"
+#include "server/sweep_watch.hpp"
 
 namespace dedup::server {
 
@@ -61,7 +63,10 @@ class ScanCursors {
 struct Facts {
     std::string password = {};  // empty: none is needed
     std::int64_t started_ms = 0;
+    std::string store_id = {};
     ScanCursors cursors = {};
+    AppendMemory appends{""};
+    SweepWatch sweeps = {};
 };
 
 using Arguments = std::span<const std::string_view>;

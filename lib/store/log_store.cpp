@@ -8,6 +8,7 @@
 
 #include "contract/check_stream.hpp"
 #include "dedup/postgres_store.hpp"
+#include "dedup/remote_store.hpp"
 #include "engine/count.hpp"
 #include "record/try.hpp"
 
@@ -214,6 +215,9 @@ Result<std::unique_ptr<StreamStore>> open(const std::filesystem::path& path,
                                              .trust_clock = options.trust_clock,
                                              .grace = options.grace,
                                              .capacity = options.capacity});
+    }
+    if (is_remote_url(path.native())) {
+        return open_remote(path.native(), {.read_only = options.read_only});
     }
     return LogStore::open(path, options);
 }

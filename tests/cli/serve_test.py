@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import cli
-from cli import ABSENT, COMPLETED, BUSY, ERROR, OK, USAGE
+from cli import ABSENT, COMPLETED, BUSY, ERROR, OK, UNAVAILABLE, USAGE
 from resp import Client, Refused
 
 
@@ -77,6 +77,83 @@ class Serve(cli.CliTest):
         shown = self.dedupctl("--json", "inspect", "done").json["records"][0]
         self.assertEqual({word.decode() for word in history},
                          {name for name in shown if not name.endswith("_base64")})
+        self.end(server)
+
+    def test_an_operator_works_beside_the_service(self):
+        """Commands that write go through the server that holds the store."""
+        server = self.serve()
+        held = self.client().ask_map("DEDUP.CLAIM", "stuck", "OWNER", "crashed")
+        quickly = ("--lock-timeout", "0s")
+        self.dedupctl(*quickly, "complete", "stuck", "--claim", str(held["claim_sequence"]),
+                      "--receipt", "by hand", expect=OK)
+        self.assertIn(b"by hand", self.client().ask("DEDUP.LOOKUP", "stuck"))
+        self.dedupctl(*quickly, "claim", "other", expect=OK)
+        self.dedupctl(*quickly, "release", "other", expect=OK)
+        self.dedupctl(*quickly, "remember", "seen", "--receipt", "r", expect=OK)
+        self.assertEqual(self.dedupctl(*quickly, "filter", stdin=b"a\nb\na\n", expect=OK).out,
+                         b"a\nb\n")
+        ran = self.dedupctl(*quickly, "exec", "--key", "job", "--", "echo", "done", expect=OK)
+        self.assertEqual(ran.out, b"done\n")
+        self.assertEqual(self.dedupctl(*quickly, "exec", "--key", "job", "--", "false", expect=OK).out,
+                         b"done\n")
+        swept = self.dedupctl(*quickly, "--json", "sweep", expect=OK).json
+        self.assertTrue(swept["finished"])
+        self.assertEqual(self.client().ask_map("DEDUP.STATS")["completed"], 5)
+        self.end(server)
+        self.assertEqual(self.dedupctl("lookup", "job", expect=COMPLETED).out, b"done\n")
+
+    def test_a_socket_beside_the_store_that_is_not_its_own_is_left_alone(self):
+        self.dedupctl("init")
+        other = self.serve("--unix", self.socket_path, env=dict(self.environment(),
+                                                                DEDUP_STORE=self.path("other")))
+        self.dedupctl("claim", "k", expect=OK)
+        self.assertEqual(self.client().ask_map("DEDUP.STATS")["streams"], 0)
+        self.end(other, signal.SIGKILL)
+        self.dedupctl("claim", "k2", expect=OK)  # nobody listens there any more
+        self.assertEqual(self.dedupctl("--json", "stats").json["in_flight"], 2)
+
+    def test_the_store_behind_a_server_is_one(self):
+        server = self.serve()
+        on = ("-s", "unix:" + self.socket_path)
+        self.dedupctl(*on, "claim", "k", "--lease", "1h", expect=OK)
+        self.dedupctl(*on, "remember", "done", "--receipt", "r", expect=OK)
+        self.assertEqual(self.dedupctl(*on, "lookup", "done", expect=COMPLETED).out, b"r")
+        listed = self.dedupctl(*on, "--json", "ls", expect=OK).out
+        self.assertEqual(listed, self.dedupctl("--json", "ls", expect=OK).out)
+        self.assertEqual(self.dedupctl(*on, "--json", "inspect", "k", expect=OK).json,
+                         self.dedupctl("--json", "inspect", "k", expect=OK).json)
+        exported = self.dedupctl(*on, "export", expect=OK).out
+        self.assertEqual(exported.splitlines()[1:-1],  # the first and last have the time
+                         self.dedupctl("export", expect=OK).out.splitlines()[1:-1])
+        self.dedupctl("-s", self.path("copy"), "import", stdin=exported, expect=OK)
+        self.assertEqual(self.dedupctl(*on, "--json", "stats", expect=OK).json["streams"], 2)
+        self.dedupctl(*on, "sweep", "--dry-run", expect=OK)
+        self.dedupctl(*on, "clock", expect=OK)
+        self.dedupctl(*on, "init", expect=OK)
+        self.dedupctl(*on, "migrate", self.path("moved"), expect=USAGE)
+        self.dedupctl("migrate", on[1], self.path("moved"), expect=OK)
+        self.assertEqual(self.dedupctl("-s", self.path("moved"), "lookup", "done",
+                                       expect=COMPLETED).out, b"r")
+        for command in (("verify",), ("repair", "x"), ("who",), ("clock", "--reset"), ("bench",)):
+            refused = self.dedupctl(*on, *command, expect=USAGE)
+            self.assertInError("is behind a server", refused)
+        self.end(server)
+        refused = self.dedupctl(*on, "lookup", "k", expect=UNAVAILABLE)
+        self.assertInError(["no server answers at", self.socket_path], refused)
+
+    def test_a_password_for_clients(self):
+        with open(self.path("secret"), "w", encoding="ascii") as file:
+            file.write("open sesame\n")
+        server = self.serve("--tcp", "127.0.0.1:0", "--password-file", self.path("secret"))
+        at = f"127.0.0.1:{self.port_of(server)}"
+        known = dict(self.environment(), DEDUP_PASSWORD="open sesame")
+        self.dedupctl("-s", f"tcp://default:open%20sesame@{at}", "claim", "a", expect=OK)
+        self.dedupctl("-s", f"tcp://{at}", "claim", "b", env=known, expect=OK)
+        self.dedupctl("claim", "c", env=known, expect=OK)
+        for store in (f"tcp://default:wrong@{at}", f"tcp://{at}", self.store):
+            refused = self.dedupctl("-s", store, "claim", "d", expect=ERROR)
+            self.assertInError(["wants a password", "DEDUP_PASSWORD"], refused)
+            self.assertNotIn("wrong", refused.error)
         self.end(server)
 
     def test_a_second_server_is_told_who_holds_the_store(self):

@@ -21,6 +21,7 @@
 #include "dedup/store.hpp"
 #include "support/manual_clock.hpp"
 #include "support/postgres_server.hpp"
+#include "support/served_store.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
@@ -122,6 +123,15 @@ inline std::unique_ptr<StreamStore> open_log_store(const std::filesystem::path& 
     return *std::move(store);
 }
 
+// A store in files behind a server of its own, or a reader of the one that serves it already.
+inline std::unique_ptr<StreamStore> open_served_store(const std::filesystem::path& dir,
+                                                      const StoreSettings& settings) {
+    const std::string socket = dir.string() + ".sock";
+    return settings.read_only
+               ? std::make_unique<ServedStore>(nullptr, socket, settings.clock)
+               : std::make_unique<ServedStore>(open_log_store(dir, settings), socket, nullptr);
+}
+
 // Each directory stands for a schema in the program's own server.
 inline std::unique_ptr<StreamStore> open_postgres_store(const std::filesystem::path& dir,
                                                         const StoreSettings& settings) {
@@ -176,6 +186,7 @@ inline std::vector<StoreFactory> store_factories() {
                                       settings.trust_clock);
          }},
         {"log", true, open_log_store},
+        {"remote", true, open_served_store},
     };
     if (can_run_postgres()) {
         factories.push_back({"postgres", true, open_postgres_store, true});

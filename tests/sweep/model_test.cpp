@@ -516,9 +516,10 @@ TEST_CASE("sweep model: random histories give what a plain map gives") {
     on_each_factory([](const StoreFactory& factory) {
         const std::uint64_t only = number_from_environment("DEDUP_SWEEP_SEED", 0);
         const std::uint64_t seeds =
-            number_from_environment("DEDUP_SWEEP_SEEDS", factory.heads_only ? 8
-                                                         : factory.durable  ? 100
-                                                                            : 400);
+            number_from_environment("DEDUP_SWEEP_SEEDS", factory.heads_only         ? 8
+                                                         : factory.name == "remote" ? 10
+                                                         : factory.durable          ? 100
+                                                                                    : 400);
         for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : seeds);
              ++seed) {
             CAPTURE(seed);

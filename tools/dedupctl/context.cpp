@@ -1,8 +1,10 @@
 #include "context.hpp"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 
 #include "clock_text.hpp"
@@ -10,6 +12,21 @@
 #include "progress.hpp"
 
 namespace dedupctl {
+namespace {
+
+// The password may be in the URL, where others could read it, or in the environment.
+dedup::Result<std::unique_ptr<dedup::StreamStore>> open_behind_server(const std::string& url,
+                                                                      bool read_only) {
+    const char* const password = std::getenv("DEDUP_PASSWORD");
+    auto opened = dedup::open_remote(
+        url, {.read_only = read_only, .password = password != nullptr ? password : ""});
+    if (!opened && opened.error().message.find("password") != std::string::npos) {
+        opened.error().message += ", or set DEDUP_PASSWORD";
+    }
+    return opened;
+}
+
+}  // namespace
 
 void Context::check_globals() {
     show_times_in_utc(utc);
@@ -38,14 +55,32 @@ void Context::need_directory(std::string_view command, std::string_view instead)
                         "database: {}",
                         command, instead));
     }
+    if (behind_server()) {
+        throw usage_failure(
+            fmt::format("{} works on a store in a directory, and this one is behind a server: run "
+                        "it where the store is, with its path",
+                        command));
+    }
 }
 
 bool Context::in_database() const {
     return dedup::is_postgres_url(store_path);
 }
 
+bool Context::behind_server() const {
+    return dedup::is_remote_url(store_path);
+}
+
+std::string Context::socket_beside() const {
+    std::string path = store_path;
+    while (path.size() > 1 && path.ends_with('/')) {
+        path.pop_back();
+    }
+    return path + ".sock";
+}
+
 std::string Context::shown_store() const {
-    if (!in_database()) {
+    if (!has_url() || store_path.find("://") == std::string::npos) {
         return store_path;
     }
     const std::size_t user = store_path.find("://") + 3;
@@ -65,13 +100,16 @@ std::string Context::shown_store() const {
 }
 
 std::unique_ptr<dedup::StreamStore> Context::open_reader() const {
+    if (behind_server()) {
+        return take(open_behind_server(store_path, true));
+    }
     return take(dedup::open(store_path, {.read_only = true, .create = false}));
 }
 
 std::unique_ptr<dedup::StreamStore> Context::open_writer(
     const std::function<bool()>& keeps_waiting) const {
     auto store = try_open_writer(lock_timeout, keeps_waiting);
-    if (store || in_database() || store.error().code != dedup::Code::invalid_argument) {
+    if (store || has_url() || store.error().code != dedup::Code::invalid_argument) {
         return take(std::move(store));
     }
     if (must_exist) {
@@ -101,16 +139,55 @@ std::unique_ptr<dedup::StreamStore> Context::open_or_create(
 std::string Context::absolute_store() const {
     std::error_code error;
     const std::filesystem::path path = std::filesystem::absolute(store_path, error);
-    return in_database() || error ? shown_store() : path.lexically_normal().string();
+    return has_url() || error ? shown_store() : path.lexically_normal().string();
+}
+
+std::optional<dedup::Result<std::unique_ptr<dedup::StreamStore>>> Context::try_server() const {
+    struct stat status {};
+    const std::string socket = socket_beside();
+    if (needs_lock || has_url() || ::stat(socket.c_str(), &status) != 0 ||
+        !S_ISSOCK(status.st_mode)) {
+        return std::nullopt;
+    }
+    auto served = open_behind_server("unix:" + socket, false);
+    if (!served) {
+        // Nobody listens there any more; anything else is worth saying, but the lock says it too.
+        if (served.error().code == dedup::Code::invalid_argument) {
+            served.error().code = dedup::Code::failed;  // there is a store
+            served.error().message = fmt::format("the store is served at {}, and {}",
+                                                 escape(socket), served.error().message);
+            return served;
+        }
+        return std::nullopt;
+    }
+    // Whose socket it is says its name alone, and stores are moved.
+    const auto here = dedup::open(store_path, {.read_only = true, .create = false});
+    const auto mine = here ? (*here)->stats() : std::unexpected(here.error());
+    const auto theirs = (*served)->stats();
+    if (!mine || !theirs || mine->store_id != theirs->store_id) {
+        return std::nullopt;
+    }
+    return served;
 }
 
 dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
     milliseconds timeout, const std::function<bool()>& keeps_waiting) const {
+    if (behind_server()) {
+        return open_behind_server(store_path, false);
+    }
+    if (auto served = try_server()) {
+        return *std::move(served);
+    }
     dedup::OpenOptions options;
     options.create = false;
     options.lock_timeout = timeout;
     options.keeps_waiting = keeps_waiting;
     auto store = dedup::open(store_path, options);
+    if (!store && store.error().code == dedup::Code::busy) {  // it may have begun to serve
+        if (auto served = try_server()) {
+            return *std::move(served);
+        }
+    }
     if (store) {
         warn_if_ahead((*store)->now_ms(), dedup::system_now_ms());
     }

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
 #include "dedup/postgres_store.hpp"
+#include "dedup/remote_store.hpp"
 #include "output.hpp"
 
 namespace dedupctl {
@@ -28,6 +30,7 @@ struct Context {
     bool quiet = false;
     bool utc = false;
     bool must_exist = false;
+    bool needs_lock = false;   // the command must be the one that writes: through no server
     bool prints_data = false;  // standard output is for data: errors in JSON go to standard error
     Settings settings;         // who says what the above are
     mutable bool made_store = false;     // open_writer() has
@@ -43,15 +46,20 @@ struct Context {
     // For commands that work on a store's files. `instead`: what to do with a database.
     void need_directory(std::string_view command, std::string_view instead) const;
 
-    // The store is in a database and not in a directory.
+    // The store is in a database, or behind a server, and not in a directory.
     [[nodiscard]] bool in_database() const;
+    [[nodiscard]] bool behind_server() const;
+    [[nodiscard]] bool has_url() const { return in_database() || behind_server(); }
+    // Where `dedupctl serve` listens for a store in a directory: beside it.
+    [[nodiscard]] std::string socket_beside() const;
     // Its name for people: a URL without its password.
     [[nodiscard]] std::string shown_store() const;
 
     // Readers take no lock, write nothing and never create a store.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_reader() const;
-    // Writers wait for another writer. This one creates the store if there is none, unless told not
-    // to, and says so.
+    // Writers go through the server of the store if it is in a directory and one listens beside it;
+    // otherwise they wait for another writer. This one creates the store if there is none, unless
+    // told not to, and says so.
     // `keeps_waiting`: false ends the wait, which gives `busy`.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_writer(
         const std::function<bool()>& keeps_waiting = nullptr) const;
@@ -60,6 +68,9 @@ struct Context {
     // Makes the store if there is none; `created` says whether.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_or_create(
         bool& created, const std::function<bool()>& keeps_waiting = nullptr) const;
+    // The store behind the server beside it; nullopt if there is none, or another store's.
+    [[nodiscard]] std::optional<dedup::Result<std::unique_ptr<dedup::StreamStore>>> try_server()
+        const;
     // The path made absolute, or the URL without its password.
     [[nodiscard]] std::string absolute_store() const;
 

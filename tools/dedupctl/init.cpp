@@ -20,6 +20,10 @@ std::string_view init_database(const Context& context) {
 }
 
 std::string_view init_directory(const Context& context) {
+    if (context.behind_server()) {
+        take(context.open_reader()->stats());  // there, or an error
+        return "was_there";
+    }
     if (context.try_open_writer(context.lock_timeout)) {
         return "was_there";
     }

@@ -101,24 +101,19 @@ std::string read_password(const std::string& path) {
 }
 
 // Beside the store, so that whoever knows the store finds it.
-std::string socket_beside(const Context& context) {
-    if (context.in_database()) {
+std::string socket_for(const Context& context) {
+    if (context.has_url()) {
         throw usage_failure(
-            "the store is in a database, and there is no place beside it for a socket: give "
+            "the store is in no directory, and there is no place beside it for a socket: give "
             "--unix PATH, or --no-unix and --tcp HOST:PORT");
     }
-    std::string path = context.store_path;
-    while (path.size() > 1 && path.ends_with('/')) {
-        path.pop_back();
-    }
-    return path + ".sock";
+    return context.socket_beside();
 }
 
 dedup::ServerOptions server_options(const ServeArguments& arguments, const Context& context) {
     dedup::ServerOptions options;
     if (!arguments.no_unix) {
-        options.unix_path =
-            arguments.unix_path.empty() ? socket_beside(context) : arguments.unix_path;
+        options.unix_path = arguments.unix_path.empty() ? socket_for(context) : arguments.unix_path;
     }
     options.tcp = arguments.tcp;
     if (!arguments.password_file.empty()) {
@@ -153,6 +148,7 @@ std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, millise
 
 int run_serve(const ServeArguments& arguments, Context& context) {
     context.check_globals();
+    context.needs_lock = true;
     dedup::ServerOptions options = server_options(arguments, context);
     const std::optional<milliseconds> every =
         arguments.sweep_every.empty()

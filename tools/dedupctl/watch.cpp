@@ -196,7 +196,7 @@ class Watch {
 std::string which_store(const Context& context) {
     struct statx status {};
     const std::string log = context.store_path + "/log";
-    if (context.in_database() ||
+    if (context.has_url() ||
         ::statx(AT_FDCWD, log.c_str(), 0, STATX_INO | STATX_BTIME, &status) != 0) {
         return "";
     }

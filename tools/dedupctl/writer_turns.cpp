@@ -68,7 +68,7 @@ void WriterTurns::check_same() {
 }
 
 void WriterTurns::rest(int fd) {
-    if (!store_ || context_.in_database()) {  // which any number may write to
+    if (!store_ || store_->reads_are_remote()) {  // any number may write to such a store
         return;
     }
     const auto turn = std::max(steady_clock::duration(kTurn), opening_took_ * kTurnOpenings);

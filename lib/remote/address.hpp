@@ -1,0 +1,34 @@
+// Where a server listens, and how to get there.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "dedup/error.hpp"
+#include "env/descriptor.hpp"
+
+namespace dedup::remote {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+
+struct Address {
+    std::string unix_path;  // or:
+    std::string host;
+    std::string port;
+    std::string user;
+    std::string password;
+
+    [[nodiscard]] std::string shown() const;  // without the password
+};
+
+// Errors: invalid_argument, which does not say the password.
+[[nodiscard]] Result<Address> parse_address(const std::string& url);
+
+// A connected socket that does not block. Errors: unavailable, invalid_argument (no such host, or a
+// path that is too long), io.
+[[nodiscard]] Result<Descriptor> connect_to(const Address& address, TimePoint deadline);
+
+// For poll: at least 0, rounded up.
+[[nodiscard]] int milliseconds_until(TimePoint deadline);
+
+}  // namespace dedup::remote

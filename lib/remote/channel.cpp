@@ -1,0 +1,196 @@
+#include "remote/channel.hpp"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <new>
+#include <utility>
+
+#include "env/process.hpp"
+
+namespace dedup::remote {
+namespace {
+
+constexpr std::size_t kReceivedBytes = 64 * 1024;
+constexpr std::size_t kKeptBytes = 1024 * 1024;
+
+bool would_block(int error) {
+    return error == EAGAIN || error == EWOULDBLOCK;
+}
+
+}  // namespace
+
+Channel::Channel(Descriptor socket, Descriptor wake)
+    : socket_(std::move(socket)), wake_(std::move(wake)) {
+    close_in_children({socket_.get(), wake_.get()});
+}
+
+Channel::~Channel() {
+    forget_in_children(socket_.get());
+    forget_in_children(wake_.get());
+}
+
+Channel::Outcome Channel::exchange(std::string_view request, wire::Reply& reply,
+                                   TimePoint deadline) {
+    MutexLock lock(mutex_);
+    if (broken_) {
+        return Outcome::not_sent;
+    }
+    Call call(reply);
+    output_.reserve(output_.size() + request.size());
+    calls_.push_back(&call);
+    const std::size_t begin = output_.size();
+    output_ += request;
+    send_more();
+    if (broken_ && sent_ <= begin) {
+        return Outcome::not_sent;  // the other side was gone before
+    }
+    if (driver_ == nullptr) {
+        driver_ = &call;
+    } else if (!output_.empty()) {
+        wake_driver();  // which looks for replies alone
+    }
+    while (!call.ended) {
+        if (driver_ == &call) {
+            drive(lock, deadline);
+            continue;
+        }
+        const auto left = deadline - std::chrono::steady_clock::now();
+        if (left <= left.zero()) {
+            fail();
+        } else {
+            call.changed.wait_for(lock, left);
+        }
+    }
+    if (driver_ == &call) {
+        hand_over();
+    }
+    return call.answered ? Outcome::answered : Outcome::lost;
+}
+
+void Channel::hand_over() {
+    driver_ = calls_.empty() ? nullptr : calls_.front();
+    if (driver_ != nullptr) {
+        driver_->changed.notify_one();
+    }
+}
+
+void Channel::wake_driver() {
+    const std::uint64_t one = 1;
+    static_cast<void>(::write(wake_.get(), &one, sizeof one));
+}
+
+void Channel::send_more() {
+    while (sent_ < output_.size()) {
+        const ssize_t went = retry([&] {
+            return ::send(socket_.get(), output_.data() + sent_, output_.size() - sent_,
+                          MSG_DONTWAIT | MSG_NOSIGNAL);
+        });
+        if (went < 0) {
+            if (!would_block(errno)) {
+                fail();
+                return;
+            }
+            return;
+        }
+        sent_ += static_cast<std::size_t>(went);
+    }
+    output_.clear();
+    sent_ = 0;
+    if (output_.capacity() > kKeptBytes) {
+        output_.shrink_to_fit();
+    }
+}
+
+// Waits for the socket once.
+void Channel::drive(MutexLock& lock, TimePoint deadline) {
+    if (std::chrono::steady_clock::now() >= deadline) {
+        fail();
+        return;
+    }
+    std::array<pollfd, 2> waited = {{{.fd = socket_.get(), .events = POLLIN, .revents = 0},
+                                     {.fd = wake_.get(), .events = POLLIN, .revents = 0}}};
+    if (!output_.empty()) {
+        waited[0].events |= POLLOUT;
+    }
+    std::array<char, kReceivedBytes> bytes;
+    ssize_t got = -1;
+    int error = EAGAIN;
+    lock.unlock();
+    const int ready =
+        retry([&] { return ::poll(waited.data(), waited.size(), milliseconds_until(deadline)); });
+    if (ready > 0 && (waited[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+        got =
+            retry([&] { return ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT); });
+        error = errno;
+    }
+    if (ready > 0 && waited[1].revents != 0) {
+        std::uint64_t count = 0;
+        static_cast<void>(::read(wake_.get(), &count, sizeof count));
+    }
+    lock.lock();
+    if (broken_) {
+        return;
+    }
+    if (got > 0) {
+        try {
+            take_replies({bytes.data(), static_cast<std::size_t>(got)});
+        } catch (const std::bad_alloc&) {
+            fail();
+        }
+    } else if (got == 0 || !would_block(error)) {
+        fail();
+        return;
+    }
+    if (!broken_ && !output_.empty()) {
+        send_more();
+    }
+}
+
+void Channel::take_replies(std::string_view bytes) {
+    reader_.feed(bytes);
+    for (;;) {
+        wire::Reply reply;
+        const auto found = reader_.next(reply);
+        if (found == wire::ReplyReader::Found::incomplete) {
+            return;
+        }
+        if (found == wire::ReplyReader::Found::garbage || calls_.empty()) {
+            fail();
+            return;
+        }
+        Call& call = *calls_.front();
+        calls_.pop_front();
+        call.reply = std::move(reply);
+        call.answered = true;
+        call.ended = true;
+        call.changed.notify_one();
+    }
+}
+
+void Channel::fail() {
+    broken_ = true;
+    output_.clear();
+    ::shutdown(socket_.get(), SHUT_RDWR);  // wakes the driver
+    for (Call* call : calls_) {
+        call->ended = true;
+        call->changed.notify_one();
+    }
+    calls_.clear();
+}
+
+bool Channel::broken() {
+    const MutexLock lock(mutex_);
+    return broken_;
+}
+
+void Channel::break_off() {
+    const MutexLock lock(mutex_);
+    if (!broken_) {
+        fail();
+    }
+}
+
+}  // namespace dedup::remote

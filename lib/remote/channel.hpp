@@ -1,0 +1,69 @@
+// One connection that many threads share: their requests follow each other, and so do the replies.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <string_view>
+
+#include "env/descriptor.hpp"
+#include "env/mutex.hpp"
+#include "remote/address.hpp"
+#include "wire/reply.hpp"
+
+namespace dedup::remote {
+
+// There is no thread behind it: of the callers that wait for a reply one drives, which is to say
+// that it waits for the socket and hands each reply to whom it is for. Who has its own hands the
+// driving over. For any thread; a channel that broke stays broken.
+class Channel {
+  public:
+    // A connected socket that does not block, and an eventfd.
+    Channel(Descriptor socket, Descriptor wake);
+    ~Channel();
+    Channel(const Channel&) = delete;
+    Channel& operator=(const Channel&) = delete;
+
+    enum class Outcome : std::uint8_t {
+        answered,
+        lost,      // the request may have been carried out
+        not_sent,  // it has not
+    };
+    // A reply that has not come by `deadline` breaks the channel, for everybody: what the server
+    // does not answer for so long, it does not answer.
+    [[nodiscard]] Outcome exchange(std::string_view request, wire::Reply& reply, TimePoint deadline)
+        DEDUP_EXCLUDES(mutex_);
+
+    [[nodiscard]] bool broken() DEDUP_EXCLUDES(mutex_);
+    void break_off() DEDUP_EXCLUDES(mutex_);
+
+  private:
+    // A caller of exchange, on its stack.
+    struct Call {
+        explicit Call(wire::Reply& to) : reply(to) {}
+        wire::Reply& reply;
+        bool ended = false;
+        bool answered = false;
+        Condition changed;
+    };
+
+    void send_more() DEDUP_REQUIRES(mutex_);
+    void take_replies(std::string_view bytes) DEDUP_REQUIRES(mutex_);
+    void drive(MutexLock& lock, TimePoint deadline) DEDUP_REQUIRES(mutex_);
+    void hand_over() DEDUP_REQUIRES(mutex_);
+    void wake_driver();
+    void fail() DEDUP_REQUIRES(mutex_);
+
+    const Descriptor socket_;
+    const Descriptor wake_;
+
+    Mutex mutex_;
+    std::deque<Call*> calls_ DEDUP_GUARDED_BY(mutex_);  // without a reply, in their order
+    Call* driver_ DEDUP_GUARDED_BY(mutex_) = nullptr;
+    std::string output_ DEDUP_GUARDED_BY(mutex_);  // that the socket did not take yet, from:
+    std::size_t sent_ DEDUP_GUARDED_BY(mutex_) = 0;
+    wire::ReplyReader reader_ DEDUP_GUARDED_BY(mutex_);
+    bool broken_ DEDUP_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace dedup::remote

@@ -1,0 +1,211 @@
+#include "remote/link.hpp"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "wire/error_word.hpp"
+
+namespace dedup::remote {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+using wire::Reply;
+using wire::RequestWriter;
+
+constexpr std::int64_t kProtocolVersion = 1;
+
+// Between attempts to make a channel.
+constexpr milliseconds kPauseMin{10};
+constexpr milliseconds kPauseMax{1000};
+// Between attempts of a call whose request found a full queue, or whose reply was lost.
+constexpr milliseconds kRetryPause{10};
+
+bool is_passing(Code code) {
+    return code == Code::unavailable || code == Code::io;
+}
+
+std::string text_of(const Reply& map, std::string_view name) {
+    const Reply* const value = map.value_of(name);
+    return value != nullptr ? value->text : "";
+}
+
+std::int64_t number_of(const Reply& map, std::string_view name) {
+    const Reply* const value = map.value_of(name);
+    return value != nullptr ? value->integer : 0;
+}
+
+Error no_answer(const Address& address) {
+    return {Code::unavailable,
+            fmt::format("the server at {} closed the connection, or did not answer in time",
+                        address.shown())};
+}
+
+}  // namespace
+
+bool is_full_queue(const Reply& reply) {
+    return reply.is_error() && reply.text.starts_with(wire::kBusyWord) &&
+           reply.text.substr(wire::kBusyWord.size(), 1) == " ";
+}
+
+Error error_of(const Reply& reply) {
+    const std::size_t space = reply.text.find(' ');
+    const std::string_view word = std::string_view(reply.text).substr(0, space);
+    if (word == wire::kBusyWord) {
+        return {Code::unavailable, "the server is busy: " + reply.text};
+    }
+    if (word == "NOAUTH" || word == "WRONGPASS") {
+        return {Code::invalid_argument,
+                "the server wants a password: give the right one, as in "
+                "tcp://default:PASSWORD@HOST:PORT"};
+    }
+    if (reply.text.starts_with("ERR max number of clients")) {
+        return {Code::unavailable, "the server has as many connections as it may have"};
+    }
+    const auto code = wire::code_of_word(word);
+    return code && space != std::string::npos ? Error{*code, reply.text.substr(space + 1)}
+                                              : Error{Code::failed, "the server: " + reply.text};
+}
+
+std::unexpected<Error> odd_reply(std::string_view to) {
+    return std::unexpected(
+        Error{Code::failed,
+              fmt::format("the server's reply to {} is not what this client understands", to)});
+}
+
+bool pause_until(TimePoint deadline) {
+    const auto left = deadline - steady_clock::now();
+    if (left <= left.zero()) {
+        return false;
+    }
+    std::this_thread::sleep_for(std::min<steady_clock::duration>(left, kRetryPause));
+    return true;
+}
+
+Result<Link::Made> Link::make(TimePoint deadline) const {
+    auto socket = connect_to(address_, deadline);
+    if (!socket) {
+        return std::unexpected(std::move(socket).error());
+    }
+    Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (wake.get() < 0) {
+        return std::unexpected(
+            Error{.code = Code::io, .message = "cannot make a descriptor", .os_error = errno});
+    }
+    Made made{std::make_shared<Channel>(*std::move(socket), std::move(wake)), {}};
+    Reply reply;
+    const auto say = [&](const RequestWriter& request) -> Result<void> {
+        if (made.channel->exchange(request.bytes(), reply, deadline) !=
+            Channel::Outcome::answered) {
+            return std::unexpected(no_answer(address_));
+        }
+        return reply.is_error() ? Result<void>(std::unexpected(error_of(reply))) : Result<void>();
+    };
+    if (!address_.password.empty()) {
+        const std::string user = address_.user.empty() ? "default" : address_.user;
+        if (auto said = say(RequestWriter(3).add("AUTH").add(user).add(address_.password)); !said) {
+            return std::unexpected(std::move(said).error());
+        }
+    }
+    if (auto said = say(RequestWriter(1).add("DEDUP.STORE")); !said) {
+        return std::unexpected(std::move(said).error());
+    }
+    if (number_of(reply, "version") != kProtocolVersion) {
+        return std::unexpected(
+            Error{Code::unsupported_version,
+                  fmt::format("the server at {} speaks version {} of the protocol, and this client "
+                              "version {}",
+                              address_.shown(), number_of(reply, "version"), kProtocolVersion)});
+    }
+    made.greeting = {.store_id = text_of(reply, "store_id"),
+                     .grace = milliseconds{number_of(reply, "grace_ms")},
+                     .token = text_of(reply, "token")};
+    return made;
+}
+
+Result<std::shared_ptr<Channel>> Link::take(Made made) {
+    if (greeting_ && greeting_->store_id != made.greeting.store_id) {
+        return std::unexpected(
+            Error{Code::failed,
+                  fmt::format("the server at {} now serves another store ({}, and it was {}); open "
+                              "it again to use that",
+                              address_.shown(), made.greeting.store_id, greeting_->store_id)});
+    }
+    greeting_ = std::move(made.greeting);
+    channel_ = std::move(made.channel);
+    pause_ = milliseconds{0};
+    return channel_;
+}
+
+Result<std::shared_ptr<Channel>> Link::channel(TimePoint deadline, bool once) {
+    MutexLock lock(mutex_);
+    for (;;) {
+        if (shut_) {
+            return std::unexpected(Error{Code::closed, "the connection to the server was closed"});
+        }
+        if (channel_ && !channel_->broken()) {
+            return channel_;
+        }
+        channel_.reset();
+        const TimePoint now = steady_clock::now();
+        if (!once && not_before_ > now) {
+            // Whatever others have found, every call tries once itself.
+            std::this_thread::sleep_until(std::min(not_before_, now + (deadline - now) / 2));
+        }
+        auto made = make(deadline);
+        if (made) {
+            return take(*std::move(made));
+        }
+        pause_ = std::clamp(pause_ * 2, kPauseMin, kPauseMax);
+        not_before_ = steady_clock::now() + pause_;
+        if (once || !is_passing(made.error().code) || not_before_ >= deadline) {
+            return std::unexpected(std::move(made).error());
+        }
+    }
+}
+
+Result<std::shared_ptr<Channel>> Link::new_channel(TimePoint deadline) {
+    auto made = make(deadline);
+    if (!made) {
+        return std::unexpected(std::move(made).error());
+    }
+    return std::move(made->channel);
+}
+
+Result<Reply> Link::ask(std::string_view request, TimePoint deadline) {
+    for (;;) {
+        auto open = channel(deadline);
+        if (!open) {
+            return std::unexpected(std::move(open).error());
+        }
+        Reply reply;
+        const bool answered =
+            (*open)->exchange(request, reply, deadline) == Channel::Outcome::answered;
+        if (answered && !is_full_queue(reply)) {
+            return reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
+                                    : Result<Reply>(std::move(reply));
+        }
+        if (!pause_until(deadline)) {
+            return std::unexpected(answered ? error_of(reply) : no_answer(address_));
+        }
+    }
+}
+
+Greeting Link::greeting() {
+    const MutexLock lock(mutex_);
+    return *greeting_;
+}
+
+void Link::shut() {
+    const MutexLock lock(mutex_);
+    shut_ = true;
+    if (channel_) {
+        channel_->break_off();
+    }
+}
+
+}  // namespace dedup::remote

@@ -1,0 +1,57 @@
+// Opening a store behind a server.
+#include <fmt/format.h>
+
+#include <random>
+#include <utility>
+
+#include "remote/remote_store.hpp"
+
+namespace dedup {
+namespace remote {
+namespace {
+
+std::string random_client_id() {
+    std::random_device random;
+    return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
+}
+
+Result<std::unique_ptr<StreamStore>> open_at(const Address& address, const RemoteOptions& options) {
+    auto parts = std::make_unique<RemoteStore::Parts>(address, random_client_id());
+    const auto deadline = std::chrono::steady_clock::now() + options.timeout;
+    if (auto channel = parts->hot.channel(deadline, true); !channel) {
+        return std::unexpected(std::move(channel).error());
+    }
+    const Greeting greeting = parts->hot.greeting();
+    auto time = std::make_shared<TimeSource>();
+    time->given = options.clock;
+    auto store =
+        std::make_unique<RemoteStore>(std::move(parts), std::move(time), greeting, options);
+    if (auto told = options.clock ? Result<void>() : store->ask_time(); !told) {
+        return std::unexpected(std::move(told).error());
+    }
+    return store;
+}
+
+}  // namespace
+}  // namespace remote
+
+Result<std::unique_ptr<StreamStore>> open_remote(const std::string& url,
+                                                 const RemoteOptions& options) {
+    using namespace std::chrono_literals;
+    if (options.timeout < 100ms || options.timeout > 1h) {
+        return std::unexpected(
+            Error{Code::invalid_argument, fmt::format("the timeout is {} ms; 100 ms to 1 h are "
+                                                      "allowed",
+                                                      options.timeout.count())});
+    }
+    auto address = remote::parse_address(url);
+    if (!address) {
+        return std::unexpected(std::move(address).error());
+    }
+    if (!options.password.empty()) {
+        address->password = options.password;
+    }
+    return remote::open_at(*address, options);
+}
+
+}  // namespace dedup

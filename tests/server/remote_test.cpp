@@ -1,0 +1,312 @@
+// A client of ours whose way to the server fails. (The contract suite, and those of all layers,
+// run against one whose way does not.)
+#include "dedup/remote_store.hpp"
+
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dedup/cache.hpp"
+#include "dedup/log_store.hpp"
+#include "dedup/memory_store.hpp"
+#include "dedup/server.hpp"
+#include "server/client.hpp"
+#include "server/faulty_way.hpp"
+#include "support/hooked_store.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace std::string_literals;
+
+Append item(std::uint64_t expected, std::string key, std::optional<std::string> receipt = {}) {
+    Record record;
+    record.ns = "remote";
+    record.key = std::move(key);
+    record.timestamp_ms = 1'000;
+    record.receipt = std::move(receipt);
+    return {expected, std::move(record)};
+}
+
+// A completion of the claim that is the stream's head.
+Append completion(const Record& claim, std::string receipt) {
+    Append append = item(claim.sequence, claim.key, std::move(receipt));
+    append.record.claim_sequence = claim.claim_sequence;
+    return append;
+}
+
+// A store in files, its server, the way there, and a client.
+struct Away {
+    explicit Away(std::chrono::milliseconds timeout = 10s) {
+        serve();
+        client = open_at(way_path, timeout);
+    }
+    void serve() {
+        server.reset();
+        if (inner) {
+            REQUIRE(inner->close().has_value());
+        }
+        inner.reset();
+        inner = open(directory.path() / "store").value();
+        server = Server::start(*inner, {.unix_path = server_path}).value();
+    }
+    static std::unique_ptr<StreamStore> open_at(const std::string& path,
+                                                std::chrono::milliseconds timeout = 10s) {
+        auto opened = open_remote("unix:" + path, {.timeout = timeout});
+        REQUIRE_MESSAGE(opened.has_value(), opened.error().message);
+        return *std::move(opened);
+    }
+    [[nodiscard]] Result<std::uint64_t> append(const Append& append) const {
+        return client->append({&append, 1}, Batch::each).front();
+    }
+
+    TempDir directory;
+    const std::string server_path = (directory.path() / "server.sock").string();
+    const std::string way_path = (directory.path() / "way.sock").string();
+    std::unique_ptr<StreamStore> inner;
+    std::unique_ptr<Server> server;
+    FaultyWay way{way_path, server_path};
+    std::unique_ptr<StreamStore> client;
+};
+
+TEST_CASE("remote: an append whose request or answer was lost lands once, and says so") {
+    // Guards against a claim that nobody knows to have.
+    for (const auto fault : {FaultyWay::Fault::lose_request, FaultyWay::Fault::lose_answer}) {
+        Away away;
+        away.way.arm(fault);
+        const auto claimed = away.append(item(0, "k"));
+        REQUIRE_MESSAGE(claimed.has_value(), claimed.error().message);
+        CHECK(!away.way.armed());
+        away.way.arm(fault);
+        const auto again = away.append(item(0, "k"));
+        CHECK(again.error().code == Code::sequence_conflict);
+        CHECK(again.error().head_sequence == *claimed);
+        away.way.arm(fault);
+        const std::vector<Append> batch = {item(*claimed, "k", "receipt"), item(0, "other")};
+        const auto whole = away.client->append(batch, Batch::atomic);
+        REQUIRE(whole[0].has_value());
+        REQUIRE(whole[1].has_value());
+        CHECK(away.inner->history({"remote", "k"})->size() == 2);
+        CHECK(away.inner->head({"remote", "other"}).value()->sequence == *whole[1]);
+    }
+}
+
+TEST_CASE("remote: of two clients that claim with equal records, one wins, whatever is lost") {
+    // Guards against taking another's claim for one's own since it looks the same.
+    Away away;
+    const auto other = Away::open_at(away.server_path);
+    const Append same = item(0, "k");
+    away.way.arm(FaultyWay::Fault::lose_request, [&] {
+        REQUIRE(other->append({&same, 1}, Batch::each).front().has_value());
+    });
+    CHECK(away.append(same).error().code == Code::sequence_conflict);
+    // The same with a server that does not know what was before.
+    const Append next = item(0, "k2");
+    away.way.arm(FaultyWay::Fault::lose_request, [&] {
+        REQUIRE(other->append({&next, 1}, Batch::each).front().has_value());
+        away.serve();
+    });
+    CHECK(away.append(next).error().code == Code::outcome_unknown);
+}
+
+TEST_CASE(
+    "remote: behind a restart of the server a completion knows itself, and a claim does not") {
+    Away away;
+    REQUIRE(away.append(item(0, "k")).has_value());
+    const Record claim = *away.client->head({"remote", "k"}).value();
+    away.way.arm(FaultyWay::Fault::lose_answer, [&] { away.serve(); });
+    const auto completed = away.append(completion(claim, "receipt"));
+    REQUIRE_MESSAGE(completed.has_value(), completed.error().message);
+    CHECK(away.inner->history({"remote", "k"})->size() == 2);
+
+    away.way.arm(FaultyWay::Fault::lose_answer, [&] { away.serve(); });
+    const auto unknown = away.append(item(0, "k2"));
+    CHECK(unknown.error().code == Code::outcome_unknown);
+    CHECK(unknown.error().head_sequence == away.inner->head({"remote", "k2"}).value()->sequence);
+
+    away.way.arm(FaultyWay::Fault::lose_answer, [&] { away.serve(); });
+    const Record head = *away.client->head({"remote", "k2"}).value();
+    const std::vector<Append> batch = {completion(head, "receipt"), item(0, "k3")};
+    for (const auto& result : away.client->append(batch, Batch::atomic)) {
+        CHECK_MESSAGE(result.has_value(), result.error().message);
+    }
+    CHECK(away.append(item(0, "k4")).has_value());
+}
+
+TEST_CASE("remote: what is read is asked again, and many threads share what is left") {
+    Away away;
+    std::vector<std::jthread> threads;
+    std::atomic<int> failed = 0;
+    for (int t = 0; t < 8; ++t) {
+        threads.emplace_back([&, t] {
+            Cache cache(*away.client);
+            for (int i = 0; i < 30; ++i) {
+                const std::string key = std::to_string(t) + "-" + std::to_string(i);
+                auto claimed = cache.claim(key);
+                const auto* claim = claimed ? std::get_if<Claimed>(&*claimed) : nullptr;
+                failed += claim == nullptr || !cache.complete(claim->claim, key);
+                const auto found = cache.lookup(key);
+                const auto* done = found ? std::get_if<Completed>(&*found) : nullptr;
+                failed += done == nullptr || done->receipt != key;
+            }
+        });
+    }
+    for (int i = 0; i < 5; ++i) {
+        away.way.arm(FaultyWay::Fault::lose_answer);
+        std::this_thread::sleep_for(3ms);
+    }
+    threads.clear();
+    CHECK(failed == 0);
+    CHECK(away.client->stats()->completed == 240);
+}
+
+TEST_CASE("remote: a server that does not answer in time costs one call its time, and no more") {
+    Away away(100ms);
+    away.way.arm(FaultyWay::Fault::hold_answer);
+    CHECK(away.append(item(0, "k")).error().code == Code::outcome_unknown);
+    CHECK(away.append(item(0, "other")).has_value());
+    CHECK(away.client->head({"remote", "k"}).value().has_value());
+
+    away.client = Away::open_at(away.server_path, 100ms);
+    away.server.reset();
+    CHECK(away.append(item(0, "x")).error().code == Code::unavailable);
+    CHECK(away.client->head({"remote", "x"}).error().code == Code::unavailable);
+    CHECK(away.client->sweep().error().code == Code::unavailable);
+    away.serve();
+    CHECK(away.append(item(0, "x")).has_value());
+}
+
+TEST_CASE("remote: another store at the same place is not taken for the one that was") {
+    Away away;
+    away.client = Away::open_at(away.server_path);
+    REQUIRE(away.append(item(0, "k")).has_value());
+    const auto another = make_memory_store();
+    away.server.reset();
+    away.server = Server::start(*another, {.unix_path = away.server_path}).value();
+    const auto refused = away.append(item(0, "k2"));
+    CHECK(refused.error().code == Code::failed);
+    CHECK(refused.error().message.find("another store") != std::string::npos);
+    CHECK(another->stats()->streams() == 0);
+}
+
+TEST_CASE("remote: heads of any size come, in as many replies as it takes") {
+    Away away;
+    away.client = Away::open_at(away.server_path);
+    std::vector<StreamKey> streams;
+    std::vector<std::string> keys;
+    for (int i = 0; i < 30; ++i) {
+        keys.push_back("k" + std::to_string(i));
+    }
+    for (const std::string& key : keys) {
+        REQUIRE(away.append(item(0, key, std::string(1024 * 1024, 'r'))).has_value());
+        streams.push_back({"remote", key});
+        streams.push_back({"remote", "none"});
+    }
+    streams.push_back({"", "k1"});
+    const auto heads = away.client->heads(streams);
+    REQUIRE(heads.size() == 61);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        REQUIRE(heads[2 * i].has_value());
+        CHECK(heads[2 * i].value()->key == keys[i]);
+        CHECK(!heads[2 * i + 1].value().has_value());
+    }
+    CHECK(heads.back().error().code == Code::invalid_argument);
+    const auto page = away.client->scan({});
+    CHECK(page->heads.size() >= 16);
+    CHECK(page->heads.size() < 30);
+    CHECK(!page->cursor.empty());
+}
+
+TEST_CASE("remote: errors come across with their code and message") {
+    const auto inner = make_memory_store();
+    HookedStore hooked(*inner);
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const auto server = Server::start(hooked, {.unix_path = path}).value();
+    const auto client = Away::open_at(path);
+    for (const Code code : {Code::io, Code::out_of_space, Code::corruption, Code::read_only,
+                            Code::failed, Code::outcome_unknown, Code::closed, Code::busy,
+                            Code::unavailable, Code::invalid_argument}) {
+        hooked.fail_append = [code](const Append&) { return std::optional(code); };
+        const Append append = item(0, "k");
+        CHECK(client->append({&append, 1}, Batch::each).front().error().code == code);
+        CHECK(client->append({&append, 1}, Batch::atomic).front().error().code == code);
+        hooked.before_sweep = [code](const SweepOptions&) -> Result<void> {
+            return std::unexpected(Error{code, "as asked"});
+        };
+        const auto swept = client->sweep();
+        CHECK(swept.error().code == code);
+        CHECK(swept.error().message == "as asked");
+    }
+    hooked.fail_heads = true;
+    CHECK(client->head({"remote", "k"}).error().code == Code::io);
+}
+
+TEST_CASE("remote: a queue that is full is waited for") {
+    const auto inner = make_memory_store();
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const auto server = Server::start(*inner, {.unix_path = path, .requests_max = 2}).value();
+    const auto client = Away::open_at(path);
+    std::vector<std::jthread> threads;
+    std::atomic<int> failed = 0;
+    for (int t = 0; t < 8; ++t) {
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < 50; ++i) {
+                const Append append = item(0, std::to_string(t) + "-" + std::to_string(i));
+                failed += !client->append({&append, 1}, Batch::each).front().has_value();
+            }
+        });
+    }
+    threads.clear();
+    CHECK(failed == 0);
+}
+
+TEST_CASE("remote: addresses and passwords") {
+    const auto inner = make_memory_store();
+    const auto server =
+        Server::start(*inner, {.tcp = "127.0.0.1:0", .password = "se:cret @%"}).value();
+    const std::string at = "127.0.0.1:" + std::to_string(server->tcp_port());
+    CHECK(open("tcp://:se%3Acret%20%40%25@" + at).has_value());
+    CHECK(open("tcp://default:se:cret%20@%25@" + at).has_value());
+    CHECK(open_remote("tcp://" + at, {.password = "se:cret @%"}).has_value());
+    for (const std::string& url :
+         {"tcp://" + at, "tcp://default:wrong@" + at, "tcp://default:%4@" + at, "tcp://127.0.0.1"s,
+          "tcp://:1"s, "tcp://"s, "unix:"s, "unix:" + std::string(200, 'x')}) {
+        const auto refused = open(url);
+        REQUIRE(!refused.has_value());
+        CHECK_MESSAGE(refused.error().code == Code::invalid_argument, url);
+        CHECK(refused.error().message.find("wrong@") == std::string::npos);
+    }
+    CHECK(open("unix:/nowhere/at/all").error().code == Code::unavailable);
+    CHECK(open_remote("tcp://" + at, {.timeout = 1ms}).error().code == Code::invalid_argument);
+}
+
+TEST_CASE("remote: a forked child is told that the connection is its parent's") {
+    Away away;
+    REQUIRE(away.append(item(0, "k")).has_value());
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const auto refused = away.client->head({"remote", "k"});
+        const bool good = !refused && refused.error().code == Code::closed &&
+                          away.append(item(0, "x")).error().code == Code::closed &&
+                          away.client->stats().error().code == Code::closed;
+        away.client.reset();
+        ::_exit(good ? 0 : 1);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    CHECK(away.append(item(0, "y")).has_value());
+}
+
+}  // namespace
+}  // namespace dedup::test

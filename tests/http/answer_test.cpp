@@ -28,7 +28,7 @@ std::optional<std::string> header(const Response& response, std::string_view nam
 }
 
 // A server on a store in memory, and what its handler does.
-struct Server {
+struct Service {
     TestStore store = store_factories().front().make();
     HookedStore hooked{*store};
     Cache cache{hooked};
@@ -39,7 +39,7 @@ struct Server {
         return Response{.status = 201, .headers = {{"X-A", "b"}, {"Set-Cookie", "c"}}, .body = "d"};
     };
 
-    Server() {
+    Service() {
         options.on_error = [this](const Error& error) { errors.push_back(error); };
     }
 
@@ -59,7 +59,7 @@ struct Server {
 }  // namespace
 
 TEST_CASE("the first request is handled, the second one gets what was kept") {
-    Server server;
+    Service server;
     const Response first = server.post("k");
     CHECK(first.status == 201);
     CHECK_MESSAGE(header(first, "Set-Cookie") == "c", "who asked first gets everything");
@@ -73,7 +73,7 @@ TEST_CASE("the first request is handled, the second one gets what was kept") {
 }
 
 TEST_CASE("without a good key nothing is claimed") {
-    Server server;
+    Service server;
     const auto handle = [](const Claim&) -> Response { throw std::logic_error("handled"); };
     const Response missing =
         http::serve(*server.store, server.cache,
@@ -89,7 +89,7 @@ TEST_CASE("without a good key nothing is claimed") {
 }
 
 TEST_CASE("while it is handled others get 409 until the lease is over") {
-    Server server;
+    Service server;
     server.options.lease = 2500ms;
     Response during;
     server.handler = [&](const Claim&) {
@@ -118,7 +118,7 @@ TEST_CASE("Retry-After is whole seconds, and never 0") {
 }
 
 TEST_CASE("another request with the key gets 422 and is not handled") {
-    Server server;
+    Service server;
     server.post("k", "one");
     const Response other = server.post("k", "two");
     CHECK(other.status == 422);
@@ -129,7 +129,7 @@ TEST_CASE("another request with the key gets 422 and is not handled") {
 TEST_CASE("a response that is not final releases the key") {
     // "Not you", "not so" and "not now": the same request may get another answer.
     for (const int status : {500, 503, 599, 401, 403, 407, 408, 421, 423, 425, 426, 428, 429}) {
-        Server server;
+        Service server;
         server.handler = [&](const Claim&) { return Response{.status = status}; };
         CHECK(server.post("k").status == status);
         server.handler = [](const Claim& claim) {
@@ -140,7 +140,7 @@ TEST_CASE("a response that is not final releases the key") {
         CHECK_MESSAGE(server.post("k").status == 404, "an answer like any other");
         CHECK(server.handled == 2);
     }
-    Server server;
+    Service server;
     server.options.is_final = [](const Response& response) { return response.status == 500; };
     server.handler = [](const Claim&) { return Response{.status = 500}; };
     server.post("k");
@@ -149,7 +149,7 @@ TEST_CASE("a response that is not final releases the key") {
 
 // Guards against doing the work twice: it was done, whatever is wrong with what it gave.
 TEST_CASE("a response that cannot be stored is an error for good, and its work is not repeated") {
-    Server server;
+    Service server;
     server.handler = [](const Claim&) { return Response{.status = 7}; };
     CHECK(server.post("bad").status == 500);
     CHECK(server.errors.back().code == Code::invalid_argument);
@@ -158,7 +158,7 @@ TEST_CASE("a response that cannot be stored is an error for good, and its work i
 }
 
 TEST_CASE("a status above all is no reason to do the work again") {
-    Server server;
+    Service server;
     server.handler = [](const Claim&) { return Response{.status = 999}; };
     CHECK(server.post("k").status == 500);
     CHECK(server.post("k").status == 500);
@@ -166,7 +166,7 @@ TEST_CASE("a status above all is no reason to do the work again") {
 }
 
 TEST_CASE("an exception releases the key and is passed on") {
-    Server server;
+    Service server;
     server.handler = [](const Claim&) -> Response { throw std::runtime_error("mine"); };
     CHECK_THROWS_WITH(server.post("k"), "mine");
     CHECK(std::holds_alternative<Absent>(must(server.cache.lookup("k"))));
@@ -174,7 +174,7 @@ TEST_CASE("an exception releases the key and is passed on") {
 
 TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 for good") {
     // Guards against a payment that is made twice because its answer was lost.
-    Server server;
+    Service server;
     const auto note_and = [&](auto then) {
         return [&server, then](const Claim& claim) -> Response {
             must(server.cache.note(claim, "calls the bank"));
@@ -201,7 +201,7 @@ TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 
 }
 
 TEST_CASE("a server that died is asked after before its request is handled again") {
-    Server server;
+    Service server;
     Finding finding;
     int asked = 0;
     const auto die_at = [&](const char* key, Unanswered unanswered) {
@@ -249,7 +249,7 @@ TEST_CASE("a server that died is asked after before its request is handled again
 }
 
 TEST_CASE("who takes longer than his lease and is overtaken gets 409") {
-    Server server;
+    Service server;
     server.options.lease = 1s;
     server.handler = [&](const Claim& claim) {
         if (claim.attempt == 1) {
@@ -265,7 +265,7 @@ TEST_CASE("who takes longer than his lease and is overtaken gets 409") {
 }
 
 TEST_CASE("errors of the store are told to the server and not to the client") {
-    Server server;
+    Service server;
     server.hooked.fail_append = [](const Append&) { return std::optional(Code::io); };
     const Response failed = server.post("k");
     CHECK(failed.status == 503);

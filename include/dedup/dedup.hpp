@@ -10,6 +10,7 @@
 #include "dedup/guard.hpp"
 #include "dedup/http.hpp"
 #include "dedup/json_pointer.hpp"
+#include "dedup/lease.hpp"
 #include "dedup/log_store.hpp"
 #include "dedup/memory_store.hpp"
 #include "dedup/metrics.hpp"

@@ -27,6 +27,8 @@
 
 namespace dedup {
 
+class Heartbeat;
+
 // Why a function did not do its work.
 struct Failure {
     std::string message;
@@ -155,7 +157,6 @@ class DEDUP_API Guard {
     [[nodiscard]] Result<std::uint64_t> cleanup_old_events();
 
   private:
-    class Heartbeat;
     class Run;
 
     Guard(StreamStore& store, GuardOptions options);

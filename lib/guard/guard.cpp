@@ -21,7 +21,6 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kDeadlineMax = std::chrono::years{100};
-constexpr milliseconds kLeaseMin{3};  // a third of it is what the heartbeat sleeps
 
 Result<void> check_event_id(std::string_view event_id) {
     if (const Result<void> checked = check_key(event_id); !checked) {

@@ -10,10 +10,10 @@ constexpr std::chrono::milliseconds kPauseMax = std::chrono::hours{1};
 
 }  // namespace
 
-Guard::Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
+Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
     : cache_(cache), lease_(lease), thread_(start_thread("dedup-heartbeat", [this] { run(); })) {}
 
-Guard::Heartbeat::~Heartbeat() {
+Heartbeat::~Heartbeat() {
     {
         const std::lock_guard lock(mutex_);
         stop_ = true;
@@ -23,7 +23,7 @@ Guard::Heartbeat::~Heartbeat() {
     thread_.join();
 }
 
-void Guard::Heartbeat::operator delete(Heartbeat* heartbeat, std::destroying_delete_t) {
+void Heartbeat::operator delete(Heartbeat* heartbeat, std::destroying_delete_t) {
     if (heartbeat->mark_.inherited()) {
         leave_to_parent(heartbeat);
         return;
@@ -32,7 +32,7 @@ void Guard::Heartbeat::operator delete(Heartbeat* heartbeat, std::destroying_del
     ::operator delete(heartbeat, sizeof(Heartbeat));
 }
 
-void Guard::Heartbeat::add(std::span<const Claim> claims) {
+void Heartbeat::add(std::span<const Claim> claims) {
     bool wake = false;
     {
         const std::lock_guard lock(mutex_);
@@ -46,7 +46,7 @@ void Guard::Heartbeat::add(std::span<const Claim> claims) {
     }
 }
 
-void Guard::Heartbeat::remove(std::span<const Claim> claims) {
+void Heartbeat::remove(std::span<const Claim> claims) {
     if (mark_.inherited()) {
         return;  // forked by the work that was claimed
     }
@@ -57,7 +57,7 @@ void Guard::Heartbeat::remove(std::span<const Claim> claims) {
 }
 
 // Precondition: mutex_ is held.
-std::vector<Claim> Guard::Heartbeat::due_claims() {
+std::vector<Claim> Heartbeat::due_claims() {
     std::vector<Claim> claims;
     claims.reserve(by_fence_.size());
     for (auto& [fence, entry] : by_fence_) {
@@ -69,7 +69,7 @@ std::vector<Claim> Guard::Heartbeat::due_claims() {
     return claims;
 }
 
-void Guard::Heartbeat::run() {
+void Heartbeat::run() {
     std::unique_lock lock(mutex_);
     while (true) {
         idle_ = true;
@@ -89,7 +89,7 @@ void Guard::Heartbeat::run() {
     }
 }
 
-void Guard::Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
+void Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
     const std::vector<Claim> claims = due_claims();
     if (!claims.empty()) {
         lock.unlock();

@@ -11,16 +11,19 @@
 #include <thread>
 #include <vector>
 
-#include "dedup/guard.hpp"
+#include "dedup/cache.hpp"
 #include "env/process.hpp"
 
 namespace dedup {
+
+// A third of a lease is what the heartbeat sleeps.
+inline constexpr std::chrono::milliseconds kLeaseMin{3};
 
 // Owns a thread that renews every claim which it finds at two beats in a row, a third of a lease
 // apart; so a claim is renewed when between one and two thirds of its lease have gone, and work
 // that is done sooner costs nothing. A renewal that fails is tried again at the next beat: if the
 // claim is lost, its completion will say so.
-class Guard::Heartbeat {
+class Heartbeat {
   public:
     // Throws std::system_error if there is no thread to be had.
     Heartbeat(Cache& cache, std::chrono::milliseconds lease);

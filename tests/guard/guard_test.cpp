@@ -15,6 +15,7 @@
 
 #include "cache/helpers.hpp"
 #include "dedup/guard.hpp"
+#include "dedup/lease.hpp"
 #include "support/hooked_store.hpp"
 
 namespace dedup::test {
@@ -730,6 +731,66 @@ TEST_CASE("guard: events are kept for seven days, and a clean-up says how many w
         CHECK(must(guard->cleanup_old_events()) == 0);
         CHECK(must(guard->is_processed("c")));
     });
+}
+
+TEST_CASE("lease: gives its key back at the end of its scope, but holds what it has noted") {
+    // Guards against a key that stays claimed behind a return, and against one that is free
+    // although its effect may have begun.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        const auto leases = must(Leases::start(cache, 1h));
+        const auto claim = [&](std::string_view key) {
+            return as<Lease>(leases->claim(key, {.owner = "w"}));
+        };
+        { const Lease lease = claim("left"); }
+        CHECK(claim("left").claim().attempt == 2);
+        {
+            Lease lease = claim("noted");
+            must(lease.note("calls the bank"));
+            as<InFlight>(leases->claim("noted"));
+        }
+        CHECK(as<Held>(leases->claim("noted")).previous.note == "calls the bank");
+        {
+            Lease lease = claim("done");
+            Lease moved = std::move(lease);
+            must(moved.complete("r"));
+            check_error(moved.complete("r"), Code::stale_claim, "ended already");
+            check_error(moved.release(), Code::stale_claim);
+            check_error(lease.note("moved from"), Code::stale_claim);
+        }
+        CHECK(as<Completed>(leases->claim("done")).receipt == "r");
+        {
+            Lease lease = claim("too long");
+            check_error(lease.complete(std::string(kReceiptBytesMax + 1, 'r')),
+                        Code::invalid_argument);
+            // Its work is done, so it must not be free.
+        }
+        as<Held>(leases->claim("too long"));
+        const Claim kept = claim("kept").leave();
+        as<InFlight>(leases->claim("kept"));
+        CHECK(must(leases->keep(kept).release()));
+        Lease lost = claim("lost");
+        CHECK(must(cache.release_current("lost")));
+        Lease other = claim("lost");
+        check_error(lost.complete("r"), Code::stale_claim, "replaced");
+        lost = std::move(other);
+        must(lost.complete("of the other"));
+        check_error(Leases::start(cache, 2ms), Code::invalid_argument, "at least 3");
+    });
+}
+
+TEST_CASE("lease: is renewed while it lives") {
+    TestStore store = store_factories().front().make();
+    Cache cache(*store);
+    const auto leases = must(Leases::start(cache, 30ms));
+    const auto until_ms = [&] { return as<InFlight>(cache.lookup("k")).lease_until_ms; };
+    const Lease lease = as<Lease>(leases->claim("k"));
+    const std::int64_t before_ms = until_ms();
+    store.clock.advance(20);
+    while (until_ms() == before_ms) {
+        std::this_thread::yield();
+    }
+    CHECK(until_ms() == before_ms + 20);
 }
 
 }  // namespace

@@ -233,7 +233,7 @@ TEST_CASE("native commands: maps in RESP3, flat arrays in RESP2, and fences") {
     CHECK(strings.ask({"DEDUP.CLAIM", "k"}) ==
           "{'outcome': 'in_flight', 'namespace': 'default', 'key': 'k', 'claim_sequence': 1, "
           "'attempt': 1, 'owner': 'me', 'since_ms': 1000000, 'lease_until_ms': 1000200, "
-          "'expires_at_ms': 1005000}");
+          "'expires_at_ms': 1005000, 'held': 0}");
     CHECK(strings.ask({"DEDUP.COMPLETE", "k", "9", "r"}).starts_with("-STALE_CLAIM "));
     CHECK(strings.ask({"DEDUP.COMPLETE", "k", "1", "r"}) ==
           "{'outcome': 'completed', 'namespace': 'default', 'key': 'k', 'claim_sequence': 1, "

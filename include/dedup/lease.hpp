@@ -1,0 +1,91 @@
+// A claim as an object: its lease is renewed while it lives, and its key given back at its end.
+//
+//     auto outcome = leases->claim("order-17", {.owner = host});
+//     if (auto* lease = outcome ? std::get_if<dedup::Lease>(&*outcome) : nullptr) {
+//         lease->note("POST api.bank/payments, reference 8125");
+//         lease->complete(pay());  // if pay() throws, the key is held, as there is a note
+//     }
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <variant>
+
+#include "dedup/cache.hpp"
+
+namespace dedup {
+
+class Heartbeat;
+class Lease;
+
+using LeaseOutcome = std::variant<InFlight, Lease, Completed, Mismatch, Held>;
+
+// Claims with one lease, and the thread that renews those that live. Any thread may call it.
+class DEDUP_API Leases {
+  public:
+    // `cache` must outlive it. `lease`: at least 3 ms; renewed every third of it.
+    // Errors: invalid_argument, io (no thread).
+    [[nodiscard]] static Result<std::unique_ptr<Leases>> start(Cache& cache,
+                                                               std::chrono::milliseconds lease);
+    ~Leases();  // after all that it gave
+    Leases(const Leases&) = delete;
+    Leases& operator=(const Leases&) = delete;
+
+    // As Cache::claim; the lease is that of this object.
+    [[nodiscard]] Result<LeaseOutcome> claim(std::string_view key, ClaimOptions options = {});
+
+    // Of a claim that was made elsewhere, known by its namespace, key and fence.
+    [[nodiscard]] Lease keep(Claim claim);
+
+  private:
+    friend class Lease;
+    Leases(Cache& cache, std::chrono::milliseconds lease);
+
+    Cache& cache_;
+    const std::chrono::milliseconds lease_;
+    std::unique_ptr<Heartbeat> heartbeat_;
+};
+
+// One thread at a time uses it. What ends it ends the renewals, too.
+class DEDUP_API Lease {
+  public:
+    // Unless it has ended: releases the claim; but holds it if a note says, or a completion that
+    // failed, that its work may have had its effect. If that fails the lease runs out by itself.
+    ~Lease();
+    Lease(Lease&& other) noexcept;
+    Lease& operator=(Lease&& other) noexcept;
+
+    [[nodiscard]] const Claim& claim() const { return claim_; }
+    // What is known of the claim before it.
+    [[nodiscard]] const std::optional<Previous>& previous() const { return previous_; }
+
+    // As in Cache. The last three end it if they succeed, or get stale_claim or receipt_mismatch;
+    // after another error they may be tried again. Ended, they give stale_claim.
+    [[nodiscard]] Result<void> note(std::string_view metadata);
+    [[nodiscard]] Result<void> complete(std::string_view receipt,
+                                        const CompleteOptions& options = {});
+    [[nodiscard]] Result<bool> release();
+    [[nodiscard]] Result<void> hold(std::string_view reason);
+
+    // Ends it and leaves the claim as it is, for whoever goes on with it.
+    Claim leave();
+
+  private:
+    friend class Leases;
+    Lease(Leases& from, Claim claim, std::optional<Previous> previous);
+
+    void end();      // the renewals
+    void give_up();  // what the destructor does
+    template <class T>
+    Result<T> ended_by(Result<T> result);
+    [[nodiscard]] std::unexpected<Error> is_over() const;
+
+    Leases* from_;  // null: it has ended
+    Claim claim_;
+    std::optional<Previous> previous_;
+    bool may_have_begun_ = false;  // its effect
+};
+
+}  // namespace dedup

@@ -1,0 +1,156 @@
+#include "dedup/lease.hpp"
+
+#include <fmt/format.h>
+
+#include <exception>
+#include <system_error>
+#include <utility>
+
+#include "guard/heartbeat.hpp"
+#include "record/check.hpp"
+#include "record/invalid.hpp"
+
+namespace dedup {
+
+Leases::Leases(Cache& cache, std::chrono::milliseconds lease) : cache_(cache), lease_(lease) {}
+
+Leases::~Leases() = default;
+
+Result<std::unique_ptr<Leases>> Leases::start(Cache& cache, std::chrono::milliseconds lease) {
+    if (lease < kLeaseMin) {
+        return invalid(fmt::format("lease is {} ms; it must be at least {}", lease.count(),
+                                   kLeaseMin.count()));
+    }
+    std::unique_ptr<Leases> leases(new Leases(cache, lease));
+    try {
+        leases->heartbeat_ = std::make_unique<Heartbeat>(cache, lease);
+    } catch (const std::system_error& error) {
+        return std::unexpected(Error{.code = Code::io,
+                                     .message = "cannot start the heartbeat's thread",
+                                     .os_error = error.code().value()});
+    }
+    return leases;
+}
+
+Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
+    options.lease = lease_;
+    auto outcome = cache_.claim(key, options);
+    if (!outcome) {
+        return std::unexpected(std::move(outcome).error());
+    }
+    return std::visit(
+        [this](auto&& found) -> LeaseOutcome {
+            if constexpr (std::is_same_v<std::decay_t<decltype(found)>, Claimed>) {
+                return Lease(*this, std::move(found.claim), std::move(found.previous));
+            } else {
+                return std::move(found);
+            }
+        },
+        *std::move(outcome));
+}
+
+Lease Leases::keep(Claim claim) {
+    return {*this, std::move(claim), std::nullopt};
+}
+
+Lease::Lease(Leases& from, Claim claim, std::optional<Previous> previous)
+    : from_(&from), claim_(std::move(claim)), previous_(std::move(previous)) {
+    from_->heartbeat_->add({&claim_, 1});
+}
+
+Lease::~Lease() {
+    give_up();
+}
+
+Lease::Lease(Lease&& other) noexcept
+    : from_(std::exchange(other.from_, nullptr)),
+      claim_(std::move(other.claim_)),
+      previous_(std::move(other.previous_)),
+      may_have_begun_(other.may_have_begun_) {}
+
+Lease& Lease::operator=(Lease&& other) noexcept {
+    if (this != &other) {
+        give_up();
+        from_ = std::exchange(other.from_, nullptr);
+        claim_ = std::move(other.claim_);
+        previous_ = std::move(other.previous_);
+        may_have_begun_ = other.may_have_begun_;
+    }
+    return *this;
+}
+
+Result<void> Lease::note(std::string_view metadata) {
+    if (from_ == nullptr) {
+        return is_over();
+    }
+    auto noted = from_->cache_.note(claim_, metadata);
+    may_have_begun_ = may_have_begun_ || noted || noted.error().code == Code::outcome_unknown;
+    return noted;
+}
+
+Result<void> Lease::complete(std::string_view receipt, const CompleteOptions& options) {
+    if (from_ == nullptr) {
+        return is_over();
+    }
+    may_have_begun_ = true;
+    return ended_by(from_->cache_.complete(claim_, receipt, options));
+}
+
+Result<bool> Lease::release() {
+    if (from_ == nullptr) {
+        return is_over();
+    }
+    return ended_by(from_->cache_.release(claim_));
+}
+
+Result<void> Lease::hold(std::string_view reason) {
+    if (from_ == nullptr) {
+        return is_over();
+    }
+    return ended_by(from_->cache_.hold(claim_, reason));
+}
+
+Claim Lease::leave() {
+    end();
+    return claim_;
+}
+
+void Lease::end() {
+    if (from_ != nullptr) {
+        std::exchange(from_, nullptr)->heartbeat_->remove({&claim_, 1});
+    }
+}
+
+void Lease::give_up() {
+    if (from_ == nullptr) {
+        return;
+    }
+    try {
+        if (may_have_begun_) {
+            (void)hold("its holder left it without an answer, after a note or a failed completion");
+        } else {
+            (void)release();
+        }
+    } catch (const std::exception&) {
+        // Out of memory: the lease runs out by itself.
+    }
+    end();
+}
+
+template <class T>
+Result<T> Lease::ended_by(Result<T> result) {
+    if (result || result.error().code == Code::stale_claim ||
+        result.error().code == Code::receipt_mismatch) {
+        end();
+    }
+    return result;
+}
+
+std::unexpected<Error> Lease::is_over() const {
+    return std::unexpected(
+        Error{.code = Code::stale_claim,
+              .message = fmt::format("claim {} on key {}: this lease has ended already",
+                                     claim_.claim_sequence, quoted_bytes(claim_.key))});
+}
+
+}  // namespace dedup

@@ -47,12 +47,17 @@ struct ServerOptions {
     // Of one connection, replies that its client has not taken: above it, nothing more of it is
     // carried out. One reply may go beyond.
     std::size_t reply_bytes_max = 1024 * 1024;
+    // The same of all connections: above it, those that hold most of it are closed, until it is kept.
+    // What is being carried out may go beyond: as much again, and what is read at once (64 MiB, or
+    // one command's).
+    std::size_t replies_bytes_max = 256 * 1024 * 1024;
     // A connection that has sent part of a request, or has replies waiting, and does not go on for
     // so long is closed. At least 1 ms.
     std::chrono::milliseconds stall_timeout = std::chrono::minutes{1};
     // One that asks for nothing for so long is closed; 0: none is.
     std::chrono::milliseconds idle_timeout{0};
-    // How long stop() lets clients take their last replies.
+    // How long stop() lets clients take their last replies, and the store answer. Then they are
+    // disconnected; what they asked is carried out.
     std::chrono::milliseconds stop_timeout = std::chrono::seconds{5};
 
     // Gets every event, on a thread of the server's, one at a time. Must not throw, and must not
@@ -66,11 +71,13 @@ struct ServerMetrics {
     std::uint64_t connected = 0;    // ever
     std::uint64_t refused = 0;      // connections, as there were too many
     std::uint64_t requests = 0;
-    std::uint64_t busy = 0;  // requests that got BUSY
+    std::uint64_t busy = 0;           // requests that got BUSY
+    std::uint64_t untaken_bytes = 0;  // of replies, now
 };
 
-// Owns three threads: one for the sockets, one for the store, one for what takes long. All
-// functions may be called from any thread.
+// Owns four threads: one for the sockets, one for the store, one for what takes long, and one for
+// sweeps. All functions may be called from any thread. In a forked child it does nothing, and
+// destroying it there touches nothing of the parent's.
 class DEDUP_API Server {
   public:
     // Listens, and gives the server. `store` must outlive it; the program may go on using the store
@@ -84,7 +91,8 @@ class DEDUP_API Server {
     Server& operator=(const Server&) = delete;
 
     // Accepts and reads nothing more, carries out what has been asked, sends the replies, and
-    // closes all connections; a sweep that runs ends early. Again is a no-op.
+    // closes all connections; a sweep that runs ends early. Again is a no-op. Returns when the
+    // store's calls that are under way have: a disk that hangs holds it up, though no client.
     virtual void stop() = 0;
 
     [[nodiscard]] virtual ServerMetrics metrics() const = 0;

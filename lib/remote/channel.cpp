@@ -53,15 +53,18 @@ Channel::Outcome Channel::exchange(std::string_view request, wire::Reply& reply,
         wake_driver();  // which looks for replies alone
     }
     while (!call.ended) {
-        if (driver_ == &call) {
-            drive(lock, deadline);
-            continue;
-        }
         const auto left = deadline - std::chrono::steady_clock::now();
         if (left <= left.zero()) {
             fail();
-        } else {
+        } else if (driver_ != &call) {
             call.changed.wait_for(lock, left);
+        } else {
+            const bool sends = !output_.empty();
+            std::array<char, kReceivedBytes> bytes;
+            lock.unlock();
+            const Heard heard = listen(sends, deadline, bytes);
+            lock.lock();
+            take_heard(heard, {bytes.data(), bytes.size()});
         }
     }
     if (driver_ == &call) {
@@ -84,9 +87,9 @@ void Channel::wake_driver() {
 
 void Channel::send_more() {
     while (sent_ < output_.size()) {
+        const std::string_view rest = std::string_view(output_).substr(sent_);
         const ssize_t went = retry([&] {
-            return ::send(socket_.get(), output_.data() + sent_, output_.size() - sent_,
-                          MSG_DONTWAIT | MSG_NOSIGNAL);
+            return ::send(socket_.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         });
         if (went < 0) {
             if (!would_block(errno)) {
@@ -104,47 +107,42 @@ void Channel::send_more() {
     }
 }
 
-// Waits for the socket once.
-void Channel::drive(MutexLock& lock, TimePoint deadline) {
-    if (std::chrono::steady_clock::now() >= deadline) {
-        fail();
-        return;
-    }
+// Waits for the socket once. Without the lock: others send meanwhile.
+Channel::Heard Channel::listen(bool sends, TimePoint deadline, std::span<char> bytes) const {
     std::array<pollfd, 2> waited = {{{.fd = socket_.get(), .events = POLLIN, .revents = 0},
                                      {.fd = wake_.get(), .events = POLLIN, .revents = 0}}};
-    if (!output_.empty()) {
+    if (sends) {
         waited[0].events |= POLLOUT;
     }
-    std::array<char, kReceivedBytes> bytes;
-    ssize_t got = -1;
-    int error = EAGAIN;
-    lock.unlock();
+    Heard heard;
     const int ready =
         retry([&] { return ::poll(waited.data(), waited.size(), milliseconds_until(deadline)); });
     if (ready > 0 && (waited[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-        got =
+        const ssize_t got =
             retry([&] { return ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT); });
-        error = errno;
+        heard.ended = got == 0 || (got < 0 && !would_block(errno));
+        heard.bytes = got > 0 ? static_cast<std::size_t>(got) : 0;
     }
     if (ready > 0 && waited[1].revents != 0) {
         std::uint64_t count = 0;
         static_cast<void>(::read(wake_.get(), &count, sizeof count));
     }
-    lock.lock();
+    return heard;
+}
+
+void Channel::take_heard(const Heard& heard, std::string_view bytes) {
     if (broken_) {
         return;
     }
-    if (got > 0) {
-        try {
-            take_replies({bytes.data(), static_cast<std::size_t>(got)});
-        } catch (const std::bad_alloc&) {
-            fail();
-        }
-    } else if (got == 0 || !would_block(error)) {
+    try {
+        take_replies(bytes.substr(0, heard.bytes));
+    } catch (const std::bad_alloc&) {
         fail();
         return;
     }
-    if (!broken_ && !output_.empty()) {
+    if (heard.ended) {
+        fail();
+    } else if (!broken_) {
         send_more();
     }
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -47,9 +48,17 @@ class Channel {
         Condition changed;
     };
 
+    // What the socket gave.
+    struct Heard {
+        std::size_t bytes = 0;
+        bool ended = false;
+    };
+
     void send_more() DEDUP_REQUIRES(mutex_);
     void take_replies(std::string_view bytes) DEDUP_REQUIRES(mutex_);
-    void drive(MutexLock& lock, TimePoint deadline) DEDUP_REQUIRES(mutex_);
+    [[nodiscard]] Heard listen(bool sends, TimePoint deadline, std::span<char> bytes) const
+        DEDUP_EXCLUDES(mutex_);
+    void take_heard(const Heard& heard, std::string_view bytes) DEDUP_REQUIRES(mutex_);
     void hand_over() DEDUP_REQUIRES(mutex_);
     void wake_driver();
     void fail() DEDUP_REQUIRES(mutex_);

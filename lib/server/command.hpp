@@ -52,6 +52,12 @@ class Command {
     [[nodiscard]] virtual StreamKey stream(std::size_t /*part*/) const { return {}; }
     // False: none of its parts ever appends.
     [[nodiscard]] virtual bool appends() const { return true; }
+    // Asked before the parts decide, with the heads of all: whether there is something that keeps
+    // the command from doing anything, which it has noted.
+    [[nodiscard]] virtual bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
+                                       std::int64_t /*now_ms*/) {
+        return false;
+    }
     // What `part` comes to, which the command keeps for reply(), and what must be appended first.
     virtual std::optional<Append> decide(std::size_t /*part*/, const Seen& /*seen*/) { return {}; }
     virtual void landed(std::size_t /*part*/, std::uint64_t /*sequence*/) {}
@@ -81,9 +87,12 @@ class Command {
     // Known before it is carried out to come to an error.
     [[nodiscard]] virtual bool is_error() const { return false; }
 
-    // Whether there is no reply yet, as the command waits for somebody else's answer about its one
-    // stream. It decides again when that changes, and now and then.
-    [[nodiscard]] virtual bool waits(std::int64_t /*now_ms*/) const { return false; }
+    // Set: there is no reply yet, as the command waits for somebody else's answer about its one
+    // stream. It decides again when that changes, after so long, and now and then.
+    [[nodiscard]] virtual std::optional<std::chrono::milliseconds> waits(
+        std::int64_t /*now_ms*/) const {
+        return std::nullopt;
+    }
 
     void write_reply(std::string& out) {
         ReplyWriter writer(out, protocol_);

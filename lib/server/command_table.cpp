@@ -82,7 +82,7 @@ CommandPtr understand(const Request& request) {
     }
     if (!fits_arity(*entry, request.size())) {
         return request.error(
-            fmt::format("ERR wrong number of arguments for '{}' command", entry->name));
+            fmt::format("ERR wrong number of arguments for '{}' command", lower_case(entry->name)));
     }
     if (request.size() > kArgumentsMax && entry->name != kBatchCommand) {
         return request.error(fmt::format("ERR {} arguments; at most {} are allowed for '{}'",

@@ -42,7 +42,7 @@ Moved write_some(Connection& connection) {
         }
         moved = Moved::some;
         connection.sent += static_cast<std::size_t>(went);
-        connection.lane->unsent_bytes -= static_cast<std::size_t>(went);
+        connection.lane->take_unsent(static_cast<std::size_t>(went));
     }
     output.clear();
     connection.sent = 0;

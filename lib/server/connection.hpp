@@ -22,8 +22,8 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 
 // Of the reactor's thread alone.
 struct Connection {
-    Connection(std::uint64_t number, Descriptor opened)
-        : socket(std::move(opened)), lane(std::make_shared<Lane>(number)) {
+    Connection(std::uint64_t number, Descriptor opened, std::atomic<std::size_t>& all_unsent)
+        : socket(std::move(opened)), lane(std::make_shared<Lane>(number, all_unsent)) {
         session.id = number;
     }
 

@@ -11,8 +11,12 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// How often those who wait for an answer look whether a lease has run out or time is up.
-constexpr std::chrono::milliseconds kParkedPoll{20};
+// Those who wait for an answer are woken by the append that brings it. How often it is seen whose
+// lease has run out, or whose time is up:
+constexpr std::chrono::milliseconds kParkedTick{20};
+// Others may append past this server: so many look at their keys a tick, each at least once in:
+constexpr std::size_t kPolledPerTick = 64;
+constexpr std::chrono::milliseconds kParkedPollMax{1000};
 
 // How long a round waits for those whom the last one answered: as long as its append took, while
 // one after the other comes, and not when nobody does for a part of that.
@@ -104,7 +108,7 @@ bool Executor::take_incoming() {
                 work_.wait(lock);
             } else {
                 if (!stop_) {
-                    work_.wait_for(lock, kParkedPoll);
+                    work_.wait_for(lock, kParkedTick);
                 }
                 break;
             }
@@ -161,12 +165,24 @@ void Executor::wait_for_company() {
 
 void Executor::run_rounds() {
     while (take_incoming()) {
-        if (!parked_.empty() &&
-            (finishing_ || wake_parked_ || steady_clock::now() - parked_looked_ >= kParkedPoll)) {
-            wake_parked();
-        }
+        wake_due();
         wait_for_company();
+        wait_for_room();
         round();
+        wake_changed();
+    }
+}
+
+// The reactor ends who does not take replies; it must not be outrun.
+void Executor::wait_for_room() {
+    constexpr std::chrono::milliseconds kLook{1};
+    if (options_.all_unsent_bytes->load() <= options_.all_unsent_bytes_max) {
+        return;
+    }
+    deliver();
+    while (options_.all_unsent_bytes->load() > options_.all_unsent_bytes_max) {
+        MutexLock lock(mutex_);
+        work_.wait_for(lock, kLook);
     }
 }
 
@@ -192,7 +208,7 @@ void Executor::answer(Item& item) {
     }
     const std::size_t before = lane.replies.size();
     item.command->write_reply(lane.replies);
-    lane.unsent_bytes += lane.replies.size() - before;
+    lane.add_unsent(lane.replies.size() - before);
     ++lane.answered;
     item.command.reset();
 }
@@ -245,29 +261,66 @@ void Executor::run_chores(std::size_t kind) {
 }
 
 // The lane waits too: its replies come in order.
-void Executor::park(Item& item) {
+void Executor::park(Item& item, std::chrono::milliseconds at_most) {
     item.lane->blocked = true;
-    parked_streams_.insert(stream_hash(item.command->stream(0)));
-    parked_.push_back({item.lane, std::move(item.command)});
     stopped_.insert(item.lane.get());
+    const std::uint64_t stream = stream_hash(item.command->stream(0));
+    parked_.emplace(stream,
+                    Parked{{item.lane, std::move(item.command)}, steady_clock::now() + at_most});
 }
 
-// Lets those who wait look again.
-void Executor::wake_parked() {
-    wake_parked_ = false;
-    parked_looked_ = steady_clock::now();
-    parked_streams_.clear();
-    for (Item& item : std::exchange(parked_, {})) {
-        item.lane->blocked = false;
-        if (item.lane->gone) {
-            // Nobody is there who would use the claim.
-            item.command = error_reply(Protocol::resp2, "ERR the client has gone");
-            answer(item);
-        } else {
-            item.lane->queue.push_front(std::move(item.command));
+void Executor::note_change(StreamKey stream) {
+    if (!parked_.empty()) {
+        if (const std::uint64_t hash = stream_hash(stream); parked_.contains(hash)) {
+            changed_.push_back(hash);
         }
-        make_ready(item.lane);
     }
+}
+
+// Lets those look again whose stream has changed.
+void Executor::wake_changed() {
+    for (const std::uint64_t stream : changed_) {
+        const auto [first, last] = parked_.equal_range(stream);
+        std::for_each(first, last, [this](auto& entry) { wake(std::move(entry.second.item)); });
+        parked_.erase(first, last);
+    }
+    changed_.clear();
+}
+
+// And those who are due, or whose turn it is.
+void Executor::wake_due() {
+    const auto now = steady_clock::now();
+    if (parked_.empty() || (now - parked_looked_ < kParkedTick && !finishing_)) {
+        return;
+    }
+    parked_looked_ = now;
+    const auto poll_every = std::min<std::chrono::milliseconds>(
+        kParkedTick * (1 + parked_.size() / kPolledPerTick), kParkedPollMax);
+    const bool all = finishing_ || now - parked_polled_ >= poll_every;
+    if (all) {
+        parked_polled_ = now;
+    }
+    for (auto at = parked_.begin(); at != parked_.end();) {
+        Parked& parked = at->second;
+        if (all || parked.due <= now || parked.item.lane->gone) {
+            wake(std::move(parked.item));
+            at = parked_.erase(at);
+        } else {
+            ++at;
+        }
+    }
+}
+
+void Executor::wake(Item item) {
+    item.lane->blocked = false;
+    if (item.lane->gone) {
+        // Nobody is there who would use the claim.
+        item.command = error_reply(Protocol::resp2, "ERR the client has gone");
+        answer(item);
+    } else {
+        item.lane->queue.push_front(std::move(item.command));
+    }
+    make_ready(item.lane);
 }
 
 }  // namespace dedup::server

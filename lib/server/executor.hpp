@@ -49,6 +49,9 @@ struct ExecutorOptions {
     std::function<void(std::vector<Replies>)> deliver;
     // Of one connection: with more than this not taken yet, its commands wait.
     std::size_t unsent_bytes_max = 1024 * 1024;
+    // Of all. Above it, everything waits until the reactor has seen to it.
+    const std::atomic<std::size_t>* all_unsent_bytes = nullptr;
+    std::size_t all_unsent_bytes_max = 0;
 };
 
 class Executor {
@@ -88,6 +91,10 @@ class Executor {
         std::size_t first_stream = 0;
         bool appending = false;
     };
+    struct Parked {
+        Item item;
+        std::chrono::steady_clock::time_point due;  // a lease runs out, or the time to wait is up
+    };
     struct Appending {
         std::size_t item;
         std::size_t part;
@@ -104,6 +111,7 @@ class Executor {
     void begin_chore(const LanePtr& lane) DEDUP_EXCLUDES(mutex_);
     bool take_incoming() DEDUP_EXCLUDES(mutex_);
     void take_over(Incoming incoming);
+    void wait_for_room() DEDUP_EXCLUDES(mutex_);
     void wait_for_company() DEDUP_EXCLUDES(mutex_);
     void make_ready(const LanePtr& lane);
     void round();
@@ -120,8 +128,11 @@ class Executor {
     void answer(Item& item);
     void put_back();
     void deliver();
-    void park(Item& item);
-    void wake_parked();
+    void park(Item& item, std::chrono::milliseconds at_most);
+    void note_change(StreamKey stream);
+    void wake_changed();
+    void wake_due();
+    void wake(Item item);
 
     StreamStore& store_;
     const ExecutorOptions options_;
@@ -139,14 +150,15 @@ class Executor {
     std::size_t head_bytes_ = 0;                       // of the values among heads_
     std::int64_t now_ms_ = 0;                          // the time by which heads_ are judged
     std::unordered_set<const Lane*> lanes_appending_;
-    std::unordered_set<const Lane*> stopped_;           // until the next round
-    std::vector<std::size_t> put_back_;                 // items, in order
-    std::vector<LanePtr> touched_;                      // with replies to deliver
-    std::vector<Item> parked_;                          // they wait for somebody else's answer
-    std::unordered_set<std::uint64_t> parked_streams_;  // what they wait for, by hash
-    std::chrono::steady_clock::time_point parked_looked_;
-    bool wake_parked_ = false;
-    std::size_t company_ = 0;  // lanes that the last append answered
+    std::unordered_set<const Lane*> stopped_;  // until the next round
+    std::vector<std::size_t> put_back_;        // items, in order
+    std::vector<LanePtr> touched_;             // with replies to deliver
+    // They wait for somebody else's answer about a stream, by its hash.
+    std::unordered_multimap<std::uint64_t, Parked> parked_;
+    std::vector<std::uint64_t> changed_;  // of these streams, by this executor's appends
+    std::chrono::steady_clock::time_point parked_looked_;  // who is due
+    std::chrono::steady_clock::time_point parked_polled_;  // all
+    std::size_t company_ = 0;                              // lanes that the last append answered
     std::chrono::steady_clock::time_point company_until_;
     std::chrono::steady_clock::duration company_gap_{};
     bool finishing_ = false;

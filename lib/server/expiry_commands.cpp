@@ -94,16 +94,6 @@ class TtlCommand final : public StringCommand {
 
 CommandPtr make_expire_with(const Request& request, bool in_ms, bool absolute) {
     ExpireOptions options{.absolute = absolute};
-    const auto number = whole_number(request.argument(2));
-    if (!number) {
-        return request.error(kNotAnInteger);
-    }
-    const std::int64_t most = in_ms ? kLatestMs : kLatestMs / kMs;
-    if (*number > most || *number < -most) {
-        return request.error(
-            fmt::format("ERR invalid expire time in '{}' command", request.argument(0)));
-    }
-    options.ms = in_ms ? *number : *number * kMs;
     for (std::size_t i = 3; i < request.size(); ++i) {
         const std::string_view word = request.argument(i);
         bool* const flag = is_word(word, "NX")   ? &options.if_none
@@ -116,9 +106,23 @@ CommandPtr make_expire_with(const Request& request, bool in_ms, bool absolute) {
         }
         *flag = true;
     }
-    if ((options.if_none && (options.if_some || options.if_later || options.if_earlier)) ||
-        (options.if_later && options.if_earlier)) {
+    if (options.if_none && (options.if_some || options.if_later || options.if_earlier)) {
         return request.error("ERR NX and XX, GT or LT options at the same time are not compatible");
+    }
+    if (options.if_later && options.if_earlier) {
+        return request.error("ERR GT and LT options at the same time are not compatible");
+    }
+    const auto number = whole_number(request.argument(2));
+    if (!number) {
+        return request.error(kNotAnInteger);
+    }
+    const std::int64_t most = in_ms ? kLatestMs : kLatestMs / kMs;
+    if (*number > most || *number < -most) {
+        return bad_expiry(request);
+    }
+    options.ms = in_ms ? *number : *number * kMs;
+    if (!absolute && !is_time_in(options.ms)) {
+        return bad_expiry(request);
     }
     return make_string_command<ExpireCommand>(request, options);
 }

@@ -16,7 +16,19 @@ namespace dedup::server {
 // shared; a connection that closes leaves its lane to it, which answers what is under way, for an
 // append cannot be taken back, and throws the replies away.
 struct Lane {
-    explicit Lane(std::uint64_t id) : connection(id) {}
+    // `all_untaken` counts the replies of all lanes.
+    Lane(std::uint64_t id, std::atomic<std::size_t>& all_untaken)
+        : connection(id), all_unsent_bytes(all_untaken) {}
+
+    // Replies have come, or have gone.
+    void add_unsent(std::size_t bytes) {
+        unsent_bytes += bytes;
+        all_unsent_bytes += bytes;
+    }
+    void take_unsent(std::size_t bytes) {
+        unsent_bytes -= bytes;
+        all_unsent_bytes -= bytes;
+    }
 
     const std::uint64_t connection;  // the reactor finds it by this; no number is used twice
     std::deque<CommandPtr> queue;    // in the order in which they came
@@ -32,6 +44,7 @@ struct Lane {
 
     // Shared. Of replies that the client has not taken yet; the executor adds, the reactor takes.
     std::atomic<std::size_t> unsent_bytes = 0;
+    std::atomic<std::size_t>& all_unsent_bytes;
     // Nothing more is carried out until the client has taken replies. The executor sets it and then
     // looks at unsent_bytes again; the reactor lowers those and then looks at it: one of the two
     // sees that the lane may go on.

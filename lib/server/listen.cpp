@@ -1,10 +1,12 @@
 #include "server/listen.hpp"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -49,6 +51,33 @@ Result<sockaddr_un> unix_address(const std::string& path) {
 template <class Address>
 const sockaddr* as_address(const Address& address) {
     return reinterpret_cast<const sockaddr*>(&address);
+}
+
+// One starter at a time in a directory, or one would take the other's socket, which does not
+// listen yet, for one that was left. Ends when the descriptor is closed.
+Result<Descriptor> take_turn(const std::string& path) {
+    constexpr int kAttempts = 500;
+    constexpr useconds_t kPauseUs = 10'000;
+    const std::size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "."
+                                  : slash == 0               ? "/"
+                                                             : path.substr(0, slash);
+    Descriptor turn(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (turn.get() < 0) {
+        return system_error("cannot open the directory of the socket, " + directory, errno);
+    }
+    for (int attempt = 0; ::flock(turn.get(), LOCK_EX | LOCK_NB) != 0; ++attempt) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return turn;  // a file system without locks: as well as can be
+        }
+        if (attempt == kAttempts) {
+            return std::unexpected(Error{
+                Code::busy,
+                "another process has a lock on the directory " + directory + ", and holds it"});
+        }
+        ::usleep(kPauseUs);
+    }
+    return turn;
 }
 
 // Something is at the path. Makes room if that is a socket without a listener.
@@ -139,6 +168,10 @@ Result<UnixListener> UnixListener::listen(const std::string& path) {
     listener.socket_ = new_socket(AF_UNIX);
     if (listener.fd() < 0) {
         return system_error("cannot make a socket", errno);
+    }
+    auto turn = take_turn(path);
+    if (!turn) {
+        return std::unexpected(std::move(turn).error());
     }
     if (::bind(listener.fd(), as_address(*address), sizeof *address) != 0) {
         if (errno != EADDRINUSE) {

@@ -73,16 +73,24 @@ class LookupCommand : public NativeCommand<LookupOp, LookupCommand> {
 class Patience {
   public:
     void set(std::optional<milliseconds> wait) { wait_ = wait; }
-    // From the first look on, and at most as long as the lease of the claim runs.
-    [[nodiscard]] bool lasts(const InFlight& held, std::int64_t now_ms) const {
+    // How much is left: from the first look on, and at most as long as the lease of the claim runs.
+    [[nodiscard]] std::optional<milliseconds> left(const InFlight& held,
+                                                   std::int64_t now_ms) const {
         const auto now = std::chrono::steady_clock::now();
         if (!wait_ || held.held || (held.lease_until_ms != 0 && now_ms > held.lease_until_ms)) {
-            return false;
+            return std::nullopt;
         }
         if (!since_) {
             since_ = now;
         }
-        return now - *since_ < *wait_;
+        if (now - *since_ >= *wait_) {
+            return std::nullopt;
+        }
+        auto left = std::chrono::ceil<milliseconds>(*wait_ - (now - *since_));
+        if (held.lease_until_ms != 0) {
+            left = std::min(left, milliseconds{held.lease_until_ms - now_ms + 1});
+        }
+        return left;
     }
 
   private:
@@ -96,9 +104,9 @@ class WaitCommand final : public LookupCommand {
         : LookupCommand(request, std::move(options)) {
         patience_.set(options_.wait);
     }
-    [[nodiscard]] bool waits(std::int64_t now_ms) const override {
+    [[nodiscard]] std::optional<milliseconds> waits(std::int64_t now_ms) const override {
         const auto* held = answer_ ? std::get_if<InFlight>(&*answer_) : nullptr;
-        return held != nullptr && patience_.lasts(*held, now_ms);
+        return held != nullptr ? patience_.left(*held, now_ms) : std::nullopt;
     }
 
   private:
@@ -112,9 +120,9 @@ class ClaimCommand final : public NativeCommand<ClaimOp, ClaimCommand> {
         patience_.set(options_.wait);
     }
     [[nodiscard]] ClaimOp op() const { return {options_.cache, key_, options_.claim}; }
-    [[nodiscard]] bool waits(std::int64_t now_ms) const override {
+    [[nodiscard]] std::optional<milliseconds> waits(std::int64_t now_ms) const override {
         const auto* held = answer_ ? std::get_if<InFlight>(&*answer_) : nullptr;
-        return held != nullptr && patience_.lasts(*held, now_ms);
+        return held != nullptr ? patience_.left(*held, now_ms) : std::nullopt;
     }
     void write(const Result<ClaimOutcome>& answer, std::string& out) const {
         const std::string& ns = options_.cache.ns;

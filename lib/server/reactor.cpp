@@ -72,7 +72,16 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
                                     this->wake();
                                 }
                             },
-                        .unsent_bytes_max = options_.reply_bytes_max}) {
+                        .unsent_bytes_max = options_.reply_bytes_max,
+                        .all_unsent_bytes = &unsent_bytes_,
+                        .all_unsent_bytes_max = 2 * options_.replies_bytes_max}) {
+    // Or nobody could listen there as long as a forked child lives.
+    close_in_children({epoll_.get(), wake_.get()});
+    for (const int fd : {listeners_.unix_socket.fd(), tcp_fd()}) {
+        if (fd >= 0) {
+            close_in_children({fd});
+        }
+    }
     watch_for_input(epoll_.get(), wake_.get(), kWakeTag);
     watch_listeners(true);
     thread_ = start_thread("dedup-server", [this] { run(); });
@@ -80,6 +89,19 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
 
 Reactor::~Reactor() {
     stop();
+    close_listeners();
+    forget_in_children(epoll_.get());
+    forget_in_children(wake_.get());
+}
+
+void Reactor::close_listeners() {
+    for (const int fd : {listeners_.unix_socket.fd(), tcp_fd()}) {
+        if (fd >= 0) {
+            forget_in_children(fd);
+        }
+    }
+    listeners_.unix_socket.close();
+    listeners_.tcp.reset();
 }
 
 void Reactor::stop() {
@@ -97,7 +119,8 @@ ServerMetrics Reactor::metrics() const {
             .connected = connected_,
             .refused = refused_,
             .requests = requests_,
-            .busy = busy_};
+            .busy = busy_,
+            .untaken_bytes = unsent_bytes_};
 }
 
 void Reactor::wake() const {
@@ -119,7 +142,7 @@ void Reactor::watch_listeners(bool watched) {
         }
     };
     one(listeners_.unix_socket.fd(), kUnixTag);
-    one(listeners_.tcp ? listeners_.tcp->socket.get() : -1, kTcpTag);
+    one(tcp_fd(), kTcpTag);
     listening_ = watched;
 }
 
@@ -144,11 +167,14 @@ void Reactor::run() {
             begin_to_stop();
         }
         if (stopping_since_) {
-            const bool late = now - *stopping_since_ >= options_.stop_timeout && under_way_ == 0;
+            const bool late = now - *stopping_since_ >= options_.stop_timeout;
             while (late && !connections_.empty()) {
-                close(*connections_.begin()->second, "did not take its replies");
+                Connection& connection = *connections_.begin()->second;
+                close(connection, connection.under_way == 0 ? "did not take its replies"
+                                                            : "the store did not answer in time");
             }
-            if (connections_.empty()) {
+            // Replies are taken to the end, if only to be thrown away: the executor waits for that.
+            if (connections_.empty() && under_way_ == 0) {
                 break;
             }
         }
@@ -165,6 +191,7 @@ void Reactor::run_once(int timeout_ms) {
     }
     take_replies();
     settle_touched();
+    relieve();
     if (!submitting_.empty()) {
         executor_.submit(std::exchange(submitting_, {}));
     }
@@ -222,7 +249,7 @@ void Reactor::admit(Descriptor socket, bool tcp) {
         keep_alive(socket.get());
     }
     const std::uint64_t number = ++last_number_;
-    auto connection = std::make_unique<Connection>(number, std::move(socket));
+    auto connection = std::make_unique<Connection>(number, std::move(socket), unsent_bytes_);
     connection->active_at = steady_clock::now();
     connection->events = EPOLLIN;
     watch_for_input(epoll_.get(), connection->socket.get(), number);
@@ -247,6 +274,7 @@ void Reactor::take_reply(Replies& replies) {
     under_way_ -= replies.count;
     const auto found = connections_.find(replies.lane->connection);
     if (found == connections_.end()) {  // the client has gone
+        replies.lane->take_unsent(replies.bytes.size());
         replies.lane->left_under_way -= replies.count;
         if (replies.lane->left_under_way == 0) {
             held_bytes_ -= std::exchange(replies.lane->left_bytes, 0);
@@ -282,6 +310,19 @@ void Reactor::settle_touched() {
         if (const auto found = connections_.find(number); found != connections_.end()) {
             settle(*found->second);
         }
+    }
+}
+
+// Ends those who hold most, until the replies of all are within their bound.
+void Reactor::relieve() {
+    while (unsent_bytes_ > options_.replies_bytes_max) {
+        const auto most = std::ranges::max_element(connections_, {}, [](const auto& entry) {
+            return entry.second->output.size() - entry.second->sent;
+        });
+        if (most == connections_.end() || !most->second->has_output()) {
+            return;  // on their way here
+        }
+        close(*most->second, "did not take its replies, and others need the room");
     }
 }
 
@@ -338,9 +379,13 @@ void Reactor::close(Connection& connection, std::string_view why) {
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
     held_bytes_ -= connection.input.size();
+    connection.lane->take_unsent(connection.output.size() - connection.sent);
     connection.lane->left_under_way = connection.under_way;
     connection.lane->left_bytes = connection.request_bytes;
     --open_;
+    // A forked child may have the socket, too: the client is to see that this is the end.
+    ::shutdown(connection.socket.get(), SHUT_RDWR);
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection.socket.get(), nullptr);
     connections_.erase(number);
     note("disconnected", number, std::string(why));
 }
@@ -372,8 +417,7 @@ void Reactor::begin_to_stop() {
     note("stopping", 0,
          fmt::format("{} connections, {} requests under way", connections_.size(), under_way_));
     watch_listeners(false);
-    listeners_.unix_socket.close();
-    listeners_.tcp.reset();
+    close_listeners();
     std::vector<LanePtr> lanes;
     for (const auto& [number, connection] : connections_) {
         connection->end_of_input = true;

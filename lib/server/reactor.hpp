@@ -56,10 +56,13 @@ class Reactor {
     void take_reply(Replies& replies);
     void settle(Connection& connection);
     void settle_touched();
+    void relieve();
     void watch(Connection& connection);
     void close(Connection& connection, std::string_view why);
     void look_after(SteadyTime now);
     void watch_listeners(bool watched);
+    void close_listeners();
+    [[nodiscard]] int tcp_fd() const { return listeners_.tcp ? listeners_.tcp->socket.get() : -1; }
     void begin_to_stop();
     void note(std::string_view what, std::uint64_t connection, std::string detail = {}) const;
     void wake() const;
@@ -88,6 +91,7 @@ class Reactor {
     std::atomic<std::uint64_t> refused_ = 0;
     std::atomic<std::uint64_t> requests_ = 0;
     std::atomic<std::uint64_t> busy_ = 0;
+    std::atomic<std::size_t> unsent_bytes_ = 0;  // of all lanes, which it outlives
 
     Mutex mutex_;
     std::vector<Replies> replies_ DEDUP_GUARDED_BY(mutex_);

@@ -41,7 +41,6 @@ void Reactor::take_requests(Connection& connection) {
                take_request(connection, std::string_view(connection.input).substr(taken), size);
         taken += size;
     }
-    held_bytes_ -= taken;
     connection.input.erase(0, taken);
     if (connection.input.empty() && connection.input.capacity() > kAlwaysBytes / 16) {
         connection.input.shrink_to_fit();
@@ -59,9 +58,11 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
     switch (connection.parser.parse(bytes, known ? RequestLimits{} : kUnauthenticatedLimits)) {
         case RequestParser::Found::nothing:
             size = connection.parser.size();
+            held_bytes_ -= size;
             return true;
         case RequestParser::Found::request:
             size = connection.parser.size();
+            held_bytes_ -= size;  // from now on as a request under way, if it is one
             carry_out(connection, size);
             return true;
         case RequestParser::Found::garbage:
@@ -146,7 +147,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
 }
 
 void Reactor::add_output(Connection& connection, std::string_view bytes) {
-    connection.lane->unsent_bytes += bytes.size();
+    connection.lane->add_unsent(bytes.size());
     if (!connection.has_output()) {
         connection.output_since = connection.active_at;
     }

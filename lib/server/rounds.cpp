@@ -63,6 +63,13 @@ void Executor::gather_lane(const LanePtr& lane) {
     }
     for (bool first = true; !lane->queue.empty(); first = false) {
         Command& command = *lane->queue.front();
+        if (lane->gone && command.kind() != Command::Kind::sweep && !command.appends()) {
+            // What only reads is for nobody.
+            lane->queue.pop_front();
+            Item item{lane, error_reply(Protocol::resp2, "ERR the client has gone")};
+            answer(item);
+            continue;
+        }
         if (command.kind() == Command::Kind::chore || command.kind() == Command::Kind::sweep) {
             if (first) {
                 begin_chore(lane);
@@ -154,6 +161,9 @@ bool Executor::decide_item(std::size_t i) {
     if (command.atomic()) {
         return decide_atomic(i);
     }
+    if (command.refuses(std::span(heads_).subspan(item.first_stream, command.parts()), now_ms_)) {
+        return true;
+    }
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto& head = heads_[item.first_stream + part];
         if (!head) {
@@ -168,8 +178,10 @@ bool Executor::decide_item(std::size_t i) {
             appending_.push_back({i, part});
         }
     }
-    if (!item.appending && !finishing_ && !item.lane->gone && command.waits(now_ms_)) {
-        park(item);
+    if (!item.appending && !finishing_ && !item.lane->gone) {
+        if (const auto at_most = command.waits(now_ms_)) {
+            park(item, *at_most);
+        }
     }
     return true;
 }
@@ -212,8 +224,7 @@ void Executor::append() {
             Command& command = *items_[appending_[i].item].command;
             if (landed[i]) {
                 command.landed(appending_[i].part, *landed[i]);
-                wake_parked_ |=
-                    parked_streams_.contains(stream_hash(command.stream(appending_[i].part)));
+                note_change(command.stream(appending_[i].part));
             } else if (landed[i].error().code == Code::sequence_conflict) {
                 retry(appending_[i]);
             } else {
@@ -239,6 +250,9 @@ void Executor::append_atomic(Transacting transacting) {
         auto landed = store_.append(transacting.batch, Batch::atomic);
         if (landed.front()) {
             command.landed_all(landed);
+            for (const auto& [expected, record] : transacting.batch) {
+                note_change({record.ns, record.key});
+            }
             return;
         }
         if (landed.front().error().code != Code::sequence_conflict) {
@@ -276,6 +290,7 @@ void Executor::retry(Appending lost) {
         auto landed = std::move(store_.append({&*append, 1}, Batch::each).front());
         if (landed) {
             item.command->landed(lost.part, *landed);
+            note_change(stream);
             return;
         }
         if (landed.error().code != Code::sequence_conflict) {

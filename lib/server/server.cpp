@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "env/process.hpp"
 #include "server/reactor.hpp"
 
 namespace dedup {
@@ -24,7 +25,8 @@ Result<void> check_server_options(const ServerOptions& options) {
         return bad("there is nowhere to listen: give a unix_path, or a tcp address");
     }
     if (options.connections_max == 0 || options.pipeline_max == 0 || options.requests_max == 0 ||
-        options.request_bytes_max == 0 || options.reply_bytes_max == 0) {
+        options.request_bytes_max == 0 || options.reply_bytes_max == 0 ||
+        options.replies_bytes_max == 0) {
         return bad("a limit of the server is 0; each must be at least 1");
     }
     if (options.stall_timeout.count() < 1 || options.idle_timeout.count() < 0 ||
@@ -38,14 +40,26 @@ class ServerWithReactor final : public Server {
   public:
     ServerWithReactor(StreamStore& store, std::string store_id, ServerOptions options,
                       Listeners listeners, Descriptor epoll, Descriptor wake)
-        : reactor_(store, std::move(store_id), std::move(options), std::move(listeners),
-                   std::move(epoll), std::move(wake)) {}
-    void stop() override { reactor_.stop(); }
-    [[nodiscard]] ServerMetrics metrics() const override { return reactor_.metrics(); }
-    [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_.tcp_port(); }
+        : reactor_(std::make_unique<Reactor>(store, std::move(store_id), std::move(options),
+                                             std::move(listeners), std::move(epoll),
+                                             std::move(wake))) {}
+    // In a forked child there are no threads to stop, and the sockets are the parent's.
+    ~ServerWithReactor() override {
+        if (process_.inherited()) {
+            leave_to_parent(reactor_.release());
+        }
+    }
+    void stop() override {
+        if (!process_.inherited()) {
+            reactor_->stop();
+        }
+    }
+    [[nodiscard]] ServerMetrics metrics() const override { return reactor_->metrics(); }
+    [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_->tcp_port(); }
 
   private:
-    Reactor reactor_;
+    const ProcessMark process_;
+    std::unique_ptr<Reactor> reactor_;
 };
 
 }  // namespace

@@ -60,6 +60,14 @@ bool is_word(std::string_view text, std::string_view word) {
                               [](char given, char known) { return upper(given) == known; });
 }
 
+std::string lower_case(std::string_view text) {
+    std::string lower_text(text);
+    std::ranges::transform(lower_text, lower_text.begin(), [](char byte) {
+        return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte - 'A' + 'a') : byte;
+    });
+    return lower_text;
+}
+
 std::string upper_case(std::string_view text) {
     std::string upper_text(text);
     std::ranges::transform(upper_text, upper_text.begin(), upper);

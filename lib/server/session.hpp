@@ -93,5 +93,6 @@ struct Request {
 // The same word, whatever the case of its letters; `word` is in upper case.
 [[nodiscard]] bool is_word(std::string_view text, std::string_view word);
 [[nodiscard]] std::string upper_case(std::string_view text);
+[[nodiscard]] std::string lower_case(std::string_view text);
 
 }  // namespace dedup::server

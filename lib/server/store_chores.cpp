@@ -35,7 +35,7 @@ CommandPtr make_store(const Request& request) {
 }
 
 CommandPtr make_flush(const Request& request) {
-    return chore(request, [protocol = request.session.protocol](const Chore& work) {
+    return chore(request, [](const Chore& work) {
         auto flushed = work.store.flush();
         return flushed ? Result<std::string>("+OK\r\n")
                        : Result<std::string>(std::unexpected(std::move(flushed).error()));

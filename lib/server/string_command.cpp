@@ -1,5 +1,7 @@
 #include "server/string_command.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <limits>
@@ -98,8 +100,19 @@ std::optional<Expiry> expiry_in(std::string_view unit, std::string_view number) 
     if (!value || *value < 1 || (!in_ms && *value > kTimeMax / kMsPerSecond)) {
         return std::nullopt;
     }
-    return Expiry{unit.size() == 2 ? Expiry::Kind::in : Expiry::Kind::at,
-                  in_ms ? *value : *value * kMsPerSecond};
+    const auto kind = unit.size() == 2 ? Expiry::Kind::in : Expiry::Kind::at;
+    const std::int64_t ms = in_ms ? *value : *value * kMsPerSecond;
+    return kind == Expiry::Kind::in && !is_time_in(ms) ? std::nullopt
+                                                       : std::optional(Expiry{kind, ms});
+}
+
+bool is_time_in(std::int64_t ms) {
+    return ms <= kTimeMax - system_now_ms();
+}
+
+CommandPtr bad_expiry(const Request& request) {
+    return request.error(
+        fmt::format("ERR invalid expire time in '{}' command", lower_case(request.argument(0))));
 }
 
 }  // namespace dedup::server

@@ -163,6 +163,16 @@ class KeysCommand final : public Command {
     [[nodiscard]] StreamKey stream(std::size_t part) const override { return {ns_, keys_[part]}; }
     [[nodiscard]] bool appends() const override { return what_ == What::remove; }
 
+    // One of the keys is a claim: none is removed.
+    bool refuses(std::span<Result<std::optional<Record>>> heads, std::int64_t now_ms) override {
+        for (std::size_t part = 0; what_ == What::remove && part < heads.size(); ++part) {
+            if (heads[part] && StringSeen({*heads[part], now_ms, {}}, stream(part)).is_claim()) {
+                failed(claim_error());
+                return true;
+            }
+        }
+        return false;
+    }
     std::optional<Append> decide(std::size_t part, const Seen& head) override {
         const StringSeen seen(head, stream(part));
         Found& found = found_[part];
@@ -177,9 +187,8 @@ class KeysCommand final : public Command {
             found.counts = seen.exists() || seen.is_claim();
             return std::nullopt;
         }
-        if (seen.is_claim()) {
-            failed({Code::invalid_argument,
-                    "the key is a claim in flight; DEDUP.RELEASE gives it up"});
+        if (seen.is_claim()) {  // it has become one since refuses() looked
+            failed(claim_error());
             return std::nullopt;
         }
         found.counts = if_equal_ ? seen.equals(*if_equal_) : seen.exists();
@@ -203,6 +212,9 @@ class KeysCommand final : public Command {
     }
 
   private:
+    static Error claim_error() {
+        return {Code::invalid_argument, "a key is a claim in flight; DEDUP.RELEASE gives it up"};
+    }
     struct Found {
         bool counts = false;
         std::optional<std::string> value = {};
@@ -268,11 +280,6 @@ CommandPtr make_type(const Request& request) {
     return make_string_command<TypeCommand>(request);
 }
 
-CommandPtr bad_expiry(const Request& request) {
-    return request.error(
-        fmt::format("ERR invalid expire time in '{}' command", request.argument(0)));
-}
-
 std::optional<std::string> value_problem(std::string_view value) {
     return value.size() <= kReceiptBytesMax
                ? std::nullopt
@@ -289,7 +296,8 @@ CommandPtr make_set_with(const Request& request, SetOptions options) {
 
 CommandPtr make_set(const Request& request) {
     SetOptions options{.value = std::string(request.argument(2))};
-    bool has_expiry = false;
+    std::string_view unit;  // of the expiry, if there is one
+    std::string_view number;
     int conditions = 0;
     for (std::size_t i = 3; i < request.size(); ++i) {
         const std::string_view word = request.argument(i);
@@ -305,23 +313,27 @@ CommandPtr make_set(const Request& request) {
             options.if_equal = request.argument(++i);
         } else if (is_word(word, "GET")) {
             options.gives_old = true;
-        } else if (is_word(word, "KEEPTTL") && !has_expiry) {
-            has_expiry = true;
+        } else if (is_word(word, "KEEPTTL") && unit.empty()) {
+            unit = word;
             options.expiry.kind = Expiry::Kind::keep;
-        } else if (is_expiry_unit(word) && has_value && !has_expiry) {
-            has_expiry = true;
-            const auto expiry = expiry_in(word, request.argument(++i));
-            if (!expiry) {
-                return whole_number(request.argument(i)) ? bad_expiry(request)
-                                                         : request.error(kNotAnInteger);
-            }
-            options.expiry = *expiry;
+        } else if (is_expiry_unit(word) && has_value && unit.empty()) {
+            unit = word;
+            number = request.argument(++i);
         } else {
             return request.error(kSyntaxError);
         }
     }
-    return conditions > 1 ? request.error(kSyntaxError)
-                          : make_set_with(request, std::move(options));
+    if (conditions > 1) {
+        return request.error(kSyntaxError);
+    }
+    if (is_expiry_unit(unit)) {
+        const auto expiry = expiry_in(unit, number);
+        if (!expiry) {
+            return whole_number(number) ? bad_expiry(request) : request.error(kNotAnInteger);
+        }
+        options.expiry = *expiry;
+    }
+    return make_set_with(request, std::move(options));
 }
 
 CommandPtr make_setnx(const Request& request) {

@@ -248,10 +248,10 @@ class Serve(cli.CliTest):
         self.assertIn("event=swept", self.end(server))
 
     def test_the_log_as_json(self):
-        self.dedupctl("init")
         server = self.start("--json", "serve", stderr=subprocess.PIPE)
-        first = json.loads(server.stderr.readline())
-        self.assertEqual((first["event"], first["detail"]), ("listening", self.socket_path))
+        for said in (("created", self.store), ("listening", self.socket_path)):
+            line = json.loads(server.stderr.readline())
+            self.assertEqual((line["event"], line["detail"]), said)
         events = [json.loads(line)["event"] for line in self.end(server).splitlines()]
         self.assertEqual(events, ["stopping", "stopped"])
 

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -51,9 +52,12 @@ class FaultyWay {
     // Of the next append that is sent, whichever connection it comes by. `then` runs between the
     // fault and the next connection.
     void arm(Fault fault, std::function<void()> then = {}) {
+        const std::lock_guard lock(mutex_);
         then_ = std::move(then);
         fault_ = fault;
     }
+    // What `then` has done is visible from now on.
+    void settle() { const std::lock_guard lock(mutex_); }
     [[nodiscard]] bool armed() const { return fault_ != Fault::none; }
 
   private:
@@ -120,7 +124,8 @@ class FaultyWay {
         ::close(client);
         ::close(server);
     }
-    void run_then() const {
+    void run_then() {
+        const std::lock_guard lock(mutex_);
         if (then_) {
             then_();
         }
@@ -131,6 +136,7 @@ class FaultyWay {
     int listener_ = -1;
     std::atomic<bool> ending_ = false;
     std::atomic<Fault> fault_ = Fault::none;
+    std::mutex mutex_;  // guards then_, and what it does
     std::function<void()> then_;
     std::thread acceptor_;
     std::vector<std::thread> connections_;

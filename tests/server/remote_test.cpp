@@ -64,8 +64,10 @@ struct Away {
         REQUIRE_MESSAGE(opened.has_value(), opened.error().message);
         return *std::move(opened);
     }
-    [[nodiscard]] Result<std::uint64_t> append(const Append& append) const {
-        return client->append({&append, 1}, Batch::each).front();
+    [[nodiscard]] Result<std::uint64_t> append(const Append& append) {
+        auto landed = client->append({&append, 1}, Batch::each).front();
+        way.settle();
+        return landed;
     }
 
     TempDir directory;
@@ -138,6 +140,7 @@ TEST_CASE(
     for (const auto& result : away.client->append(batch, Batch::atomic)) {
         CHECK_MESSAGE(result.has_value(), result.error().message);
     }
+    away.way.settle();
     CHECK(away.append(item(0, "k4")).has_value());
 }
 

@@ -2,6 +2,7 @@
 // heads() and its append(), and fails on command.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <optional>
@@ -30,7 +31,8 @@ class HookedStore final : public StreamStore {
     std::size_t appends = 0;  // calls
     std::size_t items = 0;    // in all calls
     std::size_t reads = 0;    // calls of heads
-    std::size_t walks = 0;    // histories and scans: what grows with the store
+    std::atomic<std::size_t> streams_read = 0;
+    std::size_t walks = 0;  // histories and scans: what grows with the store
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
         ++appends;
@@ -54,6 +56,7 @@ class HookedStore final : public StreamStore {
 
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
         ++reads;
+        streams_read += streams.size();
         if (fail_heads) {
             return std::vector<Result<std::optional<Record>>>(
                 streams.size(), std::unexpected(Error{.code = Code::io, .message = "injected"}));

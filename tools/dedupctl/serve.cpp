@@ -159,7 +159,13 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     raise_descriptor_limit(options.connections_max);
 
     StopSignal stop;
+    const bool quiet = context.quiet;
+    context.quiet = quiet || context.json;  // standard error is for the log's lines
     const auto store = context.open_writer();
+    context.quiet = quiet;
+    if (context.made_store && context.json) {
+        log.write("created", 0, context.absolute_store());
+    }
     auto started = dedup::Server::start(*store, std::move(options));
     if (!started) {
         throw last_failure(started.error());  // `busy` is the socket here, not the store's lock

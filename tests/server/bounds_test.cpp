@@ -1,0 +1,215 @@
+// The server's bounds on memory and time, where clients, disks and processes do not behave.
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dedup/cache.hpp"
+#include "dedup/memory_store.hpp"
+#include "dedup/server.hpp"
+#include "server/client.hpp"
+#include "support/hooked_store.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct Bounded {
+    explicit Bounded(ServerOptions options = {}) {
+        store.before_append = [this] {
+            ++appending;
+            while (hangs) {
+                std::this_thread::sleep_for(1ms);
+            }
+        };
+        options.unix_path = path;
+        auto started = Server::start(store, std::move(options));
+        REQUIRE_MESSAGE(started.has_value(), started.error().message);
+        server = *std::move(started);
+    }
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    std::unique_ptr<StreamStore> inner = make_memory_store();
+    HookedStore store{*inner};
+    std::atomic<bool> hangs = false;  // the store, in its appends
+    std::atomic<int> appending = 0;   // appends that have begun
+    std::unique_ptr<Server> server;
+};
+
+template <class Condition>
+void wait_until(const Condition& condition) {
+    while (!condition()) {
+        std::this_thread::sleep_for(1ms);
+    }
+}
+
+// Many that ask for much and take nothing.
+std::vector<Client> gluttons(const Bounded& bounded, int count, int requests) {
+    std::vector<Client> clients;
+    for (int i = 0; i < count; ++i) {
+        clients.emplace_back(bounded.path);
+        for (int j = 0; j < requests; ++j) {
+            clients.back().send(request({"GET", "large"}));
+        }
+    }
+    return clients;
+}
+
+constexpr std::size_t kLarge = 500'000;
+
+TEST_CASE(
+    "bounds: clients that take no replies are disconnected when they hold too much together") {
+    // Guards against a server whose memory many slow readers use up, each within its own bound.
+    Bounded bounded({.reply_bytes_max = 2'000'000, .replies_bytes_max = 4'000'000});
+    Client good(bounded.path);
+    CHECK(good.ask({"SET", "large", std::string(kLarge, 'x')}) == "OK");
+    const auto bad = gluttons(bounded, 20, 20);
+    wait_until([&] { return bounded.server->metrics().connections < 15; });
+    for (int i = 0; i < 20; ++i) {
+        CHECK(good.ask({"GET", "large"}).size() == kLarge + 2);
+        CHECK(bounded.server->metrics().untaken_bytes <= 150'000'000);
+    }
+}
+
+TEST_CASE("bounds: the server's end keeps them, too") {
+    // Guards against an end that first makes all replies that anybody was ever due.
+    Bounded bounded(
+        {.reply_bytes_max = 1'000'000, .replies_bytes_max = 4'000'000, .stop_timeout = 100ms});
+    CHECK(Client(bounded.path).ask({"SET", "large", std::string(kLarge, 'x')}) == "OK");
+    bounded.hangs = true;
+    const Client writer(bounded.path);
+    writer.send(request({"SET", "k", "v"}));
+    wait_until([&] { return bounded.server->metrics().requests == 2; });
+    const auto bad = gluttons(bounded, 6, 200);
+    wait_until([&] { return bounded.server->metrics().requests == 1202; });
+    bounded.hangs = false;
+    std::atomic<bool> ended = false;
+    std::uint64_t most = 0;
+    std::thread stopper([&] {
+        bounded.server->stop();
+        ended = true;
+    });
+    while (!ended) {
+        most = std::max(most, bounded.server->metrics().untaken_bytes);
+    }
+    stopper.join();
+    CHECK(most <= 150'000'000);  // the bound and what a round reads, of 600 million
+}
+
+TEST_CASE("bounds: a request is counted once") {
+    Bounded bounded({.request_bytes_max = 100'000});
+    Client client(bounded.path);
+    CHECK(client.ask({"SET", "k", std::string(60'000, 'x')}) == "OK");
+    CHECK(client.ask({"STRLEN", "k"}) == "60000");
+}
+
+TEST_CASE("bounds: a disk that hangs holds up the server's end, and no client") {
+    Bounded bounded({.stop_timeout = 20ms});
+    bounded.hangs = true;
+    Client client(bounded.path);
+    client.send(request({"SET", "k", "v"}));
+    wait_until([&] { return bounded.appending == 1; });
+    std::thread stopper([&] { bounded.server->stop(); });
+    CHECK(client.reply() == "EOF");
+    bounded.hangs = false;
+    stopper.join();
+    CHECK(bounded.inner->head({"redis:0", "k"}).value().has_value());
+}
+
+TEST_CASE("bounds: a slow sweep holds up no statistics, scans and histories") {
+    std::atomic<bool> sweeping = false;
+    Bounded bounded;
+    bounded.store.before_sweep = [&](const SweepOptions& options) -> Result<void> {
+        sweeping = true;
+        wait_until([&] { return options.stop.stop_requested(); });
+        return {};
+    };
+    Client sweeper(bounded.path);
+    Client client(bounded.path);
+    sweeper.send(request({"DEDUP.SWEEP", "ID", "mine"}));
+    wait_until([&] { return sweeping.load(); });
+    CHECK(client.ask({"DEDUP.STATS"}).find("'streams' 0") != std::string::npos);
+    CHECK(client.ask({"SCAN", "0"}) == "['0' []]");
+    CHECK(client.ask({"DEDUP.HISTORY", "k"}) == "[]");
+    CHECK(client.ask({"DEDUP.SWEEPING", "mine"}) == "[0 0]");
+    CHECK(client.ask({"DEDUP.SWEEPING", "other"}) == "nil");
+    CHECK(client.ask({"DEDUP.SWEEPING", "mine", "STOP"}) == "[0 0]");
+    CHECK(sweeper.reply().starts_with("['now_ms'"));
+}
+
+TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {
+    // Guards against a reread of all that wait upon each completion, and against a poll of them all
+    // fifty times a second.
+    Bounded bounded;
+    constexpr int kWaiting = 500;
+    Client holder(bounded.path);
+    std::vector<Client> waiting;
+    for (int i = 0; i < kWaiting; ++i) {
+        const std::string key = std::to_string(i);
+        CHECK(holder.ask({"DEDUP.CLAIM", key}).starts_with("['outcome' 'claimed'"));
+        waiting.emplace_back(bounded.path);
+        waiting.back().send(request({"DEDUP.WAIT", key, "1000000"}));
+    }
+    wait_until([&] { return bounded.server->metrics().requests == 2 * kWaiting; });
+    CHECK(holder.ask({"PING"}) == "PONG");
+    const std::size_t before = bounded.store.streams_read;
+    for (int i = 0; i < kWaiting; ++i) {
+        CHECK(holder.ask({"DEDUP.COMPLETE", std::to_string(i), "CURRENT", "r"})
+                  .starts_with("['outcome' 'completed'"));
+        CHECK(waiting[static_cast<std::size_t>(i)].reply().starts_with("['outcome' 'completed'"));
+    }
+    // One for the completion, one for who waited, and a few polls: it was 250 for each.
+    CHECK(bounded.store.streams_read - before < 40 * kWaiting);
+}
+
+TEST_CASE("bounds: a forked child leaves the server to its parent") {
+    Bounded bounded;
+    Client before(bounded.path);
+    CHECK(before.ask({"PING"}) == "PONG");
+    const pid_t child = ::fork();
+    if (child == 0) {
+        bounded.server->stop();
+        bounded.server.reset();
+        ::_exit(0);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    CHECK(before.ask({"SET", "k", "v"}) == "OK");
+    CHECK(Client(bounded.path).ask({"GET", "k"}) == "'v'");
+}
+
+TEST_CASE("bounds: of many that begin to serve at one place, one does") {
+    // Guards against a starter that takes another's new socket for one that was left.
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    const auto store = make_memory_store();
+    for (int round = 0; round < 20; ++round) {
+        std::vector<std::unique_ptr<Server>> servers(4);
+        std::vector<std::jthread> threads;
+        std::atomic<int> refused = 0;
+        for (auto& server : servers) {
+            threads.emplace_back([&] {
+                auto started = Server::start(*store, {.unix_path = path});
+                if (started) {
+                    server = *std::move(started);
+                } else {
+                    refused += started.error().code == Code::busy;
+                }
+            });
+        }
+        threads.clear();
+        CHECK(refused == 3);
+        CHECK(Client(path).ask({"PING"}) == "PONG");
+    }
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -50,7 +50,7 @@ bool take_value(SweepRequest& sweep, std::string_view word, std::string_view val
         return false;
     }
     if (is_word(word, "NOW")) {
-        options.now_ms = *number;
+        options.now_ms = number;
         return true;
     }
     if (*number < 0) {

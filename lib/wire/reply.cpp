@@ -73,11 +73,13 @@ ReplyReader::Found ReplyReader::take_one(Reply& reply) {
         std::size_t used = end + 2;
         reply = {};
         std::int64_t number = 0;
-        if (mark == '+' || mark == '-') {
+        const bool is_line = mark == '+' || mark == '-';
+        if (!is_line && mark != '_' && !read_number(line, number)) {
+            return Found::garbage;
+        }
+        if (is_line) {
             reply.kind = mark == '+' ? Reply::Kind::text : Reply::Kind::error;
             reply.text = line;
-        } else if (mark != '_' && !read_number(line, number)) {
-            return Found::garbage;
         } else if (mark == ':') {
             reply.kind = Reply::Kind::integer;
             reply.integer = number;

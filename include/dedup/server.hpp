@@ -47,9 +47,9 @@ struct ServerOptions {
     // Of one connection, replies that its client has not taken: above it, nothing more of it is
     // carried out. One reply may go beyond.
     std::size_t reply_bytes_max = 1024 * 1024;
-    // The same of all connections: above it, those that hold most of it are closed, until it is kept.
-    // What is being carried out may go beyond: as much again, and what is read at once (64 MiB, or
-    // one command's).
+    // The same of all connections: above it, those that hold most of it are closed, until it is
+    // kept. What is being carried out may go beyond: as much again, and what is read at once (64
+    // MiB, or one command's).
     std::size_t replies_bytes_max = 256 * 1024 * 1024;
     // A connection that has sent part of a request, or has replies waiting, and does not go on for
     // so long is closed. At least 1 ms.

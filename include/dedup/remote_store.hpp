@@ -33,13 +33,15 @@ struct RemoteOptions {
 // connection is made again, with growing pauses between attempts, within the time of the call that
 // needs it. What reads is asked again. An append that was sent and not answered is sent again, and
 // the server knows it if it was carried out. If the server has been started again meanwhile and
-// another head is there than the append expects, it gets outcome_unknown, unless the head can only
-// be what it wanted to append.
+// another head is there than the append expects, or it fails, it gets outcome_unknown, unless the
+// head can only be what it wanted to append.
 //
 // It fulfils the contract of StreamStore as the store behind the server does, with these freedoms:
 // the grace is the server's, Durability and Capacity are those of its store, close() gives up the
 // connections alone, the progress of a sweep comes about ten times a second and once at its end,
-// and metrics() are of this client: it flushes nothing itself. Forked children get `closed`.
+// and metrics() are of this client: it flushes nothing itself. The server carries out one sweep at
+// a time: one that is told to stop while it stands behind others gives `busy` (`closed` if close()
+// ends it), and the server does it later all the same. Forked children get `closed`.
 // Errors: invalid_argument (the URL, or a password that is missing or wrong), unavailable (nobody
 // answers), unsupported_version (the server speaks a newer protocol), failed (later: another store
 // is served there now).

@@ -24,6 +24,9 @@ Result<void> check_request(std::string_view key, const ClaimOptions& options) {
     if (Result<void> checked = check_key(key); !checked) {
         return checked;
     }
+    if (options.reclaim_before_ms != 0 && options.owner.empty()) {
+        return invalid("reclaim_before_ms is given without an owner, whose claims it is about");
+    }
     if (options.ttl && options.expires_at_ms) {
         return invalid("ttl and expires_at_ms are both given; a key has one expiry");
     }
@@ -212,9 +215,6 @@ Result<void> ClaimOp::check() const {
     if (Result<void> checked = check_duration("lease", options.lease); !checked) {
         return checked;
     }
-    if (options.reclaim_before_ms != 0 && options.owner.empty()) {
-        return invalid("reclaim_before_ms is given without an owner, whose claims it is about");
-    }
     return check_request(key, options);
 }
 
@@ -238,6 +238,10 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
             record.ttl_ms = *options.expires_at_ms - seen.now_ms;
         }
         record.expires_at_ms = 0;
+        // What the one before had noted is all that is known until this one notes something.
+        if (seen.unanswered() && record.metadata.empty()) {
+            record.metadata = seen.head->metadata;
+        }
     }
     Claim claim{.ns = cache.ns,
                 .key = record.key,

@@ -141,6 +141,7 @@ class Guard::Run {
         while (!open.empty()) {
             std::vector<std::size_t> in_flight = claim(open);
             work_all();
+            decide_held(in_flight);
             open = wait(in_flight);
         }
         return std::move(outcomes_);
@@ -165,7 +166,7 @@ class Guard::Run {
             std::move(requests), Backoff(guard_.options_.retry, guard_.store_, deadline_ms_), call);
     }
 
-    // Fills mine_; returns what is in flight elsewhere, or earlier in the batch.
+    // Fills mine_ and held_; returns what is in flight elsewhere, or earlier in the batch.
     std::vector<std::size_t> claim(std::span<const std::size_t> open) {
         std::vector<ClaimRequest> requests;
         requests.reserve(open.size());
@@ -191,11 +192,7 @@ class Guard::Run {
             } else if (auto* other = std::get_if<Mismatch>(&*claims[j])) {
                 outcomes_[i] = std::move(*other);
             } else if (auto* held = std::get_if<Held>(&*claims[j])) {
-                if (auto outcome = decide(event_ids_[i], std::move(*held))) {
-                    outcomes_[i] = *std::move(outcome);
-                } else {
-                    in_flight.push_back(i);
-                }
+                held_.emplace_back(i, std::move(*held));
             } else {
                 in_flight.push_back(i);
             }
@@ -203,10 +200,30 @@ class Guard::Run {
         return in_flight;
     }
 
-    // Has a held event decided, if anybody can; nullopt if it is decided, and to be looked at
-    // again.
+    // When no claim of this run is open any more, as asking may take longer than a lease. Adds to
+    // `in_flight` what is decided, and to be looked at again.
+    void decide_held(std::vector<std::size_t>& in_flight) {
+        for (auto& [i, held] : std::exchange(held_, {})) {
+            if (auto outcome = decide(event_ids_[i], std::move(held))) {
+                outcomes_[i] = *std::move(outcome);
+            } else {
+                in_flight.push_back(i);
+            }
+        }
+    }
+
+    // Has a held event decided, if anybody can; nullopt if it is decided.
     std::optional<Result<ProcessOutcome>> decide(std::string_view event_id, Held held) const {
         const GuardOptions& options = guard_.options_;
+        if (held.previous.end == End::restarted) {  // so far only this run knows that it is held
+            const Claim left{.ns = options.ns,
+                             .key = std::string(event_id),
+                             .claim_sequence = held.previous.claim_sequence};
+            const auto kept = guard_.cache_.hold(left, "its consumer has started again");
+            if (!kept) {
+                return decided_by_others(kept.error()) ? std::nullopt : failed(kept.error());
+            }
+        }
         if (!options.reconcile) {
             return held;
         }
@@ -215,15 +232,29 @@ class Guard::Run {
             held.previous.reason = std::move(finding.text);
             return held;
         }
+        if (finding.what == Finding::What::not_done && was_last(held.previous.attempt)) {
+            return held;
+        }
         const auto resolved =
             guard_.cache_.resolve(event_id, held.previous.claim_sequence,
                                   resolution_of(std::move(finding), options.owner));
-        // Somebody else may have been quicker.
-        if (!resolved && resolved.error().code != Code::stale_claim &&
-            resolved.error().code != Code::receipt_mismatch) {
-            return std::unexpected(resolved.error());
-        }
-        return std::nullopt;
+        return resolved || decided_by_others(resolved.error()) ? std::nullopt
+                                                               : failed(resolved.error());
+    }
+
+    // Somebody else was quicker, or the holder lives.
+    static bool decided_by_others(const Error& error) {
+        return error.code == Code::stale_claim || error.code == Code::receipt_mismatch ||
+               error.code == Code::busy;
+    }
+    static std::optional<Result<ProcessOutcome>> failed(const Error& error) {
+        return Result<ProcessOutcome>(std::unexpected(error));
+    }
+
+    // Whether an event that failed at this attempt is not to be tried again.
+    [[nodiscard]] bool was_last(std::uint32_t attempt) const {
+        const std::uint32_t most = guard_.options_.attempts_max;
+        return most != 0 && attempt >= most;
     }
 
     // Runs the function for what is claimed, and stores what came of it.
@@ -242,8 +273,13 @@ class Guard::Run {
                 }
             }
         } catch (...) {
-            if (running->noted) {
+            if (running->noted || was_last(running->claim.attempt)) {
                 running->hold_reason = what_was_thrown();
+            }
+            for (Mine* rest = running + 1; rest != mine_.data() + mine_.size(); ++rest) {
+                if (must_ask(*rest)) {  // the next claim would not know that
+                    rest->hold_reason = "nobody was asked yet what had become of it";
+                }
             }
             complete();  // of those before it
             give_up();
@@ -257,11 +293,10 @@ class Guard::Run {
     // False if it is known what had become of the attempt before, or if nobody can know: an event
     // that was taken over from a consumer with another policy.
     bool goes_ahead(Mine& mine) const {
-        const Reconcile& reconcile = guard_.options_.reconcile;
-        if (!reconcile || !mine.previous || !was_unanswered(*mine.previous)) {
+        if (!must_ask(mine)) {
             return true;
         }
-        Finding finding = ask(reconcile, mine.claim.key, *mine.previous);
+        Finding finding = ask(guard_.options_.reconcile, mine.claim.key, *mine.previous);
         mine.found_done = finding.what == Finding::What::done;
         if (mine.found_done) {
             mine.result = std::move(finding.text);
@@ -269,6 +304,10 @@ class Guard::Run {
             mine.hold_reason = std::move(finding.text);
         }
         return finding.what == Finding::What::not_done;
+    }
+
+    [[nodiscard]] bool must_ask(const Mine& mine) const {
+        return guard_.options_.reconcile && mine.previous && was_unanswered(*mine.previous);
     }
 
     Result<void> note(Mine& mine, std::string_view text) const {
@@ -318,7 +357,11 @@ class Guard::Run {
         for (std::size_t j = 0; j < done.size(); ++j) {
             std::string& result = **done[j]->result;
             if (!stored[j]) {
-                outcomes_[done[j]->index] = std::unexpected(stored[j].error());
+                const Error& error = stored[j].error();
+                if (done[j]->noted && !decided_by_others(error)) {
+                    done[j]->hold_reason = kept_reason("completing it failed: " + error.message);
+                }
+                outcomes_[done[j]->index] = std::unexpected(error);
             } else if (done[j]->found_done) {
                 outcomes_[done[j]->index] = AlreadyProcessed{
                     .result = result.empty() ? completions[j].receipt : std::move(result),
@@ -337,10 +380,8 @@ class Guard::Run {
     // Frees what failed or did not run; holds that of which nobody can say whether it was done, and
     // what has failed for the last time.
     void give_up() {
-        const std::uint32_t attempts_max = guard_.options_.attempts_max;
         for (Mine& mine : mine_) {
-            if (mine.result && !*mine.result && attempts_max != 0 &&
-                mine.claim.attempt >= attempts_max) {
+            if (mine.result && !*mine.result && was_last(mine.claim.attempt)) {
                 mine.hold_reason = kept_reason(mine.result->error().message);
             }
             if (mine.hold_reason) {
@@ -373,8 +414,13 @@ class Guard::Run {
 
     void hold(Mine& mine) {
         const auto held = until_available(std::vector<Mine*>{&mine}, [this](auto span) {
-            return std::vector<Result<void>>{hold_once(*span.front())};
+            const Mine& held_mine = *span.front();
+            return std::vector<Result<void>>{
+                guard_.cache_.hold(held_mine.claim, *held_mine.hold_reason)};
         });
+        if (mine.result && *mine.result) {
+            return;  // the outcome says why it is not completed
+        }
         if (!held.front() && held.front().error().code != Code::stale_claim) {
             outcomes_[mine.index] = std::unexpected(held.front().error());
         } else if (mine.result) {
@@ -383,16 +429,6 @@ class Guard::Run {
             mine.previous->reason = std::move(*mine.hold_reason);
             outcomes_[mine.index] = Held{std::move(*mine.previous)};
         }
-    }
-
-    Result<void> hold_once(const Mine& mine) const {
-        // What the consumer before this one had noted is still all that is known.
-        if (!mine.noted && !mine.result && mine.previous && !mine.previous->note.empty()) {
-            if (auto noted = guard_.cache_.note(mine.claim, mine.previous->note); !noted) {
-                return noted;
-            }
-        }
-        return guard_.cache_.hold(mine.claim, *mine.hold_reason);
     }
 
     // Waits for those that are in flight elsewhere; returns those that are free now.
@@ -461,6 +497,7 @@ class Guard::Run {
     std::int64_t deadline_ms_;
     std::vector<Result<ProcessOutcome>> outcomes_;
     std::vector<Mine> mine_;
+    std::vector<std::pair<std::size_t, Held>> held_;  // by index; not decided yet
 };
 
 Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, const Work& work,

@@ -131,6 +131,9 @@ class Serving {
             return not_stored(receipt.error());
         }
         if (const auto done = cache_.complete(claim, *receipt); !done) {
+            if (!decided_by_others(done.error().code)) {
+                hold_if_noted(claim, "completing it failed: " + done.error().message);
+            }
             return not_stored(done.error());
         }
         return response;
@@ -166,12 +169,14 @@ class Serving {
         }
         if (finding.what == Finding::What::unknown) {
             if (claim != nullptr) {
-                tell_of(hold(*claim, finding.text, previous.note));
+                tell_of(cache_.hold(*claim, finding.text));
             }
             return as_response(Held{previous});
         }
         if (claim != nullptr && finding.what == Finding::What::not_done) {
-            return std::nullopt;
+            // Asking may have taken longer than the lease.
+            const auto renewed = cache_.renew(*claim, options_.lease);
+            return renewed ? std::nullopt : std::optional(not_stored(renewed.error()));
         }
         const auto settled = claim != nullptr
                                  ? cache_.complete(*claim, finding.text)
@@ -201,21 +206,20 @@ class Serving {
         if (!found) {
             tell(found.error());  // so that it stays claimed until its lease has run out
         } else if (mine != nullptr && !mine->metadata.empty()) {
-            tell_of(hold(claim, reason));
+            tell_of(cache_.hold(claim, reason));
         } else {
             tell_of(cache_.release(claim));
         }
     }
 
-    // `note`: of the claim before this one, which is still all that is known.
-    Result<void> hold(const Claim& claim, const std::string& reason,
-                      std::string_view note = {}) const {
-        if (!note.empty()) {
-            if (auto noted = cache_.note(claim, note); !noted) {
-                return noted;
-            }
+    // Somebody may be able to say by the note what became of work whose completion is not stored.
+    void hold_if_noted(const Claim& claim, const std::string& reason) const {
+        const auto found = cache_.lookup(claim.key);
+        const auto* mine = found ? std::get_if<InFlight>(&*found) : nullptr;
+        if (mine != nullptr && mine->claim_sequence == claim.claim_sequence &&
+            !mine->metadata.empty()) {
+            tell_of(cache_.hold(claim, kept_reason(reason)));
         }
-        return cache_.hold(claim, reason);
     }
 
     static Response as_response(ClaimOutcome outcome) {
@@ -223,7 +227,7 @@ class Serving {
     }
 
     static bool decided_by_others(Code code) {
-        return code == Code::stale_claim || code == Code::receipt_mismatch;
+        return code == Code::stale_claim || code == Code::receipt_mismatch || code == Code::busy;
     }
 
     template <class T>

@@ -48,12 +48,10 @@ Result<PostgresInit> init(const Target& target) {
         outcome = PostgresInit::created;
         sql += in_schema(kMakeSchema, target.schema);
         sql += in_schema(kSchemaSql, target.schema);
-    } else if (found->size() == 1 && found->number(0, 0) > kFormat) {
-        return std::unexpected(
-            Error{Code::unsupported_version,
-                  fmt::format("schema {} has format {}, and this library knows up to {}; use a "
-                              "newer one",
-                              target.options.schema, found->number(0, 0), kFormat)});
+    } else if (found->size() == 1 && found->number(0, 0) < kFormat) {
+        outcome = PostgresInit::upgraded;
+    } else if (found->size() == 1) {
+        DEDUP_TRY(check_format(found->number(0, 0), target.options.schema));
     }
     sql += in_schema(kFunctionsSql, target.schema);
     sql += "COMMIT;\n";

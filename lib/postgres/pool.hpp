@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "postgres/connection.hpp"
 #include "contract/server_clock.hpp"
+#include "postgres/connection.hpp"
 #include "postgres/statements.hpp"
 #include "postgres/target.hpp"
 

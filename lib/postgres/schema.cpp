@@ -1,5 +1,9 @@
 #include "postgres/schema.hpp"
 
+#include <fmt/format.h>
+
+#include "postgres/statements.hpp"
+
 namespace dedup::pg {
 
 const std::string_view kSchemaSql = R"sql(
@@ -73,9 +77,9 @@ BEGIN
     RETURN nextval('@.block');
 END $$;
 
--- Whether a head in flight holds its key: field 10 of `rest`, which stands behind the conflict
--- record, field 0f, if there is one.
-CREATE OR REPLACE FUNCTION @.holds(rest bytea) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
+-- Where field 10 of `rest` stands: behind the conflict record, field 0f, if there is one. -1: there
+-- is none.
+CREATE OR REPLACE FUNCTION @.hold_place(rest bytea) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     i int := 8;  -- behind version, kind, and a namespace and a key of one byte each
     shift int := 0;
@@ -83,7 +87,7 @@ DECLARE
     byte int := 128;
 BEGIN
     IF octet_length(rest) <= i THEN
-        RETURN false;
+        RETURN -1;
     END IF;
     IF get_byte(rest, i) = 15 THEN
         WHILE byte >= 128 LOOP
@@ -94,8 +98,22 @@ BEGIN
         END LOOP;
         i := i + 1 + length;
     END IF;
-    RETURN i < octet_length(rest) AND get_byte(rest, i) = 16;
+    IF i < octet_length(rest) AND get_byte(rest, i) = 16 THEN
+        RETURN i;
+    END IF;
+    RETURN -1;
 END $$;
+
+-- Whether a head in flight holds its key.
+CREATE OR REPLACE FUNCTION @.holds(rest bytea) RETURNS bool LANGUAGE sql IMMUTABLE AS $$
+    SELECT @.hold_place(rest) >= 0
+$$;
+
+-- Whether its holder has put it on hold: field 81 stands behind the three bytes of field 10.
+CREATE OR REPLACE FUNCTION @.put_on_hold(rest bytea) RETURNS bool LANGUAGE sql IMMUTABLE AS $$
+    SELECT place >= 0 AND place + 3 < octet_length(rest) AND get_byte(rest, place + 3) = 129
+    FROM @.hold_place(rest) AS place
+$$;
 
 -- `rest` of a tombstone: field 80, when the claim began that it ends.
 CREATE OR REPLACE FUNCTION @.ended(began_ms int8) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
@@ -410,7 +428,7 @@ BEGIN
         now := @.now_ms();
         IF NOT FOUND OR h.state <> 0 OR
            (h.expires_ms <> 0 AND now - 1000 > h.expires_ms) OR
-           h.fence IS DISTINCT FROM in_fence THEN
+           h.fence IS DISTINCT FROM in_fence OR @.put_on_hold(h.rest) THEN
             outcome := 'stale_claim';
             RETURN;
         END IF;
@@ -456,8 +474,23 @@ BEGIN
 END $$;
 
 INSERT INTO @.meta (format, store_id, identity)
-SELECT 1, replace(gen_random_uuid()::text, '-', ''), @.server_identity()
+SELECT 2, replace(gen_random_uuid()::text, '-', ''), @.server_identity()
 ON CONFLICT DO NOTHING;
+-- Since 2 the functions know what is held: those of 1 would take it over.
+UPDATE @.meta SET format = 2 WHERE format < 2;
 )sql";
+
+Result<void> check_format(std::int64_t format, std::string_view schema) {
+    if (format == kFormat) {
+        return {};
+    }
+    return std::unexpected(Error{
+        Code::unsupported_version,
+        fmt::format("schema {} has format {}, and this library works with {}: {}", schema, format,
+                    kFormat,
+                    format < kFormat ? "`dedupctl init` brings it up to date, and programs with an "
+                                       "older library will refuse it"
+                                     : "use a newer one")});
+}
 
 }  // namespace dedup::pg

@@ -10,6 +10,7 @@
 #include "postgres/call.hpp"
 #include "postgres/clock_codec.hpp"
 #include "postgres/postgres_store.hpp"
+#include "postgres/schema.hpp"
 #include "record/try.hpp"
 
 namespace dedup::pg {
@@ -121,13 +122,7 @@ Result<void> PostgresStore::begin() {
     if (meta->size() != 1) {
         return std::unexpected(Error{Code::corruption, "the store's meta row is gone"});
     }
-    if (const std::int64_t format = meta->number(0, 0); format > kFormat) {
-        return std::unexpected(
-            Error{Code::unsupported_version,
-                  fmt::format("schema {} has format {}, and this library knows up to {}; use a "
-                              "newer one",
-                              target_.options.schema, format, kFormat)});
-    }
+    DEDUP_TRY(check_format(meta->number(0, 0), target_.options.schema));
     store_id_ = meta->bytes(0, 1);
     time_.saw_time(meta->number(0, 2));
     written_time_ms_ = meta->number(0, 2);

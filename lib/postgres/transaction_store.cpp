@@ -7,6 +7,7 @@
 #include "contract/check_stream.hpp"
 #include "postgres/head_rows.hpp"
 #include "postgres/libpq.hpp"
+#include "postgres/schema.hpp"
 #include "record/try.hpp"
 
 namespace dedup::pg {
@@ -72,10 +73,7 @@ Result<void> TransactionStore::check() {
     if (!meta) {
         return std::unexpected(meta.error());
     }
-    if (meta->size() != 1 || meta->number(0, 0) > kFormat) {
-        return std::unexpected(Error{Code::unsupported_version,
-                                     "the schema of the store is a newer library's; update this"});
-    }
+    DEDUP_TRY(check_format(meta->size() == 1 ? meta->number(0, 0) : 0, "of the store"));
     checked_ = true;
     return {};
 }

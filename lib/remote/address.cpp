@@ -71,8 +71,11 @@ std::unexpected<Error> away(const Address& address, int error) {
               .os_error = error});
 }
 
+// Whoever waits for a connection looks so often whether it is still wanted.
+constexpr int kLookEveryMs = 50;
+
 Result<Descriptor> connect_socket(const Address& address, const sockaddr* to, socklen_t size,
-                                  TimePoint deadline) {
+                                  TimePoint deadline, const std::atomic<bool>& stop) {
     Descriptor socket(::socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (socket.get() < 0) {
         return std::unexpected(
@@ -87,7 +90,13 @@ Result<Descriptor> connect_socket(const Address& address, const sockaddr* to, so
         return away(address, errno);
     }
     pollfd ready{.fd = socket.get(), .events = POLLOUT, .revents = 0};
-    if (retry([&] { return ::poll(&ready, 1, milliseconds_until(deadline)); }) <= 0) {
+    int found = 0;
+    int left_ms = milliseconds_until(deadline);
+    for (; found == 0 && left_ms > 0 && !stop; left_ms = milliseconds_until(deadline)) {
+        const int wait_ms = std::min(left_ms, kLookEveryMs);
+        found = retry([&] { return ::poll(&ready, 1, wait_ms); });
+    }
+    if (found <= 0) {
         return away(address, ETIMEDOUT);
     }
     int error = 0;
@@ -98,7 +107,8 @@ Result<Descriptor> connect_socket(const Address& address, const sockaddr* to, so
     return socket;
 }
 
-Result<Descriptor> connect_unix(const Address& address, TimePoint deadline) {
+Result<Descriptor> connect_unix(const Address& address, TimePoint deadline,
+                                const std::atomic<bool>& stop) {
     sockaddr_un to{};
     to.sun_family = AF_UNIX;
     if (address.unix_path.size() >= sizeof to.sun_path) {
@@ -108,10 +118,12 @@ Result<Descriptor> connect_unix(const Address& address, TimePoint deadline) {
                               address.unix_path.size(), sizeof to.sun_path - 1)});
     }
     std::memcpy(to.sun_path, address.unix_path.data(), address.unix_path.size());
-    return connect_socket(address, reinterpret_cast<const sockaddr*>(&to), sizeof to, deadline);
+    return connect_socket(address, reinterpret_cast<const sockaddr*>(&to), sizeof to, deadline,
+                          stop);
 }
 
-Result<Descriptor> connect_tcp(const Address& address, TimePoint deadline) {
+Result<Descriptor> connect_tcp(const Address& address, TimePoint deadline,
+                               const std::atomic<bool>& stop) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
@@ -125,7 +137,7 @@ Result<Descriptor> connect_tcp(const Address& address, TimePoint deadline) {
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, ::freeaddrinfo);
     Result<Descriptor> socket = away(address, EADDRNOTAVAIL);
     for (const addrinfo* info = found; info != nullptr && !socket; info = info->ai_next) {
-        socket = connect_socket(address, info->ai_addr, info->ai_addrlen, deadline);
+        socket = connect_socket(address, info->ai_addr, info->ai_addrlen, deadline, stop);
     }
     const int on = 1;
     if (socket) {
@@ -200,9 +212,10 @@ Result<Address> parse_address(const std::string& url) {
     return address;
 }
 
-Result<Descriptor> connect_to(const Address& address, TimePoint deadline) {
-    return address.unix_path.empty() ? connect_tcp(address, deadline)
-                                     : connect_unix(address, deadline);
+Result<Descriptor> connect_to(const Address& address, TimePoint deadline,
+                              const std::atomic<bool>& stop) {
+    return address.unix_path.empty() ? connect_tcp(address, deadline, stop)
+                                     : connect_unix(address, deadline, stop);
 }
 
 int milliseconds_until(TimePoint deadline) {

@@ -1,6 +1,7 @@
 // Where a server listens, and how to get there.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <string>
 
@@ -24,9 +25,10 @@ struct Address {
 // Errors: invalid_argument, which does not say the password.
 [[nodiscard]] Result<Address> parse_address(const std::string& url);
 
-// A connected socket that does not block. Errors: unavailable, invalid_argument (no such host, or a
-// path that is too long), io.
-[[nodiscard]] Result<Descriptor> connect_to(const Address& address, TimePoint deadline);
+// A connected socket that does not block. Gives up soon after `stop` is set. Errors: unavailable,
+// invalid_argument (no such host, or a path that is too long), io.
+[[nodiscard]] Result<Descriptor> connect_to(const Address& address, TimePoint deadline,
+                                            const std::atomic<bool>& stop);
 
 // For poll: at least 0, rounded up.
 [[nodiscard]] int milliseconds_until(TimePoint deadline);

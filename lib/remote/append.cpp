@@ -149,7 +149,7 @@ void RemoteStore::send(Sending& sending) {
                 sending.was_lost = true;
                 sending.fail(odd_reply("DEDUP.APPEND").error());
             } else if (!sending.certain) {
-                settle_uncertain(sending);
+                settle_uncertain(sending, until);
             }
             return;
         }
@@ -169,7 +169,9 @@ bool RemoteStore::take_answer(Sending& sending, const Reply& reply) {
     if (list.size() != kFirstResult + sending.places.size()) {
         return false;
     }
-    source_->saw(list[0].integer);
+    if (!sending.was_lost) {  // else it may be the reply that it got before
+        source_->saw(list[0].integer);
+    }
     note_token(list[1].text);
     sending.certain = list[2].integer != 0;
     for (std::size_t i = 0; i < sending.places.size(); ++i) {
@@ -184,47 +186,59 @@ bool RemoteStore::take_answer(Sending& sending, const Reply& reply) {
 }
 
 // The server that answers is not the one that the append was sent to first, or has forgotten it. A
-// conflict may be with the append itself. Where the head is the same byte for byte, and has a fence
-// that the caller gave, nobody else can have meant another thing by it; a claim that is the same
-// may be another's, though.
-void RemoteStore::settle_uncertain(Sending& sending) {
-    const auto is_conflict = [&](std::size_t i) {
-        return !sending.result(i) && sending.result(i).error().code == Code::sequence_conflict;
-    };
-    std::vector<std::size_t> open;
+// conflict may be with the append itself, and what fails otherwise may have landed before. Where
+// the head is the same byte for byte, and has a fence that the caller gave, nobody else can have
+// meant another thing by it; a claim that is the same may be another's, though.
+void RemoteStore::settle_uncertain(Sending& sending, TimePoint until) {
+    std::vector<std::size_t> open;  // items that their head tells about
+    std::vector<StreamKey> streams;
     for (std::size_t i = 0; i < sending.places.size(); ++i) {
-        if (is_conflict(i)) {
+        auto& result = sending.result(i);
+        if (!result && result.error().code == Code::sequence_conflict) {
             open.push_back(i);
+            streams.push_back({sending.item(i).record.ns, sending.item(i).record.key});
+        } else if (!result && result.error().code != Code::outcome_unknown) {
+            result = std::unexpected(unknown(result.error().message));
         }
     }
     std::size_t same = 0;
     bool fenced = false;
-    std::vector<std::pair<std::size_t, Result<std::uint64_t>>> settled;
-    for (const std::size_t i : open) {
+    const auto settle = [&](std::size_t i, const Result<std::optional<Record>>& head) {
+        if (!head) {
+            sending.result(i) = std::unexpected(unknown(head.error().message));
+            return;
+        }
         const Append& item = sending.item(i);
-        const StreamKey stream{item.record.ns, item.record.key};
-        auto head = std::move(some_heads({&stream, 1}).front());
-        const bool is_same = head && *head && is_record_of(item, **head);
+        const bool is_same = *head && is_record_of(item, **head);
         const bool is_fenced = item.record.claim_sequence != 0;
         same += is_same ? 1 : 0;
         fenced = fenced || (is_same && is_fenced);
-        const std::uint64_t sequence = head && *head ? (*head)->sequence : 0;
+        const std::uint64_t sequence = *head ? (*head)->sequence : 0;
         const bool is_mine = is_same && (is_fenced || sending.mode == Batch::atomic);
-        settled.emplace_back(
-            i, is_mine
-                   ? Result<std::uint64_t>(sequence)
-                   : std::unexpected(unknown(
-                         "the answer to it was lost, and the stream has another head", sequence)));
+        sending.result(i) =
+            is_mine ? Result<std::uint64_t>(sequence)
+                    : std::unexpected(unknown(
+                          "the answer to it was lost, and the stream has another head", sequence));
+    };
+    for (std::size_t at = 0; at < open.size();) {
+        const Heads heads = some_heads(std::span(streams).subspan(at), until);
+        const bool gone = std::ranges::none_of(heads, [](const auto& head) { return bool{head}; });
+        for (const auto& head : heads) {
+            settle(open[at++], head);
+        }
+        while (gone && at < open.size()) {
+            settle(open[at++], heads.front());
+        }
     }
     const bool whole = same == sending.places.size() && fenced;
-    for (auto& [i, result] : settled) {
-        if (sending.mode == Batch::each || whole) {
-            sending.result(i) = std::move(result);
-        } else {
-            sending.result(i) =
-                std::unexpected(unknown("the answer to it was lost, and a stream has another head",
-                                        sending.result(i).error().head_sequence));
-        }
+    if (sending.mode == Batch::each || whole) {
+        return;
+    }
+    for (const std::size_t i : open) {
+        auto& result = sending.result(i);
+        const std::uint64_t head = result ? *result : result.error().head_sequence;
+        result = std::unexpected(
+            unknown("the answer to it was lost, and a stream has another head", head));
     }
 }
 

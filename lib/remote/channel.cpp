@@ -94,7 +94,10 @@ void Channel::send_more() {
         if (went < 0) {
             if (!would_block(errno)) {
                 fail();
-                return;
+            } else if (sent_ >= kKeptBytes && sent_ >= rest.size()) {
+                // Others may add to it faster than it is sent.
+                output_.erase(0, sent_);
+                sent_ = 0;
             }
             return;
         }

@@ -4,9 +4,12 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <new>
 #include <thread>
 #include <utility>
 
+#include "env/finally.hpp"
 #include "wire/error_word.hpp"
 
 namespace dedup::remote {
@@ -43,6 +46,10 @@ Error no_answer(const Address& address) {
     return {Code::unavailable,
             fmt::format("the server at {} closed the connection, or did not answer in time",
                         address.shown())};
+}
+
+Error was_shut() {
+    return {Code::closed, "the connection to the server was closed"};
 }
 
 }  // namespace
@@ -86,8 +93,16 @@ bool pause_until(TimePoint deadline) {
     return true;
 }
 
-Result<Link::Made> Link::make(TimePoint deadline) const {
-    auto socket = connect_to(address_, deadline);
+Result<Link::Made> Link::make(TimePoint deadline) {
+    try {
+        return connect(deadline);
+    } catch (const std::bad_alloc&) {
+        return std::unexpected(Error{Code::out_of_space, "out of memory"});
+    }
+}
+
+Result<Link::Made> Link::connect(TimePoint deadline) {
+    auto socket = connect_to(address_, deadline, shut_);
     if (!socket) {
         return std::unexpected(std::move(socket).error());
     }
@@ -96,11 +111,29 @@ Result<Link::Made> Link::make(TimePoint deadline) const {
         return std::unexpected(
             Error{.code = Code::io, .message = "cannot make a descriptor", .os_error = errno});
     }
-    Made made{std::make_shared<Channel>(*std::move(socket), std::move(wake)), {}};
+    const auto channel = std::make_shared<Channel>(*std::move(socket), std::move(wake));
+    {
+        const MutexLock lock(mutex_);
+        if (shut_) {
+            return std::unexpected(was_shut());
+        }
+        greeted_.push_back(channel);
+    }
+    const Finally greeted([&] {
+        const MutexLock lock(mutex_);
+        std::erase(greeted_, channel);
+    });
+    auto greeting = greet(*channel, deadline);
+    if (!greeting) {
+        return std::unexpected(std::move(greeting).error());
+    }
+    return Made{channel, *std::move(greeting)};
+}
+
+Result<Greeting> Link::greet(Channel& channel, TimePoint deadline) const {
     Reply reply;
     const auto say = [&](const RequestWriter& request) -> Result<void> {
-        if (made.channel->exchange(request.bytes(), reply, deadline) !=
-            Channel::Outcome::answered) {
+        if (channel.exchange(request.bytes(), reply, deadline) != Channel::Outcome::answered) {
             return std::unexpected(no_answer(address_));
         }
         return reply.is_error() ? Result<void>(std::unexpected(error_of(reply))) : Result<void>();
@@ -121,19 +154,30 @@ Result<Link::Made> Link::make(TimePoint deadline) const {
                               "version {}",
                               address_.shown(), number_of(reply, "version"), kProtocolVersion)});
     }
-    made.greeting = {.store_id = text_of(reply, "store_id"),
-                     .grace = milliseconds{number_of(reply, "grace_ms")},
-                     .token = text_of(reply, "token")};
-    return made;
+    return Greeting{.store_id = text_of(reply, "store_id"),
+                    .grace = milliseconds{number_of(reply, "grace_ms")},
+                    .token = text_of(reply, "token")};
 }
 
-Result<std::shared_ptr<Channel>> Link::take(Made made) {
-    if (greeting_ && greeting_->store_id != made.greeting.store_id) {
+void Link::expect(Greeting greeting) {
+    const MutexLock lock(mutex_);
+    greeting_ = std::move(greeting);
+}
+
+Result<void> Link::check(const Greeting& greeting) const {
+    if (greeting_ && greeting_->store_id != greeting.store_id) {
         return std::unexpected(
             Error{Code::failed,
                   fmt::format("the server at {} now serves another store ({}, and it was {}); open "
                               "it again to use that",
-                              address_.shown(), made.greeting.store_id, greeting_->store_id)});
+                              address_.shown(), greeting.store_id, greeting_->store_id)});
+    }
+    return {};
+}
+
+Result<std::shared_ptr<Channel>> Link::take(Made made) {
+    if (auto checked = check(made.greeting); !checked) {
+        return std::unexpected(std::move(checked).error());
     }
     greeting_ = std::move(made.greeting);
     channel_ = std::move(made.channel);
@@ -145,18 +189,34 @@ Result<std::shared_ptr<Channel>> Link::channel(TimePoint deadline, bool once) {
     MutexLock lock(mutex_);
     for (;;) {
         if (shut_) {
-            return std::unexpected(Error{Code::closed, "the connection to the server was closed"});
+            return std::unexpected(was_shut());
+        }
+        const TimePoint now = steady_clock::now();
+        if (making_) {
+            if (now >= deadline) {
+                return std::unexpected(no_answer(address_));
+            }
+            changed_.wait_for(lock, deadline - now);
+            continue;
         }
         if (channel_ && !channel_->broken()) {
             return channel_;
         }
         channel_.reset();
-        const TimePoint now = steady_clock::now();
-        if (!once && not_before_ > now) {
-            // Whatever others have found, every call tries once itself.
-            std::this_thread::sleep_until(std::min(not_before_, now + (deadline - now) / 2));
+        making_ = true;
+        // Whatever others have found, every call tries once itself.
+        const TimePoint begin = once ? now : std::min(not_before_, now + (deadline - now) / 2);
+        for (TimePoint at = now; at < begin && !shut_; at = steady_clock::now()) {
+            changed_.wait_for(lock, begin - at);
         }
+        lock.unlock();
         auto made = make(deadline);
+        lock.lock();
+        making_ = false;
+        changed_.notify_all();
+        if (shut_) {
+            return std::unexpected(was_shut());
+        }
         if (made) {
             return take(*std::move(made));
         }
@@ -170,8 +230,15 @@ Result<std::shared_ptr<Channel>> Link::channel(TimePoint deadline, bool once) {
 
 Result<std::shared_ptr<Channel>> Link::new_channel(TimePoint deadline) {
     auto made = make(deadline);
+    const MutexLock lock(mutex_);
+    if (shut_) {
+        return std::unexpected(was_shut());
+    }
     if (!made) {
         return std::unexpected(std::move(made).error());
+    }
+    if (auto checked = check(made->greeting); !checked) {
+        return std::unexpected(std::move(checked).error());
     }
     return std::move(made->channel);
 }
@@ -203,8 +270,12 @@ Greeting Link::greeting() {
 void Link::shut() {
     const MutexLock lock(mutex_);
     shut_ = true;
+    changed_.notify_all();
     if (channel_) {
         channel_->break_off();
+    }
+    for (const auto& channel : greeted_) {
+        channel->break_off();
     }
 }
 

@@ -1,12 +1,14 @@
 // The way to the server: a channel, made again when it broke, and what its replies mean.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "env/mutex.hpp"
 #include "remote/address.hpp"
@@ -34,13 +36,17 @@ class Link {
   public:
     explicit Link(Address address) : address_(std::move(address)) {}
 
+    // Before the first channel: what store it is to lead to.
+    void expect(Greeting greeting) DEDUP_EXCLUDES(mutex_);
+
     // The channel that there is, or a new one. `once`: one attempt, however much time is left.
     // Errors: unavailable, invalid_argument (the password), unsupported_version, failed (another
-    // store than the first time), closed (after shut()).
+    // store than the first time), closed (after shut()), out_of_space (memory).
     [[nodiscard]] Result<std::shared_ptr<Channel>> channel(TimePoint deadline, bool once = false)
         DEDUP_EXCLUDES(mutex_);
-    // A channel of the caller's own.
-    [[nodiscard]] Result<std::shared_ptr<Channel>> new_channel(TimePoint deadline);
+    // A channel of the caller's own, which outlives shut().
+    [[nodiscard]] Result<std::shared_ptr<Channel>> new_channel(TimePoint deadline)
+        DEDUP_EXCLUDES(mutex_);
 
     // Asks what may be asked twice, until there is an answer. Errors: as above, those that the
     // server gives.
@@ -49,7 +55,7 @@ class Link {
     // Of the newest channel. Precondition: there has been one.
     [[nodiscard]] Greeting greeting() DEDUP_EXCLUDES(mutex_);
 
-    // No channel any more; who waits for a reply gets none.
+    // No channel any more; who waits for one, or for a reply, gets none.
     void shut() DEDUP_EXCLUDES(mutex_);
 
   private:
@@ -57,17 +63,23 @@ class Link {
         std::shared_ptr<Channel> channel;
         Greeting greeting;
     };
-    [[nodiscard]] Result<Made> make(TimePoint deadline) const;
+    [[nodiscard]] Result<Made> make(TimePoint deadline) DEDUP_EXCLUDES(mutex_);
+    [[nodiscard]] Result<Made> connect(TimePoint deadline) DEDUP_EXCLUDES(mutex_);
+    [[nodiscard]] Result<Greeting> greet(Channel& channel, TimePoint deadline) const;
+    [[nodiscard]] Result<void> check(const Greeting& greeting) const DEDUP_REQUIRES(mutex_);
     [[nodiscard]] Result<std::shared_ptr<Channel>> take(Made made) DEDUP_REQUIRES(mutex_);
 
     const Address address_;
 
-    Mutex mutex_;  // held while a channel is made: others need it, too
+    Mutex mutex_;  // held for moments
+    Condition changed_;
+    bool making_ DEDUP_GUARDED_BY(mutex_) = false;  // one caller makes the channel, for all
+    std::vector<std::shared_ptr<Channel>> greeted_ DEDUP_GUARDED_BY(mutex_);  // nobody's yet
     std::shared_ptr<Channel> channel_ DEDUP_GUARDED_BY(mutex_);
     std::optional<Greeting> greeting_ DEDUP_GUARDED_BY(mutex_);
     std::chrono::milliseconds pause_ DEDUP_GUARDED_BY(mutex_){0};
     TimePoint not_before_ DEDUP_GUARDED_BY(mutex_);
-    bool shut_ DEDUP_GUARDED_BY(mutex_) = false;
+    std::atomic<bool> shut_ = false;  // set with the mutex
 };
 
 }  // namespace dedup::remote

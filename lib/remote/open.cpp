@@ -22,6 +22,7 @@ Result<std::unique_ptr<StreamStore>> open_at(const Address& address, const Remot
         return std::unexpected(std::move(channel).error());
     }
     const Greeting greeting = parts->hot.greeting();
+    parts->chores.expect(greeting);
     auto time = std::make_shared<TimeSource>();
     time->given = options.clock;
     auto store =

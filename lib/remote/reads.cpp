@@ -55,13 +55,14 @@ Error item_error(const Reply& item) {
             .head_sequence = static_cast<std::uint64_t>(item.list[3].integer)};
 }
 
-RemoteStore::Heads RemoteStore::some_heads(std::span<const StreamKey> streams) {
+RemoteStore::Heads RemoteStore::some_heads(std::span<const StreamKey> streams, TimePoint until) {
+    streams = streams.first(std::min(kHeadsMax, streams.size()));
     RequestWriter request(1 + 2 * streams.size());
     request.add("DEDUP.HEADS");
     for (const StreamKey& stream : streams) {
         request.add(stream.ns).add(stream.key);
     }
-    const auto reply = parts_->hot.ask(request.bytes(), deadline());
+    const auto reply = parts_->hot.ask(request.bytes(), until);
     if (!reply) {
         return Heads(streams.size(), std::unexpected(reply.error()));
     }
@@ -103,8 +104,7 @@ std::vector<Result<std::optional<Record>>> RemoteStore::heads(std::span<const St
         }
     }
     for (std::size_t from = 0; from < asked.size();) {
-        const std::size_t count = std::min(kHeadsMax, asked.size() - from);
-        for (auto& head : some_heads(std::span(asked).subspan(from, count))) {
+        for (auto& head : some_heads(std::span(asked).subspan(from), deadline())) {
             heads[places[from++]] = std::move(head);
         }
     }

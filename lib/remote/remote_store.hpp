@@ -31,8 +31,8 @@ struct TimeSource {
     void saw(std::int64_t server_ms) { server.saw(server_ms, std::chrono::steady_clock::now()); }
 };
 
-// Threads: any, for every function of the contract. Locks are held for moments, but a link's while
-// a connection is made, and sweep_mutex_ for a sweep.
+// Threads: any, for every function of the contract. Locks are held for moments, but sweep_mutex for
+// a sweep.
 class RemoteStore final : public StreamStore {
   public:
     // Everything that a forked child must leave alone.
@@ -103,15 +103,15 @@ class RemoteStore final : public StreamStore {
     [[nodiscard]] std::optional<Error> unusable(bool writes) const;
     [[nodiscard]] Result<wire::Reply> ask_chore(const wire::RequestWriter& request);
 
-    // reads.cpp. The streams have names that a stream can have; fewer results: the rest is to be
-    // asked for.
-    [[nodiscard]] Heads some_heads(std::span<const StreamKey> streams);
+    // reads.cpp. The streams have names that a stream can have; fewer results, at least one: the
+    // rest is to be asked for.
+    [[nodiscard]] Heads some_heads(std::span<const StreamKey> streams, TimePoint until);
 
     // append.cpp
     struct Sending;
     void send(Sending& sending);
     [[nodiscard]] bool take_answer(Sending& sending, const wire::Reply& reply);
-    void settle_uncertain(Sending& sending);
+    void settle_uncertain(Sending& sending, TimePoint until);
     void note_token(const std::string& token);
     [[nodiscard]] std::string last_token();
 

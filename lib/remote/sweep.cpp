@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include "env/finally.hpp"
@@ -17,6 +18,9 @@ using wire::RequestWriter;
 
 // How often the server is asked how far it is.
 constexpr std::chrono::milliseconds kLookEvery{100};
+// So often it does not run there, though this one is to end: others are before it. Before that its
+// answer may be under way.
+constexpr int kLooksInVain = 5;
 
 RequestWriter sweep_request(const SweepOptions& options, const std::string& id) {
     std::vector<std::string> words = {"DEDUP.SWEEP", "ID", id, "UNANSWERED",
@@ -60,7 +64,6 @@ class Answer {
         reply_ = std::move(reply);
         changed_.notify_all();
     }
-    void hurry() { changed_.notify_all(); }
     // Whether it is there.
     [[nodiscard]] bool wait(std::chrono::milliseconds most) {
         std::unique_lock lock(mutex_);
@@ -110,23 +113,33 @@ Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
     const RequestWriter request = sweep_request(options, id);
     Answer answer;
     std::thread waiting = start_thread("dedup-sweeping", [&] {
-        Reply reply;
-        const auto outcome = (*channel)->exchange(request.bytes(), reply,
-                                                  std::chrono::steady_clock::now() + kForever);
-        if (outcome == Channel::Outcome::answered) {
-            answer.set(reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
-                                        : Result<Reply>(std::move(reply)));
-        } else {
-            answer.set(std::unexpected(
-                Error{Code::unavailable,
-                      "the connection was lost while the store was swept; the server goes on, and "
-                      "sweep_history() will have the report"}));
+        try {
+            Reply reply;
+            const auto outcome = (*channel)->exchange(request.bytes(), reply,
+                                                      std::chrono::steady_clock::now() + kForever);
+            if (outcome == Channel::Outcome::answered) {
+                answer.set(reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
+                                            : Result<Reply>(std::move(reply)));
+            } else {
+                answer.set(std::unexpected(Error{
+                    Code::unavailable,
+                    "the connection was lost while the store was swept; the server goes on, and "
+                    "sweep_history() will have the report"}));
+            }
+        } catch (const std::bad_alloc&) {
+            answer.set(std::unexpected(Error{Code::out_of_space, "out of memory"}));
         }
     });
     std::uint64_t total = 1;
+    bool left = false;
     {
-        const std::stop_callback hurry(options.stop, [&] { answer.hurry(); });
-        while (!answer.wait(kLookEvery)) {
+        // However this ends: the thread uses what is here.
+        const Finally ended([&] {
+            (*channel)->break_off();
+            waiting.join();
+        });
+        int in_vain = 0;
+        while (!left && !answer.wait(kLookEvery)) {
             const bool stop = options.stop.stop_requested() || parts_->stop_sweeps;
             RequestWriter look(stop ? 3 : 2);
             look.add("DEDUP.SWEEPING").add(id);
@@ -135,17 +148,24 @@ Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
             }
             const auto seen = parts_->hot.ask(look.bytes(), deadline());
             if (!seen) {
-                (*channel)->break_off();
                 break;
             }
-            if (seen->list.size() == 2 && options.progress) {
+            const bool runs = seen->list.size() == 2;
+            in_vain = stop && !runs ? in_vain + 1 : 0;
+            left = in_vain == kLooksInVain;
+            if (runs && options.progress) {
                 total = static_cast<std::uint64_t>(seen->list[1].integer);
                 options.progress(static_cast<std::uint64_t>(seen->list[0].integer), total);
             }
         }
     }
-    waiting.join();
     const auto reply = answer.take();
+    if (!reply && left) {
+        return std::unexpected(
+            Error{parts_->stop_sweeps ? Code::closed : Code::busy,
+                  "the sweep was not waited for: the server carries out others first, and this one "
+                  "behind them"});
+    }
     if (!reply) {
         return std::unexpected(reply.error());
     }

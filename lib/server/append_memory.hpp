@@ -22,15 +22,19 @@ class AppendMemory {
     explicit AppendMemory(std::string incarnation) : incarnation_(std::move(incarnation)) {}
 
     // The reply to the append with this id; null if none is known.
-    [[nodiscard]] const std::string* find(std::string_view id) const {
-        const auto found = replies_.find(std::string(id));
+    [[nodiscard]] const std::string* find(const std::string& id) const {
+        const auto found = replies_.find(id);
         return found == replies_.end() ? nullptr : &found->second;
     }
 
+    // The first reply to an append stays, whatever a client that gives one id twice is told.
     void remember(const std::string& id, std::string reply) {
-        bytes_ += id.size() + reply.size();
+        const std::size_t bytes = id.size() + reply.size();
+        if (!replies_.try_emplace(id, std::move(reply)).second) {
+            return;
+        }
         order_.push_back(id);
-        replies_.insert_or_assign(id, std::move(reply));
+        bytes_ += bytes;
         remembered_.fetch_add(1, std::memory_order_relaxed);
         while (order_.size() > kRepliesMax || bytes_ > kBytesMax) {
             const auto oldest = replies_.find(order_.front());

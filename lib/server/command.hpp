@@ -80,6 +80,8 @@ class Command {
     }
     // What decide_all() asked for has taken effect, with these sequences.
     virtual void landed_all(std::span<const Result<std::uint64_t>> /*sequences*/) {}
+    // The store's answer to what decide_all() asked for, other than that somebody was faster.
+    virtual void append_failed(Error error) { failed(std::move(error)); }
 
     // Of a chore.
     virtual void run(const Chore& /*chore*/) {}

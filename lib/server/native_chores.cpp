@@ -18,8 +18,8 @@ constexpr std::size_t kScanCountDefault = 100;
 constexpr std::size_t kScanCountMax = 10'000;
 constexpr std::size_t kPageBytesMax = 16 * 1024 * 1024;
 constexpr std::size_t kPatternBytesMax = 1024;
-// A page of Redis' SCAN looks through so many pages of the store at most, so that a pattern that
-// matches nothing gives an answer in between.
+// A page of a scan looks through so many pages of the store at most, so that a prefix or pattern
+// that matches nothing gives an answer in between, and others have their turn.
 constexpr int kScanPagesMax = 10;
 
 CommandPtr make_stats(const Request& request) {
@@ -89,8 +89,10 @@ Result<ScanPage> bounded_page(StreamStore& store, ScanOptions options) {
     const std::size_t wanted = options.heads_max;
     ScanPage page;
     std::size_t bytes = 0;
-    for (std::size_t heads = kFirstHeads; page.heads.size() < wanted && bytes < kPageBytesMax;
-         heads *= 2) {
+    std::size_t heads = kFirstHeads;
+    for (int pages = 0;
+         pages < kScanPagesMax && page.heads.size() < wanted && bytes < kPageBytesMax;
+         ++pages, heads *= 2) {
         options.heads_max = std::min(heads, wanted - page.heads.size());
         auto more = store.scan(options);
         if (!more) {

@@ -58,6 +58,7 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
       facts_{.password = options_.password,
              .started_ms = system_now_ms(),
              .store_id = std::move(store_id),
+             .grace = store.grace(),
              .appends = AppendMemory{random_name()}},
       listeners_(std::move(listeners)),
       tcp_port_(listeners_.tcp ? listeners_.tcp->port : std::uint16_t{0}),

@@ -122,6 +122,9 @@ void Executor::decide() {
 // False: the round has enough.
 bool Executor::read_heads(const Item& item) {
     const std::size_t end = item.first_stream + item.command->parts();
+    if (item.command->parts() == 0 && item.command->kind() == Command::Kind::parts) {
+        now_ms_ = store_.now_ms();  // about no stream: what it wants is the time
+    }
     while (heads_.size() < end) {
         // The first of a round goes on alone, or it would never be done.
         if (head_bytes_ > kRoundBytesMax && item.first_stream > 0) {
@@ -256,7 +259,7 @@ void Executor::append_atomic(Transacting transacting) {
             return;
         }
         if (landed.front().error().code != Code::sequence_conflict) {
-            command.failed(std::move(landed.front()).error());
+            command.append_failed(std::move(landed.front()).error());
             return;
         }
         std::vector<std::optional<Record>> heads;

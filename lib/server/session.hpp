@@ -1,6 +1,7 @@
 // What the server knows of a connection's client, and what all commands may need to know.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -64,6 +65,7 @@ struct Facts {
     std::string password = {};  // empty: none is needed
     std::int64_t started_ms = 0;
     std::string store_id = {};
+    std::chrono::milliseconds grace{0};  // the store's
     ScanCursors cursors = {};
     AppendMemory appends{""};
     SweepWatch sweeps = {};

@@ -1,5 +1,9 @@
 // What a client of ours asks of a store as a whole.
 #include <array>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
 #include <utility>
 
 #include "server/chore.hpp"
@@ -13,25 +17,50 @@ namespace {
 // client would misunderstand something.
 constexpr int kProtocolVersion = 1;
 
-// With TIME, the store looks at its clock and says what time it is.
+std::string store_map(const Facts& facts, Protocol protocol, std::optional<std::int64_t> now_ms) {
+    MapWriter map(protocol);
+    map.number("version", kProtocolVersion);
+    map.text("store_id", facts.store_id);
+    map.number("grace_ms", facts.grace.count());
+    if (now_ms) {
+        map.number("now_ms", *now_ms);
+    }
+    map.text("token", facts.appends.token());
+    return bytes_of(map);
+}
+
+// Says what time it is, too. Part of a round, which looks at the store's clock: a client that
+// connects does not wait for what others scan.
+class TimeCommand final : public Command {
+  public:
+    explicit TimeCommand(const Request& request)
+        : Command(Kind::parts, request.session.protocol), facts_(request.facts) {}
+    [[nodiscard]] bool appends() const override { return false; }
+    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
+                               std::int64_t now_ms) override {
+        now_ms_ = now_ms;
+        return false;
+    }
+
+  protected:
+    void reply(ReplyWriter& /*writer*/, std::string& out) override {
+        out += store_map(facts_, protocol(), now_ms_);
+    }
+
+  private:
+    const Facts& facts_;
+    std::int64_t now_ms_ = 0;
+};
+
 CommandPtr make_store(const Request& request) {
-    const bool time = request.size() == 2 && is_word(request.argument(1), "TIME");
-    if (request.size() > 1 && !time) {
+    if (request.size() == 2 && is_word(request.argument(1), "TIME")) {
+        return std::make_unique<TimeCommand>(request);
+    }
+    if (request.size() > 1) {
         return request.error("ERR syntax error: DEDUP.STORE [TIME]");
     }
-    return chore(request,
-                 [time, &facts = request.facts,
-                  protocol = request.session.protocol](const Chore& work) -> Result<std::string> {
-                     MapWriter map(protocol);
-                     map.number("version", kProtocolVersion);
-                     map.text("store_id", facts.store_id);
-                     map.number("grace_ms", work.store.grace().count());
-                     if (time) {
-                         map.number("now_ms", work.store.now_ms());
-                     }
-                     map.text("token", facts.appends.token());
-                     return bytes_of(map);
-                 });
+    const Protocol protocol = request.session.protocol;
+    return std::make_unique<KnownReply>(protocol, store_map(request.facts, protocol, std::nullopt));
 }
 
 CommandPtr make_flush(const Request& request) {

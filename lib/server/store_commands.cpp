@@ -38,8 +38,13 @@ class HeadsCommand final : public Command {
         return {names_[2 * part], names_[2 * part + 1]};
     }
     [[nodiscard]] bool appends() const override { return false; }
+    // The time is told even if no head can be read.
+    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
+                               std::int64_t now_ms) override {
+        now_ms_ = now_ms;
+        return false;
+    }
     std::optional<Append> decide(std::size_t /*part*/, const Seen& seen) override {
-        now_ms_ = seen.now_ms;
         if (items_.size() <= kHeadsBytesMax) {
             ++count_;
             ReplyWriter writer(items_, protocol());
@@ -91,11 +96,17 @@ class AppendCommand final : public Command {
     [[nodiscard]] StreamKey stream(std::size_t part) const override {
         return {items_[part].record.ns, items_[part].record.key};
     }
+    // The time is told even if no head can be read.
+    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
+                               std::int64_t now_ms) override {
+        now_ms_ = now_ms;
+        return false;
+    }
     std::optional<Append> decide(std::size_t part, const Seen& seen) override {
+        now_ms_ = seen.now_ms;
         if (is_known() || !is_expected(part, seen.head)) {
             return std::nullopt;
         }
-        now_ms_ = seen.now_ms;
         return items_[part];
     }
     void landed(std::size_t part, std::uint64_t sequence) override { results_[part] = sequence; }
@@ -125,10 +136,14 @@ class AppendCommand final : public Command {
     void landed_all(std::span<const Result<std::uint64_t>> sequences) override {
         results_.assign(sequences.begin(), sequences.end());
     }
+    // A result like any other: when the append comes again, it gets that, and is not tried again.
+    void append_failed(Error error) override {
+        results_.assign(items_.size(), std::unexpected(std::move(error)));
+    }
 
   protected:
     void reply(ReplyWriter& writer, std::string& out) override {
-        if (known_) {
+        if (is_known()) {  // also where no part could be decided
             out += *known_;
             return;
         }

@@ -58,6 +58,21 @@ TEST_CASE("note: fenced, durable, and changes nothing else about the claim") {
     });
 }
 
+TEST_CASE("note: who takes over under a hold keeps what the one before had noted") {
+    // Guards against a second death that leaves a held key without its evidence.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const Claim first = must_claim(cache, "k", with_lease(1s));
+        must(cache.note(first, "reference 42"));
+        store.clock.advance(1'001);
+        must_claim(cache, "k", {.lease = 1s, .unanswered = Unanswered::hold});
+        store.clock.advance(1'001);
+        CHECK(as<Held>(cache.claim("k")).previous.note == "reference 42");
+        check_error(cache.remember("k", "r", {.reclaim_before_ms = 1}), Code::invalid_argument,
+                    "owner");
+    });
+}
+
 TEST_CASE("note: a span is one append, each with its fence") {
     on_each_store([](TestStore& store) {
         Cache cache(*store);

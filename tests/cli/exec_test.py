@@ -272,6 +272,18 @@ class Exec(cli.CliTest):
         self.dedupctl("lookup", "k", expect=ABSENT)
         self.exec("k", "true", options=("--timeout", "1h"), expect=OK)
 
+    def test_what_was_cut_off_at_its_work_is_held(self):
+        done = self.exec("a", "sleep", "1000", options=("--timeout", "100ms", "--hold"), expect=TIMEOUT)
+        self.assertInError("the key is held", done)
+        self.assertInError("resolve", self.exec("a", "true", expect=HELD))
+        note = f"{cli.DEDUPCTL} -q note b --claim $DEDUP_CLAIM 'calling the bank' && kill -9 $$"
+        done = self.dedupctl("--json", "exec", "--key", "b", "--", "sh", "-c", note)
+        self.assertEqual(done.json["outcome"], "held")
+        self.exec("b", "true", expect=HELD)
+        # A command that says itself that it failed is believed.
+        self.exec("c", "false", options=("--hold",), expect=1)
+        self.exec("c", "true", options=("--hold",), expect=OK)
+
     def test_output_that_is_not_stored(self):
         done = self.exec("k", "echo", "secret", options=("--no-output",), expect=OK)
         self.assertEqual(done.out, b"secret\n")

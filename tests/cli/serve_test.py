@@ -82,6 +82,9 @@ class Serve(cli.CliTest):
     def test_an_operator_works_beside_the_service(self):
         """Commands that write go through the server that holds the store."""
         server = self.serve()
+        writer = self.dedupctl("--json", "who", expect=OK).json["writer"]
+        self.assertEqual(writer["socket"], self.store + ".sock")
+        self.assertIn("serves the store at", self.dedupctl("who", expect=OK).text)
         held = self.client().ask_map("DEDUP.CLAIM", "stuck", "OWNER", "crashed")
         quickly = ("--lock-timeout", "0s")
         self.dedupctl(*quickly, "complete", "stuck", "--claim", str(held["claim_sequence"]),

@@ -176,9 +176,18 @@ class Node:
         self.process.wait()
         self.proxy.drop()
 
+    def has_heir(self):
+        """Whether Patroni has written down who may lead next, which it does a little after that one
+        has become synchronous: without, nobody does."""
+        members = self.ask("cluster").get("members", [])
+        return any(member.get("role") == "sync_standby" for member in members)
+
     def role(self):
+        return self.ask("patroni")
+
+    def ask(self, what):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.rest}/patroni", timeout=2) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.rest}/{what}", timeout=2) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             return json.load(error)
@@ -237,7 +246,8 @@ class Cluster:
             return False
         streaming = leader.role().get("replication", [])
         return (sum(1 for each in streaming if each.get("state") == "streaming") == 2
-                and any(each.get("sync_state") == "sync" for each in streaming))
+                and any(each.get("sync_state") == "sync" for each in streaming)
+                and leader.has_heir())
 
     def wait(self, condition, seconds, what):
         end = time.monotonic() + seconds

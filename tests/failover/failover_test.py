@@ -94,6 +94,7 @@ def main():
     rng = random.Random(SEED)
     c = cluster.Cluster()
     good = False
+    writer = None
     try:
         subprocess.run([dedupctl, "-s", c.url(), "init"], check=True)
         writer = subprocess.Popen([writer_program, c.url()], stdin=subprocess.PIPE,
@@ -115,6 +116,8 @@ def main():
             # A run in which nothing was written, or nothing was disturbed, shows nothing.
             good = counts["completed"] > 100 and (counts["failed"] + counts["unknown"] > 0)
     finally:
+        if writer is not None and writer.poll() is None:
+            writer.kill()  # or it would look for each of its keys in a cluster that is gone
         c.close(keep=not good)
     return 0 if good else 1
 

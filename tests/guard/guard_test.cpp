@@ -257,6 +257,23 @@ TEST_CASE("guard: what fails again and again is held in the end, with its last e
     });
 }
 
+TEST_CASE("guard: what throws again and again is held, too, and asking does not free it") {
+    // Guards against a poisoned event that runs for ever.
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(
+            *store, {.attempts_max = 2,
+                     .reconcile = [](auto, const Previous&) { return Finding::not_done(); }});
+        const auto throws = [](const Attempt&) -> Handled { throw std::runtime_error("poison"); };
+        for (int i = 0; i < 2; ++i) {
+            CHECK_THROWS_WITH(static_cast<void>(guard->process_if_new("e", throws)), "poison");
+        }
+        for (int i = 0; i < 2; ++i) {
+            const Previous previous = as<Held>(guard->process_if_new("e", gives("r"))).previous;
+            CHECK(previous.reason == "poison");
+        }
+    });
+}
+
 // Leaves an event as a consumer does that dies at work.
 Claim die_at(StreamStore& store, std::string_view event, Unanswered unanswered) {
     Cache dead(store, {.ns = "events", .unanswered = unanswered});
@@ -325,6 +342,35 @@ TEST_CASE("guard: who died is asked after before the work runs again") {
     });
 }
 
+TEST_CASE("guard: an event of a batch that failed is asked after by the next one") {
+    // Guards against a release that makes what nobody was asked about look as if it were settled.
+    on_each_store([](TestStore& store) {
+        std::vector<std::string> steps;
+        const auto guard = guard_on(*store, {.reconcile = [&](auto key, const Previous& previous) {
+            steps.push_back("ask " + std::string(key));
+            CHECK(previous.note == "reference 8125");
+            return Finding::done("paid");
+        }});
+        die_at(*store, "died", Unanswered::rerun);
+        die_at(*store, "held", Unanswered::hold);
+        store.clock.advance(1'001);
+        const std::array<std::string_view, 3> batch{"held", "new", "died"};
+        CHECK_THROWS(static_cast<void>(
+            guard->process_batch(batch, [](const Attempt&) -> Handled { throw 1; })));
+        CHECK(steps.empty());
+        // What is held is asked after when no claim of the batch is open that a lease could end.
+        const auto works = [&](const Attempt& attempt) -> Handled {
+            steps.push_back("work " + std::string(attempt.event_id));
+            return "r";
+        };
+        const auto outcomes = guard->process_batch(batch, works);
+        CHECK(as<AlreadyProcessed>(outcomes[0]).result == "paid");
+        as<Success>(outcomes[1]);
+        CHECK(as<AlreadyProcessed>(outcomes[2]).result == "paid");
+        CHECK(steps == std::vector<std::string>{"work new", "ask held", "ask died"});
+    });
+}
+
 TEST_CASE("guard: who starts again under its own name has its own events at once, and no others") {
     // Guards against a restart that waits for the leases of its own former life.
     on_each_store([](TestStore& store) {
@@ -342,6 +388,20 @@ TEST_CASE("guard: who starts again under its own name has its own events at once
             return "r";
         }));
         CHECK(as<Held>(again->process_if_new("held", gives("r"))).previous.end == End::restarted);
+        // Anybody sees that it is held now, and may ask after it at once.
+        CHECK(as<InFlight>(Cache(*store, {.ns = "events"}).lookup("held")).held);
+        const auto asks = guard_on(
+            *store, {.owner = "dead", .reclaim_own = true, .reconcile = [](auto, const Previous&) {
+                         return Finding::not_done();
+                     }});
+        as<Success>(asks->process_if_new("held", gives("r")));
+        die_at(*store, "again", Unanswered::hold);
+        store.clock.advance(1);
+        const auto third = guard_on(
+            *store, {.owner = "dead", .reclaim_own = true, .reconcile = [](auto, const Previous&) {
+                         return Finding::not_done();
+                     }});
+        as<Success>(third->process_if_new("again", gives("r")));
         // Not what the same life has in flight.
         store.clock.advance(1);
         as<Success>(again->process_if_new("own", [&](const Attempt&) -> Handled {

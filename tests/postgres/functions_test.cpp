@@ -252,6 +252,17 @@ TEST_CASE("functions: what the library holds is not claimed, however the head ca
     pass(1'001);
     CHECK(outcome("plain") == "held");
     CHECK(outcome("conflict") == "held");
+    const Claim given_up = claim("given up", true);
+    const Claim runs = claim("runs", true);
+    REQUIRE(cache.hold(given_up, "no answer"));
+    const auto renewed = [&](const Claim& of) {
+        return client.row("SELECT outcome FROM renew('n', $1::bytea, $2::int8, 1000)",
+                          {{of.key, true}, {std::to_string(of.claim_sequence), false}})[0];
+    };
+    CHECK(renewed(given_up) == "stale_claim");
+    CHECK(renewed(runs) == "renewed");
+    CHECK(cache.release(runs).has_value());
+    CHECK(cache.release(given_up).has_value());
     CHECK(client.row("SELECT outcome FROM remember('n', 'plain', 'r')")[0] == "held");
     CHECK(client.row("SELECT count(*) FROM heads WHERE state = 'held'")[0] == "2");
     const auto fence = [](const Claim& of) { return std::to_string(of.claim_sequence); };

@@ -109,8 +109,11 @@ TEST_CASE("trouble: no schema, a newer one, and one that is there already") {
     schema.sql("UPDATE @.meta SET format = 99");
     refused(open_postgres(schema.url(), schema.options), Code::unsupported_version, "99");
     refused(init_postgres(schema.url(), schema.options), Code::unsupported_version, "99");
-    // One open for all engines.
     schema.sql("UPDATE @.meta SET format = 1");
+    refused(open_postgres(schema.url(), schema.options), Code::unsupported_version,
+            "dedupctl init");
+    CHECK(init_postgres(schema.url(), schema.options).value() == PostgresInit::upgraded);
+    // One open for all engines.
     const auto same = open(schema.url() + "&schema=" + schema.options.schema);
     REQUIRE_MESSAGE(same.has_value(), same.error().message);
     CHECK((*same)->stats().value().store_id == store->stats().value().store_id);

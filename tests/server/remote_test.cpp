@@ -3,11 +3,19 @@
 #include "dedup/remote_store.hpp"
 
 #include <doctest/doctest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <memory>
+#include <optional>
+#include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -79,6 +87,23 @@ struct Away {
     std::unique_ptr<StreamStore> client;
 };
 
+// Takes connections, and says nothing.
+class SilentServer {
+  public:
+    explicit SilentServer(const std::string& path) : fd_(::socket(AF_UNIX, SOCK_STREAM, 0)) {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        std::memcpy(address.sun_path, path.data(), path.size());
+        REQUIRE(::bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+        REQUIRE(::listen(fd_, 8) == 0);
+    }
+    SilentServer(const SilentServer&) = delete;
+    ~SilentServer() { ::close(fd_); }
+
+  private:
+    int fd_;
+};
+
 TEST_CASE("remote: an append whose request or answer was lost lands once, and says so") {
     // Guards against a claim that nobody knows to have.
     for (const auto fault : {FaultyWay::Fault::lose_request, FaultyWay::Fault::lose_answer}) {
@@ -144,6 +169,74 @@ TEST_CASE(
     CHECK(away.append(item(0, "k4")).has_value());
 }
 
+TEST_CASE("remote: behind a restart of the server what fails may have landed before") {
+    std::optional<HookedStore> hooked;
+    Away away;
+    away.way.arm(FaultyWay::Fault::lose_answer, [&] {
+        away.server.reset();
+        hooked.emplace(*away.inner).fail_append = [](const Append&) { return Code::io; };
+        away.server = Server::start(*hooked, {.unix_path = away.server_path}).value();
+    });
+    // The one conflicts with itself, the other one is refused.
+    const Append lost = item(0, "k");
+    REQUIRE(away.append(item(0, "other")).error().code == Code::outcome_unknown);
+    const auto other = away.inner->head({"remote", "other"}).value();
+    REQUIRE(other.has_value());
+    away.way.arm(FaultyWay::Fault::lose_request, [&] {
+        away.server = {};
+        away.server = Server::start(*hooked, {.unix_path = away.server_path}).value();
+    });
+    CHECK(away.append(lost).error().code == Code::outcome_unknown);
+    CHECK(!away.inner->head({"remote", "k"}).value().has_value());
+    // And what nobody has lost is certain.
+    CHECK(away.append(lost).error().code == Code::io);
+}
+
+TEST_CASE("remote: behind a restart of the server the heads of a batch are asked for together") {
+    Away away;
+    std::vector<Append> batch;
+    for (int i = 0; i < 100; ++i) {
+        batch.push_back(item(0, "k" + std::to_string(i)));
+    }
+    away.way.arm(FaultyWay::Fault::lose_answer, [&] { away.serve(); });
+    const auto results = away.client->append(batch, Batch::each);
+    away.way.settle();
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        CHECK(results[i].error().code == Code::outcome_unknown);
+        const auto head = away.inner->head({"remote", batch[i].record.key}).value();
+        REQUIRE(head.has_value());
+        CHECK(results[i].error().head_sequence == head->sequence);
+    }
+    CHECK(away.server->metrics().requests < 10);
+}
+
+TEST_CASE("remote: what the store made of an append does not change when it comes again") {
+    // Guards against a conflict with oneself: the store did it, and could not say so.
+    const auto inner = make_memory_store();
+    HookedStore hooked(*inner);
+    hooked.fail_append = [&](const Append& append) {
+        REQUIRE(inner->append({&append, 1}, Batch::each).front().has_value());
+        return std::optional(Code::outcome_unknown);
+    };
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const std::string way_path = (directory.path() / "way").string();
+    const auto server = Server::start(hooked, {.unix_path = path}).value();
+    FaultyWay way(way_path, path);
+    const auto client = Away::open_at(way_path);
+    for (const Batch mode : {Batch::each, Batch::atomic}) {
+        const std::string name = mode == Batch::each ? "each" : "atomic";
+        const std::vector<Append> batch = {item(0, name + "1"), item(0, name + "2")};
+        way.arm(FaultyWay::Fault::lose_answer);
+        for (const auto& result : client->append(batch, mode)) {
+            CHECK_MESSAGE(result.error().code == Code::outcome_unknown, name);
+        }
+        CHECK(!way.armed());
+    }
+    server->stop();
+    CHECK(hooked.appends == 2);
+}
+
 TEST_CASE("remote: what is read is asked again, and many threads share what is left") {
     Away away;
     std::vector<std::jthread> threads;
@@ -194,6 +287,9 @@ TEST_CASE("remote: another store at the same place is not taken for the one that
     const auto another = make_memory_store();
     away.server.reset();
     away.server = Server::start(*another, {.unix_path = away.server_path}).value();
+    // Also not by ways that are made only now.
+    CHECK(away.client->stats().error().code == Code::failed);
+    CHECK(away.client->sweep().error().code == Code::failed);
     const auto refused = away.append(item(0, "k2"));
     CHECK(refused.error().code == Code::failed);
     CHECK(refused.error().message.find("another store") != std::string::npos);
@@ -251,6 +347,116 @@ TEST_CASE("remote: errors come across with their code and message") {
     }
     hooked.fail_heads = true;
     CHECK(client->head({"remote", "k"}).error().code == Code::io);
+}
+
+TEST_CASE("remote: a client that waits for a server can be closed") {
+    for (const bool silent : {false, true}) {
+        Away away;
+        away.client = Away::open_at(away.server_path);
+        away.server.reset();
+        std::optional<SilentServer> nobody;
+        if (silent) {
+            nobody.emplace(away.server_path);
+        }
+        Result<StoreStats> stats;
+        std::jthread asking([&] { stats = away.client->stats(); });
+        std::this_thread::sleep_for(30ms);
+        CHECK(away.client->close().has_value());
+        asking.join();
+        CHECK(stats.error().code == Code::closed);
+    }
+}
+
+TEST_CASE("remote: a sweep that stands behind another one can be left, and ends with its caller") {
+    const auto inner = make_memory_store();
+    HookedStore hooked(*inner);
+    std::atomic<int> begun = 0;
+    std::atomic<bool> held = true;
+    hooked.before_sweep = [&](const SweepOptions&) {
+        ++begun;
+        while (held) {
+            std::this_thread::sleep_for(1ms);
+        }
+        return Result<void>();
+    };
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const auto server = Server::start(hooked, {.unix_path = path}).value();
+    const auto first = Away::open_at(path);
+    const auto second = Away::open_at(path);
+    Result<SweepReport> swept;
+    std::jthread sweeping([&] { swept = first->sweep(); });
+    while (begun == 0) {
+        std::this_thread::sleep_for(1ms);
+    }
+
+    std::stop_source stop;
+    Result<SweepReport> stopped;
+    std::jthread stopping([&] { stopped = second->sweep({.stop = stop.get_token()}); });
+    stop.request_stop();
+    stopping.join();
+    CHECK(stopped.error().code == Code::busy);
+
+    Result<SweepReport> closed;
+    std::jthread closing([&] { closed = second->sweep(); });
+    std::this_thread::sleep_for(30ms);
+    CHECK(second->close().has_value());
+    closing.join();
+    CHECK(closed.error().code == Code::closed);
+
+    held = false;
+    sweeping.join();
+    CHECK(swept.has_value());
+    while (begun < 2) {  // what was left is done behind it
+        std::this_thread::sleep_for(1ms);
+    }
+}
+
+TEST_CASE("remote: a sweep ends in good order when the caller's own code throws") {
+    const auto inner = make_memory_store();
+    HookedStore hooked(*inner);
+    std::atomic<bool> held = true;
+    hooked.before_sweep = [&](const SweepOptions&) {
+        while (held) {
+            std::this_thread::sleep_for(1ms);
+        }
+        return Result<void>();
+    };
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const auto server = Server::start(hooked, {.unix_path = path}).value();
+    const auto client = Away::open_at(path);
+    const SweepProgress fails = [](std::uint64_t, std::uint64_t) {
+        throw std::runtime_error("the caller's");
+    };
+    CHECK_THROWS_AS(static_cast<void>(client->sweep({.progress = fails})), std::runtime_error);
+    held = false;
+    CHECK(client->sweep().has_value());
+}
+
+TEST_CASE("remote: one page of a scan reads so much of the store, and the next one goes on") {
+    const auto inner = make_memory_store();
+    HookedStore hooked(*inner);
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const auto server = Server::start(hooked, {.unix_path = path}).value();
+    const auto client = Away::open_at(path);
+    constexpr std::size_t kKeys = 200;
+    for (std::size_t i = 0; i < kKeys; ++i) {
+        const Append append = item(0, std::to_string(i), std::string(70'000, 'r'));
+        REQUIRE(inner->append({&append, 1}, Batch::each).front().has_value());
+    }
+    std::size_t found = 0;
+    ScanOptions options{.ns = "remote"};
+    do {
+        hooked.walks = 0;
+        const auto page = client->scan(options);
+        REQUIRE(page.has_value());
+        CHECK(hooked.walks <= 10);
+        found += page->heads.size();
+        options.cursor = page->cursor;
+    } while (!options.cursor.empty());
+    CHECK(found == kKeys);
 }
 
 TEST_CASE("remote: a queue that is full is waited for") {

@@ -2,13 +2,16 @@
 #include "dedup/server.hpp"
 
 #include <doctest/doctest.h>
+#include <pthread.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -334,6 +337,82 @@ TEST_CASE("server: what a client asked before it left is carried out") {
     Client check(fixture.path);
     while (check.ask({"MGET", "k", "a", "b"}) != "['v' 'v' 'v']") {
     }
+}
+
+// A record as a client of ours sends it: that of a claim.
+std::string record_of_claim(Client& client, const std::string& key) {
+    REQUIRE(client.ask({"DEDUP.CLAIM", key}).starts_with("['outcome' 'claimed'"));
+    const std::string heads = client.ask({"DEDUP.HEADS", "default", key});
+    const std::size_t begin = heads.find('\'') + 1;
+    return heads.substr(begin, heads.rfind('\'') - begin);
+}
+
+TEST_CASE("server: a client that gives two appends one id harms nobody") {
+    Fixture fixture;
+    Client client(fixture.path);
+    const std::string one = record_of_claim(client, "one");
+    const std::string two = record_of_claim(client, "two");
+    client.send(request({"DEDUP.APPEND", "EACH", "same", "0", "1", one}) +
+                request({"DEDUP.APPEND", "EACH", "same", "0", "2", two}));
+    for (int i = 0; i < 2; ++i) {
+        CHECK(client.reply().starts_with("[1000000 "));
+    }
+    // Until the replies to these are forgotten.
+    constexpr int kAppends = 17'000;
+    constexpr int kTogether = 500;
+    for (int i = 0; i < kAppends; i += kTogether) {
+        std::string pipeline;
+        for (int j = 0; j < kTogether; ++j) {
+            const std::string id = std::to_string(i + j);
+            pipeline += request({"DEDUP.APPEND", "EACH", id, "0", "999999", one});
+        }
+        client.send(pipeline);
+        for (int j = 0; j < kTogether; ++j) {
+            REQUIRE(client.reply().find("SEQUENCE_CONFLICT") != std::string::npos);
+        }
+    }
+    CHECK(client.ask({"PING"}) == "PONG");
+}
+
+TEST_CASE("server: a client of ours is told the time, whatever comes of its request") {
+    Fixture fixture;
+    Client client(fixture.path);
+    const std::string record = record_of_claim(client, "k");
+    for (const char* const mode : {"EACH", "ATOMIC"}) {
+        const std::string refused = client.ask({"DEDUP.APPEND", mode, mode, "0", "999999", record});
+        CHECK_MESSAGE(refused.starts_with("[1000000 "), refused);
+    }
+    fixture.store.fail_heads = true;
+    CHECK(client.ask({"DEDUP.HEADS", "default", "k"}).starts_with("[1000000 "));
+    CHECK(client.ask({"DEDUP.APPEND", "EACH", "x", "0", "0", record}).starts_with("[1000000 "));
+}
+
+TEST_CASE("server: who connects does not wait for what others scan") {
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    Gate gate;
+    // The clock hangs where a scan looks at it.
+    const auto store = make_memory_store([&gate] {
+        std::array<char, 16> name{};
+        ::pthread_getname_np(::pthread_self(), name.data(), name.size());
+        if (std::string_view(name.data()) == "dedup-chores") {
+            gate.pass();
+        }
+        return std::int64_t{1'000'000};
+    });
+    const auto server = Server::start(*store, {.unix_path = path}).value();
+    Client scanning(path);
+    gate.close();
+    scanning.send(request({"SCAN", "0"}));
+    gate.wait_for_arrival(1);
+    Client client(path);
+    const std::string told = client.ask({"DEDUP.STORE"});
+    CHECK(told.starts_with("['version' 1 'store_id' '"));
+    CHECK(told.find("now_ms") == std::string::npos);
+    CHECK(client.ask({"DEDUP.STORE", "TIME"}).find("'now_ms' 1000000") != std::string::npos);
+    CHECK(client.ask({"DEDUP.STORE", "NO"}).starts_with("-ERR syntax error"));
+    gate.open();
+    CHECK(scanning.reply() == "['0' []]");
 }
 
 TEST_CASE("server: a stop answers what is under way, and takes nothing more") {

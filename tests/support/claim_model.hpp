@@ -110,6 +110,7 @@ class KeyModel {
             return duplicate;
         }
         const std::string before = remembered(now_ms) || unanswered() ? previous() : "";
+        const std::string left_note = unanswered() ? note_ : brief("");
         begin(now_ms, options, fence);
         if (!options.expires_at_ms && options.ttl != kForever) {
             ttl_ms_ = options.ttl.value_or(std::chrono::milliseconds{cache_ttl_ms_}).count();
@@ -121,6 +122,7 @@ class KeyModel {
             holds_ = true;
             ttl_ms_ = options.expires_at_ms ? *options.expires_at_ms - now_ms : ttl_ms_;
             expires_at_ms_ = 0;
+            note_ = options.metadata.empty() ? left_note : note_;
         }
         return show(handle()) + (before.empty() ? "" : " after " + before);
     }

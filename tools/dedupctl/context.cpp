@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -84,7 +85,8 @@ std::string Context::shown_store() const {
         return store_path;
     }
     const std::size_t user = store_path.find("://") + 3;
-    const std::size_t end = store_path.find('/', user);
+    // A server's address has no path, so what is a slash there may be one of the password's.
+    const std::size_t end = in_database() ? store_path.find('/', user) : std::string::npos;
     const std::size_t at = store_path.substr(0, end).rfind('@');
     const std::size_t colon = store_path.find(':', user);
     std::string shown = store_path;
@@ -145,8 +147,13 @@ std::string Context::absolute_store() const {
 std::optional<dedup::Result<std::unique_ptr<dedup::StreamStore>>> Context::try_server() const {
     struct stat status {};
     const std::string socket = socket_beside();
+    struct stat directory {};
     if (needs_lock || has_url() || ::stat(socket.c_str(), &status) != 0 ||
-        !S_ISSOCK(status.st_mode)) {
+        ::stat(store_path.c_str(), &directory) != 0 || !S_ISSOCK(status.st_mode)) {
+        return std::nullopt;
+    }
+    // It is sent a password, so it must not be anybody's.
+    if (status.st_uid != directory.st_uid && status.st_uid != ::geteuid() && status.st_uid != 0) {
         return std::nullopt;
     }
     auto served = open_behind_server("unix:" + socket, false);
@@ -175,17 +182,25 @@ dedup::Result<std::unique_ptr<dedup::StreamStore>> Context::try_open_writer(
     if (behind_server()) {
         return open_behind_server(store_path, false);
     }
-    if (auto served = try_server()) {
-        return *std::move(served);
-    }
+    // Who holds the lock is asked only if somebody does: a server whose store was moved away and
+    // replaced by a copy listens beside the copy, and has another one open.
     dedup::OpenOptions options;
     options.create = false;
-    options.lock_timeout = timeout;
     options.keeps_waiting = keeps_waiting;
-    auto store = dedup::open(store_path, options);
-    if (!store && store.error().code == dedup::Code::busy) {  // it may have begun to serve
-        if (auto served = try_server()) {
+    struct stat status {};
+    const bool looks_served = ::stat(socket_beside().c_str(), &status) == 0;
+    auto store = dedup::Result<std::unique_ptr<dedup::StreamStore>>();
+    for (const milliseconds wait : {looks_served ? milliseconds{0} : timeout, timeout}) {
+        options.lock_timeout = wait;
+        store = dedup::open(store_path, options);
+        if (store || store.error().code != dedup::Code::busy) {
+            break;
+        }
+        if (auto served = try_server()) {  // also if it has begun to serve meanwhile
             return *std::move(served);
+        }
+        if (wait == timeout) {
+            break;
         }
     }
     if (store) {

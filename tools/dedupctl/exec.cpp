@@ -301,15 +301,40 @@ class ClaimedRun {
         return context_.command_line("complete", job_.key, options);
     }
 
+    // Whether the command may have had its effect although it did not end well: somebody or
+    // something has cut it off, and it is one that must not run again by itself, or had noted what
+    // it does.
+    [[nodiscard]] bool may_have_done_it(dedup::Cache& cache) const {
+        if (!end_.timed_out && end_.told_by == 0 && end_.signal == 0) {
+            return false;
+        }
+        if (job_.claim.unanswered == dedup::Unanswered::hold) {
+            return true;
+        }
+        const auto found = cache.lookup(job_.key);
+        const auto* mine = found ? std::get_if<dedup::InFlight>(&*found) : nullptr;
+        return mine != nullptr && mine->claim_sequence == claim_.claim_sequence &&
+               !mine->metadata.empty();
+    }
+
     // Failing to release only delays the next attempt, so it does not hide how the command ended.
-    bool release() {
+    bool give_up(bool& held) {
         auto store = context_.try_open_writer(context_.lock_timeout, [this] {
             const auto signal = signals_.take();
             return !signal || signal->number == SIGCHLD;
         });
-        const dedup::Result<bool> released =
-            store ? context_.cache(**store).release(claim_)
-                  : dedup::Result<bool>(std::unexpected(store.error()));
+        dedup::Result<void> released;
+        if (store) {
+            dedup::Cache cache = context_.cache(**store);
+            held = may_have_done_it(cache);
+            if (held) {
+                released = cache.hold(claim_, how_it_ended());
+            } else if (const auto freed = cache.release(claim_); !freed) {
+                released = std::unexpected(freed.error());
+            }
+        } else {
+            released = std::unexpected(store.error());
+        }
         if (!released) {
             note(fmt::format(
                 "cannot release the key, which stays claimed for up to {}: {}\n  this "
@@ -322,10 +347,14 @@ class ClaimedRun {
     }
 
     int end_badly() {
-        const bool released = release();
+        bool held = false;
+        const bool released = give_up(held);
         tell(context_,
-             how_it_ended() + (released ? "; the key is released" : "; the key is not released"));
-        print_json(released ? "released" : "in_flight", nullptr);
+             how_it_ended() + (!released ? "; the key is not released"
+                               : held    ? "; it may have done its work, so the key is held: see "
+                                           "`dedupctl held`"
+                                         : "; the key is released"));
+        print_json(!released ? "in_flight" : held ? "held" : "released", nullptr);
         return end_.exit_code();
     }
 

@@ -13,6 +13,8 @@ int run_who(Context& context) {
     context.check_globals();
     context.need_directory("who", "see pg_stat_activity");
     const std::optional<dedup::Writer> writer = take(dedup::writer_of(context.store_path));
+    const auto served = writer ? context.try_server() : std::nullopt;
+    const std::string socket = served && *served ? context.socket_beside() : "";
     if (context.json) {
         Json object;
         object["store"] = context.store_path;
@@ -21,11 +23,15 @@ int run_who(Context& context) {
             object["writer"] = {{"pid", writer->pid},
                                 {"host", writer->host},
                                 {"since_ms", time_or_null(writer->since_ms)},
-                                {"text", writer->text}};
+                                {"text", writer->text},
+                                {"socket", socket.empty() ? Json(nullptr) : Json(socket)}};
         }
         context.out.json(object);
     } else {
         context.out.line(writer ? message_text(writer->text) : "nobody");
+        if (!socket.empty()) {
+            context.out.line("it serves the store at " + escape(socket));
+        }
     }
     return kExitOk;
 }

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <exception>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -43,7 +43,7 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
             if constexpr (std::is_same_v<std::decay_t<decltype(found)>, Claimed>) {
                 return Lease(*this, std::move(found.claim), std::move(found.previous));
             } else {
-                return std::move(found);
+                return std::forward<decltype(found)>(found);
             }
         },
         *std::move(outcome));
@@ -131,8 +131,8 @@ void Lease::give_up() {
         } else {
             (void)release();
         }
-    } catch (const std::exception&) {
-        // Out of memory: the lease runs out by itself.
+    } catch (const std::bad_alloc&) {
+        // The lease runs out by itself.
     }
     end();
 }

@@ -34,6 +34,7 @@ Result<std::vector<OpenClaims>> open_claims(StreamStore& store) {
         options.cursor = std::move(page.cursor);
     } while (!options.cursor.empty());
     std::vector<OpenClaims> claims;
+    claims.reserve(found.size());
     for (auto& [ns, of] : found) {
         claims.push_back(std::move(of));
     }

@@ -1,5 +1,6 @@
 // Each function of libpq that the engine calls stands here once more, under its own name and hidden
-// from whoever links this library, and calls the one that was loaded.
+// from whoever links this library, and calls the one that was loaded. Parameters have libpq's
+// names.
 #include "postgres/libpq.hpp"
 
 #include <dlfcn.h>
@@ -69,8 +70,8 @@ PGconn* PQconnectdbParams(const char* const* keywords, const char* const* values
 void PQconninfoFree(PQconninfoOption* options) {
     LOADED(PQconninfoFree)(options);
 }
-PQconninfoOption* PQconninfoParse(const char* text, char** error) {
-    return LOADED(PQconninfoParse)(text, error);
+PQconninfoOption* PQconninfoParse(const char* conninfo, char** errmsg) {
+    return LOADED(PQconninfoParse)(conninfo, errmsg);
 }
 int PQconsumeInput(PGconn* conn) {
     return LOADED(PQconsumeInput)(conn);
@@ -81,13 +82,14 @@ int PQenterPipelineMode(PGconn* conn) {
 char* PQerrorMessage(const PGconn* conn) {
     return LOADED(PQerrorMessage)(conn);
 }
-PGresult* PQexec(PGconn* conn, const char* sql) {
-    return LOADED(PQexec)(conn, sql);
+PGresult* PQexec(PGconn* conn, const char* query) {
+    return LOADED(PQexec)(conn, query);
 }
-PGresult* PQexecParams(PGconn* conn, const char* sql, int count, const Oid* types,
-                       const char* const* values, const int* lengths, const int* formats,
-                       int format) {
-    return LOADED(PQexecParams)(conn, sql, count, types, values, lengths, formats, format);
+PGresult* PQexecParams(PGconn* conn, const char* command, int nParams, const Oid* paramTypes,
+                       const char* const* paramValues, const int* paramLengths,
+                       const int* paramFormats, int resultFormat) {
+    return LOADED(PQexecParams)(conn, command, nParams, paramTypes, paramValues, paramLengths,
+                                paramFormats, resultFormat);
 }
 int PQexitPipelineMode(PGconn* conn) {
     return LOADED(PQexitPipelineMode)(conn);
@@ -98,20 +100,20 @@ void PQfinish(PGconn* conn) {
 int PQflush(PGconn* conn) {
     return LOADED(PQflush)(conn);
 }
-void PQfreemem(void* memory) {
-    LOADED(PQfreemem)(memory);
+void PQfreemem(void* ptr) {
+    LOADED(PQfreemem)(ptr);
 }
 PGresult* PQgetResult(PGconn* conn) {
     return LOADED(PQgetResult)(conn);
 }
-int PQgetisnull(const PGresult* result, int row, int column) {
-    return LOADED(PQgetisnull)(result, row, column);
+int PQgetisnull(const PGresult* res, int tup_num, int field_num) {
+    return LOADED(PQgetisnull)(res, tup_num, field_num);
 }
-int PQgetlength(const PGresult* result, int row, int column) {
-    return LOADED(PQgetlength)(result, row, column);
+int PQgetlength(const PGresult* res, int tup_num, int field_num) {
+    return LOADED(PQgetlength)(res, tup_num, field_num);
 }
-char* PQgetvalue(const PGresult* result, int row, int column) {
-    return LOADED(PQgetvalue)(result, row, column);
+char* PQgetvalue(const PGresult* res, int tup_num, int field_num) {
+    return LOADED(PQgetvalue)(res, tup_num, field_num);
 }
 char* PQhost(const PGconn* conn) {
     return LOADED(PQhost)(conn);
@@ -134,26 +136,30 @@ char* PQresultErrorMessage(const PGresult* result) {
 ExecStatusType PQresultStatus(const PGresult* result) {
     return LOADED(PQresultStatus)(result);
 }
-int PQsendPrepare(PGconn* conn, const char* name, const char* sql, int count, const Oid* types) {
-    return LOADED(PQsendPrepare)(conn, name, sql, count, types);
+int PQsendPrepare(PGconn* conn, const char* stmtName, const char* query, int nParams,
+                  const Oid* paramTypes) {
+    return LOADED(PQsendPrepare)(conn, stmtName, query, nParams, paramTypes);
 }
-int PQsendQuery(PGconn* conn, const char* sql) {
-    return LOADED(PQsendQuery)(conn, sql);
+int PQsendQuery(PGconn* conn, const char* query) {
+    return LOADED(PQsendQuery)(conn, query);
 }
-int PQsendQueryParams(PGconn* conn, const char* sql, int count, const Oid* types,
-                      const char* const* values, const int* lengths, const int* formats,
-                      int format) {
-    return LOADED(PQsendQueryParams)(conn, sql, count, types, values, lengths, formats, format);
+int PQsendQueryParams(PGconn* conn, const char* command, int nParams, const Oid* paramTypes,
+                      const char* const* paramValues, const int* paramLengths,
+                      const int* paramFormats, int resultFormat) {
+    return LOADED(PQsendQueryParams)(conn, command, nParams, paramTypes, paramValues, paramLengths,
+                                     paramFormats, resultFormat);
 }
-int PQsendQueryPrepared(PGconn* conn, const char* name, int count, const char* const* values,
-                        const int* lengths, const int* formats, int format) {
-    return LOADED(PQsendQueryPrepared)(conn, name, count, values, lengths, formats, format);
+int PQsendQueryPrepared(PGconn* conn, const char* stmtName, int nParams,
+                        const char* const* paramValues, const int* paramLengths,
+                        const int* paramFormats, int resultFormat) {
+    return LOADED(PQsendQueryPrepared)(conn, stmtName, nParams, paramValues, paramLengths,
+                                       paramFormats, resultFormat);
 }
-PQnoticeReceiver PQsetNoticeReceiver(PGconn* conn, PQnoticeReceiver receiver, void* argument) {
-    return LOADED(PQsetNoticeReceiver)(conn, receiver, argument);
+PQnoticeReceiver PQsetNoticeReceiver(PGconn* conn, PQnoticeReceiver proc, void* arg) {
+    return LOADED(PQsetNoticeReceiver)(conn, proc, arg);
 }
-int PQsetnonblocking(PGconn* conn, int on) {
-    return LOADED(PQsetnonblocking)(conn, on);
+int PQsetnonblocking(PGconn* conn, int arg) {
+    return LOADED(PQsetnonblocking)(conn, arg);
 }
 int PQsocket(const PGconn* conn) {
     return LOADED(PQsocket)(conn);

@@ -28,9 +28,9 @@ class AppendMemory {
     }
 
     // The first reply to an append stays, whatever a client that gives one id twice is told.
-    void remember(const std::string& id, std::string reply) {
+    void remember(const std::string& id, std::string_view reply) {
         const std::size_t bytes = id.size() + reply.size();
-        if (!replies_.try_emplace(id, std::move(reply)).second) {
+        if (!replies_.try_emplace(id, reply).second) {
             return;
         }
         order_.push_back(id);

@@ -33,6 +33,7 @@ class FieldWriter {
     template <class T>
     void operator()(std::string_view name, const std::vector<T>& rows) {
         std::vector<MapWriter> maps;
+        maps.reserve(rows.size());
         for (const T& row : rows) {
             maps.push_back(field_map(map_.protocol(), row));
         }

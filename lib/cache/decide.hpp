@@ -43,7 +43,7 @@ struct Seen {
     }
 
     // In flight, and never to be taken over: it waits for a decision.
-    [[nodiscard]] bool held() const { return in_flight() && head->hold && !running(); }
+    [[nodiscard]] bool held() const { return in_flight() && dedup::held(*head, now_ms); }
 };
 
 template <class T>

@@ -16,6 +16,11 @@ namespace dedup {
            previous.end == End::restarted;
 }
 
+// Whether a decision failed with this because somebody else was quicker, or the holder lives.
+[[nodiscard]] inline bool decided_by_others(Code code) {
+    return code == Code::stale_claim || code == Code::receipt_mismatch || code == Code::busy;
+}
+
 // As much of a reason as is kept.
 [[nodiscard]] inline std::string kept_reason(std::string reason) {
     reason.resize(std::min(reason.size(), kReasonBytesMax));

@@ -13,6 +13,7 @@
 #include "guard/heartbeat.hpp"
 #include "guard/retry.hpp"
 #include "record/invalid.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace {
@@ -30,10 +31,7 @@ Result<void> check_event_id(std::string_view event_id) {
 }
 
 Result<void> check_guard_options(const GuardOptions& options) {
-    if (options.lease < kLeaseMin) {
-        return invalid(fmt::format("lease is {} ms; it must be at least {}", options.lease.count(),
-                                   kLeaseMin.count()));
-    }
+    DEDUP_TRY(check_lease(options.lease));
     if (options.owner.size() > kLabelBytesMax) {
         return invalid(fmt::format("owner is {} bytes; at most {} are allowed",
                                    options.owner.size(), kLabelBytesMax));
@@ -101,17 +99,9 @@ Guard::Guard(StreamStore& store, GuardOptions options)
 Guard::~Guard() = default;
 
 Result<std::unique_ptr<Guard>> Guard::start(StreamStore& store, GuardOptions options) {
-    if (Result<void> checked = check_guard_options(options); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check_guard_options(options));
     std::unique_ptr<Guard> guard(new Guard(store, std::move(options)));
-    try {
-        guard->heartbeat_ = std::make_unique<Heartbeat>(guard->cache_, guard->options_.lease);
-    } catch (const std::system_error& error) {
-        return std::unexpected(Error{.code = Code::io,
-                                     .message = "cannot start the heartbeat's thread",
-                                     .os_error = error.code().value()});
-    }
+    guard->heartbeat_ = DEDUP_TRY(Heartbeat::start(guard->cache_, guard->options_.lease));
     return guard;
 }
 
@@ -221,7 +211,7 @@ class Guard::Run {
                              .claim_sequence = held.previous.claim_sequence};
             const auto kept = guard_.cache_.hold(left, "its consumer has started again");
             if (!kept) {
-                return decided_by_others(kept.error()) ? std::nullopt : failed(kept.error());
+                return decided_by_others(kept.error().code) ? std::nullopt : failed(kept.error());
             }
         }
         if (!options.reconcile) {
@@ -238,15 +228,10 @@ class Guard::Run {
         const auto resolved =
             guard_.cache_.resolve(event_id, held.previous.claim_sequence,
                                   resolution_of(std::move(finding), options.owner));
-        return resolved || decided_by_others(resolved.error()) ? std::nullopt
-                                                               : failed(resolved.error());
+        return resolved || decided_by_others(resolved.error().code) ? std::nullopt
+                                                                    : failed(resolved.error());
     }
 
-    // Somebody else was quicker, or the holder lives.
-    static bool decided_by_others(const Error& error) {
-        return error.code == Code::stale_claim || error.code == Code::receipt_mismatch ||
-               error.code == Code::busy;
-    }
     static std::optional<Result<ProcessOutcome>> failed(const Error& error) {
         return Result<ProcessOutcome>(std::unexpected(error));
     }
@@ -358,7 +343,7 @@ class Guard::Run {
             std::string& result = **done[j]->result;
             if (!stored[j]) {
                 const Error& error = stored[j].error();
-                if (done[j]->noted && !decided_by_others(error)) {
+                if (done[j]->noted && !decided_by_others(error.code)) {
                     done[j]->hold_reason = kept_reason("completing it failed: " + error.message);
                 }
                 outcomes_[done[j]->index] = std::unexpected(error);

@@ -1,6 +1,11 @@
 #include "guard/heartbeat.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <system_error>
+
+#include "record/invalid.hpp"
 
 namespace dedup {
 namespace {
@@ -9,6 +14,25 @@ namespace {
 constexpr std::chrono::milliseconds kPauseMax = std::chrono::hours{1};
 
 }  // namespace
+
+Result<void> check_lease(std::chrono::milliseconds lease) {
+    constexpr std::chrono::milliseconds kLeaseMin{3};
+    if (lease < kLeaseMin) {
+        return invalid(fmt::format("lease is {} ms; it must be at least {}", lease.count(),
+                                   kLeaseMin.count()));
+    }
+    return {};
+}
+
+Result<std::unique_ptr<Heartbeat>> Heartbeat::start(Cache& cache, std::chrono::milliseconds lease) {
+    try {
+        return std::unique_ptr<Heartbeat>(new Heartbeat(cache, lease));
+    } catch (const std::system_error& error) {
+        return std::unexpected(Error{.code = Code::io,
+                                     .message = "cannot start the heartbeat's thread",
+                                     .os_error = error.code().value()});
+    }
+}
 
 Heartbeat::Heartbeat(Cache& cache, std::chrono::milliseconds lease)
     : cache_(cache), lease_(lease), thread_(start_thread("dedup-heartbeat", [this] { run(); })) {}

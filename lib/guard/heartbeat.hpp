@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <span>
@@ -16,8 +17,8 @@
 
 namespace dedup {
 
-// A third of a lease is what the heartbeat sleeps.
-inline constexpr std::chrono::milliseconds kLeaseMin{3};
+// Whether a heartbeat can keep such a lease: it sleeps for a third of it.
+[[nodiscard]] Result<void> check_lease(std::chrono::milliseconds lease);
 
 // Owns a thread that renews every claim which it finds at two beats in a row, a third of a lease
 // apart; so a claim is renewed when between one and two thirds of its lease have gone, and work
@@ -25,8 +26,9 @@ inline constexpr std::chrono::milliseconds kLeaseMin{3};
 // claim is lost, its completion will say so.
 class Heartbeat {
   public:
-    // Throws std::system_error if there is no thread to be had.
-    Heartbeat(Cache& cache, std::chrono::milliseconds lease);
+    // Precondition: check_lease(lease) succeeds. Errors: io (there is no thread to be had).
+    [[nodiscard]] static Result<std::unique_ptr<Heartbeat>> start(Cache& cache,
+                                                                  std::chrono::milliseconds lease);
     ~Heartbeat();
     // In a forked child there is no thread to stop.
     static void operator delete(Heartbeat* heartbeat, std::destroying_delete_t);
@@ -41,6 +43,8 @@ class Heartbeat {
         Claim claim;
         bool due = false;  // it was there at the last beat
     };
+
+    Heartbeat(Cache& cache, std::chrono::milliseconds lease);
 
     void run();
     void renew_due(std::unique_lock<std::mutex>& lock);

@@ -9,6 +9,7 @@
 #include "guard/heartbeat.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 
@@ -17,27 +18,15 @@ Leases::Leases(Cache& cache, std::chrono::milliseconds lease) : cache_(cache), l
 Leases::~Leases() = default;
 
 Result<std::unique_ptr<Leases>> Leases::start(Cache& cache, std::chrono::milliseconds lease) {
-    if (lease < kLeaseMin) {
-        return invalid(fmt::format("lease is {} ms; it must be at least {}", lease.count(),
-                                   kLeaseMin.count()));
-    }
+    DEDUP_TRY(check_lease(lease));
     std::unique_ptr<Leases> leases(new Leases(cache, lease));
-    try {
-        leases->heartbeat_ = std::make_unique<Heartbeat>(cache, lease);
-    } catch (const std::system_error& error) {
-        return std::unexpected(Error{.code = Code::io,
-                                     .message = "cannot start the heartbeat's thread",
-                                     .os_error = error.code().value()});
-    }
+    leases->heartbeat_ = DEDUP_TRY(Heartbeat::start(cache, lease));
     return leases;
 }
 
 Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
     options.lease = lease_;
-    auto outcome = cache_.claim(key, options);
-    if (!outcome) {
-        return std::unexpected(std::move(outcome).error());
-    }
+    auto outcome = DEDUP_TRY(cache_.claim(key, options));
     return std::visit(
         [this](auto&& found) -> LeaseOutcome {
             if constexpr (std::is_same_v<std::decay_t<decltype(found)>, Claimed>) {
@@ -46,7 +35,7 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
                 return std::forward<decltype(found)>(found);
             }
         },
-        *std::move(outcome));
+        std::move(outcome));
 }
 
 Lease Leases::keep(Claim claim) {

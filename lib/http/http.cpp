@@ -8,6 +8,7 @@
 #include "cache/reconcile.hpp"
 #include "dedup/reservations.hpp"
 #include "record/invalid.hpp"
+#include "record/try.hpp"
 
 namespace dedup::http {
 namespace {
@@ -198,14 +199,10 @@ class Serving {
   private:
     // Releases the key, unless its effect may have begun.
     void give_up(const Claim& claim, bool may_have_begun, const std::string& reason) const {
-        Result<LookupOutcome> found = Absent();
-        if (may_have_begun) {
-            found = cache_.lookup(claim.key);
-        }
-        const auto* mine = found ? std::get_if<InFlight>(&*found) : nullptr;
-        if (!found) {
-            tell(found.error());  // so that it stays claimed until its lease has run out
-        } else if (mine != nullptr && !mine->metadata.empty()) {
+        const auto begun = may_have_begun ? is_noted(claim) : Result<bool>(false);
+        if (!begun) {
+            tell(begun.error());  // so that it stays claimed until its lease has run out
+        } else if (*begun) {
             tell_of(cache_.hold(claim, reason));
         } else {
             tell_of(cache_.release(claim));
@@ -214,20 +211,21 @@ class Serving {
 
     // Somebody may be able to say by the note what became of work whose completion is not stored.
     void hold_if_noted(const Claim& claim, const std::string& reason) const {
-        const auto found = cache_.lookup(claim.key);
-        const auto* mine = found ? std::get_if<InFlight>(&*found) : nullptr;
-        if (mine != nullptr && mine->claim_sequence == claim.claim_sequence &&
-            !mine->metadata.empty()) {
+        if (is_noted(claim).value_or(false)) {
             tell_of(cache_.hold(claim, kept_reason(reason)));
         }
     }
 
-    static Response as_response(ClaimOutcome outcome) {
-        return std::get<Response>(answer(std::move(outcome), 0));
+    // Whether the claim is current, and its holder has written down what it was about to do.
+    Result<bool> is_noted(const Claim& claim) const {
+        const LookupOutcome found = DEDUP_TRY(cache_.lookup(claim.key));
+        const auto* mine = std::get_if<InFlight>(&found);
+        return mine != nullptr && mine->claim_sequence == claim.claim_sequence &&
+               !mine->metadata.empty();
     }
 
-    static bool decided_by_others(Code code) {
-        return code == Code::stale_claim || code == Code::receipt_mismatch || code == Code::busy;
+    static Response as_response(ClaimOutcome outcome) {
+        return std::get<Response>(answer(std::move(outcome), 0));
     }
 
     template <class T>

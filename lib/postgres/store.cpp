@@ -184,16 +184,7 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
         return Heads(streams.size(), std::unexpected(call.error()));
     }
     Heads heads(streams.size());
-    std::vector<StreamKey> asked;
-    std::vector<std::size_t> places;
-    for (std::size_t i = 0; i < streams.size(); ++i) {
-        if (auto checked = check_stream(streams[i]); checked) {
-            asked.push_back(streams[i]);
-            places.push_back(i);
-        } else {
-            heads[i] = std::unexpected(std::move(checked).error());
-        }
-    }
+    const auto [asked, places] = asked_streams(streams, heads);
     for (std::size_t from = 0; from < asked.size(); from += kLookupStreamsMax) {
         const std::size_t count = std::min(kLookupStreamsMax, asked.size() - from);
         auto table = read({statements_.heads.of(count),

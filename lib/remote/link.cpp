@@ -1,4 +1,5 @@
 #include "remote/link.hpp"
+#include "record/try.hpp"
 
 #include <fmt/format.h>
 #include <sys/eventfd.h>
@@ -102,16 +103,13 @@ Result<Link::Made> Link::make(TimePoint deadline) {
 }
 
 Result<Link::Made> Link::connect(TimePoint deadline) {
-    auto socket = connect_to(address_, deadline, shut_);
-    if (!socket) {
-        return std::unexpected(std::move(socket).error());
-    }
+    auto socket = DEDUP_TRY(connect_to(address_, deadline, shut_));
     Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (wake.get() < 0) {
         return std::unexpected(
             Error{.code = Code::io, .message = "cannot make a descriptor", .os_error = errno});
     }
-    const auto channel = std::make_shared<Channel>(*std::move(socket), std::move(wake));
+    const auto channel = std::make_shared<Channel>(std::move(socket), std::move(wake));
     {
         const MutexLock lock(mutex_);
         if (shut_) {
@@ -123,11 +121,8 @@ Result<Link::Made> Link::connect(TimePoint deadline) {
         const MutexLock lock(mutex_);
         std::erase(greeted_, channel);
     });
-    auto greeting = greet(*channel, deadline);
-    if (!greeting) {
-        return std::unexpected(std::move(greeting).error());
-    }
-    return Made{channel, *std::move(greeting)};
+    auto greeting = DEDUP_TRY(greet(*channel, deadline));
+    return Made{channel, std::move(greeting)};
 }
 
 Result<Greeting> Link::greet(Channel& channel, TimePoint deadline) const {
@@ -140,13 +135,9 @@ Result<Greeting> Link::greet(Channel& channel, TimePoint deadline) const {
     };
     if (!address_.password.empty()) {
         const std::string user = address_.user.empty() ? "default" : address_.user;
-        if (auto said = say(RequestWriter(3).add("AUTH").add(user).add(address_.password)); !said) {
-            return std::unexpected(std::move(said).error());
-        }
+        DEDUP_TRY(say(RequestWriter(3).add("AUTH").add(user).add(address_.password)));
     }
-    if (auto said = say(RequestWriter(1).add("DEDUP.STORE")); !said) {
-        return std::unexpected(std::move(said).error());
-    }
+    DEDUP_TRY(say(RequestWriter(1).add("DEDUP.STORE")));
     if (number_of(reply, "version") != kProtocolVersion) {
         return std::unexpected(
             Error{Code::unsupported_version,
@@ -176,9 +167,7 @@ Result<void> Link::check(const Greeting& greeting) const {
 }
 
 Result<std::shared_ptr<Channel>> Link::take(Made made) {
-    if (auto checked = check(made.greeting); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check(made.greeting));
     greeting_ = std::move(made.greeting);
     channel_ = std::move(made.channel);
     pause_ = milliseconds{0};
@@ -237,21 +226,16 @@ Result<std::shared_ptr<Channel>> Link::new_channel(TimePoint deadline) {
     if (!made) {
         return std::unexpected(std::move(made).error());
     }
-    if (auto checked = check(made->greeting); !checked) {
-        return std::unexpected(std::move(checked).error());
-    }
+    DEDUP_TRY(check(made->greeting));
     return std::move(made->channel);
 }
 
 Result<Reply> Link::ask(std::string_view request, TimePoint deadline) {
     for (;;) {
-        auto open = channel(deadline);
-        if (!open) {
-            return std::unexpected(std::move(open).error());
-        }
+        auto open = DEDUP_TRY(channel(deadline));
         Reply reply;
         const bool answered =
-            (*open)->exchange(request, reply, deadline) == Channel::Outcome::answered;
+            open->exchange(request, reply, deadline) == Channel::Outcome::answered;
         if (answered && !is_full_queue(reply)) {
             return reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
                                     : Result<Reply>(std::move(reply));

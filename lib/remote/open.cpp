@@ -4,6 +4,7 @@
 #include <random>
 #include <utility>
 
+#include "record/try.hpp"
 #include "remote/remote_store.hpp"
 
 namespace dedup {
@@ -18,18 +19,14 @@ std::string random_client_id() {
 Result<std::unique_ptr<StreamStore>> open_at(const Address& address, const RemoteOptions& options) {
     auto parts = std::make_unique<RemoteStore::Parts>(address, random_client_id());
     const auto deadline = std::chrono::steady_clock::now() + options.timeout;
-    if (auto channel = parts->hot.channel(deadline, true); !channel) {
-        return std::unexpected(std::move(channel).error());
-    }
+    DEDUP_TRY(parts->hot.channel(deadline, true));
     const Greeting greeting = parts->hot.greeting();
     parts->chores.expect(greeting);
     auto time = std::make_shared<TimeSource>();
     time->given = options.clock;
     auto store =
         std::make_unique<RemoteStore>(std::move(parts), std::move(time), greeting, options);
-    if (auto told = options.clock ? Result<void>() : store->ask_time(); !told) {
-        return std::unexpected(std::move(told).error());
-    }
+    DEDUP_TRY(options.clock ? Result<void>() : store->ask_time());
     return store;
 }
 
@@ -45,14 +42,11 @@ Result<std::unique_ptr<StreamStore>> open_remote(const std::string& url,
                                                       "allowed",
                                                       options.timeout.count())});
     }
-    auto address = remote::parse_address(url);
-    if (!address) {
-        return std::unexpected(std::move(address).error());
-    }
+    auto address = DEDUP_TRY(remote::parse_address(url));
     if (!options.password.empty()) {
-        address->password = options.password;
+        address.password = options.password;
     }
-    return remote::open_at(*address, options);
+    return remote::open_at(address, options);
 }
 
 }  // namespace dedup

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "contract/check_stream.hpp"
+#include "record/try.hpp"
 #include "remote/remote_store.hpp"
 #include "wire/error_word.hpp"
 
@@ -20,11 +21,8 @@ Result<Version> version_in(const Reply& row) {
     if (row.list.size() != 4 || !row.list[0].is_text()) {
         return odd_reply("a question for versions");
     }
-    auto record = decode(row.list[0].text);
-    if (!record) {
-        return std::unexpected(std::move(record).error());
-    }
-    return Version{.record = *std::move(record),
+    auto record = DEDUP_TRY(decode(row.list[0].text));
+    return Version{.record = std::move(record),
                    .segment = static_cast<std::uint64_t>(row.list[1].integer),
                    .offset = static_cast<std::uint64_t>(row.list[2].integer),
                    .bytes = static_cast<std::uint64_t>(row.list[3].integer)};
@@ -33,11 +31,8 @@ Result<Version> version_in(const Reply& row) {
 Result<std::vector<Version>> versions_in(const Reply& list) {
     std::vector<Version> versions;
     for (const Reply& row : list.list) {
-        auto version = version_in(row);
-        if (!version) {
-            return std::unexpected(std::move(version).error());
-        }
-        versions.push_back(*std::move(version));
+        auto version = DEDUP_TRY(version_in(row));
+        versions.push_back(std::move(version));
     }
     return versions;
 }
@@ -93,16 +88,7 @@ std::vector<Result<std::optional<Record>>> RemoteStore::heads(std::span<const St
     }
     const NoCancel whole;
     Heads heads(streams.size());
-    std::vector<StreamKey> asked;
-    std::vector<std::size_t> places;
-    for (std::size_t i = 0; i < streams.size(); ++i) {
-        if (auto checked = check_stream(streams[i]); checked) {
-            asked.push_back(streams[i]);
-            places.push_back(i);
-        } else {
-            heads[i] = std::unexpected(std::move(checked).error());
-        }
-    }
+    const auto [asked, places] = asked_streams(streams, heads);
     for (std::size_t from = 0; from < asked.size();) {
         for (auto& head : some_heads(std::span(asked).subspan(from), deadline())) {
             heads[places[from++]] = std::move(head);
@@ -146,11 +132,8 @@ Result<ScanPage> RemoteStore::scan(const ScanOptions& options) {
     if (cursor == nullptr || heads == nullptr) {
         return odd_reply("DEDUP.SCAN");
     }
-    auto versions = versions_in(*heads);
-    if (!versions) {
-        return std::unexpected(std::move(versions).error());
-    }
-    return ScanPage{.heads = *std::move(versions), .cursor = cursor->text};
+    auto versions = DEDUP_TRY(versions_in(*heads));
+    return ScanPage{.heads = std::move(versions), .cursor = cursor->text};
 }
 
 }  // namespace dedup::remote

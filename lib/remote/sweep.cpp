@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "env/finally.hpp"
+#include "record/try.hpp"
 #include "remote/remote_store.hpp"
 #include "wire/store_fields.hpp"
 
@@ -105,18 +106,15 @@ Result<SweepReport> RemoteStore::sweep(const SweepOptions& options) {
 Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
     // A sweep may take hours; that its connection lives is told by what is asked meanwhile.
     constexpr std::chrono::hours kForever{24 * 365};
-    auto channel = parts_->chores.new_channel(deadline());
-    if (!channel) {
-        return std::unexpected(std::move(channel).error());
-    }
+    auto channel = DEDUP_TRY(parts_->chores.new_channel(deadline()));
     const std::string id = fmt::format("{}.s{}", parts_->client, ++parts_->appends);
     const RequestWriter request = sweep_request(options, id);
     Answer answer;
     std::thread waiting = start_thread("dedup-sweeping", [&] {
         try {
             Reply reply;
-            const auto outcome = (*channel)->exchange(request.bytes(), reply,
-                                                      std::chrono::steady_clock::now() + kForever);
+            const auto outcome = channel->exchange(request.bytes(), reply,
+                                                   std::chrono::steady_clock::now() + kForever);
             if (outcome == Channel::Outcome::answered) {
                 answer.set(reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
                                             : Result<Reply>(std::move(reply)));
@@ -135,7 +133,7 @@ Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
     {
         // However this ends: the thread uses what is here.
         const Finally ended([&] {
-            (*channel)->break_off();
+            channel->break_off();
             waiting.join();
         });
         int in_vain = 0;

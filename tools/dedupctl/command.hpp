@@ -51,6 +51,11 @@ struct Program {
 [[nodiscard]] inline bool is_flag(const Option& option) {
     return std::holds_alternative<bool*>(option.to);
 }
+// "store" of "-s,--store"; empty if the option has no long name.
+[[nodiscard]] inline std::string_view long_name(const Option& option) {
+    const std::size_t dashes = option.name.find("--");
+    return dashes == std::string_view::npos ? "" : option.name.substr(dashes + 2);
+}
 [[nodiscard]] inline bool is_argument(const Option& option) {
     return !option.name.starts_with('-');
 }

@@ -20,7 +20,7 @@ int run_config(const Program& program, Context& context) {
     Table table({{"OPTION"}, {"VALUE"}, {"FROM"}});
     Json options = Json::array();
     for (const Option& option : program.options) {
-        const std::string name(option.name.substr(option.name.find("--") + 2));
+        const std::string name(long_name(option));
         const auto found = settings.origins.find(option.name);
         const std::string from = found == settings.origins.end() ? "default" : found->second;
         const std::string value = value_of(option, context);

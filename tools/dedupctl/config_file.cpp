@@ -14,6 +14,8 @@
 
 #include "common/failure.hpp"
 #include "common/text.hpp"
+#include "dedup/postgres_store.hpp"
+#include "dedup/remote_store.hpp"
 
 namespace dedupctl {
 namespace {
@@ -25,6 +27,10 @@ constexpr std::string_view kName = "dedup.toml";
 std::string variable(const char* name) {
     const char* value = std::getenv(name);
     return value == nullptr ? "" : value;
+}
+
+bool is_url(const std::string& store) {
+    return dedup::is_postgres_url(store) || dedup::is_remote_url(store);
 }
 
 // Empty: there is no place for one.
@@ -41,7 +47,7 @@ std::string users_file() {
 }
 
 std::string file_beside(const std::string& store) {
-    if (store.empty() || store.contains("://") || store.starts_with("unix:")) {
+    if (store.empty() || is_url(store)) {
         return "";
     }
     std::error_code error;
@@ -89,7 +95,7 @@ std::optional<toml::table> load(const std::string& path, Settings& settings) {
 
 const Option* find_option(const std::vector<Option>& options, std::string_view name) {
     for (const Option& option : options) {
-        if (option.name.ends_with(fmt::format("--{}", name))) {
+        if (long_name(option) == name) {
             return &option;
         }
     }
@@ -99,8 +105,7 @@ const Option* find_option(const std::vector<Option>& options, std::string_view n
 std::string all_names(const std::vector<Option>& options) {
     std::string names;
     for (const Option& option : options) {
-        names += (names.empty() ? "" : ", ") +
-                 std::string(option.name.substr(option.name.find("--") + 2));
+        names += (names.empty() ? "" : ", ") + std::string(long_name(option));
     }
     return names;
 }
@@ -148,7 +153,7 @@ void read_config_files(const std::vector<Option>& options, std::string& store, S
         if (const toml::node* place = user->get("store")) {
             set(*option, *place, users, "store");
             settings.origins[option->name] = users;
-            if (!store.contains("://") && !store.starts_with("unix:")) {
+            if (!is_url(store)) {
                 store = (fs::path(users).parent_path() / store).lexically_normal().string();
             }
         }

@@ -22,4 +22,10 @@ void KeyCounts::add(const dedup::Record& record, const Moment& moment) {
     }
 }
 
+Json counts_json(const KeyCounts& counts) {
+    return {{"in_flight", counts.in_flight}, {"stuck", counts.stuck},
+            {"held", counts.held},           {"completed", counts.completed},
+            {"released", counts.released},   {"expired", counts.expired}};
+}
+
 }  // namespace dedupctl

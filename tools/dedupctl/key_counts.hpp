@@ -18,4 +18,7 @@ struct KeyCounts {
     void add(const dedup::Record& record, const Moment& moment);
 };
 
+// {"in_flight": ..., "stuck": ...} and so on.
+[[nodiscard]] Json counts_json(const KeyCounts& counts);
+
 }  // namespace dedupctl

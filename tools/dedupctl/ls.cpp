@@ -197,13 +197,9 @@ int run_namespaces(Context& context) {
                  {"NAMESPACE"}});
     for (const auto& [ns, of] : counts) {
         if (context.json) {
-            context.out.json({{"namespace", ns},
-                              {"in_flight", of.in_flight},
-                              {"stuck", of.stuck},
-                              {"held", of.held},
-                              {"completed", of.completed},
-                              {"released", of.released},
-                              {"expired", of.expired}});
+            Json object{{"namespace", ns}};
+            object.update(counts_json(of));
+            context.out.json(object);
         }
         table.add({{group_digits(of.in_flight)},
                    {group_digits(of.stuck), of.stuck == 0 ? Colour::none : Colour::red},

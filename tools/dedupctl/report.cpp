@@ -68,12 +68,6 @@ bool gather(dedup::StreamStore& store, const std::string& ns, StopSignal& stop, 
     return true;
 }
 
-Json counts_json(const KeyCounts& counts) {
-    return {{"in_flight", counts.in_flight}, {"stuck", counts.stuck},
-            {"held", counts.held},           {"completed", counts.completed},
-            {"released", counts.released},   {"expired", counts.expired}};
-}
-
 Json records_json(const std::vector<dedup::Record>& records) {
     Json rows = Json::array();
     for (const dedup::Record& record : records) {

@@ -67,6 +67,7 @@ def main():
     options = parser.parse_args()
     dedupctl = os.path.abspath(options.dedupctl)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+        directory = os.path.abspath(directory)  # redis-server changes into it
         store, redis = os.path.join(directory, "store"), os.path.join(directory, "redis.sock")
         servers = [start([dedupctl, "-s", store, "serve"], store + ".sock"),
                    start(["redis-server", "--port", "0", "--unixsocket", redis, "--dir", directory,

@@ -59,6 +59,13 @@ std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
     std::string end;
     if (!seen.head) {
         end = "the store knows nothing of it; claim the key again";
+    } else if (seen.head->claim_sequence < claim.claim_sequence) {
+        // A store does not forget its newest claim.
+        end = fmt::format(
+            "the newest that the store knows is {}: yours is of another store, or "
+            "this one was put back from a copy that is older than yours; find out "
+            "whether your work was done before you claim the key again",
+            seen.head->claim_sequence);
     } else if (!seen.current()) {
         end = "it has expired; claim the key again";
     } else if (seen.head->kind == Kind::tombstone) {

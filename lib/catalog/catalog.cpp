@@ -408,6 +408,13 @@ Catalog::Catalog(Path path, std::shared_ptr<LmdbEnv> env, std::unique_ptr<File> 
     }
 }
 
+Result<void> Catalog::copy_to(File& to) const {
+    std::unique_lock lock(copy_mutex_);
+    const std::shared_ptr<LmdbEnv> env = env_;
+    lock.unlock();
+    return env->copy_to(to);
+}
+
 std::uint64_t Catalog::version() const {
     if (!source_) {
         return env_->version();

@@ -177,6 +177,10 @@ class Catalog {
     // Whether it has changed since it was opened or created.
     [[nodiscard]] bool changed_since_open() const { return version() != opened_version_; }
 
+    // Writes to `to` what the last snapshot was read from. Of one that is open for reading.
+    // Errors: io, out_of_space.
+    [[nodiscard]] Result<void> copy_to(File& to) const;
+
     // Each of the following is one durable transaction.
     // Errors: out_of_space, corruption, io. Nothing has changed then.
 

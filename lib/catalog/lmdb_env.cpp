@@ -14,11 +14,13 @@
 #include "catalog/lmdb_check.hpp"
 #include "env/descriptor.hpp"
 #include "env/places.hpp"
+#include "record/try.hpp"
 
 namespace dedup {
 namespace {
 
 constexpr const char* kDataName = "data.mdb";
+constexpr std::size_t kEnvPieceBytes = 256 * 1024;
 constexpr std::uint64_t kMapBytesMin = 64 * 1024 * 1024;
 
 // LMDB opens the data file such that started programs inherit it.
@@ -174,6 +176,27 @@ Result<std::shared_ptr<LmdbEnv>> LmdbEnv::open_copy(const Path& path, File& file
             ENOSYS});
     }
     return make(path, name.c_str(), copy.size().value_or(0), MDB_RDONLY | MDB_NOSUBDIR);
+}
+
+Result<void> LmdbEnv::copy_to(File& to) const {
+    mdb_filehandle_t fd = -1;
+    if (const int rc = mdb_env_get_fd(env_, &fd); rc != 0) {
+        return std::unexpected(lmdb_failure("copy", path_, rc));
+    }
+    std::string piece(kEnvPieceBytes, '\0');
+    for (std::uint64_t at = 0;;) {
+        const ssize_t got =
+            retry([&] { return ::pread(fd, piece.data(), piece.size(), static_cast<off_t>(at)); });
+        if (got < 0) {
+            return std::unexpected(os_failure("copy", path_, errno));
+        }
+        if (got == 0) {
+            return {};
+        }
+        const auto bytes = static_cast<std::size_t>(got);
+        DEDUP_TRY(to.write(at, std::string_view(piece).substr(0, bytes)));
+        at += bytes;
+    }
 }
 
 LmdbEnv::~LmdbEnv() {

@@ -42,6 +42,10 @@ class LmdbEnv {
     [[nodiscard]] MDB_dbi database() const { return database_; }
     [[nodiscard]] const Path& path() const { return path_; }
 
+    // Writes all of it to `to`. Of a copy only.
+    // Errors: io, out_of_space.
+    [[nodiscard]] Result<void> copy_to(File& to) const;
+
     // The number of the last committed transaction.
     [[nodiscard]] std::uint64_t version() const;
     // Bytes in use, rounded up to pages.

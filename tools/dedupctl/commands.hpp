@@ -32,6 +32,8 @@ namespace dedupctl {
 [[nodiscard]] Command migrate_command(Context& context);
 [[nodiscard]] Command verify_command(Context& context);
 [[nodiscard]] Command repair_command(Context& context);
+[[nodiscard]] Command backup_command(Context& context);
+[[nodiscard]] Command restore_command(Context& context);
 [[nodiscard]] Command dump_command(Context& context);
 [[nodiscard]] Command hash_command(Context& context);
 [[nodiscard]] Command filter_command(Context& context);

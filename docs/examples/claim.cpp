@@ -10,7 +10,6 @@
 #include <iostream>
 #include <optional>
 #include <string>
-#include <variant>
 
 #include "dedup/cache.hpp"
 #include "dedup/log_store.hpp"
@@ -43,11 +42,11 @@ int send_once(dedup::Cache& cache, const std::string& invoice) {
     if (!outcome) {
         return fail(outcome.error());
     }
-    if (const auto* done = std::get_if<dedup::Completed>(&*outcome)) {
+    if (const auto* done = outcome->completed()) {
         std::cout << "replayed: " << done->receipt << '\n';
         return 0;
     }
-    const auto* claimed = std::get_if<dedup::Claimed>(&*outcome);
+    const auto* claimed = outcome->claimed();
     if (!claimed) {
         std::cerr << "claim: " << invoice << " is in flight elsewhere; try again later\n";
         return 10;

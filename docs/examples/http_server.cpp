@@ -24,6 +24,7 @@
 
 #include "dedup/http.hpp"
 #include "dedup/log_store.hpp"
+#include "dedup/sweeper.hpp"
 
 namespace {
 
@@ -78,6 +79,10 @@ void send(const dedup::http::Response& from, httplib::Response& to) {
 }
 
 int serve(const Settings& settings, dedup::StreamStore& store) {
+    const auto sweeper = dedup::Sweeper::start(store);  // every minute
+    if (!sweeper) {
+        return fail(sweeper.error());
+    }
     dedup::Cache cache(store, {.ns = "payments"});
     Ledger ledger(settings);
     dedup::http::ServeOptions options;

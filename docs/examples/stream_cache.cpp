@@ -63,8 +63,8 @@ class StreamCache {
     }
 
   private:
-    template <class... Outcomes>
-    static void show(const dedup::Result<std::variant<Outcomes...>>& outcome) {
+    template <class Outcome>
+    static void show(const dedup::Result<Outcome>& outcome) {
         if (outcome) {
             std::visit(Print(), *outcome);
         } else {

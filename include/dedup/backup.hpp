@@ -34,8 +34,8 @@ struct BackupReport {
 // If `target` is an older copy of the same store, it is replaced, in one step where the file system
 // can do that (renameat2 with RENAME_EXCHANGE), and what both have is shared and not copied again.
 // Who has the older one open for reading gets `failed`, and opens it again; one that is open for
-// writing is not replaced. What fails, or is cut short, leaves the older copy as it was; a rest of it,
-// "<target>.partial", is removed by the next call.
+// writing is not replaced. What fails, or is cut short, leaves the older copy as it was, and maybe
+// a "<target>.partial" that the next call removes.
 // `progress` is called on this thread with bytes copied or linked, and then with bytes checked.
 // Errors: invalid_argument (no store there, `target` lies in it, or is anything else than an older
 // copy of it), busy (somebody else makes this copy, or writes to the older one), corruption (of the

@@ -94,6 +94,8 @@ struct Claim {
     std::uint64_t claim_sequence = 0;  // the fence
     std::int64_t deadline_ms = 0;      // when it may be lost: end of lease, or expiry; 0: never
     std::uint32_t attempt = 1;
+    std::int64_t since_ms =
+        0;  // when it was claimed; 0: not known, as it was made from key and fence
 };
 
 struct Absent {};
@@ -176,10 +178,36 @@ struct New {
     std::uint64_t claim_sequence = 0;
 };
 
-// An outcome that was made by default says InFlight, upon which nobody works.
-using ClaimOutcome = std::variant<InFlight, Claimed, Completed, Mismatch, Held>;
-using LookupOutcome = std::variant<InFlight, Absent, Completed>;
-using RememberOutcome = std::variant<InFlight, New, Completed, Mismatch, Held>;
+// What a call came to: one of these. Each can be asked for, which gives null if it is another one:
+//
+//     if (const auto* claimed = outcome->claimed()) {
+//
+// or all are told apart by std::visit. One that was made by default says InFlight, upon which
+// nobody works.
+struct ClaimOutcome : std::variant<InFlight, Claimed, Completed, Mismatch, Held> {
+    using variant::variant;
+    [[nodiscard]] const InFlight* in_flight() const { return std::get_if<InFlight>(this); }
+    [[nodiscard]] const Claimed* claimed() const { return std::get_if<Claimed>(this); }
+    [[nodiscard]] const Completed* completed() const { return std::get_if<Completed>(this); }
+    [[nodiscard]] const Mismatch* mismatch() const { return std::get_if<Mismatch>(this); }
+    [[nodiscard]] const Held* held() const { return std::get_if<Held>(this); }
+};
+
+struct LookupOutcome : std::variant<InFlight, Absent, Completed> {
+    using variant::variant;
+    [[nodiscard]] const InFlight* in_flight() const { return std::get_if<InFlight>(this); }
+    [[nodiscard]] bool absent() const { return std::holds_alternative<Absent>(*this); }
+    [[nodiscard]] const Completed* completed() const { return std::get_if<Completed>(this); }
+};
+
+struct RememberOutcome : std::variant<InFlight, New, Completed, Mismatch, Held> {
+    using variant::variant;
+    [[nodiscard]] const InFlight* in_flight() const { return std::get_if<InFlight>(this); }
+    [[nodiscard]] const New* is_new() const { return std::get_if<New>(this); }
+    [[nodiscard]] const Completed* completed() const { return std::get_if<Completed>(this); }
+    [[nodiscard]] const Mismatch* mismatch() const { return std::get_if<Mismatch>(this); }
+    [[nodiscard]] const Held* held() const { return std::get_if<Held>(this); }
+};
 
 struct ClaimOptions {
     std::string owner = {};
@@ -235,6 +263,8 @@ struct RememberRequest {
     std::string receipt;
     ClaimOptions options;  // a lease has no meaning here and is refused
 };
+
+struct CompleteOp;
 
 class DEDUP_API Cache {
   public:
@@ -348,6 +378,7 @@ class DEDUP_API Cache {
     template <class Op>
     Result<typename Op::Answer> settle_one(const Op& op);
     Result<LookupOutcome> look_up(std::string_view key);
+    void count_work(std::span<const CompleteOp> ops, std::span<const Result<void>> answers);
 
     StreamStore& store_;
     const CacheOptions options_;

@@ -5,7 +5,7 @@
 // and 3.3.3; problem documents are RFC 9457.
 //
 //     no key, or a bad one   400      the key with another request   422
-//     in flight              409, Retry-After until the lease ends
+//     in flight              409, Retry-After what usually remains, at most until the lease ends
 //     held                   409, without Retry-After: somebody has to decide
 //     completed              the stored response
 #pragma once
@@ -21,6 +21,7 @@
 #include <variant>
 #include <vector>
 
+#include "dedup/lease.hpp"
 #include "dedup/reconcile.hpp"
 
 namespace dedup::http {
@@ -30,10 +31,20 @@ inline constexpr std::string_view kKeyHeader = "Idempotency-Key";
 inline constexpr std::string_view kReplayedHeader = "Idempotency-Replayed";
 inline constexpr std::size_t kHeadersMax = 1000;
 
-// The key in the header's value: a string in double quotes, in which \" and \\ stand for a quote
-// and a backslash, of 1 to kKeyBytesMax printable ASCII characters. Parameters behind it are
-// allowed and ignored. Errors: invalid_argument, whose message is fit for the client.
-[[nodiscard]] DEDUP_API Result<std::string> parse_key(std::string_view header);
+// How a client may write its key.
+enum class KeySyntax : std::uint8_t {
+    // A string in double quotes, as the draft asks for, in which \" and \\ stand for a quote and a
+    // backslash. Parameters behind it are allowed and ignored.
+    quoted,
+    // That, or without quotes, as many clients do: without spaces, quotes, backslashes, commas and
+    // semicolons then. Both are the same key.
+    quoted_or_bare,
+};
+
+// The key in the header's value: 1 to kKeyBytesMax printable ASCII characters.
+// Errors: invalid_argument, whose message is fit for the client.
+[[nodiscard]] DEDUP_API Result<std::string> parse_key(std::string_view header,
+                                                      KeySyntax syntax = KeySyntax::quoted);
 
 // The inverse, for clients. Errors: invalid_argument (what is not printable ASCII).
 [[nodiscard]] DEDUP_API Result<std::string> format_key(std::string_view key);
@@ -73,15 +84,21 @@ struct Response {
 
 // What to answer to a request whose claim came to `outcome`: the claim to work under, or the
 // response to send instead. An error becomes 503 if another try may help, else 500; what it says
-// is for the server's log and not in the response.
+// is for the server's log and not in the response. `usual_ms`: how long such work mostly takes,
+// from which Retry-After is guessed; 0: not known, it is what is left of the lease.
 [[nodiscard]] DEDUP_API std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome,
-                                                             std::int64_t now_ms);
+                                                             std::int64_t now_ms,
+                                                             std::int64_t usual_ms = 0);
 
 struct Request {
     std::string method = {};
     std::string target = {};                     // path and query, as they were sent
     std::optional<std::string> key_header = {};  // the value of Idempotency-Key, if there is one
     std::string body = {};
+    // Whom the server has authenticated, or what else keeps keys apart: any bytes without 1f. Keys
+    // of different scopes never meet; in the store a key is the scope, 1f and the client's key.
+    // Empty: the client's key alone.
+    std::string scope = {};
 };
 
 struct ServeOptions {
@@ -103,6 +120,13 @@ struct ServeOptions {
     // Finding::done is an encoded response. With it keys are under Unanswered::hold, so that what
     // is known of them stays until it has answered.
     Reconcile reconcile = {};
+    KeySyntax keys = KeySyntax::quoted;
+    // How long a request waits, and its thread with it, for the response to the same one that is
+    // being handled, before it gets 409.
+    std::chrono::milliseconds wait{0};
+    // Renews the lease as long as `handle` works, for handlers that may outlast it: of the same
+    // cache, and lives longer. Null: the lease runs out.
+    Leases* heartbeat = nullptr;
 };
 
 // Handles a request whose key decides whether it is handled at all: claims, calls `handle`, stores
@@ -116,9 +140,9 @@ struct ServeOptions {
 // has been done.
 //
 // All that use one `cache` share its keys: whoever sends another's key with the same request gets
-// the other's response. So give each of those who must not see each other's a cache with a
-// namespace of its own, named after whom the server has authenticated. Any thread; blocks as long
-// as `handle` and the store do.
+// the other's response. So give each request the scope of whom the server has authenticated, or
+// those who must not see each other's a cache with a namespace of its own. Any thread; blocks as
+// long as `handle` and the store do.
 [[nodiscard]] DEDUP_API Response serve(StreamStore& store, Cache& cache, const Request& request,
                                        const std::function<Response(const Claim&)>& handle,
                                        const ServeOptions& options = {});

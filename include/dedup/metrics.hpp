@@ -111,6 +111,9 @@ struct CacheMetrics {
     // How long calls took, a span counting as one call. Those that appended nothing are not timed.
     Histogram claim_ns = {};     // claim, remember
     Histogram complete_ns = {};  // complete, release, renew
+    // From a claim to its completion, of claims that this cache has completed and that knew when
+    // they were made (Claim::since_ms).
+    Histogram work_ms = {};
     // One in 64 calls of lookup and lookup_many, chosen without regard to what they look up.
     Histogram lookup_ns = {};
 };

@@ -50,10 +50,24 @@ std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) 
                                             : counters_->complete_ns;
         times.add(nanoseconds_since(start));
     }
+    if constexpr (std::is_same_v<Op, CompleteOp>) {
+        count_work(ops, answers);
+    }
     if constexpr (Op::kDecides) {
         waiters_->wake(ops, answers);
     }
     return answers;
+}
+
+// How long the work of those that have been completed took.
+void Cache::count_work(std::span<const CompleteOp> ops, std::span<const Result<void>> answers) {
+    const std::int64_t now_ms = store_.now_ms();
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+        if (answers[i] && ops[i].claim != nullptr && ops[i].claim->since_ms != 0) {
+            counters_->work_ms.add(static_cast<std::uint64_t>(
+                std::max<std::int64_t>(now_ms - ops[i].claim->since_ms, 0)));
+        }
+    }
 }
 
 template <class Op>
@@ -233,6 +247,7 @@ CacheMetrics Cache::metrics() const {
             .counts = counters_->sum(),
             .claim_ns = counters_->claim_ns.snapshot(),
             .complete_ns = counters_->complete_ns.snapshot(),
+            .work_ms = counters_->work_ms.snapshot(),
             .lookup_ns = counters_->lookup_ns.snapshot()};
 }
 

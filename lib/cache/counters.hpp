@@ -21,6 +21,7 @@ class Cache::Counters {
     CountedHistogram claim_ns;
     CountedHistogram complete_ns;
     CountedHistogram lookup_ns;
+    CountedHistogram work_ms;
     std::atomic<bool> mostly_new{true};  // the keys that were claimed last
 
     // Once a call, however many keys that has.
@@ -40,7 +41,7 @@ class Cache::Counters {
             offsetof(CacheCounts, lookups_in_flight) / sizeof(std::uint64_t),
             offsetof(CacheCounts, lookups_absent) / sizeof(std::uint64_t),
             offsetof(CacheCounts, lookups_completed) / sizeof(std::uint64_t)};
-        static_assert(std::is_same_v<LookupOutcome, std::variant<InFlight, Absent, Completed>>);
+        static_assert(std::is_base_of_v<std::variant<InFlight, Absent, Completed>, LookupOutcome>);
         sets_[thread().set].counters[kPlaces[outcome.index()]].add(1);
     }
 

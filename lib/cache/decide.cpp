@@ -246,7 +246,8 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
     Claim claim{.ns = cache.ns,
                 .key = record.key,
                 .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
-                .attempt = record.attempt};
+                .attempt = record.attempt,
+                .since_ms = seen.now_ms};
     Claimed claimed{std::move(claim)};
     if (record.attempt > 1) {
         claimed.previous = previous_from(*std::move(seen.head), seen.now_ms);

@@ -4,48 +4,17 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <optional>
 
 #include "cache/reconcile.hpp"
 #include "dedup/reservations.hpp"
+#include "http/printable.hpp"
 #include "record/invalid.hpp"
 #include "record/try.hpp"
 
 namespace dedup::http {
 namespace {
-
-bool is_printable(char c) {
-    return c >= 0x20 && c <= 0x7e;
-}
-
-// What may stand behind the string: parameters, ";name" or ";name=value", in which nothing has to
-// be understood. A value may be a string again.
-bool are_parameters(std::string_view text) {
-    bool quoted = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (!is_printable(text[i])) {
-            return false;
-        }
-        if (quoted && text[i] == '\\') {
-            ++i;
-        } else if (text[i] == '"') {
-            quoted = !quoted;
-        } else if (!quoted && text[i] == ',') {
-            return false;  // a list, that is several keys
-        }
-    }
-    return !quoted && (text.empty() || (text.front() == ';' && text.size() > 1));
-}
-
-std::string_view trim(std::string_view text) {
-    const auto blank = [](char c) { return c == ' ' || c == '\t'; };
-    while (!text.empty() && blank(text.front())) {
-        text.remove_prefix(1);
-    }
-    while (!text.empty() && blank(text.back())) {
-        text.remove_suffix(1);
-    }
-    return text;
-}
 
 std::string quoted_json(std::string_view text) {
     std::string json = "\"";
@@ -79,11 +48,17 @@ Response failed(const Error& error) {
     return problem(500, "The request cannot be handled", "The server's log says why.");
 }
 
-Response in_flight(const InFlight& claim, std::int64_t now_ms) {
+// What usually remains; of work that takes longer than that, as long again as it has taken. At most
+// what is left of the lease, whose end somebody else may go on at.
+Response in_flight(const InFlight& claim, std::int64_t now_ms, std::int64_t usual_ms) {
     constexpr std::int64_t kSecondMs = 1000;
     const std::int64_t until_ms =
         claim.lease_until_ms != 0 ? claim.lease_until_ms : now_ms + kSecondMs;
-    const std::int64_t left_ms = std::max<std::int64_t>(until_ms - now_ms, 1);
+    std::int64_t left_ms = std::max<std::int64_t>(until_ms - now_ms, 1);
+    if (usual_ms != 0) {
+        const std::int64_t gone_ms = std::max<std::int64_t>(now_ms - claim.since_ms, 1);
+        left_ms = std::min(left_ms, usual_ms > gone_ms ? usual_ms - gone_ms : gone_ms);
+    }
     return with_retry(problem(409, "A request with this Idempotency-Key is being handled",
                               "Send it again later to get its response."),
                       (left_ms - 1) / kSecondMs + 1);
@@ -98,6 +73,26 @@ bool is_final_by_default(const Response& response) {
            std::ranges::find(kAskAgain, response.status) == kAskAgain.end();
 }
 
+// Renews a claim's lease while it lives, and leaves the claim as it is.
+class Renewed {
+  public:
+    Renewed(Leases* leases, const Claim& claim) {
+        if (leases != nullptr) {
+            lease_.emplace(leases->keep(claim));
+        }
+    }
+    ~Renewed() {
+        if (lease_) {
+            (void)lease_->leave();
+        }
+    }
+    Renewed(const Renewed&) = delete;
+    Renewed& operator=(const Renewed&) = delete;
+
+  private:
+    std::optional<Lease> lease_;
+};
+
 // One request on its way through serve().
 class Serving {
   public:
@@ -106,6 +101,7 @@ class Serving {
     Response handle(const Claim& claim, const std::function<Response(const Claim&)>& handle) const {
         Response response;
         try {
+            const Renewed renewed(options_.heartbeat, claim);
             response = handle(claim);
         } catch (...) {
             give_up(claim, true, what_was_thrown());
@@ -269,56 +265,35 @@ std::pair<const Previous*, const Claim*> unanswered_in(const Result<ClaimOutcome
     return {&*claimed->previous, &claimed->claim};
 }
 
+// The request's key in the store.
+Result<std::string> stored_key(const Request& request, KeySyntax syntax) {
+    constexpr char kScopeEnd = '\x1f';  // is in no client's key
+    std::string key = DEDUP_TRY(parse_key(*request.key_header, syntax));
+    if (request.scope.empty()) {
+        return key;
+    }
+    if (request.scope.size() + 1 + key.size() > kKeyBytesMax) {
+        return invalid(fmt::format(
+            "Idempotency-Key has {} characters; {} are allowed here", key.size(),
+            request.scope.size() + 1 < kKeyBytesMax ? kKeyBytesMax - request.scope.size() - 1 : 0));
+    }
+    return request.scope + kScopeEnd + key;
+}
+
+// How long most of the work takes that this cache has seen completed; 0: it has seen too little.
+std::int64_t usual_work_ms(const Cache& cache) {
+    constexpr std::uint64_t kEnough = 8;
+    constexpr double kMost = 0.75;
+    const Histogram work = cache.metrics().work_ms;
+    return work.count() < kEnough ? 0 : static_cast<std::int64_t>(work.quantile(kMost)) + 1;
+}
+
+bool is_at_work(const Result<ClaimOutcome>& outcome) {
+    const auto* claim = outcome ? std::get_if<InFlight>(&*outcome) : nullptr;
+    return claim != nullptr && !claim->held;
+}
+
 }  // namespace
-
-Result<std::string> parse_key(std::string_view header) {
-    std::string_view rest = trim(header);
-    if (!rest.starts_with('"')) {
-        return invalid("Idempotency-Key is not a string in double quotes");
-    }
-    rest.remove_prefix(1);
-    std::string key;
-    while (!rest.empty() && rest.front() != '"') {
-        if (rest.front() == '\\') {
-            rest.remove_prefix(1);
-            if (rest.empty() || (rest.front() != '"' && rest.front() != '\\')) {
-                return invalid("Idempotency-Key has a backslash before neither \" nor \\");
-            }
-        }
-        if (!is_printable(rest.front())) {
-            return invalid("Idempotency-Key has a character that is not ASCII");
-        }
-        key += rest.front();
-        rest.remove_prefix(1);
-    }
-    if (rest.empty()) {
-        return invalid("Idempotency-Key has no closing quote");
-    }
-    rest.remove_prefix(1);
-    if (!are_parameters(rest)) {
-        return invalid("Idempotency-Key has something behind its string");
-    }
-    if (key.empty() || key.size() > kKeyBytesMax) {
-        return invalid(fmt::format("Idempotency-Key has {} characters; 1 to {} are allowed",
-                                   key.size(), kKeyBytesMax));
-    }
-    return key;
-}
-
-Result<std::string> format_key(std::string_view key) {
-    if (key.empty() || key.size() > kKeyBytesMax || !std::ranges::all_of(key, is_printable)) {
-        return invalid(
-            fmt::format("the key is not 1 to {} printable ASCII characters", kKeyBytesMax));
-    }
-    std::string header = "\"";
-    for (const char c : key) {
-        if (c == '"' || c == '\\') {
-            header += '\\';
-        }
-        header += c;
-    }
-    return header + '"';
-}
 
 std::string fingerprint(std::string_view method, std::string_view target, std::string_view body) {
     const std::array parts{method, target, body};
@@ -333,7 +308,8 @@ Response problem(int status, std::string_view title, std::string_view detail) {
                                 quoted_json(title), status, quoted_json(detail))};
 }
 
-std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms) {
+std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms,
+                                     std::int64_t usual_ms) {
     if (!outcome) {
         return failed(outcome.error());
     }
@@ -341,7 +317,7 @@ std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::i
         return claimed->claim;
     }
     if (const auto* claim = std::get_if<InFlight>(&*outcome)) {
-        return in_flight(*claim, now_ms);
+        return in_flight(*claim, now_ms, usual_ms);
     }
     if (const auto* completed = std::get_if<Completed>(&*outcome)) {
         auto response = decode_response(completed->receipt);
@@ -366,7 +342,7 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
         return problem(400, "Idempotency-Key is missing",
                        "This operation needs an Idempotency-Key header.");
     }
-    const auto key = parse_key(*request.key_header);
+    const auto key = stored_key(request, options.keys);
     if (!key) {
         return problem(400, "Idempotency-Key is malformed", key.error().message);
     }
@@ -376,10 +352,16 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
     claim_options.lease = options.lease;
     claim_options.unanswered = options.reconcile ? Unanswered::hold : options.unanswered;
     const Serving serving(cache, options);
+    const auto wait_until = std::chrono::steady_clock::now() + options.wait;
     while (true) {
         const auto outcome = cache.claim(*key, claim_options);
         if (!outcome) {
             serving.tell(outcome.error());
+        }
+        if (const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+                wait_until - std::chrono::steady_clock::now());
+            is_at_work(outcome) && left.count() > 0 && cache.wait(*key, left)) {
+            continue;
         }
         const auto [previous, claim] = unanswered_in(outcome);
         if (options.reconcile && previous != nullptr) {
@@ -390,7 +372,8 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
                 continue;  // it is decided: what does the key say now?
             }
         }
-        auto decided = answer(outcome, store.now_ms());
+        auto decided =
+            answer(outcome, store.now_ms(), is_at_work(outcome) ? usual_work_ms(cache) : 0);
         if (auto* response = std::get_if<Response>(&decided)) {
             serving.tell_of_receipt(outcome);
             return std::move(*response);

@@ -141,10 +141,10 @@ void add_counts(Page& page, const ByNamespace& caches, std::string_view name, st
 }
 
 void add_times(Page& page, const ByNamespace& caches, std::string_view name, std::string_view help,
-               Histogram CacheMetrics::*histogram) {
+               Histogram CacheMetrics::*histogram, double per_second = kPerSecondNs) {
     page.metric(name, "histogram", help);
     for (const auto& [ns, metrics] : caches) {
-        page.samples(metrics.*histogram, kPerSecondNs, label("namespace", ns));
+        page.samples(metrics.*histogram, per_second, label("namespace", ns));
     }
 }
 
@@ -198,6 +198,7 @@ std::string prometheus_text(std::span<const CacheMetrics> caches) {
         sum.counts += more.counts;
         sum.claim_ns += more.claim_ns;
         sum.complete_ns += more.complete_ns;
+        sum.work_ms += more.work_ms;
         sum.lookup_ns += more.lookup_ns;
     }
     Page page;
@@ -240,6 +241,8 @@ std::string prometheus_text(std::span<const CacheMetrics> caches) {
               &CacheMetrics::complete_ns);
     add_times(page, by_namespace, "dedup_lookup_duration_seconds",
               "How long one in 64 lookups took.", &CacheMetrics::lookup_ns);
+    add_times(page, by_namespace, "dedup_work_duration_seconds", "From a claim to its completion.",
+              &CacheMetrics::work_ms, kPerSecondMs);
     return page.take();
 }
 

@@ -94,7 +94,7 @@ struct ReserveOp {
             return {std::unexpected(std::move(decision.answer).error()), {}};
         }
         if (const auto* claimed = std::get_if<Claimed>(&*decision.answer)) {
-            const auto& [ns, store_key, fence, deadline_ms, attempt] = claimed->claim;
+            const auto& [ns, store_key, fence, deadline_ms, attempt, since_ms] = claimed->claim;
             return {Reservations::Reserved{{std::string(tenant_key), fence, deadline_ms, attempt}},
                     std::move(decision.append)};
         }

@@ -9,6 +9,17 @@
 namespace dedup::test {
 namespace {
 
+TEST_CASE("an outcome can be asked what it is") {
+    const ClaimOutcome claimed = Claimed{};
+    CHECK(claimed.claimed() == &std::get<Claimed>(claimed));
+    CHECK((!claimed.in_flight() && !claimed.completed() && !claimed.mismatch() && !claimed.held()));
+    const LookupOutcome absent = Absent{};
+    CHECK((absent.absent() && !absent.in_flight() && !absent.completed()));
+    const RememberOutcome fresh = New{7};
+    CHECK(fresh.is_new()->claim_sequence == 7);
+    CHECK((!fresh.in_flight() && !fresh.completed() && !fresh.mismatch() && !fresh.held()));
+}
+
 TEST_CASE("claim: the first caller gets the key, and the record says all of it") {
     // Guards against an option that is accepted and then forgotten.
     on_each_store([](TestStore& store) {

@@ -5,6 +5,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "cache/helpers.hpp"
 #include "dedup/http.hpp"
@@ -115,6 +117,112 @@ TEST_CASE("Retry-After is whole seconds, and never 0") {
     CHECK(retry_after(10'000) == "1");
     CHECK(retry_after(9'000) == "1");
     CHECK_MESSAGE(retry_after(0) == "1", "no lease: nobody knows");
+}
+
+TEST_CASE("Retry-After is what such work usually takes, once that is known") {
+    Service server;
+    server.options.lease = 60s;
+    server.handler = [&](const Claim&) {
+        server.store.clock.advance(2000);
+        return Response{};
+    };
+    for (int i = 0; i < 8; ++i) {
+        server.post(std::to_string(i));
+    }
+    std::vector<std::optional<std::string>> told;
+    server.handler = [&](const Claim&) {
+        for (const int step_ms : {400, 5000, 50'000}) {
+            server.store.clock.advance(step_ms);
+            told.push_back(header(server.post("k"), "Retry-After"));
+        }
+        return Response{};
+    };
+    server.post("k");
+    // What is left; as long again; what is left of the lease.
+    CHECK(told == std::vector<std::optional<std::string>>{"2", "6", "5"});
+}
+
+TEST_CASE("who waits gets the response of the one that is being handled") {
+    Service server;
+    server.options.wait = 60s;
+    Response second;
+    std::thread waiting;
+    server.handler = [&](const Claim&) {
+        waiting = std::thread([&] { second = server.post("k"); });
+        while (server.cache.metrics().counts.in_flight == 0) {
+            std::this_thread::yield();
+        }
+        return Response{.status = 201};
+    };
+    const Response first = server.post("k");
+    waiting.join();
+    CHECK(first.status == 201);
+    CHECK(second.status == 201);
+    CHECK(header(second, http::kReplayedHeader) == "true");
+    CHECK(server.handled == 1);
+
+    // But not longer than it is told to.
+    server.options.wait = 1ms;
+    server.handler = [&](const Claim&) {
+        second = server.post("other");
+        return Response{.status = 201};
+    };
+    server.post("other");
+    CHECK(second.status == 409);
+}
+
+TEST_CASE("with a heartbeat the lease outlasts the handler") {
+    Service server;
+    server.options.lease = 60ms;
+    const auto leases = Leases::start(server.cache, 60ms);
+    REQUIRE(leases);
+    server.options.heartbeat = leases->get();
+    server.handler = [&](const Claim& claim) {
+        const auto until = std::chrono::steady_clock::now() + 60s;
+        while (server.cache.metrics().counts.renewed < 2) {
+            REQUIRE(std::chrono::steady_clock::now() < until);
+            std::this_thread::sleep_for(1ms);
+            server.store.clock.advance(1);
+        }
+        return Response{.status = 201, .body = claim.key};
+    };
+    CHECK(server.post("k").status == 201);
+    CHECK(server.post("k").status == 201);
+    CHECK(server.handled == 1);
+    // What throws is released as without one.
+    server.handler = [](const Claim&) -> Response { throw std::runtime_error("no"); };
+    CHECK_THROWS(server.post("thrown"));
+    server.handler = [](const Claim&) { return Response{.status = 202}; };
+    CHECK(server.post("thrown").status == 202);
+}
+
+TEST_CASE("keys of two scopes never meet") {
+    Service server;
+    const auto post = [&](const std::string& scope, const std::string& key) {
+        const Request request{.method = "POST",
+                              .target = "/",
+                              .key_header = '"' + key + '"',
+                              .body = "body",
+                              .scope = scope};
+        return http::serve(
+            server.hooked, server.cache, request,
+            [&](const Claim&) {
+                ++server.handled;
+                return Response{.status = 201, .body = scope + " " + key};
+            },
+            server.options);
+    };
+    CHECK(post("ann", "k").body == "ann k");
+    CHECK(post("bob", "k").body == "bob k");
+    CHECK(post("", "k").body == " k");
+    CHECK(post("ann", "k").body == "ann k");
+    CHECK(server.handled == 3);
+    // Where a scope ends no client can say.
+    CHECK(post("a", "nn\x1fk").status == 400);
+    CHECK(post("", "ann\x1fk").status == 400);
+    CHECK(post(std::string(1000, 's'), std::string(23, 'k')).status == 201);
+    CHECK(post(std::string(1000, 's'), std::string(24, 'k')).status == 400);
+    CHECK(post(std::string(2000, 's'), "k").status == 400);
 }
 
 TEST_CASE("another request with the key gets 422 and is not handled") {

@@ -29,6 +29,23 @@ TEST_CASE("a quoted string is the key, without its quotes and escapes") {
     }
 }
 
+TEST_CASE("without quotes only where that is allowed, and then it is the same key") {
+    const auto bare = [](const std::string& header) {
+        return http::parse_key(header, http::KeySyntax::quoted_or_bare);
+    };
+    CHECK(bare("8e03978e-40d5:a/b=") == "8e03978e-40d5:a/b=");
+    CHECK(bare("  k\t") == "k");
+    CHECK(bare("\"k\"") == "k");
+    CHECK(bare(std::string(kKeyBytesMax, 'x')) == std::string(kKeyBytesMax, 'x'));
+    for (const std::string& header :
+         {""s, "  "s, "two words"s, "a,b"s, "k;a=1"s, "k\""s, "a\\b"s, "schl\xc3\xbcssel"s,
+          "a\x1f"s, "\"open"s, std::string(kKeyBytesMax + 1, 'x')}) {
+        INFO(header);
+        CHECK(!bare(header));
+    }
+    CHECK(http::parse_key("bare").error().message.find("with the quotes") != std::string::npos);
+}
+
 TEST_CASE("anything else is refused") {
     for (const std::string& header : {
              ""s,

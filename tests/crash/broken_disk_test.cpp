@@ -213,9 +213,11 @@ TEST_CASE("every call fails in turn: clear errors, nothing acknowledged lost, do
         calls = Trial(kWays[0], dir.path(), ++seed).count_calls(background_calls);
         REQUIRE(seed < last_seed);
     }
-    const std::uint64_t step = number_from_environment("DEDUP_FAULT_STEP", 1);
+    const std::uint64_t step = number_from_environment("DEDUP_FAULT_STEP", 2);
+    std::uint64_t first = 0;  // so that the ways together fail every call
     for (const Way& way : kWays) {
-        for (std::uint64_t call = 1; call <= calls + background_calls; call += step) {
+        first = first % step + 1;
+        for (std::uint64_t call = first; call <= calls + background_calls; call += step) {
             INFO("seed ", seed, ", ", way.name, ", call ", call);
             const TempDir dir(fast_directory());
             Trial trial(way, dir.path(), seed);

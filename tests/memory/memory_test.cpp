@@ -84,7 +84,7 @@ class Lives {
 
 TEST_CASE("memory that runs out costs an answer at most") {
     // Of each operation, spread evenly; 0: all of them.
-    const std::uint64_t points = number_from_environment("DEDUP_MEMORY_POINTS", 6);
+    const std::uint64_t points = number_from_environment("DEDUP_MEMORY_POINTS", 4);
     const char* only = std::getenv("DEDUP_MEMORY_SCENARIO");
     for (const Scenario& scenario : scenarios()) {
         if (only != nullptr && std::string(only) != scenario.name) {

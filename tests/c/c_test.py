@@ -5,10 +5,14 @@ Usage: c_test.py SOURCE_ROOT LIBRARY
 
 The binary interface is written down in dedup.abi: the library's name, the symbols it exports for C,
 the calls as they are declared, the value of each constant, and size and offset of each field. When
-it changes on purpose, DEDUP_REFRESH_ABI=1 writes it anew; but what programs rely on may go or change
-only together with the library's name.
+it changes on purpose, DEDUP_REFRESH_ABI=1 writes it again; but what programs rely on may go or
+change only together with the library's name.
+
+(Debian's abidiff reads the same from debug information, which the builds that are tested often lack;
+and it knows neither the values of constants nor the promise that a struct grows at its end alone.)
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -67,8 +71,8 @@ def declarations():
     """The calls and the types of functions, as one line each."""
     text = re.sub(r"^#.*", "", without_comments(HEADER.read_text()), flags=re.M)
     text = " ".join(text.split())
-    calls = re.findall(r"DEDUP_C_API ([^;]*);", text) + re.findall(r"(typedef int \(\*[^;]*);", text)
-    return sorted(calls)
+    callbacks = re.findall(r"(typedef int \(\*[^;]*);", text)
+    return sorted(re.findall(r"DEDUP_C_API ([^;]*);", text) + callbacks)
 
 
 def layout():
@@ -91,6 +95,7 @@ def layout():
             + "\n    ".join(lines) + "\n    return 0;\n}\n")
 
 
+@functools.cache
 def interface():
     """The whole of it, a line each."""
     soname = re.search(r"\(SONAME\).*\[(.*)\]", run("readelf", "-d", LIBRARY))[1]

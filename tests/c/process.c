@@ -12,10 +12,14 @@ static const char* directory;
 /* While it is above 0, so many allocations of this thread succeed, and then none. */
 static _Thread_local long allocations = 0;
 
+/* Whether the threads of the library have no memory; the program's own are marked. */
+static volatile int starved = 0;
+static _Thread_local int is_mine = 0;
+
 void* __libc_malloc(size_t size);
 
 void* malloc(size_t size) {
-    if (allocations == 1) {
+    if (allocations == 1 || (starved && !is_mine)) {
         return NULL;
     }
     allocations -= allocations > 0;
@@ -260,6 +264,35 @@ static void test_out_of_memory(void) {
     dedup_store_free(of_memory);
 }
 
+/* An answer comes for each request, though there is no memory to say more. */
+static void test_queue_out_of_memory(void) {
+    dedup_queue* queue = NULL;
+    dedup_outcome* outcome = NULL;
+    size_t answered = 0;
+    is_mine = 1;
+    OK(dedup_queue_new(cache, NULL, &queue, &error));
+    struct pollfd polled = {.fd = dedup_queue_descriptor(queue), .events = POLLIN};
+    starved = 1;
+    for (uint64_t tag = 1; tag <= 100; ++tag) {
+        OK(dedup_queue_claim(queue, tag, "a key too long to lie within a string", 37, NULL,
+                             &error));
+    }
+    while (answered < 100) {
+        CHECK(poll(&polled, 1, 60000) == 1);
+        OK(dedup_queue_take(queue, &outcome, &error));
+        for (size_t i = 0; i < dedup_outcome_count(outcome); ++i) {
+            const dedup_answer* answer = dedup_outcome_at(outcome, i);
+            CHECK(answer->kind == DEDUP_ERROR && answer->tag >= 1 && answer->tag <= 100);
+            CHECK(answer->code == DEDUP_OUTCOME_UNKNOWN && is(answer->message, ""));
+            ++answered;
+        }
+        dedup_outcome_free(outcome);
+    }
+    starved = 0;
+    dedup_queue_free(queue);
+    CHECK(kind_of("a key too long to lie within a string") == DEDUP_ABSENT);
+}
+
 void test_process(const char* path) {
     directory = path;
     RUN(test_queue);
@@ -267,6 +300,7 @@ void test_process(const char* path) {
     RUN(test_cancellation);
     RUN(test_fork);
     RUN(test_out_of_memory);
+    RUN(test_queue_out_of_memory);
     RUN(test_opening);
     RUN(test_close);
 }

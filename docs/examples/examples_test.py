@@ -1,9 +1,10 @@
 """The examples do what they say, and the README shows code that compiles.
 
-Usage: examples_test.py PROGRAM_DIR SOURCE_ROOT
+Usage: examples_test.py PROGRAM_DIR SOURCE_ROOT LIBRARY
 """
 
 import math
+import os
 import pathlib
 import re
 import subprocess
@@ -11,12 +12,11 @@ import sys
 import tempfile
 import unittest
 
-PROGRAMS, SOURCE_ROOT = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-CLAIM = PROGRAMS / "example_claim"
-
-
-def claim(store, invoice):
-    return subprocess.run([CLAIM, store, invoice], capture_output=True, text=True, timeout=60)
+PROGRAMS, SOURCE_ROOT, LIBRARY = map(pathlib.Path, sys.argv[1:4])
+HERE = pathlib.Path(__file__).resolve().parent
+# For examples in Python.
+os.environ["PYTHONPATH"] = str(SOURCE_ROOT / "lib/python")
+os.environ["DEDUP_LIBRARY"] = str(LIBRARY)
 
 
 class Example(unittest.TestCase):
@@ -36,25 +36,31 @@ class Example(unittest.TestCase):
 
 
 class ClaimExample(Example):
+    command = [PROGRAMS / "example_claim"]
+
+    def claim(self, invoice, store=None):
+        return subprocess.run([*self.command, store or self.store, invoice], capture_output=True,
+                              text=True, timeout=60)
+
     def test_first_run_works_and_second_replays(self):
-        first = claim(self.store, "invoice-17")
+        first = self.claim("invoice-17")
         self.assertEqual(first.stderr, "")
         self.assertEqual(first.stdout, "sending invoice-17\ncompleted: sent invoice-17\n")
         self.assertEqual(first.returncode, 0)
 
-        second = claim(self.store, "invoice-17")
+        second = self.claim("invoice-17")
         self.assertEqual(second.stderr, "")
         self.assertEqual(second.stdout, "replayed: sent invoice-17\n")
         self.assertEqual(second.returncode, 0)
 
     def test_invoices_are_told_apart(self):
         for invoice in ("a", "b"):
-            self.assertIn("sending " + invoice, claim(self.store, invoice).stdout)
+            self.assertIn("sending " + invoice, self.claim(invoice).stdout)
 
     def test_of_many_at_once_one_sends(self):
         runs = [
             subprocess.Popen(
-                [CLAIM, self.store, "invoice-18"], stdout=subprocess.PIPE, text=True
+                [*self.command, self.store, "invoice-18"], stdout=subprocess.PIPE, text=True
             )
             for _ in range(8)
         ]
@@ -66,16 +72,33 @@ class ClaimExample(Example):
     def test_failed_work_can_be_tried_again_at_once(self):
         # /dev/full makes the work fail.
         with open("/dev/full", "w") as full:
-            failed = subprocess.run([CLAIM, self.store, "invoice-19"], stdout=full, timeout=60)
+            failed = subprocess.run([*self.command, self.store, "invoice-19"], stdout=full, timeout=60)
         self.assertEqual(failed.returncode, 1)
-        self.assertIn("completed", claim(self.store, "invoice-19").stdout)
+        self.assertIn("completed", self.claim("invoice-19").stdout)
 
     def test_error_names_the_thing(self):
         not_a_store = self.store + "-file"
         pathlib.Path(not_a_store).write_text("no store\n")
-        run = claim(not_a_store, "invoice-20")
+        run = self.claim("invoice-20", not_a_store)
         self.assertEqual(run.returncode, 1)
         self.assertIn(not_a_store, run.stderr)
+
+
+class ClaimInC(ClaimExample):
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
+        cls.addClassCleanup(directory.cleanup)
+        program = directory.name + "/claim"
+        subprocess.run(
+            ["gcc", "-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror",
+             f"-I{SOURCE_ROOT}/include", HERE / "claim.c", "-o", program, f"-L{LIBRARY.parent}",
+             "-ldedup", f"-Wl,-rpath,{LIBRARY.parent}"], check=True)
+        cls.command = [program]
+
+
+class ClaimInPython(ClaimExample):
+    command = [sys.executable, HERE / "claim.py"]
 
 
 class ConsumeExample(Example):

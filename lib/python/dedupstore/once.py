@@ -1,0 +1,321 @@
+"""Runs a function once per key, however often it is called: in any thread, task or process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import json
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar, Union
+
+from . import _library
+from .aio import AsyncCache
+from .errors import DedupError, StaleClaim
+from .outcomes import Claim, ClaimOutcome, Claimed, Completed, Held, InFlight, Mismatch, Previous
+from .store import Cache, Seconds, Text, milliseconds
+
+Work = TypeVar("Work", bound=Callable[..., Any])
+CacheSource = Union[Cache, Callable[[], Cache]]
+
+
+class NotRun(Exception):
+    """The function did not run, and there is no result of another run: `outcome` says why."""
+
+    def __init__(self, key: bytes, outcome: InFlight | Held | Mismatch, why: str) -> None:
+        super().__init__(f"{key!r} {why}")
+        self.key = key
+        self.outcome = outcome
+
+
+class StillInFlight(NotRun):
+    """Somebody else works on the key, and did not finish in time."""
+
+
+class OnHold(NotRun):
+    """Nobody answered the last claim of the key: it waits for Cache.resolve."""
+
+
+class OtherRequest(NotRun):
+    """The key is known with another fingerprint."""
+
+
+class Attempt:
+    """One run of the function, for the function itself: see current_attempt()."""
+
+    def __init__(self, cache: Cache, claim: Claim, previous: Previous | None) -> None:
+        self.claim = claim
+        self.previous = previous  # the run before, if that did not answer
+        self.lost = False  # the lease ran out and somebody else works now
+        self._cache = cache
+        self._may_have_begun = False
+
+    def note(self, what: Text) -> None:
+        """Says what the function is about to do; durable before it returns. If it fails behind
+        that, the key is held, as nobody knows what was done, and not released.
+        """
+        self._may_have_begun = True
+        self._cache.note(self.claim, what)
+
+
+_attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("attempt", default=None)
+
+
+def current_attempt() -> Attempt:
+    """That of the function that runs now. LookupError outside of one."""
+    attempt = _attempt.get()
+    if attempt is None:
+        raise LookupError("no function decorated with @idempotent runs here")
+    return attempt
+
+
+class _Heartbeat:
+    """Renews the leases of what runs, every third of a lease. Its thread ends when nothing does."""
+
+    def __init__(self, cache: Cache, lease: Seconds) -> None:
+        self._cache = weakref.ref(cache)
+        self._lease = lease
+        self._pause = milliseconds(lease) / 3000
+        self._changed = threading.Condition()
+        self._attempts: set[Attempt] = set()
+        self._runs = False
+        self._pid = os.getpid()
+
+    def add(self, attempt: Attempt) -> None:
+        with self._changed:
+            self._attempts.add(attempt)
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name="dedup-heartbeat", daemon=True).start()
+
+    def remove(self, attempt: Attempt) -> None:
+        with self._changed:
+            self._attempts.discard(attempt)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        next_beat = time.monotonic() + self._pause
+        while True:
+            with self._changed:
+                while self._attempts and time.monotonic() < next_beat:
+                    self._changed.wait(next_beat - time.monotonic())
+                if not self._attempts:
+                    self._runs = False
+                    return
+                attempts = list(self._attempts)
+            next_beat = time.monotonic() + self._pause
+            cache = self._cache()
+            if cache is not None:
+                self._renew(cache, attempts)
+
+    def _renew(self, cache: Cache, attempts: list[Attempt]) -> None:
+        try:
+            answers = cache.renew_many([attempt.claim for attempt in attempts], self._lease)
+        except DedupError:
+            return  # tried again at the next beat; the lease lasts for two more
+        for attempt, answer in zip(attempts, answers):
+            if isinstance(answer, StaleClaim):
+                attempt.lost = True
+                self.remove(attempt)
+
+
+def _heartbeat(cache: Cache, lease: Seconds) -> _Heartbeat:
+    with cache._lock:
+        beat = cache._heartbeats.get(milliseconds(lease))
+        if not isinstance(beat, _Heartbeat):
+            beat = cache._heartbeats[milliseconds(lease)] = _Heartbeat(cache, lease)
+        return beat
+
+
+_loops: weakref.WeakKeyDictionary[Any, dict[int, AsyncCache]] = weakref.WeakKeyDictionary()
+
+
+def _async_cache(cache: Cache) -> AsyncCache:
+    """The one of this loop."""
+    of_loop = _loops.setdefault(asyncio.get_running_loop(), {})
+    found = of_loop.get(id(cache))
+    if found is None or found.cache is not cache:
+        found = of_loop[id(cache)] = AsyncCache(cache)
+    return found
+
+
+def per_process(make: Callable[[], Cache]) -> Callable[[], Cache]:
+    """A cache that each process opens for itself, when it first needs it: for programs that fork.
+
+        cache = per_process(lambda: Store("unix:/run/dedup.sock").cache("orders"))
+    """
+    lock = threading.Lock()
+    made: list[tuple[int, Cache]] = []
+
+    def get() -> Cache:
+        nonlocal lock
+        pid = os.getpid()
+        if made and made[-1][0] == pid:
+            return made[-1][1]
+        with lock:
+            if not made or made[-1][0] != pid:
+                made.append((pid, make()))  # a parent's stays: the child leaves it alone
+            return made[-1][1]
+
+    def forked() -> None:
+        nonlocal lock
+        lock = threading.Lock()  # a thread of the parent may have held it
+
+    os.register_at_fork(after_in_child=forked)
+    return get
+
+
+class _Once:
+    """What a decorated function does around its body."""
+
+    def __init__(self, cache: CacheSource, key: Callable[..., Text], lease: Seconds, wait: float,
+                 dumps: Callable[[Any], Text], loads: Callable[[bytes], Any],
+                 ttl: Seconds | None, fingerprint: Callable[..., Text] | None,
+                 options: dict[str, Any]) -> None:
+        self._source = cache
+        self._key = key
+        self._lease = lease
+        self._wait = wait
+        self._dumps = dumps
+        self._loads = loads
+        self._ttl = ttl
+        self._fingerprint = fingerprint
+        self._options = options
+
+    def cache(self) -> Cache:
+        return self._source if isinstance(self._source, Cache) else self._source()
+
+    def key(self, args: Any, kwargs: Any) -> bytes:
+        return _library.as_bytes(self._key(*args, **kwargs))
+
+    def claim_options(self, args: Any, kwargs: Any) -> _library.ClaimOptions:
+        from .store import claim_options
+
+        more = dict(self._options)
+        if self._fingerprint is not None:
+            more["fingerprint"] = self._fingerprint(*args, **kwargs)
+        return claim_options(lease=self._lease, ttl=self._ttl, **more)
+
+    def claim(self, cache: Cache, key: bytes, options: _library.ClaimOptions) -> ClaimOutcome:
+        until = time.monotonic() + self._wait
+        while True:
+            outcome = cache.claim(key, options)
+            left = until - time.monotonic()
+            if not isinstance(outcome, InFlight) or outcome.held or left <= 0:
+                return outcome
+            cache.wait(key, max(left, 0.001))
+
+    def result(self, key: bytes, outcome: ClaimOutcome) -> Any:
+        """Of another run; raises if there is none."""
+        if isinstance(outcome, Completed):
+            return self._loads(outcome.receipt)
+        if isinstance(outcome, Mismatch):
+            raise OtherRequest(key, outcome, "is known with another fingerprint")
+        if isinstance(outcome, Held) or (isinstance(outcome, InFlight) and outcome.held):
+            raise OnHold(key, outcome, "is held: nobody knows whether its work was done")
+        assert isinstance(outcome, InFlight)
+        raise StillInFlight(key, outcome, f"is in flight, by {outcome.owner!r}")
+
+    def receipt(self, attempt: Attempt, result: Any) -> Text:
+        attempt._may_have_begun = True  # whatever fails from now on, the work has been done
+        return self._dumps(result)
+
+    def begin(self, cache: Cache, claimed: Claimed) -> tuple[Attempt, _Heartbeat, Any]:
+        attempt = Attempt(cache, claimed.claim, claimed.previous)
+        beat = _heartbeat(cache, self._lease)
+        beat.add(attempt)
+        return attempt, beat, _attempt.set(attempt)
+
+    def give_up(self, cache: Cache, attempt: Attempt, error: BaseException) -> None:
+        """What has failed is free at once, unless it may have had its effect."""
+        try:
+            if attempt._may_have_begun:
+                reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+                cache.hold(attempt.claim, reason[:4096])
+            else:
+                cache.release(attempt.claim)
+        except DedupError:
+            pass  # the lease runs out by itself; the function's own exception says more
+
+    def run(self, work: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        cache, key = self.cache(), self.key(args, kwargs)
+        outcome = self.claim(cache, key, self.claim_options(args, kwargs))
+        if not isinstance(outcome, Claimed):
+            return self.result(key, outcome)
+        attempt, beat, token = self.begin(cache, outcome)
+        try:
+            result = work(*args, **kwargs)
+            cache.complete(attempt.claim, self.receipt(attempt, result))
+            return result
+        except BaseException as error:
+            self.give_up(cache, attempt, error)
+            raise
+        finally:
+            beat.remove(attempt)
+            _attempt.reset(token)
+
+    async def run_async(self, work: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        cache, key = self.cache(), self.key(args, kwargs)
+        queue = _async_cache(cache)
+        outcome = await queue.claim_or_wait(key, self._wait, self.claim_options(args, kwargs))
+        if not isinstance(outcome, Claimed):
+            return self.result(key, outcome)
+        attempt, beat, token = self.begin(cache, outcome)
+        try:
+            result = await work(*args, **kwargs)
+            await queue.complete(attempt.claim, self.receipt(attempt, result))
+            return result
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(self.give_up, cache, attempt, error))
+            raise
+        finally:
+            beat.remove(attempt)
+            _attempt.reset(token)
+
+
+def idempotent(
+    cache: CacheSource,
+    *,
+    key: Callable[..., Text],
+    lease: Seconds = 30.0,
+    wait: float = 0.0,
+    ttl: Seconds | None = None,
+    fingerprint: Callable[..., Text] | None = None,
+    dumps: Callable[[Any], Text] = json.dumps,
+    loads: Callable[[bytes], Any] = json.loads,
+    **options: Any,
+) -> Callable[[Work], Work]:
+    """The decorated function, or coroutine function, runs once per key.
+
+    `key` gets the call's arguments. Whoever calls again gets the result of the first run, which is
+    kept as JSON. While it runs, a thread renews its lease; a process that dies frees the key when
+    the lease runs out (in seconds), or holds it with unanswered=Unanswered.HOLD. Callers meanwhile
+    wait for at most `wait` seconds, and get StillInFlight then. A function that raises frees its
+    key at once; behind current_attempt().note(...) it holds it. Other options are those of a
+    claim. `cache` may be a function that gives one: see per_process.
+    """
+    if milliseconds(lease) < 3:
+        raise ValueError("the lease must be at least 0.003 seconds")
+    once = _Once(cache, key, lease, wait, dumps, loads, ttl, fingerprint, options)
+
+    def decorate(work: Work) -> Work:
+        if inspect.iscoroutinefunction(work):
+
+            @functools.wraps(work)
+            async def run_async(*args: Any, **kwargs: Any) -> Any:
+                return await once.run_async(work, args, kwargs)
+
+            return run_async  # type: ignore[return-value]
+
+        @functools.wraps(work)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return once.run(work, args, kwargs)
+
+        return run  # type: ignore[return-value]
+
+    return decorate

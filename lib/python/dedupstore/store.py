@@ -1,0 +1,535 @@
+"""Stores and caches. Any thread may call anything; a forked child gets Closed from every call."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Union, cast
+
+from . import _library, outcomes
+from ._library import Packed, as_bytes, call, lent, library, taken, text_of
+from .errors import Code, DedupError, InvalidArgument
+from .outcomes import Claim, ClaimOutcome, LookupOutcome, RememberOutcome, Unanswered
+
+Text = Union[str, bytes]
+Seconds = Union[float, timedelta]
+
+FOREVER = math.inf  # as a time to live: never expires
+NEVER = 2**32 - 1  # as attempts_max: no limit, whatever the cache says
+_FOREVER_MS = 2**63 - 1
+
+
+def milliseconds(time: Seconds | None) -> int:
+    """At least 1; None is 0, the default. What is too short for a millisecond is refused."""
+    if time is None:
+        return 0
+    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+    if math.isinf(seconds) and seconds > 0:
+        return _FOREVER_MS
+    if not 0.001 <= seconds < 1e15:
+        raise ValueError(f"{seconds} seconds: it must be at least 0.001")
+    return round(seconds * 1000)
+
+
+@dataclass(slots=True)
+class Counts:
+    in_flight: int
+    completed: int
+    released: int
+
+
+@dataclass(slots=True)
+class UnansweredClaim:
+    """A claim that expired in flight: nobody said what became of the work."""
+
+    ns: str
+    key: bytes
+    owner: str
+    claim_sequence: int
+    claimed_at_ms: int
+    expired_at_ms: int
+
+
+@dataclass(slots=True)
+class SweepReport:
+    now_ms: int
+    dry_run: bool
+    finished: bool  # False: a limit left space that the next sweep gives back
+    withheld: bool  # nothing was removed for having expired, as the clock jumped
+    withheld_until_ms: int
+    removed: Counts
+    retained: Counts
+    namespaces: dict[str, Counts]  # what was removed from each
+    unanswered: list[UnansweredClaim]
+    evicted: int
+    next_expiry_ms: int  # 0: nothing expires
+    bytes_before: int
+    bytes_after: int
+    damaged: int
+    damage: str
+
+
+@dataclass(slots=True)
+class Stats:
+    store_id: str
+    streams: Counts
+    records: int
+    last_sequence: int
+    time_high_ms: int
+    clock_ms: int
+    withheld: bool
+    log_bytes: int
+    memory_bytes: int
+    torn_bytes_dropped: int
+    evicted: int
+    last_sweep_ms: int
+    damaged: int
+    damage: str
+    background_error: str
+    sweep_error: str
+
+
+def _counts(from_c: Any) -> Counts:
+    return Counts(from_c.in_flight, from_c.completed, from_c.released)
+
+
+class _Handle:
+    """What the library gave, and gives up when nobody uses it any more; in a fork, too."""
+
+    __slots__ = ("pointer", "__weakref__")
+
+    def __init__(self, free: Callable[[ctypes.c_void_p], None], pointer: ctypes.c_void_p) -> None:
+        self.pointer = pointer
+        weakref.finalize(self, free, pointer)
+
+
+def init_postgres(url: str) -> bool:
+    """Makes the schema that a store in PostgreSQL needs, or brings it up to date. False: it was."""
+    changed = ctypes.c_int()
+    call(library.dedup_init_postgres, url.encode(), changed)
+    return bool(changed.value)
+
+
+class Store:
+    """A store: in a directory, behind a server ("unix:PATH", "tcp://HOST:PORT"), in PostgreSQL
+    ("postgresql://..."), or, with None, in memory. Use it with `with`, or close it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        read_only: bool = False,
+        create: bool = True,
+        sync: bool = True,
+        trust_clock: bool = False,
+        flush_interval: Seconds | None = None,
+        lock_timeout: Seconds | None = None,
+        grace: Seconds | None = None,
+        segment_bytes: int = 0,
+        keys_max: int = 0,
+        bytes_max: int = 0,
+        evict_oldest: bool = False,
+        mode: int = 0,
+    ) -> None:
+        options = _library.OpenOptions(
+            size=ctypes.sizeof(_library.OpenOptions),
+            read_only=read_only,
+            must_exist=not create,
+            durability=0 if sync else 1,
+            trust_clock=trust_clock,
+            flush_interval_ms=milliseconds(flush_interval),
+            lock_timeout_ms=milliseconds(lock_timeout or None),
+            grace_ms=-1 if grace == 0 else milliseconds(grace),
+            segment_bytes=segment_bytes,
+            keys_max=keys_max,
+            bytes_max=bytes_max,
+            evict_oldest=evict_oldest,
+            mode=mode,
+        )
+        pointer = ctypes.c_void_p()
+        if path is None:
+            call(library.dedup_open_memory, options, pointer)
+        else:
+            call(library.dedup_open, os.fsencode(path), options, pointer)
+        self._handle = _Handle(library.dedup_store_free, pointer)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives up files and locks; says if that failed. Later calls raise Closed."""
+        call(library.dedup_close, self._handle.pointer)
+
+    def flush(self) -> None:
+        call(library.dedup_flush, self._handle.pointer)
+
+    def now_ms(self) -> int:
+        """The store's time, in milliseconds since 1970."""
+        now = ctypes.c_int64()
+        call(library.dedup_now, self._handle.pointer, now)
+        return now.value
+
+    def cache(
+        self,
+        ns: Text = "default",
+        *,
+        ttl: Seconds | None = None,
+        unanswered: Unanswered = Unanswered.RERUN,
+        attempts_max: int = 0,
+    ) -> Cache:
+        """A namespace of the store. `ttl`: how long receipts live; None: a day; FOREVER."""
+        return Cache(self, ns, ttl=ttl, unanswered=unanswered, attempts_max=attempts_max)
+
+    def sweep(
+        self,
+        *,
+        dry_run: bool = False,
+        trust_clock: bool = False,
+        compact: bool = False,
+        now_ms: int = 0,
+        time_max: Seconds | None = None,
+        records_max: int = 0,
+        bytes_max: int = 0,
+        unanswered_max: int = 0,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> SweepReport:
+        """Removes what has expired. `progress(done, total)` ends it early by giving True."""
+        raised: list[BaseException] = []
+
+        def step(_: object, done: int, total: int) -> int:
+            try:
+                return 1 if progress is not None and progress(done, total) else 0
+            except BaseException as error:  # must not cross the library
+                raised.append(error)
+                return 1
+
+        back = _library.Progress(step) if progress is not None else _library.Progress()
+        options = _library.SweepOptions(
+            size=ctypes.sizeof(_library.SweepOptions),
+            dry_run=dry_run,
+            trust_clock=trust_clock,
+            compact=compact,
+            now_ms=now_ms,
+            time_max_ms=milliseconds(time_max),
+            records_max=records_max,
+            bytes_max=bytes_max,
+            unanswered_max=unanswered_max,
+            progress=back,
+        )
+        report = ctypes.POINTER(_library.SweepReport)()
+        call(library.dedup_sweep, self._handle.pointer, options, report)
+        try:
+            if raised:
+                raise raised[0]
+            return _sweep_report(report.contents)
+        finally:
+            library.dedup_sweep_report_free(report)
+
+    def stats(self) -> Stats:
+        pointer = ctypes.POINTER(_library.Stats)()
+        call(library.dedup_get_stats, self._handle.pointer, pointer)
+        try:
+            from_c = pointer.contents
+            return Stats(
+                store_id=text_of(taken(from_c.store_id)),
+                streams=_counts(from_c.streams),
+                records=from_c.records,
+                last_sequence=from_c.last_sequence,
+                time_high_ms=from_c.time_high_ms,
+                clock_ms=from_c.clock_ms,
+                withheld=bool(from_c.withheld),
+                log_bytes=from_c.log_bytes,
+                memory_bytes=from_c.memory_bytes,
+                torn_bytes_dropped=from_c.torn_bytes_dropped,
+                evicted=from_c.evicted,
+                last_sweep_ms=from_c.last_sweep_ms,
+                damaged=from_c.damaged,
+                damage=text_of(taken(from_c.damage)),
+                background_error=text_of(taken(from_c.background_error)),
+                sweep_error=text_of(taken(from_c.sweep_error)),
+            )
+        finally:
+            library.dedup_stats_free(pointer)
+
+
+def _sweep_report(from_c: Any) -> SweepReport:
+    namespaces = [from_c.namespaces[i].contents for i in range(from_c.namespaces_count)]
+    unanswered = [from_c.unanswered[i].contents for i in range(from_c.unanswered_count)]
+    return SweepReport(
+        now_ms=from_c.now_ms,
+        dry_run=bool(from_c.dry_run),
+        finished=bool(from_c.finished),
+        withheld=bool(from_c.withheld),
+        withheld_until_ms=from_c.withheld_until_ms,
+        removed=_counts(from_c.removed),
+        retained=_counts(from_c.retained),
+        namespaces={text_of(taken(each.ns)): _counts(each.removed) for each in namespaces},
+        unanswered=[
+            UnansweredClaim(
+                text_of(taken(each.ns)),
+                taken(each.key),
+                text_of(taken(each.owner)),
+                each.claim_sequence,
+                each.claimed_at_ms,
+                each.expired_at_ms,
+            )
+            for each in unanswered
+        ],
+        evicted=from_c.evicted,
+        next_expiry_ms=from_c.next_expiry_ms,
+        bytes_before=from_c.bytes_before,
+        bytes_after=from_c.bytes_after,
+        damaged=from_c.damaged,
+        damage=text_of(taken(from_c.damage)),
+    )
+
+
+def claim_options(
+    *,
+    lease: Seconds | None = None,
+    ttl: Seconds | None = None,
+    expires_at_ms: int = 0,
+    reclaim_before_ms: int = 0,
+    unanswered: Unanswered | None = None,
+    attempts_max: int = 0,
+    owner: Text = "",
+    fingerprint: Text = "",
+    event_id: Text = "",
+    metadata: Text = b"",
+) -> _library.ClaimOptions:
+    """The options of a claim, made once for many of them."""
+    texts = [as_bytes(text) for text in (owner, fingerprint, event_id, metadata)]
+    options = _library.ClaimOptions(
+        ctypes.sizeof(_library.ClaimOptions),
+        milliseconds(lease),
+        milliseconds(ttl),
+        expires_at_ms,
+        reclaim_before_ms,
+        unanswered or 0,
+        attempts_max,
+        *(lent(text) for text in texts),
+    )
+    options.texts = texts  # they live as long as the options
+    return options
+
+
+def _complete_options(
+    ttl: Seconds | None, metadata: Text | None
+) -> _library.CompleteOptions | None:
+    if ttl is None and metadata is None:
+        return None
+    kept = as_bytes(metadata or b"")
+    options = _library.CompleteOptions(
+        ctypes.sizeof(_library.CompleteOptions),
+        milliseconds(ttl),
+        metadata is not None,
+        0,
+        lent(kept),
+    )
+    options.texts = [kept]
+    return options
+
+
+def _all_bytes(keys: Iterable[Text]) -> list[bytes]:
+    return [key if type(key) is bytes else as_bytes(key) for key in keys]
+
+
+class Cache:
+    """A namespace of a store, and the claim protocol in it.
+
+    Keys, receipts and the like are str (UTF-8) or bytes; times are seconds or timedeltas. A cache
+    keeps its store open, and needs no closing. The _many calls give DedupErrors among their
+    answers, where a single call raises them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ns: Text = "default",
+        *,
+        ttl: Seconds | None = None,
+        unanswered: Unanswered = Unanswered.RERUN,
+        attempts_max: int = 0,
+    ) -> None:
+        name = as_bytes(ns)
+        if not name:  # in C that is the default
+            raise InvalidArgument(Code.INVALID_ARGUMENT, "the namespace is empty")
+        options = _library.CacheOptions(
+            ctypes.sizeof(_library.CacheOptions), lent(name), milliseconds(ttl), unanswered,
+            attempts_max,
+        )
+        pointer = ctypes.c_void_p()
+        call(library.dedup_cache_new, store._handle.pointer, options, pointer)
+        self.store = store
+        self._handle = _Handle(library.dedup_cache_free, pointer)
+        self._lock = threading.Lock()
+        self._heartbeats: dict[int, object] = {}  # by lease; see once.py
+
+    def _one(self, function: Any, key: Text, *arguments: object) -> Any:
+        name = as_bytes(key)
+        outcome = ctypes.c_void_p()
+        call(function, self._handle.pointer, name, len(name), *arguments, outcome)
+        return outcomes.take_one(outcome, name)
+
+    def claim(self, key: Text, options: _library.ClaimOptions | None = None, **more: Any
+              ) -> ClaimOutcome:
+        """Claims the key if nobody holds it. For the options see claim_options."""
+        return cast(ClaimOutcome, self._one(library.dedup_claim, key,
+                                            claim_options(**more) if more else options))
+
+    def claim_many(
+        self, keys: Iterable[Text], options: _library.ClaimOptions | None = None, **more: Any
+    ) -> list[ClaimOutcome | DedupError]:
+        """At the cost of one flush. The options are those of each claim."""
+        names = _all_bytes(keys)
+        packed = Packed(names)
+        options = claim_options(**more) if more else options
+        outcome = ctypes.c_void_p()
+        call(library.dedup_claim_many, self._handle.pointer, packed.address, packed.count, options,
+             0 if options is None else 1, outcome)
+        return outcomes.take_all(outcome, names)
+
+    def complete(
+        self, claim: Claim, receipt: Text = b"", *, ttl: Seconds | None = None,
+        metadata: Text | None = None,
+    ) -> None:
+        """Stores the receipt that every later claim of the key gets."""
+        kept = as_bytes(receipt)
+        call(library.dedup_complete, self._handle.pointer, claim.key, len(claim.key),
+             claim.claim_sequence, kept, len(kept), _complete_options(ttl, metadata))
+
+    def complete_many(
+        self, completions: Sequence[tuple[Claim, Text]], *, ttl: Seconds | None = None,
+        metadata: Text | None = None,
+    ) -> list[bool | DedupError]:
+        claims = [claim for claim, _ in completions]
+        keys = Packed([claim.key for claim in claims])
+        receipts = Packed(_all_bytes(receipt for _, receipt in completions))
+        fences = array("Q", [claim.claim_sequence for claim in claims])
+        options = _complete_options(ttl, metadata)
+        outcome = ctypes.c_void_p()
+        call(library.dedup_complete_many, self._handle.pointer, keys.address,
+             fences.buffer_info()[0], receipts.address, keys.count, options,
+             0 if options is None else 1, outcome)
+        return outcomes.take_all(outcome, [claim.key for claim in claims])
+
+    def complete_current(self, key: Text, receipt: Text = b"", *, ttl: Seconds | None = None,
+                         metadata: Text | None = None) -> None:
+        """Completes whatever claim is current, for callers that have none."""
+        name, kept = as_bytes(key), as_bytes(receipt)
+        call(library.dedup_complete_current, self._handle.pointer, name, len(name), kept, len(kept),
+             _complete_options(ttl, metadata))
+
+    def release(self, claim: Claim) -> bool:
+        """Gives the claim up so that somebody can try again. False: there is nothing to release."""
+        released = ctypes.c_int()
+        call(library.dedup_release, self._handle.pointer, claim.key, len(claim.key),
+             claim.claim_sequence, released)
+        return bool(released.value)
+
+    def release_many(self, claims: Sequence[Claim]) -> list[bool | DedupError]:
+        return self._on_claims(library.dedup_release_many, claims)
+
+    def release_current(self, key: Text) -> bool:
+        name, released = as_bytes(key), ctypes.c_int()
+        call(library.dedup_release_current, self._handle.pointer, name, len(name), released)
+        return bool(released.value)
+
+    def renew(self, claim: Claim, lease: Seconds) -> Claim:
+        """Lets the lease run until so long from now, and keeps the fence."""
+        deadline = ctypes.c_int64()
+        call(library.dedup_renew, self._handle.pointer, claim.key, len(claim.key),
+             claim.claim_sequence, milliseconds(lease), deadline)
+        return Claim(claim.key, claim.claim_sequence, deadline.value, claim.attempt)
+
+    def renew_many(self, claims: Sequence[Claim], lease: Seconds) -> list[int | DedupError]:
+        """Gives the new deadlines, in milliseconds since 1970."""
+        return self._on_claims(library.dedup_renew_many, claims, milliseconds(lease))
+
+    def _on_claims(self, function: Any, claims: Sequence[Claim], *arguments: object) -> list[Any]:
+        names = [claim.key for claim in claims]
+        keys = Packed(names)
+        fences = array("Q", [claim.claim_sequence for claim in claims])
+        outcome = ctypes.c_void_p()
+        call(function, self._handle.pointer, keys.address, fences.buffer_info()[0], keys.count,
+             *arguments, outcome)
+        return outcomes.take_all(outcome, names)
+
+    def note(self, claim: Claim, metadata: Text) -> None:
+        """Writes down what the holder is about to do; durable before it returns."""
+        kept = as_bytes(metadata)
+        call(library.dedup_note, self._handle.pointer, claim.key, len(claim.key),
+             claim.claim_sequence, kept, len(kept))
+
+    def hold(self, claim: Claim, reason: Text) -> None:
+        """For a holder who cannot say whether its work was done: nobody works until resolve()."""
+        kept = as_bytes(reason)
+        call(library.dedup_hold, self._handle.pointer, claim.key, len(claim.key),
+             claim.claim_sequence, kept, len(kept))
+
+    def resolve(self, key: Text, claim_sequence: int, *, receipt: Text | None, reason: Text,
+                by: Text = "", ttl: Seconds | None = None) -> None:
+        """Answers for a claim whose holder did not. `receipt`: it was done; None: it was not."""
+        name = as_bytes(key)
+        texts = [as_bytes(receipt or b""), as_bytes(reason), as_bytes(by)]
+        resolution = _library.Resolution(
+            ctypes.sizeof(_library.Resolution), 2 if receipt is None else 1, 0, milliseconds(ttl),
+            *(lent(text) for text in texts),
+        )
+        call(library.dedup_resolve, self._handle.pointer, name, len(name), claim_sequence,
+             resolution)
+
+    def forget(self, key: Text, *, reason: Text, by: Text = "", claim_sequence: int = 0) -> bool:
+        """Makes a completed key claimable again. False: it is not completed."""
+        name, why, who = as_bytes(key), as_bytes(reason), as_bytes(by)
+        forgotten = ctypes.c_int()
+        call(library.dedup_forget, self._handle.pointer, name, len(name), claim_sequence, lent(why),
+             lent(who), forgotten)
+        return bool(forgotten.value)
+
+    def lookup(self, key: Text) -> LookupOutcome:
+        """What is known of the key; appends nothing."""
+        return cast(LookupOutcome, self._one(library.dedup_lookup, key))
+
+    def lookup_many(self, keys: Iterable[Text]) -> list[LookupOutcome | DedupError]:
+        names = _all_bytes(keys)
+        packed = Packed(names)
+        outcome = ctypes.c_void_p()
+        call(library.dedup_lookup_many, self._handle.pointer, packed.address, packed.count, outcome)
+        return outcomes.take_all(outcome, names)
+
+    def remember(self, key: Text, receipt: Text = b"", **options: Any) -> RememberOutcome:
+        """Claims and completes in one append, for work that is done by recording it."""
+        name, kept = as_bytes(key), as_bytes(receipt)
+        outcome = ctypes.c_void_p()
+        call(library.dedup_remember, self._handle.pointer, name, len(name), kept, len(kept),
+             claim_options(**options) if options else None, outcome)
+        return cast(RememberOutcome, outcomes.take_one(outcome, name))
+
+    def remember_many(
+        self, items: Sequence[tuple[Text, Text]], **options: Any
+    ) -> list[RememberOutcome | DedupError]:
+        """Pairs of key and receipt."""
+        names = _all_bytes(key for key, _ in items)
+        keys, receipts = Packed(names), Packed(_all_bytes(receipt for _, receipt in items))
+        made = claim_options(**options) if options else None
+        outcome = ctypes.c_void_p()
+        call(library.dedup_remember_many, self._handle.pointer, keys.address, receipts.address,
+             keys.count, made, 0 if made is None else 1, outcome)
+        return outcomes.take_all(outcome, names)
+
+    def wait(self, key: Text, timeout: Seconds) -> LookupOutcome:
+        """Blocks while the key is in flight and its lease runs, at most so long."""
+        return cast(LookupOutcome,
+                    self._one(library.dedup_wait, key, milliseconds(timeout or None)))

@@ -1,0 +1,194 @@
+"""The decorator: a function runs once per key, and what fails is free, or held."""
+
+import asyncio
+import threading
+import time
+
+from base import StoreTest
+from dedupstore import (
+    Absent, Completed, InFlight, OnHold, OtherRequest, StillInFlight, Unanswered, current_attempt,
+    idempotent,
+)
+
+
+class Functions(StoreTest):
+    def test_runs_once_and_replays(self):
+        runs = []
+
+        @idempotent(self.cache, key=lambda order, amount: f"order-{order}")
+        def pay(order, amount):
+            """Pays."""
+            runs.append(order)
+            self.assertEqual(current_attempt().claim.attempt, 1)
+            return {"paid": amount, "list": [1, None]}
+
+        first = pay(1, amount=5)
+        self.assertEqual((pay(1, amount=6), runs), (first, [1]))
+        self.assertEqual(pay(2, 7)["paid"], 7)
+        self.assertEqual((pay.__name__, pay.__doc__), ("pay", "Pays."))
+        self.assertEqual(self.cache.lookup("order-1").receipt, b'{"paid": 5, "list": [1, null]}')
+        self.assertRaises(LookupError, current_attempt)
+
+    def test_what_fails_is_free_at_once(self):
+        fails = [True]
+
+        @idempotent(self.cache, key=lambda: "k")
+        def work():
+            if fails.pop():
+                raise ValueError("once")
+            return current_attempt().previous.end.name
+
+        fails.insert(0, False)
+        self.assertRaisesRegex(ValueError, "once", work)
+        self.assertIsInstance(self.cache.lookup("k"), Absent)
+        self.assertEqual(work(), "RELEASED")
+
+    def test_what_fails_behind_a_note_is_held(self):
+        @idempotent(self.cache, key=lambda: "k")
+        def work():
+            current_attempt().note("about to pay")
+            raise OSError("lost the connection")
+
+        self.assertRaises(OSError, work)
+        with self.assertRaises(OnHold) as raised:
+            work()
+        self.assertEqual(raised.exception.outcome.previous.reason, "OSError: lost the connection")
+        self.assertEqual(raised.exception.outcome.previous.note, b"about to pay")
+
+    def test_a_result_that_cannot_be_kept_holds_the_key(self):
+        @idempotent(self.cache, key=lambda: "k")
+        def work():
+            return object()
+
+        self.assertRaises(TypeError, work)
+        self.assertRaises(OnHold, work)
+
+    def test_others_wait_or_are_told(self):
+        started, go = threading.Event(), threading.Event()
+
+        def slow():
+            started.set()
+            go.wait()
+            return 42
+
+        first = idempotent(self.cache, key=lambda: "k", owner="first")(slow)
+        later = idempotent(self.cache, key=lambda: "k", wait=60)(slow)
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(first()))]
+        threads[0].start()
+        started.wait()
+        with self.assertRaisesRegex(StillInFlight, "first"):
+            first()
+        threads.append(threading.Thread(target=lambda: results.append(later())))
+        threads[1].start()
+        go.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(results, [42, 42])
+
+    def test_a_lease_is_renewed_while_it_runs(self):
+        seen = []
+
+        @idempotent(self.cache, key=lambda: "k", lease=0.2)
+        def work():
+            begun = time.monotonic()
+            first = self.cache.lookup("k").lease_until_ms
+            # However slow the machine: until it has been renewed.
+            while self.cache.lookup("k").lease_until_ms <= first:
+                self.assertLess(time.monotonic() - begun, 60)
+                time.sleep(0.01)
+            seen.append(self.cache.lookup("k"))
+            return 1
+
+        self.assertEqual(work(), 1)
+        self.assertIsInstance(seen[0], InFlight)
+        self.wait_until(lambda: not any(thread.name == "dedup-heartbeat"
+                                        for thread in threading.enumerate()))
+
+    def test_a_lost_lease_is_noticed(self):
+        @idempotent(self.cache, key=lambda: "k", lease=0.05)
+        def work():
+            attempt = current_attempt()
+            self.cache.release_current("k")
+            self.wait_until(lambda: attempt.lost)
+            return 1
+
+        self.assertRaisesRegex(Exception, "stale_claim", work)
+
+    def test_fingerprints_and_policies(self):
+        @idempotent(self.cache, key=lambda body: "k", fingerprint=lambda body: body,
+                    unanswered=Unanswered.HOLD, dumps=lambda value: value.encode(),
+                    loads=lambda receipt: receipt.decode())
+        def work(body):
+            self.assertEqual(self.cache.lookup("k").unanswered, Unanswered.HOLD)
+            return body
+
+        self.assertEqual((work("one"), work("one")), ("one", "one"))
+        self.assertRaises(OtherRequest, work, "two")
+        self.assertRaises(ValueError, idempotent, self.cache, key=str, lease=0.001)
+
+
+class Coroutines(StoreTest):
+    def test_runs_once_and_replays(self):
+        runs = []
+
+        @idempotent(self.cache, key=lambda order: order, wait=60)
+        async def pay(order):
+            runs.append(order)
+            await asyncio.sleep(0.02)
+            return {"paid": order, "attempt": current_attempt().claim.attempt}
+
+        async def main():
+            return await asyncio.gather(*(pay(f"{i % 5}") for i in range(50)))
+
+        results = asyncio.run(main())
+        self.assertEqual(sorted(runs), list("01234"))
+        self.assertEqual(results[7], {"paid": "2", "attempt": 1})
+        # Another loop, the same cache.
+        self.assertEqual(asyncio.run(pay("2")), results[7])
+
+    def test_what_fails_is_free_and_behind_a_note_held(self):
+        @idempotent(self.cache, key=lambda key, note: key)
+        async def work(key, note):
+            if note:
+                current_attempt().note("going")
+            raise ValueError(key)
+
+        async def main():
+            for note in (False, True):
+                with self.assertRaises(ValueError):
+                    await work(f"k{note}", note)
+            with self.assertRaises(OnHold):
+                await work("kTrue", True)
+
+        asyncio.run(main())
+        self.assertIsInstance(self.cache.lookup("kFalse"), Absent)
+
+    def test_a_cancelled_task_frees_its_key(self):
+        @idempotent(self.cache, key=lambda: "k")
+        async def work():
+            await asyncio.sleep(1000)
+
+        async def main():
+            task = asyncio.create_task(work())
+            while isinstance(self.cache.lookup("k"), Absent):
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(main())
+        self.assertIsInstance(self.cache.lookup("k"), Absent)
+
+    def test_others_are_told(self):
+        @idempotent(self.cache, key=lambda: "k")
+        async def work():
+            with self.assertRaises(StillInFlight):
+                await idempotent(self.cache, key=lambda: "k")(work_again)()
+            return 1
+
+        async def work_again():
+            self.fail("ran twice")
+
+        self.assertEqual(asyncio.run(work()), 1)
+        self.assertIsInstance(self.cache.lookup("k"), Completed)

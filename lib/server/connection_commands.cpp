@@ -7,6 +7,7 @@
 #include "dedup/store_clock.hpp"
 #include "dedup/version.hpp"
 #include "server/command_table.hpp"
+#include "server/secret.hpp"
 
 namespace dedup::server {
 namespace {
@@ -14,17 +15,6 @@ namespace {
 // Clients choose what they send by the version of Redis. This is the one whose commands are
 // answered here, of those that there are.
 constexpr std::string_view kRedisVersion = "7.0.0";
-
-// Takes as long whatever they have in common.
-bool same_secret(std::string_view given, std::string_view secret) {
-    unsigned char differs = given.size() == secret.size() ? 0 : 1;
-    for (std::size_t i = 0; i < given.size(); ++i) {
-        const char expected = secret.empty() ? '\0' : secret[i % secret.size()];
-        differs =
-            static_cast<unsigned char>(differs | static_cast<unsigned char>(given[i] ^ expected));
-    }
-    return differs == 0;
-}
 
 bool is_valid_name(std::string_view name) {
     if (name.size() > 256) {  // it stays in memory

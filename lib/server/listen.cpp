@@ -202,7 +202,7 @@ void UnixListener::close() {
     socket_.close();
 }
 
-Result<TcpListener> listen_tcp(const std::string& address, bool anywhere) {
+Result<TcpListener> listen_tcp(const std::string& address, bool anywhere, std::string_view needs) {
     auto parts = parse_address(address);
     if (!parts) {
         return std::unexpected(std::move(parts).error());
@@ -218,9 +218,9 @@ Result<TcpListener> listen_tcp(const std::string& address, bool anywhere) {
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, ::freeaddrinfo);
     if (!anywhere && !is_loopback(*list)) {
         return wrong(
-            fmt::format("{} can be reached from other machines, so it needs a password; "
-                        "or listen on 127.0.0.1",
-                        address));
+            fmt::format("{} can be reached from other machines, so it needs {}; or listen on "
+                        "127.0.0.1",
+                        address, needs));
     }
     TcpListener listener{.socket = new_socket(list->ai_family), .address = address};
     const int fd = listener.socket.get();

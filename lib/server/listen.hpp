@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "dedup/error.hpp"
 #include "env/descriptor.hpp"
@@ -37,8 +38,10 @@ struct TcpListener {
     std::string address;  // as text, for people
 };
 
-// `address` is "host:port". Without `anywhere`, a host that is not loopback is invalid_argument.
-[[nodiscard]] Result<TcpListener> listen_tcp(const std::string& address, bool anywhere);
+// `address` is "host:port". Without `anywhere`, a host that is not loopback is invalid_argument:
+// for that, `needs` is needed.
+[[nodiscard]] Result<TcpListener> listen_tcp(const std::string& address, bool anywhere,
+                                             std::string_view needs = "a password");
 
 // The next connection, or a descriptor of -1 with errno.
 [[nodiscard]] Descriptor accept_from(int listener);

@@ -154,6 +154,9 @@ void Reactor::run() {
     if (listeners_.tcp) {
         note("listening", 0, fmt::format("{} (port {})", options_.tcp, tcp_port_));
     }
+    if (listeners_.http != 0) {
+        note("listening", 0, fmt::format("http://{} (port {})", options_.http, listeners_.http));
+    }
     const milliseconds tick = tick_of(options_);
     SteadyTime looked_at = steady_clock::now();
     for (;;) {

@@ -24,6 +24,7 @@ namespace dedup::server {
 struct Listeners {
     UnixListener unix_socket = {};
     std::optional<TcpListener> tcp = {};
+    std::uint16_t http = 0;  // the port that somebody else listens on; for the log
 };
 
 class Reactor {

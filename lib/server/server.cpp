@@ -3,12 +3,16 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "env/process.hpp"
+#include "server/http_pages.hpp"
+#include "server/http_server.hpp"
 #include "server/reactor.hpp"
 
 namespace dedup {
@@ -24,6 +28,10 @@ Result<void> check_server_options(const ServerOptions& options) {
     if (options.unix_path.empty() && options.tcp.empty()) {
         return bad("there is nowhere to listen: give a unix_path, or a tcp address");
     }
+    if (options.http.empty() &&
+        (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
+        return bad("a token or pages for HTTP, and no address: give http");
+    }
     if (options.connections_max == 0 || options.pipeline_max == 0 || options.requests_max == 0 ||
         options.request_bytes_max == 0 || options.reply_bytes_max == 0 ||
         options.replies_bytes_max == 0) {
@@ -36,31 +44,69 @@ Result<void> check_server_options(const ServerOptions& options) {
     return {};
 }
 
+struct HttpPort {
+    server::TcpListener listener;
+    Descriptor wake;
+};
+
 class ServerWithReactor final : public Server {
   public:
-    ServerWithReactor(StreamStore& store, std::string store_id, ServerOptions options,
-                      Listeners listeners, Descriptor epoll, Descriptor wake)
-        : reactor_(std::make_unique<Reactor>(store, std::move(store_id), std::move(options),
+    ServerWithReactor(StreamStore& store, std::string store_id, const ServerOptions& options,
+                      Listeners listeners, Descriptor epoll, Descriptor wake,
+                      std::optional<HttpPort> http)
+        : reactor_(std::make_unique<Reactor>(store, std::move(store_id), options,
                                              std::move(listeners), std::move(epoll),
-                                             std::move(wake))) {}
+                                             std::move(wake))) {
+        if (http) {
+            http_ = std::make_unique<server::HttpServer>(
+                std::move(http->listener), std::move(http->wake),
+                server::http_answers({.store = store,
+                                      .metrics = [this] { return reactor_->metrics(); },
+                                      .closing = closing_,
+                                      .token = options.http_token,
+                                      .pages = options.http_pages,
+                                      .more_metrics = options.http_metrics}));
+        }
+    }
     // In a forked child there are no threads to stop, and the sockets are the parent's.
     ~ServerWithReactor() override {
         if (process_.inherited()) {
+            leave_to_parent(http_.release());
             leave_to_parent(reactor_.release());
+        } else {
+            stop();
         }
     }
     void stop() override {
         if (!process_.inherited()) {
+            closing_ = true;
             reactor_->stop();
+            if (http_) {  // till here it says that the server ends
+                http_->stop();
+            }
         }
     }
     [[nodiscard]] ServerMetrics metrics() const override { return reactor_->metrics(); }
     [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_->tcp_port(); }
+    [[nodiscard]] std::uint16_t http_port() const override { return http_ ? http_->port() : 0; }
 
   private:
     const ProcessMark process_;
+    std::atomic<bool> closing_ = false;
     std::unique_ptr<Reactor> reactor_;
+    std::unique_ptr<server::HttpServer> http_;
 };
+
+Result<std::optional<HttpPort>> listen_for_http(const ServerOptions& options) {
+    if (options.http.empty()) {
+        return std::nullopt;
+    }
+    auto made = server::listen_tcp(options.http, !options.http_token.empty(), "a token");
+    if (!made) {
+        return std::unexpected(std::move(made).error());
+    }
+    return HttpPort{*std::move(made), Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))};
+}
 
 }  // namespace
 
@@ -87,18 +133,25 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
         }
         listeners.tcp = *std::move(made);
     }
+    auto http = listen_for_http(options);
+    if (!http) {
+        return std::unexpected(std::move(http).error());
+    }
+    if (*http) {
+        listeners.http = (*http)->listener.port;
+    }
     Descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
     Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (epoll.get() < 0 || wake.get() < 0) {
+    if (epoll.get() < 0 || wake.get() < 0 || (*http && (*http)->wake.get() < 0)) {
         return std::unexpected(
             Error{.code = Code::io,
                   .message = std::string("cannot make descriptors: ") + std::strerror(errno),
                   .os_error = errno});
     }
     try {
-        return std::make_unique<ServerWithReactor>(store, std::move(stats->store_id),
-                                                   std::move(options), std::move(listeners),
-                                                   std::move(epoll), std::move(wake));
+        return std::make_unique<ServerWithReactor>(store, std::move(stats->store_id), options,
+                                                   std::move(listeners), std::move(epoll),
+                                                   std::move(wake), *std::move(http));
     } catch (const std::system_error& error) {
         return std::unexpected(
             Error{.code = Code::io,

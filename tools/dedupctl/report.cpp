@@ -239,6 +239,16 @@ void Report::add(const dedup::Record& record) {
         in.repeated += record.attempt > 1 ? 1U : 0U;
         in.conflicts += record.conflict.count;
     }
+    if (record.state() == dedup::State::in_flight && !moment.expired(record) &&
+        (owners.size() < kOwners || owners.contains(record.owner))) {
+        OwnerCounts& owner = owners[record.owner];
+        ++owner.in_flight;
+        owner.stuck += moment.past_lease(record) ? 1U : 0U;
+        owner.held += moment.held(record) ? 1U : 0U;
+        if (owner.oldest_ms == 0 || record.timestamp_ms < owner.oldest_ms) {
+            owner.oldest_ms = record.timestamp_ms;
+        }
+    }
     if (moment.past_lease(record)) {
         ++stuck;
         keep(stuck_first, record, leased_before);

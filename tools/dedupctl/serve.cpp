@@ -15,6 +15,8 @@
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "dedup/sweeper.hpp"
+#include "serve_page.hpp"
+#include "serve_watch.hpp"
 #include "service_manager.hpp"
 #include "stop_signal.hpp"
 
@@ -26,6 +28,8 @@ struct ServeArguments {
     bool no_unix = false;
     std::string tcp;
     std::string password_file;
+    std::string http;
+    std::string http_token_file;
     std::string sweep_every;
     std::string idle_timeout;
     std::string stall_timeout = "1m";
@@ -85,17 +89,17 @@ class EventLog {
 };
 
 // The first line of the file, so that an editor's newline is no part of it.
-std::string read_password(const std::string& path) {
+std::string read_secret(const std::string& path, std::string_view option) {
     std::ifstream file(path, std::ios::binary);
     std::string password;
     if (!file || (!std::getline(file, password) && !file.eof())) {
-        throw Failure{.exit_code = kExitError,
-                      .code = "io",
-                      .message = fmt::format("cannot read the password from {}: {}", path,
-                                             std::strerror(errno))};
+        throw Failure{
+            .exit_code = kExitError,
+            .code = "io",
+            .message = fmt::format("{}: cannot read {}: {}", option, path, std::strerror(errno))};
     }
     if (password.empty()) {
-        throw usage_failure(fmt::format("--password-file: the first line of {} is empty", path));
+        throw usage_failure(fmt::format("{}: the first line of {} is empty", option, path));
     }
     return password;
 }
@@ -117,7 +121,11 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
     }
     options.tcp = arguments.tcp;
     if (!arguments.password_file.empty()) {
-        options.password = read_password(arguments.password_file);
+        options.password = read_secret(arguments.password_file, "--password-file");
+    }
+    options.http = arguments.http;
+    if (!arguments.http_token_file.empty()) {
+        options.http_token = read_secret(arguments.http_token_file, "--http-token-file");
     }
     options.connections_max = parse_number(arguments.connections, "--connections", 1, 1'000'000);
     options.stall_timeout = parse_duration(arguments.stall_timeout, "--stall-timeout");
@@ -146,6 +154,26 @@ std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, millise
          }}));
 }
 
+// The watch outlives the server, whose pages ask it, and looks at the server.
+class Watched {
+  public:
+    Watched(ServeWatch* watch, const dedup::Server& server) : watch_(watch) {
+        if (watch_ != nullptr) {
+            watch_->watch(&server);
+        }
+    }
+    ~Watched() {
+        if (watch_ != nullptr) {
+            watch_->watch(nullptr);
+        }
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+
+  private:
+    ServeWatch* watch_;
+};
+
 int run_serve(const ServeArguments& arguments, Context& context) {
     context.check_globals();
     context.needs_lock = true;
@@ -166,11 +194,17 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     if (context.made_store && context.json) {
         log.write("created", 0, context.absolute_store());
     }
+    const auto watch = options.http.empty() ? nullptr : std::make_unique<ServeWatch>(*store);
+    if (watch) {
+        options.http_pages = serve_pages(*watch, context.shown_store());
+        options.http_metrics = [&watch] { return open_claims_text(*watch); };
+    }
     auto started = dedup::Server::start(*store, std::move(options));
     if (!started) {
         throw last_failure(started.error());  // `busy` is the socket here, not the store's lock
     }
     const auto server = *std::move(started);
+    const Watched watched(watch.get(), *server);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
     tell_service_manager("READY=1");
     while (!stop.requested_within(std::chrono::hours{1})) {
@@ -188,56 +222,70 @@ int run_serve(const ServeArguments& arguments, Context& context) {
 
 Command serve_command(Context& context) {
     const auto arguments = std::make_shared<ServeArguments>();
-    return {.name = "serve",
-            .help =
-                "Serve the store to other processes, over the protocol of Redis, until SIGINT "
-                "or SIGTERM",
-            .options = {{.name = "--unix",
-                         .to = &arguments->unix_path,
-                         .help = "Path of the Unix socket; without it STORE.sock, beside the store",
-                         .type = "PATH",
-                         .filled = true},
-                        {.name = "--no-unix",
-                         .to = &arguments->no_unix,
-                         .help = "No Unix socket",
-                         .excludes = {"--unix"}},
-                        {.name = "--tcp",
-                         .to = &arguments->tcp,
-                         .help = "Listen here too; an address beyond loopback needs a password",
-                         .type = "HOST:PORT",
-                         .filled = true},
-                        {.name = "--password-file",
-                         .to = &arguments->password_file,
-                         .help = "Clients have to say the first line of this file (AUTH)",
-                         .type = "FILE",
-                         .filled = true},
-                        {.name = "--sweep-every",
-                         .to = &arguments->sweep_every,
-                         .help = "Remove what has expired, this long apart",
-                         .type = "D",
-                         .filled = true},
-                        {.name = "--connections",
-                         .to = &arguments->connections,
-                         .help = "At most so many at once",
-                         .type = "N",
-                         .filled = true,
-                         .shows_default = true},
-                        {.name = "--idle-timeout",
-                         .to = &arguments->idle_timeout,
-                         .help = "Close a connection that asks for nothing for this long",
-                         .type = "D",
-                         .filled = true},
-                        {.name = "--stall-timeout",
-                         .to = &arguments->stall_timeout,
-                         .help = "Close one that leaves a request unfinished, or replies untaken, "
-                                 "for this long",
-                         .type = "D",
-                         .filled = true,
-                         .shows_default = true},
-                        {.name = "--log-connections",
-                         .to = &arguments->log_connections,
-                         .help = "Log each connection's begin and end"}},
-            .run = [arguments, &context] { return run_serve(*arguments, context); }};
+    return {
+        .name = "serve",
+        .help =
+            "Serve the store to other processes, over the protocol of Redis, until SIGINT "
+            "or SIGTERM",
+        .options = {{.name = "--unix",
+                     .to = &arguments->unix_path,
+                     .help = "Path of the Unix socket; without it STORE.sock, beside the store",
+                     .type = "PATH",
+                     .filled = true},
+                    {.name = "--no-unix",
+                     .to = &arguments->no_unix,
+                     .help = "No Unix socket",
+                     .excludes = {"--unix"}},
+                    {.name = "--tcp",
+                     .to = &arguments->tcp,
+                     .help = "Listen here too; an address beyond loopback needs a password",
+                     .type = "HOST:PORT",
+                     .filled = true},
+                    {.name = "--password-file",
+                     .to = &arguments->password_file,
+                     .help = "Clients have to say the first line of this file (AUTH)",
+                     .type = "FILE",
+                     .filled = true},
+                    {.name = "--http",
+                     .to = &arguments->http,
+                     .help = "Answer HTTP here: /metrics, /healthz, /readyz, /stats.json, and a "
+                             "page for people; an address beyond loopback needs a token",
+                     .type = "HOST:PORT",
+                     .filled = true},
+                    {.name = "--http-token-file",
+                     .to = &arguments->http_token_file,
+                     .help = "HTTP clients have to say the first line of this file; the page "
+                             "then shows receipts",
+                     .type = "FILE",
+                     .filled = true,
+                     .needs = "--http"},
+                    {.name = "--sweep-every",
+                     .to = &arguments->sweep_every,
+                     .help = "Remove what has expired, this long apart",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--connections",
+                     .to = &arguments->connections,
+                     .help = "At most so many at once",
+                     .type = "N",
+                     .filled = true,
+                     .shows_default = true},
+                    {.name = "--idle-timeout",
+                     .to = &arguments->idle_timeout,
+                     .help = "Close a connection that asks for nothing for this long",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--stall-timeout",
+                     .to = &arguments->stall_timeout,
+                     .help = "Close one that leaves a request unfinished, or replies untaken, "
+                             "for this long",
+                     .type = "D",
+                     .filled = true,
+                     .shows_default = true},
+                    {.name = "--log-connections",
+                     .to = &arguments->log_connections,
+                     .help = "Log each connection's begin and end"}},
+        .run = [arguments, &context] { return run_serve(*arguments, context); }};
 }
 
 }  // namespace dedupctl

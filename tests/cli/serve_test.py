@@ -197,7 +197,7 @@ class Serve(cli.CliTest):
                 (("--no-unix", "--tcp", "nonsense"), "host:port"),
                 (("--no-unix", "--tcp", "0.0.0.0:0"), "needs a password"),
                 (("--unix", "x" * 200,), "at most 107"),
-                (("--password-file", self.path("none")), "cannot read the password")):
+                (("--password-file", self.path("none")), "--password-file: cannot read")):
             self.assertInError(words, self.dedupctl("serve", *arguments, expect=ERROR))
         for arguments in (("--connections", "0"), ("--sweep-every", "1"), ("--unix", ""),
                           ("--no-unix", "--unix", "x")):

@@ -28,7 +28,8 @@ code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .cards li { background: var(--card); border: 1px solid var(--line); border-radius: .4rem;
             padding: .6rem .8rem; }
 .cards b { display: block; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } td { white-space: nowrap; }
+td code { display: inline-block; max-width: 34rem; white-space: normal; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
          vertical-align: top; }
@@ -181,8 +182,7 @@ void add_lines(Page& page, std::string_view title, std::string_view unit, double
                const std::vector<double>& from, const std::vector<Line>& lines) {
     constexpr double kWidth = 480;
     constexpr double kHeight = 150;
-    constexpr double kLeft = 64;
-    constexpr double kTop = 12;
+    constexpr double kTop = 18;  // the numbers' end stands above it
     constexpr double kFloor = kHeight - 22;
     double most = 0;
     for (const Line& line : lines) {
@@ -202,18 +202,15 @@ void add_lines(Page& page, std::string_view title, std::string_view unit, double
     page.add("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}: at most {:.3g} {}{}\">\n",
              kWidth, kHeight, title, most, unit, now);
     page.add(
-        "<line class=\"axis\" x1=\"{0}\" y1=\"{1}\" x2=\"{2}\" y2=\"{1}\"/>"
-        "<text x=\"{3}\" y=\"{4}\" text-anchor=\"end\">{5:.3g} {6}</text>"
-        "<text x=\"{3}\" y=\"{1}\" text-anchor=\"end\">0</text>"
-        "<text x=\"{0}\" y=\"{7}\">{8:.0f} min ago</text>"
-        "<text x=\"{2}\" y=\"{7}\" text-anchor=\"end\">now</text>\n",
-        kLeft, kFloor, kWidth, kLeft - 6, kTop + 6, most, unit, kHeight - 6, minutes);
+        "<line class=\"axis\" x1=\"0\" y1=\"{0}\" x2=\"{1}\" y2=\"{0}\"/>"
+        "<text x=\"0\" y=\"11\">{2:.3g} {3}</text><text x=\"0\" y=\"{4}\">{5:.0f} min ago</text>"
+        "<text x=\"{1}\" y=\"{4}\" text-anchor=\"end\">now</text>\n",
+        kFloor, kWidth, most, unit, kHeight - 6, minutes);
     const double scale = most > 0 ? (kFloor - kTop) / most : 0;
     for (const Line& line : lines) {
         page.add("<polyline class=\"line {}\" points=\"", line.style);
         for (std::size_t i = 0; i < line.values.size(); ++i) {
-            page.add("{:.1f},{:.1f} ", kLeft + (kWidth - kLeft) * from[i],
-                     kFloor - scale * line.values[i]);
+            page.add("{:.1f},{:.1f} ", kWidth * from[i], kFloor - scale * line.values[i]);
         }
         page.add("\"/>\n");
     }

@@ -29,12 +29,18 @@ class Page {
     void add(fmt::format_string<Args...> format, Args&&... args) {
         fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
     }
-    void begin(std::string_view title) { add("<section>\n<h2>{}</h2>\n", title); }
+    void begin(std::string_view title) {
+        title_ = title;
+        add("<section>\n<h2>{}</h2>\n", title);
+    }
     void end() { text_ += "</section>\n"; }
 
     // Titles that begin with '#' are those of numbers.
     void begin_table(std::initializer_list<std::string_view> titles) {
-        text_ += "<div class=\"scroll\"><table>\n<thead><tr>";
+        // With a name and a place among the tab stops, as it may have to be scrolled.
+        add("<div class=\"scroll\" role=\"group\" aria-label=\"{}\" tabindex=\"0\">"
+            "<table>\n<thead><tr>",
+            title_);
         numbers_.clear();
         for (const std::string_view title : titles) {
             numbers_.push_back(title.starts_with('#'));
@@ -58,6 +64,7 @@ class Page {
 
   private:
     std::string text_;
+    std::string title_;  // of the section
     std::vector<bool> numbers_;
 };
 

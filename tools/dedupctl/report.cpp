@@ -30,6 +30,10 @@ bool leased_before(const dedup::Record& a, const dedup::Record& b) {
     return a.lease_until_ms < b.lease_until_ms;
 }
 
+bool claimed_before(const dedup::Record& a, const dedup::Record& b) {
+    return a.timestamp_ms < b.timestamp_ms;
+}
+
 bool more_disputed(const dedup::Record& a, const dedup::Record& b) {
     return a.conflict.count > b.conflict.count;
 }
@@ -249,6 +253,10 @@ void Report::add(const dedup::Record& record) {
             owner.oldest_ms = record.timestamp_ms;
         }
     }
+    if (record.state() == dedup::State::in_flight && !moment.expired(record) &&
+        !moment.past_lease(record) && !moment.held(record)) {
+        keep(working_first, record, claimed_before);
+    }
     if (moment.past_lease(record)) {
         ++stuck;
         keep(stuck_first, record, leased_before);
@@ -266,6 +274,7 @@ void Report::add(const dedup::Record& record) {
 void Report::finish() {
     sort_and_cut(stuck_first, leased_before);
     sort_and_cut(held_first, leased_before);
+    sort_and_cut(working_first, claimed_before);
     sort_and_cut(disputed, more_disputed);
 }
 

@@ -63,7 +63,8 @@ struct Report {
     std::uint64_t stuck = 0;
     std::vector<dedup::Record> stuck_first;  // whose lease ran out first
     std::uint64_t held = 0;
-    std::vector<dedup::Record> held_first;  // likewise
+    std::vector<dedup::Record> held_first;     // likewise
+    std::vector<dedup::Record> working_first;  // in flight otherwise, claimed first
     std::uint64_t conflicts = 0;
     std::vector<dedup::Record> disputed;  // keys with the most conflicts
 

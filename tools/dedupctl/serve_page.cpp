@@ -144,6 +144,27 @@ void add_owners(Page& page, const Report& report) {
     page.end();
 }
 
+void add_working(Page& page, const Report& report) {
+    constexpr std::size_t kShown = 20;
+    if (report.working_first.empty()) {
+        return;
+    }
+    page.begin("Claims that are worked on longest");
+    page.begin_table({"Claimed", "Lease until", "#Attempt", "Owner", "Namespace", "Key"});
+    for (std::size_t i = 0; i < std::min(kShown, report.working_first.size()); ++i) {
+        const dedup::Record& record = report.working_first[i];
+        page.row({format_time_and_age(record.timestamp_ms, report.moment.now_ms),
+                  record.lease_until_ms == 0
+                      ? "-"
+                      : format_time_and_age(record.lease_until_ms, report.moment.now_ms),
+                  std::to_string(record.attempt),
+                  html(record.owner.empty() ? "-" : preview(record.owner, 40)), html(record.ns),
+                  key_link(record)});
+    }
+    page.end_table();
+    page.end();
+}
+
 void add_keys_of_store(Page& page, const std::shared_ptr<const Report>& report) {
     if (!report) {
         page.add(
@@ -161,6 +182,7 @@ void add_keys_of_store(Page& page, const std::shared_ptr<const Report>& report) 
                {"expired, to be swept", group_digits(all.expired)},
                {"requests in conflict", group_digits(report->conflicts), report->conflicts != 0}});
     add_waiting(page, *report, key_link);
+    add_working(page, *report);
     add_owners(page, *report);
     add_keys(page, *report);
 }

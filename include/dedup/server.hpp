@@ -61,6 +61,14 @@ struct ServerOptions {
     // is needed, which is allowed on Unix sockets and loopback addresses only. TCP is not
     // encrypted.
     std::string password = {};
+    // A file of users, each with a secret of its own, who may do what their rights say, in their
+    // namespaces; user_line() makes its lines, and docs/server.md says what each right is for. Then
+    // every client has to log in, on the Unix socket too. `password` is that of a user "default"
+    // with all rights. One user gets at most half of the connections and of the requests under way.
+    std::string users = {};
+    // Who may connect to the Unix socket, by the user ids of the system; empty: whom the file's
+    // mode lets.
+    std::vector<std::uint32_t> unix_uids = {};
 
     // Where to answer HTTP, as `tcp`; empty: nowhere. For reading alone:
     //   /healthz  200: the process lives
@@ -116,6 +124,19 @@ struct ServerMetrics {
     std::uint64_t untaken_bytes = 0;  // of replies, now
 };
 
+// A user of a server, to be written into its file of users.
+struct ServerUser {
+    std::string name = {};        // 1 to 64 of: letters, digits, '.', '_', '-'
+    std::string secret = {};      // 16 to 512 bytes
+    std::string rights = {};      // "read,claim,complete,sweep,admin", or some of these, or "all"
+    std::string namespaces = {};  // "orders,pay-*": exact names, or what they begin with; "*": all
+};
+// The line, without its end. The secret cannot be read from it.
+// Errors: invalid_argument.
+[[nodiscard]] DEDUP_API Result<std::string> user_line(const ServerUser& user);
+// 40 hex digits that nobody else has.
+[[nodiscard]] DEDUP_API std::string random_secret();
+
 // As those in dedup/metrics.hpp.
 [[nodiscard]] DEDUP_API std::string prometheus_text(const ServerMetrics& metrics);
 
@@ -139,6 +160,11 @@ class DEDUP_API Server {
     // closes all connections; a sweep that runs ends early. Again is a no-op. Returns when the
     // store's calls that are under way have: a disk that hangs holds it up, though no client.
     virtual void stop() = 0;
+
+    // Reads the file of users again: from the next request on, all connections have the rights that
+    // it says; whose secret has changed has to log in again. What is wrong with it changes nothing.
+    // Errors: invalid_argument (there is no such file in the options, or a line is wrong), io.
+    [[nodiscard]] virtual Result<void> reload_users() = 0;
 
     [[nodiscard]] virtual ServerMetrics metrics() const = 0;
     // The port that TCP listens on; 0 if it does not.

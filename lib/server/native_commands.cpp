@@ -327,13 +327,13 @@ CommandPtr make_renew(const Request& request) {
 
 std::span<const CommandEntry> native_commands() {
     static constexpr std::array<CommandEntry, 7> kCommands = {{
-        {"DEDUP.CLAIM", -2, 1, 1, 1, true, make_claim},
-        {"DEDUP.COMPLETE", -4, 1, 1, 1, true, make_complete},
-        {"DEDUP.LOOKUP", -2, 1, 1, 1, false, make_lookup},
-        {"DEDUP.RELEASE", -3, 1, 1, 1, true, make_release},
-        {"DEDUP.REMEMBER", -3, 1, 1, 1, true, make_remember},
-        {"DEDUP.RENEW", -4, 1, 1, 1, true, make_renew},
-        {"DEDUP.WAIT", -3, 1, 1, 1, false, make_native_wait},
+        {"DEDUP.CLAIM", -2, 1, 1, 1, true, kClaims, make_claim},
+        {"DEDUP.COMPLETE", -4, 1, 1, 1, true, kCompletes, make_complete},
+        {"DEDUP.LOOKUP", -2, 1, 1, 1, false, kReads, make_lookup},
+        {"DEDUP.RELEASE", -3, 1, 1, 1, true, kClaims, make_release},
+        {"DEDUP.REMEMBER", -3, 1, 1, 1, true, kClaimsAndCompletes, make_remember},
+        {"DEDUP.RENEW", -4, 1, 1, 1, true, kClaims, make_renew},
+        {"DEDUP.WAIT", -3, 1, 1, 1, false, kReads, make_native_wait},
     }};
     return kCommands;
 }

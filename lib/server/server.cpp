@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -14,12 +15,14 @@
 #include "server/http_pages.hpp"
 #include "server/http_server.hpp"
 #include "server/reactor.hpp"
+#include "server/users.hpp"
 
 namespace dedup {
 namespace {
 
 using server::Listeners;
 using server::Reactor;
+using server::User;
 
 Result<void> check_server_options(const ServerOptions& options) {
     const auto bad = [](const char* what) {
@@ -49,12 +52,37 @@ struct HttpPort {
     Descriptor wake;
 };
 
+// Those of the file, if there is one, and the one that has the password.
+Result<std::vector<User>> users_of(const std::string& path, const std::string& password) {
+    std::vector<User> users;
+    if (!path.empty()) {
+        auto read = server::Users::read(path);
+        if (!read) {
+            return read;
+        }
+        users = *std::move(read);
+    }
+    if (!password.empty()) {
+        if (std::ranges::find(users, "default", &User::name) != users.end()) {
+            return std::unexpected(
+                Error{Code::invalid_argument,
+                      "there is a password, which is that of the user 'default', and a user of "
+                      "that name in " +
+                          path});
+        }
+        users.push_back(server::user_with_password("default", password));
+    }
+    return users;
+}
+
 class ServerWithReactor final : public Server {
   public:
     ServerWithReactor(StreamStore& store, std::string store_id, const ServerOptions& options,
-                      Listeners listeners, Descriptor epoll, Descriptor wake,
-                      std::optional<HttpPort> http)
-        : reactor_(std::make_unique<Reactor>(store, std::move(store_id), options,
+                      std::vector<User> users, Listeners listeners, Descriptor epoll,
+                      Descriptor wake, std::optional<HttpPort> http)
+        : users_path_(options.users),
+          password_(options.password),
+          reactor_(std::make_unique<Reactor>(store, std::move(store_id), options, std::move(users),
                                              std::move(listeners), std::move(epoll),
                                              std::move(wake))) {
         if (http) {
@@ -86,12 +114,29 @@ class ServerWithReactor final : public Server {
             }
         }
     }
+    Result<void> reload_users() override {
+        if (process_.inherited()) {
+            return std::unexpected(process_.inherited_error("the server"));
+        }
+        if (users_path_.empty()) {
+            return std::unexpected(
+                Error{Code::invalid_argument, "the server has no file of users"});
+        }
+        auto users = users_of(users_path_, password_);
+        if (!users) {
+            return std::unexpected(std::move(users).error());
+        }
+        reactor_->replace_users(*std::move(users));
+        return {};
+    }
     [[nodiscard]] ServerMetrics metrics() const override { return reactor_->metrics(); }
     [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_->tcp_port(); }
     [[nodiscard]] std::uint16_t http_port() const override { return http_ ? http_->port() : 0; }
 
   private:
     const ProcessMark process_;
+    const std::string users_path_;
+    const std::string password_;
     std::atomic<bool> closing_ = false;
     std::unique_ptr<Reactor> reactor_;
     std::unique_ptr<server::HttpServer> http_;
@@ -118,6 +163,10 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
     if (!stats) {
         return std::unexpected(std::move(stats).error());
     }
+    auto users = users_of(options.users, options.password);
+    if (!users) {
+        return std::unexpected(std::move(users).error());
+    }
     Listeners listeners;
     if (!options.unix_path.empty()) {
         auto made = server::UnixListener::listen(options.unix_path);
@@ -127,7 +176,7 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
         listeners.unix_socket = *std::move(made);
     }
     if (!options.tcp.empty()) {
-        auto made = server::listen_tcp(options.tcp, !options.password.empty());
+        auto made = server::listen_tcp(options.tcp, !users->empty());
         if (!made) {
             return std::unexpected(std::move(made).error());
         }
@@ -149,9 +198,9 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
                   .os_error = errno});
     }
     try {
-        return std::make_unique<ServerWithReactor>(store, std::move(stats->store_id), options,
-                                                   std::move(listeners), std::move(epoll),
-                                                   std::move(wake), *std::move(http));
+        return std::make_unique<ServerWithReactor>(
+            store, std::move(stats->store_id), options, *std::move(users), std::move(listeners),
+            std::move(epoll), std::move(wake), *std::move(http));
     } catch (const std::system_error& error) {
         return std::unexpected(
             Error{.code = Code::io,

@@ -4,17 +4,19 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <csignal>
 #include <memory>
 #include <optional>
 
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "dedup/sweeper.hpp"
+#include "secret_file.hpp"
 #include "serve_page.hpp"
 #include "serve_watch.hpp"
 #include "service_manager.hpp"
@@ -28,6 +30,8 @@ struct ServeArguments {
     bool no_unix = false;
     std::string tcp;
     std::string password_file;
+    std::string users;
+    std::string allow_uid;
     std::string http;
     std::string http_token_file;
     std::string sweep_every;
@@ -88,22 +92,6 @@ class EventLog {
     bool connections_;
 };
 
-// The first line of the file, so that an editor's newline is no part of it.
-std::string read_secret(const std::string& path, std::string_view option) {
-    std::ifstream file(path, std::ios::binary);
-    std::string password;
-    if (!file || (!std::getline(file, password) && !file.eof())) {
-        throw Failure{
-            .exit_code = kExitError,
-            .code = "io",
-            .message = fmt::format("{}: cannot read {}: {}", option, path, std::strerror(errno))};
-    }
-    if (password.empty()) {
-        throw usage_failure(fmt::format("{}: the first line of {} is empty", option, path));
-    }
-    return password;
-}
-
 // Beside the store, so that whoever knows the store finds it.
 std::string socket_for(const Context& context) {
     if (context.has_url()) {
@@ -122,6 +110,13 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
     options.tcp = arguments.tcp;
     if (!arguments.password_file.empty()) {
         options.password = read_secret(arguments.password_file, "--password-file");
+    }
+    options.users = arguments.users;
+    for (std::string_view rest = arguments.allow_uid; !rest.empty();) {
+        const std::size_t end = std::min(rest.find(','), rest.size());
+        options.unix_uids.push_back(static_cast<std::uint32_t>(
+            parse_number(rest.substr(0, end), "--allow-uid", 0, UINT32_MAX)));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
     }
     options.http = arguments.http;
     if (!arguments.http_token_file.empty()) {
@@ -152,6 +147,48 @@ std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, millise
         {.interval = every, .observer = [&log](const dedup::Result<dedup::SweepReport>& swept) {
              log.write(swept);
          }}));
+}
+
+// SIGHUP as an event, instead of an end, while it lives.
+class Hangup {
+  public:
+    Hangup() {
+        sigemptyset(&signals_);
+        sigaddset(&signals_, SIGHUP);
+        ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+        fd_ = ::signalfd(-1, &signals_, SFD_CLOEXEC | SFD_NONBLOCK);
+    }
+    ~Hangup() {
+        ::close(fd_);
+        ::pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
+    }
+    Hangup(const Hangup&) = delete;
+    Hangup& operator=(const Hangup&) = delete;
+    [[nodiscard]] int fd() const { return fd_; }
+    void take() const {
+        signalfd_siginfo signal{};
+        while (::read(fd_, &signal, sizeof signal) > 0) {
+        }
+    }
+
+  private:
+    sigset_t signals_{};
+    int fd_ = -1;
+};
+
+void wait_for_end(StopSignal& stop, const Hangup* hangup, dedup::Server& server,
+                  const EventLog& log) {
+    if (hangup == nullptr) {
+        while (!stop.requested_within(std::chrono::hours{1})) {
+        }
+        return;
+    }
+    while (!stop.requested_before(hangup->fd())) {
+        hangup->take();
+        const auto reloaded = server.reload_users();
+        reloaded ? log.write("users_reloaded", 0, "")
+                 : log.write("users_kept", 0, to_string(reloaded.error()));
+    }
 }
 
 // The watch outlives the server, whose pages ask it, and looks at the server.
@@ -187,6 +224,8 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     raise_descriptor_limit(options.connections_max);
 
     StopSignal stop;
+    // Before there are threads, which take no signals.
+    const auto hangup = options.users.empty() ? nullptr : std::make_unique<Hangup>();
     const bool quiet = context.quiet;
     context.quiet = quiet || context.json;  // standard error is for the log's lines
     const auto store = context.open_writer();
@@ -207,8 +246,7 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     const Watched watched(watch.get(), *server);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
     tell_service_manager("READY=1");
-    while (!stop.requested_within(std::chrono::hours{1})) {
-    }
+    wait_for_end(stop, hangup.get(), *server, log);
     tell_service_manager("STOPPING=1");
     server->stop();
     if (sweeper) {
@@ -245,6 +283,18 @@ Command serve_command(Context& context) {
                      .to = &arguments->password_file,
                      .help = "Clients have to say the first line of this file (AUTH)",
                      .type = "FILE",
+                     .filled = true},
+                    {.name = "--users",
+                     .to = &arguments->users,
+                     .help = "Every client has to log in as one of the users of this file, and "
+                             "may do what its line says; SIGHUP reads it again",
+                     .type = "FILE",
+                     .filled = true},
+                    {.name = "--allow-uid",
+                     .to = &arguments->allow_uid,
+                     .help = "Only processes of these users of the system, by number, may "
+                             "connect to the Unix socket",
+                     .type = "UID,...",
                      .filled = true},
                     {.name = "--http",
                      .to = &arguments->http,

@@ -233,6 +233,71 @@ class Serve(cli.CliTest):
                     return int(fields[1].split(":")[1], 16)
         return self.fail("it listens on no port")
 
+    def test_users(self):
+        """A file of users, which SIGHUP has the server read again."""
+        def line(name, *options):
+            made = self.dedupctl("--json", "user", name, *options, expect=OK).json
+            return made["line"] + "\n", made["secret"]
+        users = self.path("users")
+        (a_line, a_secret), (b_line, b_secret) = (
+            line("default", "--rights", "all"),
+            line("b", "--namespaces", "redis:0"))
+        with open(users, "w", encoding="ascii") as file:
+            file.write(a_line)
+        server = self.serve("--users", users)
+        client = self.client()
+        with self.assertRaisesRegex(Refused, "WRONGPASS"):
+            client.ask("AUTH", "b", b_secret)
+        with open(users, "a", encoding="ascii") as file:
+            file.write(b_line)
+        server.send_signal(signal.SIGHUP)
+        self.assertIn(b"event=users_reloaded", server.stderr.readline())
+        self.assertEqual(client.ask("AUTH", "b", b_secret), b"OK")
+        self.assertEqual(client.ask("SET", "k", "v"), b"OK")
+        with self.assertRaisesRegex(Refused, "NOPERM"):
+            client.ask("DEDUP.STATS")
+        with open(users, "w", encoding="ascii") as file:
+            file.write("nonsense\n")
+        server.send_signal(signal.SIGHUP)
+        kept = server.stderr.readline()
+        self.assertIn(b"event=users_kept", kept)
+        self.assertIn(b"line 1", kept)
+        self.assertEqual(client.ask("GET", "k"), b"v")
+        # An operator is the user "default", on the socket beside the store and by its address.
+        known = dict(self.environment(), DEDUP_PASSWORD=a_secret)
+        self.dedupctl("claim", "c", env=known, expect=OK)
+        self.dedupctl("-s", "unix:" + self.socket_path, "stats", env=known, expect=OK)
+        refused = self.dedupctl("claim", "d", expect=ERROR)
+        self.assertInError("wants a password", refused)
+        log = self.end(server)
+        self.assertEqual(server.returncode, OK)
+        for secret in (a_secret, b_secret):
+            self.assertNotIn(secret, log)
+
+    def test_making_a_user(self):
+        with open(self.path("secret"), "w", encoding="ascii") as file:
+            file.write("a secret from elsewhere\n")
+        done = self.dedupctl("user", "ada", "--secret-file", self.path("secret"), "--rights", "read",
+                             "--namespaces", "a,b-*", expect=OK)
+        self.assertRegex(done.text, "^ada sha256:[0-9a-f]+:[0-9a-f]{64} rights=read "
+                                    "namespaces=a,b-\\*\n$")
+        self.assertEqual(done.error, "")
+        made = self.dedupctl("user", "ada", expect=OK)
+        self.assertRegex(made.error, "secret.*[0-9a-f]{40}")
+        for arguments in (("a b",), ("ada", "--rights", "write"), ("ada", "--namespaces", "a b")):
+            self.dedupctl("user", *arguments, expect=USAGE)
+        self.assertInError("there is no user", self.dedupctl("serve", "--users", os.devnull,
+                                                             expect=ERROR))
+
+    def test_only_known_users_of_the_system(self):
+        server = self.serve("--allow-uid", f"{os.getuid()},4294967")
+        self.assertEqual(self.client().ask("PING"), b"PONG")
+        self.end(server)
+        server = self.serve("--allow-uid", str(os.getuid() + 1))
+        with self.assertRaises((ConnectionError, BrokenPipeError)):
+            self.client().ask("PING")
+        self.assertIn("may not connect", self.end(server))
+
     def test_a_service_manager_is_told(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(self.path("notify"))

@@ -21,9 +21,9 @@ constexpr std::string_view kBatchCommand = "DEDUP.APPEND";
 std::vector<const CommandEntry*> sorted_commands() {
     std::vector<const CommandEntry*> all;
     for (const auto& group :
-         {connection_commands(), native_commands(), native_chores(), store_commands(),
-          store_chores(), string_commands(), expiry_commands(), script_commands(), sweep_commands(),
-          transaction_commands()}) {
+         {connection_commands(), native_commands(), decision_commands(), native_chores(),
+          store_commands(), store_chores(), string_commands(), expiry_commands(), script_commands(),
+          sweep_commands(), transaction_commands()}) {
         for (const CommandEntry& entry : group) {
             all.push_back(&entry);
         }

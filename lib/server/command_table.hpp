@@ -51,6 +51,7 @@ struct CommandEntry {
 
 [[nodiscard]] std::span<const CommandEntry> connection_commands();
 [[nodiscard]] std::span<const CommandEntry> native_commands();
+[[nodiscard]] std::span<const CommandEntry> decision_commands();
 [[nodiscard]] std::span<const CommandEntry> native_chores();
 [[nodiscard]] std::span<const CommandEntry> store_commands();
 [[nodiscard]] std::span<const CommandEntry> store_chores();

@@ -308,10 +308,36 @@ CommandPtr make_scan(const Request& request) {
                     });
 }
 
+// As Redis counts: what has expired and is not swept yet, too.
+Result<std::string> count_strings(const std::string& ns, const Chore& work) {
+    std::int64_t count = 0;
+    ScanOptions options{.ns = ns};
+    do {
+        if (work.stop.stop_requested()) {
+            return std::unexpected(Error{Code::closed, "the server ends"});
+        }
+        auto page = work.store.scan(options);
+        if (!page) {
+            return std::unexpected(std::move(page).error());
+        }
+        count += std::ranges::count_if(page->heads, [](const Version& version) {
+            return version.record.state() == State::completed;
+        });
+        options.cursor = std::move(page->cursor);
+    } while (!options.cursor.empty());
+    return fmt::format(":{}\r\n", count);
+}
+
+CommandPtr make_dbsize(const Request& request) {
+    const std::string ns = request.session.database_namespace();
+    return chore_in(ns, request, [ns](const Chore& work) { return count_strings(ns, work); });
+}
+
 }  // namespace
 
 std::span<const CommandEntry> native_chores() {
-    static constexpr std::array<CommandEntry, 4> kCommands = {{
+    static constexpr std::array<CommandEntry, 5> kCommands = {{
+        {"DBSIZE", 1, 0, 0, 0, false, kReads, make_dbsize},
         {"DEDUP.HISTORY", -2, 1, 1, 1, false, kReads, make_history},
         {"DEDUP.SCAN", -2, 0, 0, 0, false, kReads, make_native_scan},
         {"DEDUP.STATS", 1, 0, 0, 0, false, kReadsStore, make_stats},

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace dedup::test {
 
@@ -82,6 +83,15 @@ class Client {
 
     std::string ask(std::initializer_list<std::string_view> arguments) {
         send(request(arguments));
+        return reply();
+    }
+
+    std::string ask_all(const std::vector<std::string>& arguments) {
+        std::string bytes = "*" + std::to_string(arguments.size()) + "\r\n";
+        for (const std::string& argument : arguments) {
+            bytes += "$" + std::to_string(argument.size()) + "\r\n" + argument + "\r\n";
+        }
+        send(bytes);
         return reply();
     }
 

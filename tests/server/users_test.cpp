@@ -104,6 +104,11 @@ std::map<std::string, std::vector<std::string>> all_requests(const std::string& 
         {"DEDUP.SWEEPING", {"DEDUP.SWEEPING", "id", "STOP"}},
         {"DEDUP.SWEEPS", {"DEDUP.SWEEPS"}},
         {"DEDUP.WAIT", {"DEDUP.WAIT", key, "0", "NS", ns}},
+        {"DBSIZE", {"DBSIZE"}},
+        {"DEDUP.FORGET", {"DEDUP.FORGET", key, "CURRENT", "REASON", "r", "NS", ns}},
+        {"DEDUP.HOLD", {"DEDUP.HOLD", key, "7", "r", "NS", ns}},
+        {"DEDUP.NOTE", {"DEDUP.NOTE", key, "7", "n", "NS", ns}},
+        {"DEDUP.RESOLVE", {"DEDUP.RESOLVE", key, "7", "NOTDONE", "REASON", "r", "NS", ns}},
         {"DEL", {"DEL", key}},
         {"DELEX", {"DELEX", key, "IFEQ", "v"}},
         {"DELIFEQ", {"DELIFEQ", key, "v"}},
@@ -152,15 +157,6 @@ std::vector<std::string> names_of_commands(Client& client) {
     return names;
 }
 
-std::string send(Client& client, const std::vector<std::string>& arguments) {
-    std::string bytes = "*" + std::to_string(arguments.size()) + "\r\n";
-    for (const std::string& argument : arguments) {
-        bytes += "$" + std::to_string(argument.size()) + "\r\n" + argument + "\r\n";
-    }
-    client.send(bytes);
-    return client.reply();
-}
-
 TEST_CASE("users: every command is one of the connection, or needs a right") {
     UsersFixture fixture({{.name = "none", .rights = "", .namespaces = "*"},
                           {.name = "nowhere", .rights = "all", .namespaces = ""},
@@ -178,11 +174,11 @@ TEST_CASE("users: every command is one of the connection, or needs a right") {
             c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
         }
         REQUIRE_MESSAGE(requests.contains(upper), "a request for " << name << " is missing here");
-        CHECK_MESSAGE(is_refused(send(without_rights, requests[upper])), name);
+        CHECK_MESSAGE(is_refused(without_rights.ask_all(requests[upper])), name);
         if (upper != "DEDUP.FLUSH") {
-            CHECK_MESSAGE(is_refused(send(without_place, requests[upper])), name);
+            CHECK_MESSAGE(is_refused(without_place.ask_all(requests[upper])), name);
         }
-        const std::string reply = send(all, requests[upper]);
+        const std::string reply = all.ask_all(requests[upper]);
         CHECK_MESSAGE(!is_refused(reply), name);
         CHECK_MESSAGE(!reply.starts_with("-ERR"), reply);
     }
@@ -208,9 +204,9 @@ TEST_CASE("users: what is somebody else's and what is not there are answered ali
                     (!name.starts_with("DEDUP.") && std::string(ns) != "redis:2")) {
                     continue;
                 }
-                const std::string reply = send(a, request);
+                const std::string reply = a.ask_all(request);
                 CHECK_MESSAGE(is_refused(reply), name);
-                CHECK_MESSAGE(reply == send(a, absent.at(name)), name);
+                CHECK_MESSAGE(reply == a.ask_all(absent.at(name)), name);
             }
         }
     }
@@ -289,7 +285,7 @@ TEST_CASE("users: who has not logged in may say who he is, for a while, and noth
                               {"COMMAND"},
                               {"MULTI"},
                               {"NO"}}) {
-        CHECK(send(client, words).starts_with("-NOAUTH"));
+        CHECK(client.ask_all(words).starts_with("-NOAUTH"));
     }
     const std::string wrong = client.ask({"AUTH", "a", "wrong"});
     CHECK(wrong.starts_with("-WRONGPASS"));

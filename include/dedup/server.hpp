@@ -57,6 +57,12 @@ struct ServerOptions {
     // Where to listen; at least one is needed.
     std::string unix_path = {};  // of a socket file, which is made; its mode follows the umask
     std::string tcp = {};        // "127.0.0.1:6380", "[::1]:6380", "localhost:6380"; port 0: any
+    // Sockets that listen already, such as a service manager hands over; they take the place of the
+    // addresses, and belong to the server from start() on, also if that fails. Unlike a socket file
+    // that the server has made, one of these is not removed. -1: none.
+    int unix_socket = -1;
+    int tcp_socket = -1;
+    int http_socket = -1;
     // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
     // is needed, which is allowed on Unix sockets and loopback addresses only. TCP is not
     // encrypted.

@@ -28,10 +28,11 @@ Result<void> check_server_options(const ServerOptions& options) {
     const auto bad = [](const char* what) {
         return std::unexpected(Error{.code = Code::invalid_argument, .message = what});
     };
-    if (options.unix_path.empty() && options.tcp.empty()) {
+    if (options.unix_path.empty() && options.tcp.empty() && options.unix_socket < 0 &&
+        options.tcp_socket < 0) {
         return bad("there is nowhere to listen: give a unix_path, or a tcp address");
     }
-    if (options.http.empty() &&
+    if (options.http.empty() && options.http_socket < 0 &&
         (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
         return bad("a token or pages for HTTP, and no address: give http");
     }
@@ -142,20 +143,61 @@ class ServerWithReactor final : public Server {
     std::unique_ptr<server::HttpServer> http_;
 };
 
-Result<std::optional<HttpPort>> listen_for_http(const ServerOptions& options) {
-    if (options.http.empty()) {
+Result<std::optional<HttpPort>> listen_for_http(const ServerOptions& options, Descriptor given) {
+    if (options.http.empty() && given.get() < 0) {
         return std::nullopt;
     }
-    auto made = server::listen_tcp(options.http, !options.http_token.empty(), "a token");
+    const bool anywhere = !options.http_token.empty();
+    auto made = given.get() < 0 ? server::listen_tcp(options.http, anywhere, "a token")
+                                : server::adopt_tcp(std::move(given), anywhere, "a token");
     if (!made) {
         return std::unexpected(std::move(made).error());
     }
     return HttpPort{*std::move(made), Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))};
 }
 
+// Sockets that the program has handed over, until somebody has taken them.
+struct Given {
+    explicit Given(const ServerOptions& options)
+        : unix_socket(options.unix_socket), tcp(options.tcp_socket), http(options.http_socket) {}
+    Descriptor unix_socket;
+    Descriptor tcp;
+    Descriptor http;
+};
+
+// Says in `options` where it listens, for people.
+Result<Listeners> listen(ServerOptions& options, Given& given, bool has_users) {
+    Listeners listeners;
+    if (given.unix_socket.get() >= 0) {
+        auto path = server::unix_path_of(given.unix_socket.get());
+        if (!path) {
+            return std::unexpected(std::move(path).error());
+        }
+        options.unix_path = *std::move(path);
+        listeners.unix_socket = server::UnixListener(std::move(given.unix_socket));
+    } else if (!options.unix_path.empty()) {
+        auto made = server::UnixListener::listen(options.unix_path);
+        if (!made) {
+            return std::unexpected(std::move(made).error());
+        }
+        listeners.unix_socket = *std::move(made);
+    }
+    if (given.tcp.get() >= 0 || !options.tcp.empty()) {
+        auto made = given.tcp.get() >= 0 ? server::adopt_tcp(std::move(given.tcp), has_users)
+                                         : server::listen_tcp(options.tcp, has_users);
+        if (!made) {
+            return std::unexpected(std::move(made).error());
+        }
+        options.tcp = made->address;
+        listeners.tcp = *std::move(made);
+    }
+    return listeners;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions options) {
+    Given given(options);
     if (auto checked = check_server_options(options); !checked) {
         return std::unexpected(std::move(checked).error());
     }
@@ -167,27 +209,18 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
     if (!users) {
         return std::unexpected(std::move(users).error());
     }
-    Listeners listeners;
-    if (!options.unix_path.empty()) {
-        auto made = server::UnixListener::listen(options.unix_path);
-        if (!made) {
-            return std::unexpected(std::move(made).error());
-        }
-        listeners.unix_socket = *std::move(made);
+    auto made = listen(options, given, !users->empty());
+    if (!made) {
+        return std::unexpected(std::move(made).error());
     }
-    if (!options.tcp.empty()) {
-        auto made = server::listen_tcp(options.tcp, !users->empty());
-        if (!made) {
-            return std::unexpected(std::move(made).error());
-        }
-        listeners.tcp = *std::move(made);
-    }
-    auto http = listen_for_http(options);
+    Listeners listeners = *std::move(made);
+    auto http = listen_for_http(options, std::move(given.http));
     if (!http) {
         return std::unexpected(std::move(http).error());
     }
     if (*http) {
         listeners.http = (*http)->listener.port;
+        options.http = (*http)->listener.address;
     }
     Descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
     Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

@@ -1,11 +1,13 @@
 """dedupctl serve as a service: its sockets, its log, how it begins and ends."""
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import cli
 from cli import ABSENT, COMPLETED, BUSY, ERROR, OK, UNAVAILABLE, USAGE
@@ -297,6 +299,49 @@ class Serve(cli.CliTest):
         with self.assertRaises((ConnectionError, BrokenPipeError)):
             self.client().ask("PING")
         self.assertIn("may not connect", self.end(server))
+
+    def test_sockets_of_a_service_manager(self):
+        """It listens, starts the server with the first client, and keeps the clients that come while
+        there is none."""
+        with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as tcp, \
+                socket.create_server(("127.0.0.1", 0)) as web:
+            unix.bind(self.socket_path)
+            unix.listen()
+            early = self.client()
+            early.send("PING")
+            given = {3: unix, 4: tcp, 5: web}
+
+            def hand_over():
+                # High first, so that none is overwritten before it is copied.
+                copies = [fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 100) for one in given.values()]
+                for fd, copy in zip(given, copies):
+                    os.dup2(copy, fd)
+
+            command = (f"export LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=a:b:http; "
+                       f"exec {cli.DEDUPCTL} serve")
+            for round_number in range(2):
+                server = subprocess.Popen(
+                    ["sh", "-c", command], env=self.environment(), cwd=self.dir,
+                    stderr=subprocess.PIPE, preexec_fn=hand_over, pass_fds=list(given))
+                self.addCleanup(self.stop, server)
+                self.assertEqual(early.reply(), b"PONG")
+                with socket.create_connection(tcp.getsockname()) as client:
+                    client.sendall(b"PING\r\n")
+                    self.assertEqual(client.recv(100), b"+PONG\r\n")
+                with urllib.request.urlopen(
+                        f"http://127.0.0.1:{web.getsockname()[1]}/readyz") as answer:
+                    self.assertEqual(answer.read(), b"ready\n")
+                log = self.end(server)
+                self.assertIn(self.socket_path, log)
+                self.assertTrue(os.path.exists(self.socket_path))
+                early = self.client()
+                early.send("PING")
+            for options in (("--unix", "x"), ("--no-unix",), ("--tcp", "127.0.0.1:0"),
+                            ("--http", "127.0.0.1:0")):
+                done = subprocess.run(["sh", "-c", " ".join([command, *options])],
+                                      env=self.environment(), cwd=self.dir, capture_output=True,
+                                      preexec_fn=hand_over, pass_fds=list(given), check=False)
+                self.assertEqual(done.returncode, USAGE, done.stderr)
 
     def test_a_service_manager_is_told(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

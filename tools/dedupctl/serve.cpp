@@ -104,7 +104,17 @@ std::string socket_for(const Context& context) {
 
 dedup::ServerOptions server_options(const ServeArguments& arguments, const Context& context) {
     dedup::ServerOptions options;
-    if (!arguments.no_unix) {
+    const GivenSockets given = sockets_of_service_manager();
+    options.unix_socket = given.unix_socket;
+    options.tcp_socket = given.tcp;
+    options.http_socket = given.http;
+    if ((given.unix_socket >= 0 && (arguments.no_unix || !arguments.unix_path.empty())) ||
+        (given.tcp >= 0 && !arguments.tcp.empty()) ||
+        (given.http >= 0 && !arguments.http.empty())) {
+        throw usage_failure("the service manager gives a socket: leave out the option for it");
+    }
+    const bool only_given = given.unix_socket >= 0 || given.tcp >= 0;
+    if (!arguments.no_unix && !only_given) {
         options.unix_path = arguments.unix_path.empty() ? socket_for(context) : arguments.unix_path;
     }
     options.tcp = arguments.tcp;
@@ -233,7 +243,9 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     if (context.made_store && context.json) {
         log.write("created", 0, context.absolute_store());
     }
-    const auto watch = options.http.empty() ? nullptr : std::make_unique<ServeWatch>(*store);
+    const auto watch = options.http.empty() && options.http_socket < 0
+                           ? nullptr
+                           : std::make_unique<ServeWatch>(*store);
     if (watch) {
         options.http_pages = serve_pages(*watch, context.shown_store());
         options.http_metrics = [&watch] { return open_claims_text(*watch); };
@@ -307,8 +319,7 @@ Command serve_command(Context& context) {
                      .help = "HTTP clients have to say the first line of this file; the page "
                              "then shows receipts",
                      .type = "FILE",
-                     .filled = true,
-                     .needs = "--http"},
+                     .filled = true},
                     {.name = "--sweep-every",
                      .to = &arguments->sweep_every,
                      .help = "Remove what has expired, this long apart",

@@ -51,6 +51,8 @@ class Client {
             bytes.remove_prefix(static_cast<std::size_t>(went));
         }
     }
+    // Gives back the memory of what has been read.
+    void forget_input() { input_ = std::string(); }
     void end_sending() const { ::shutdown(fd_, SHUT_WR); }
 
     // The next reply: "OK", "17", "-ERR ...", "'bytes'", "nil", "[a b]", "{a: b}"; "EOF" if the

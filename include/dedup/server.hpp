@@ -12,8 +12,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "dedup/store.hpp"
 
@@ -27,14 +30,66 @@ struct ServerEvent {
     std::string detail = {};       // for people
 };
 
+// A question of a browser's or a monitor's: GET or HEAD.
+struct HttpRequest {
+    std::string path = {};                                        // decoded: "/metrics"
+    std::vector<std::pair<std::string, std::string>> query = {};  // decoded; any bytes
+    bool with_token = false;  // the server has a token, and the client has said it
+
+    // The first of that name, or nullopt.
+    [[nodiscard]] std::optional<std::string_view> parameter(std::string_view name) const {
+        for (const auto& [given, value] : query) {
+            if (given == name) {
+                return value;
+            }
+        }
+        return std::nullopt;
+    }
+};
+
+struct HttpResponse {
+    int status = 200;
+    std::string type = "text/plain; charset=utf-8";
+    std::string body = {};
+};
+
 struct ServerOptions {
     // Where to listen; at least one is needed.
     std::string unix_path = {};  // of a socket file, which is made; its mode follows the umask
     std::string tcp = {};        // "127.0.0.1:6380", "[::1]:6380", "localhost:6380"; port 0: any
+    // Sockets that listen already, such as a service manager hands over; they take the place of the
+    // addresses, and belong to the server from start() on, also if that fails. Unlike a socket file
+    // that the server has made, one of these is not removed. -1: none.
+    int unix_socket = -1;
+    int tcp_socket = -1;
+    int http_socket = -1;
     // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
     // is needed, which is allowed on Unix sockets and loopback addresses only. TCP is not
     // encrypted.
     std::string password = {};
+    // A file of users, each with a secret of its own, who may do what their rights say, in their
+    // namespaces; user_line() makes its lines, and docs/server.md says what each right is for. Then
+    // every client has to log in, on the Unix socket too. `password` is that of a user "default"
+    // with all rights. One user gets at most half of the connections and of the requests under way.
+    std::string users = {};
+    // Who may connect to the Unix socket, by the user ids of the system; empty: whom the file's
+    // mode lets.
+    std::vector<std::uint32_t> unix_uids = {};
+
+    // Where to answer HTTP, as `tcp`; empty: nowhere. For reading alone:
+    //   /healthz  200: the process lives
+    //   /readyz   200, or 503 and why: the store takes no writes, or the server ends
+    //   /metrics  of the store and the server, for Prometheus
+    std::string http = {};
+    // Then clients have to say it (Authorization: Bearer, or Basic with any name), but for /healthz
+    // and /readyz. Empty: none is needed, which is allowed on loopback addresses only, and only for
+    // clients that call the server by such an address or "localhost".
+    std::string http_token = {};
+    // Answers all other paths; nullopt: there is no such page. One call at a time, on a thread of
+    // the server's; while it runs, only /healthz is answered.
+    std::function<std::optional<HttpResponse>(const HttpRequest&)> http_pages = {};
+    // Gives more lines for /metrics. As http_pages.
+    std::function<std::string()> http_metrics = {};
 
     std::size_t connections_max = 10'000;
     // Requests under way: of one connection, whose next ones wait in its socket, and of all, above
@@ -75,15 +130,32 @@ struct ServerMetrics {
     std::uint64_t untaken_bytes = 0;  // of replies, now
 };
 
+// A user of a server, to be written into its file of users.
+struct ServerUser {
+    std::string name = {};        // 1 to 64 of: letters, digits, '.', '_', '-'
+    std::string secret = {};      // 16 to 512 bytes
+    std::string rights = {};      // "read,claim,complete,sweep,admin", or some of these, or "all"
+    std::string namespaces = {};  // "orders,pay-*": exact names, or what they begin with; "*": all
+};
+// The line, without its end. The secret cannot be read from it.
+// Errors: invalid_argument.
+[[nodiscard]] DEDUP_API Result<std::string> user_line(const ServerUser& user);
+// 40 hex digits that nobody else has.
+[[nodiscard]] DEDUP_API std::string random_secret();
+
+// As those in dedup/metrics.hpp.
+[[nodiscard]] DEDUP_API std::string prometheus_text(const ServerMetrics& metrics);
+
 // Owns four threads: one for the sockets, one for the store, one for what takes long, and one for
-// sweeps. All functions may be called from any thread. In a forked child it does nothing, and
-// destroying it there touches nothing of the parent's.
+// sweeps; with HTTP two more, one for its sockets and one for its answers. All functions may be
+// called from any thread. In a forked child it does nothing, and destroying it there touches
+// nothing of the parent's.
 class DEDUP_API Server {
   public:
     // Listens, and gives the server. `store` must outlive it; the program may go on using the store
     // itself. A socket file that nobody listens on any more is replaced.
     // Errors: invalid_argument (nowhere to listen, an address that is none, or one beyond loopback
-    // without a password), busy (another process listens there), io.
+    // without a password or token), busy (another process listens there), io.
     [[nodiscard]] static Result<std::unique_ptr<Server>> start(StreamStore& store,
                                                                ServerOptions options);
     virtual ~Server() = default;  // stops
@@ -95,9 +167,16 @@ class DEDUP_API Server {
     // store's calls that are under way have: a disk that hangs holds it up, though no client.
     virtual void stop() = 0;
 
+    // Reads the file of users again: from the next request on, all connections have the rights that
+    // it says; whose secret has changed has to log in again. What is wrong with it changes nothing.
+    // Errors: invalid_argument (there is no such file in the options, or a line is wrong), io.
+    [[nodiscard]] virtual Result<void> reload_users() = 0;
+
     [[nodiscard]] virtual ServerMetrics metrics() const = 0;
     // The port that TCP listens on; 0 if it does not.
     [[nodiscard]] virtual std::uint16_t tcp_port() const = 0;
+    // The same of HTTP.
+    [[nodiscard]] virtual std::uint16_t http_port() const = 0;
 
   protected:
     Server() = default;

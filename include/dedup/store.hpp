@@ -99,7 +99,10 @@ struct StoreStats {
     // What the last opening had to mend.
     std::uint64_t torn_bytes_dropped = 0;
     bool catalog_rebuilt = false;
-    std::string background_error;    // why the last background work failed; empty if it did not
+    std::string background_error;  // why the last background work failed; empty if it did not
+    // Why the store takes no more writes since one has failed; empty: it takes them. Opened again,
+    // it does.
+    std::string write_error;
     std::uint64_t evicted = 0;       // completed streams, since the store was created
     std::int64_t last_sweep_ms = 0;  // SweepReport::now_ms of the last sweep; 0: none yet
     std::string sweep_error;         // why the last sweep failed; empty if it did not

@@ -71,6 +71,9 @@ Error error_of(const Reply& reply) {
                 "the server wants a password: give the right one, as in "
                 "tcp://default:PASSWORD@HOST:PORT"};
     }
+    if (word == "NOPERM") {
+        return {Code::invalid_argument, "the server: " + reply.text.substr(space + 1)};
+    }
     if (reply.text.starts_with("ERR max number of clients")) {
         return {Code::unavailable, "the server has as many connections as it may have"};
     }

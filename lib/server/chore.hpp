@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -14,8 +15,9 @@ namespace dedup::server {
 class ChoreCommand final : public Command {
   public:
     using Work = std::function<Result<std::string>(const Chore&)>;
-    ChoreCommand(Kind kind, Protocol protocol, Work work)
-        : Command(kind, protocol), work_(std::move(work)) {}
+    ChoreCommand(Kind kind, Protocol protocol, Work work, std::optional<std::string> ns)
+        : Command(kind, protocol), work_(std::move(work)), ns_(std::move(ns)) {}
+    [[nodiscard]] std::optional<std::string_view> reads_namespace() const override { return ns_; }
     void run(const Chore& chore) override {
         auto done = work_(chore);
         if (done) {
@@ -30,12 +32,22 @@ class ChoreCommand final : public Command {
 
   private:
     Work work_;
+    const std::optional<std::string> ns_;
     std::string bytes_;
 };
 
+// About the whole store.
 [[nodiscard]] inline CommandPtr chore(const Request& request, ChoreCommand::Work work,
                                       Command::Kind kind = Command::Kind::chore) {
-    return std::make_unique<ChoreCommand>(kind, request.session.protocol, std::move(work));
+    return std::make_unique<ChoreCommand>(kind, request.session.protocol, std::move(work),
+                                          std::nullopt);
+}
+
+// That reads `ns` alone.
+[[nodiscard]] inline CommandPtr chore_in(std::string ns, const Request& request,
+                                         ChoreCommand::Work work) {
+    return std::make_unique<ChoreCommand>(Command::Kind::chore, request.session.protocol,
+                                          std::move(work), std::move(ns));
 }
 
 // What `write` makes of a result, or its error.

@@ -9,6 +9,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -83,6 +84,10 @@ class Command {
     // The store's answer to what decide_all() asked for, other than that somebody was faster.
     virtual void append_failed(Error error) { failed(std::move(error)); }
 
+    // Of a chore: the one namespace that it reads; nullopt: it may read all.
+    [[nodiscard]] virtual std::optional<std::string_view> reads_namespace() const {
+        return std::nullopt;
+    }
     // Of a chore.
     virtual void run(const Chore& /*chore*/) {}
 

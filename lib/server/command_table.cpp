@@ -21,9 +21,9 @@ constexpr std::string_view kBatchCommand = "DEDUP.APPEND";
 std::vector<const CommandEntry*> sorted_commands() {
     std::vector<const CommandEntry*> all;
     for (const auto& group :
-         {connection_commands(), native_commands(), native_chores(), store_commands(),
-          store_chores(), string_commands(), expiry_commands(), script_commands(), sweep_commands(),
-          transaction_commands()}) {
+         {connection_commands(), native_commands(), decision_commands(), native_chores(),
+          store_commands(), store_chores(), string_commands(), expiry_commands(), script_commands(),
+          sweep_commands(), transaction_commands()}) {
         for (const CommandEntry& entry : group) {
             all.push_back(&entry);
         }
@@ -49,7 +49,56 @@ bool fits_arity(const CommandEntry& entry, std::size_t arguments) {
                             : std::cmp_greater_equal(arguments, -entry.arity);
 }
 
+bool may_begin(const User& user, const Access& access) {
+    return user.may(access.rights) && (access.scope != Scope::store || user.may_everywhere());
+}
+
+// What a command is about is what it says when it is carried out, and nothing else.
+bool may_touch(const User& user, const Command& command) {
+    if (user.may_everywhere() || command.kind() == Command::Kind::reply) {
+        return true;
+    }
+    if (command.kind() != Command::Kind::parts) {
+        const auto ns = command.reads_namespace();
+        return ns && user.may_in(*ns);
+    }
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        if (!user.may_in(command.stream(part).ns)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Another user, or other rights, since the last request?
+void look_again(const Users& users, Session& session) {
+    if (session.user && session.users_generation != users.generation()) {
+        session.users_generation = users.generation();
+        session.user = users.now(session.user);
+    }
+}
+
 }  // namespace
+
+CommandPtr make_allowed(const Request& request, const CommandEntry& entry) {
+    const UserPtr& user = request.session.user;
+    const auto refused = [&] {
+        return request.error(
+            fmt::format("NOPERM this user has no permissions to run the '{}' command, or not on "
+                        "this namespace",
+                        lower_case(entry.name)));
+    };
+    if (!user) {
+        return entry.make(request);  // nobody has to log in, or for this not
+    }
+    if (!may_begin(*user, entry.access)) {
+        return refused();
+    }
+    const UserPtr before = user;
+    CommandPtr command = entry.make(request);
+    return entry.access.scope != Scope::streams || may_touch(*before, *command) ? std::move(command)
+                                                                                : refused();
+}
 
 std::span<const CommandEntry* const> all_commands() {
     static const std::vector<const CommandEntry*> kAll = sorted_commands();
@@ -68,7 +117,8 @@ const CommandEntry* find_command(std::string_view name) {
 CommandPtr understand(const Request& request) {
     const std::string_view name = request.argument(0);
     const CommandEntry* entry = find_command(name);
-    const bool needs_password = !request.facts.password.empty() && !request.session.authenticated;
+    look_again(request.facts.users, request.session);
+    const bool needs_password = request.facts.users.needed() && !request.session.user;
     if (needs_password && (entry == nullptr || !without_password(entry->name))) {
         return request.error("NOAUTH Authentication required.");
     }
@@ -89,7 +139,7 @@ CommandPtr understand(const Request& request) {
                                          request.size(), kArgumentsMax, entry->name));
     }
     const bool queued = request.session.transaction.open && !ends_transaction(entry->name);
-    return queued ? queue_command(request, *entry) : entry->make(request);
+    return queued ? queue_command(request, *entry) : make_allowed(request, *entry);
 }
 
 }  // namespace dedup::server

@@ -1,12 +1,40 @@
 // Which commands there are. Each group stands in a file of its own.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "server/session.hpp"
 
 namespace dedup::server {
+
+// What a command is about, which decides whose it may be.
+enum class Scope : std::uint8_t {
+    connection,  // nothing that is stored
+    streams,     // those that the command names, or one namespace
+    store,       // whatever there is: for users who may go everywhere
+};
+
+// What a user needs for a command. Has no default: a command without it does not compile.
+struct Access {
+    constexpr Access(unsigned wanted, Scope about) : rights(wanted), scope(about) {}
+    unsigned rights;
+    Scope scope;
+};
+inline constexpr Access kOfConnection{0, Scope::connection};
+inline constexpr Access kReads{kMayRead, Scope::streams};
+inline constexpr Access kClaims{kMayClaim, Scope::streams};
+inline constexpr Access kCompletes{kMayComplete, Scope::streams};
+inline constexpr Access kClaimsAndCompletes{kMayClaim | kMayComplete, Scope::streams};
+// Strings know no claims: a command overwrites, or tells what was there.
+inline constexpr Access kRewrites{kMayRead | kMayClaim | kMayComplete, Scope::streams};
+inline constexpr Access kDecides{kMayAdmin, Scope::streams};
+// Records as they are: decisions, too.
+inline constexpr Access kWritesRecords{kMayClaim | kMayComplete | kMayAdmin, Scope::streams};
+inline constexpr Access kReadsStore{kMayRead, Scope::store};
+inline constexpr Access kSweepsStore{kMaySweep, Scope::store};
+inline constexpr Access kFlushes{kMayClaim, Scope::connection};
 
 struct CommandEntry {
     std::string_view name;  // in upper case
@@ -17,11 +45,13 @@ struct CommandEntry {
     int last_key;
     int key_step;
     bool writes;
+    Access access;
     CommandPtr (*make)(const Request& request);
 };
 
 [[nodiscard]] std::span<const CommandEntry> connection_commands();
 [[nodiscard]] std::span<const CommandEntry> native_commands();
+[[nodiscard]] std::span<const CommandEntry> decision_commands();
 [[nodiscard]] std::span<const CommandEntry> native_chores();
 [[nodiscard]] std::span<const CommandEntry> store_commands();
 [[nodiscard]] std::span<const CommandEntry> store_chores();
@@ -32,6 +62,9 @@ struct CommandEntry {
 
 [[nodiscard]] std::span<const CommandEntry* const> all_commands();  // by name
 [[nodiscard]] const CommandEntry* find_command(std::string_view name);
+
+// The command of `entry`, or an error if the client may not do that.
+[[nodiscard]] CommandPtr make_allowed(const Request& request, const CommandEntry& entry);
 
 // What a request comes to: never null. An unknown command, a wrong number of arguments, an unknown
 // option, or a client that has not said the password is an error, never a guess.

@@ -15,17 +15,6 @@ namespace {
 // answered here, of those that there are.
 constexpr std::string_view kRedisVersion = "7.0.0";
 
-// Takes as long whatever they have in common.
-bool same_secret(std::string_view given, std::string_view secret) {
-    unsigned char differs = given.size() == secret.size() ? 0 : 1;
-    for (std::size_t i = 0; i < given.size(); ++i) {
-        const char expected = secret.empty() ? '\0' : secret[i % secret.size()];
-        differs =
-            static_cast<unsigned char>(differs | static_cast<unsigned char>(given[i] ^ expected));
-    }
-    return differs == 0;
-}
-
 bool is_valid_name(std::string_view name) {
     if (name.size() > 256) {  // it stays in memory
         return false;
@@ -41,14 +30,26 @@ bool is_valid_name(std::string_view name) {
 // What is wrong, or empty.
 std::string_view authenticate(const Request& request, std::string_view user,
                               std::string_view password) {
-    if (request.facts.password.empty()) {
+    Facts& facts = request.facts;
+    Session& session = request.session;
+    if (!facts.users.needed()) {
         return "ERR AUTH <password> called without any password configured for the default user. "
                "Are you sure your configuration is correct?";
     }
-    if (user != "default" || !same_secret(password, request.facts.password)) {
+    const std::uint64_t generation = facts.users.generation();
+    UserPtr known = facts.users.login(user, password);
+    if (!known) {
         return "WRONGPASS invalid username-password pair or user is disabled.";
     }
-    request.session.authenticated = true;
+    const auto& use = facts.uses.of(known->name);
+    if (session.seat.use() != use) {
+        if (use->connections >= facts.uses.connections_max) {
+            return "ERR max number of clients of this user reached";
+        }
+        session.seat = UserSeat(use);
+    }
+    session.user = std::move(known);
+    session.users_generation = generation;
     return "";
 }
 
@@ -112,7 +113,7 @@ CommandPtr make_hello(const Request& request) {
                 fmt::format("ERR Syntax error in HELLO option '{}'", request.argument(i)));
         }
     }
-    if (!request.facts.password.empty() && !session.authenticated) {
+    if (request.facts.users.needed() && !session.user) {
         return request.error(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
             "HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and "
@@ -157,7 +158,8 @@ CommandPtr make_reset(const Request& request) {
     Session& session = request.session;
     session.protocol = Protocol::resp2;
     session.database = 0;
-    session.authenticated = false;
+    session.user.reset();
+    session.seat = UserSeat();
     session.name.clear();
     session.transaction = {};
     return request.reply([](ReplyWriter& writer) { writer.simple("RESET"); });
@@ -280,20 +282,20 @@ CommandPtr make_waitaof(const Request& request) {
 
 std::span<const CommandEntry> connection_commands() {
     static constexpr std::array<CommandEntry, 14> kCommands = {{
-        {"AUTH", -2, 0, 0, 0, false, make_auth},
-        {"CLIENT", -2, 0, 0, 0, false, make_client},
-        {"CLUSTER", -2, 0, 0, 0, false, make_cluster},
-        {"COMMAND", -1, 0, 0, 0, false, make_command},
-        {"CONFIG", -2, 0, 0, 0, false, make_config},
-        {"ECHO", 2, 0, 0, 0, false, make_echo},
-        {"HELLO", -1, 0, 0, 0, false, make_hello},
-        {"INFO", -1, 0, 0, 0, false, make_info},
-        {"PING", -1, 0, 0, 0, false, make_ping},
-        {"QUIT", -1, 0, 0, 0, false, make_quit},
-        {"RESET", 1, 0, 0, 0, false, make_reset},
-        {"SELECT", 2, 0, 0, 0, false, make_select},
-        {"WAIT", 3, 0, 0, 0, false, make_wait},
-        {"WAITAOF", 4, 0, 0, 0, false, make_waitaof},
+        {"AUTH", -2, 0, 0, 0, false, kOfConnection, make_auth},
+        {"CLIENT", -2, 0, 0, 0, false, kOfConnection, make_client},
+        {"CLUSTER", -2, 0, 0, 0, false, kOfConnection, make_cluster},
+        {"COMMAND", -1, 0, 0, 0, false, kOfConnection, make_command},
+        {"CONFIG", -2, 0, 0, 0, false, kOfConnection, make_config},
+        {"ECHO", 2, 0, 0, 0, false, kOfConnection, make_echo},
+        {"HELLO", -1, 0, 0, 0, false, kOfConnection, make_hello},
+        {"INFO", -1, 0, 0, 0, false, kOfConnection, make_info},
+        {"PING", -1, 0, 0, 0, false, kOfConnection, make_ping},
+        {"QUIT", -1, 0, 0, 0, false, kOfConnection, make_quit},
+        {"RESET", 1, 0, 0, 0, false, kOfConnection, make_reset},
+        {"SELECT", 2, 0, 0, 0, false, kOfConnection, make_select},
+        {"WAIT", 3, 0, 0, 0, false, kOfConnection, make_wait},
+        {"WAITAOF", 4, 0, 0, 0, false, kOfConnection, make_waitaof},
     }};
     return kCommands;
 }

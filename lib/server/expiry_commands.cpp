@@ -159,15 +159,15 @@ CommandPtr make_pexpiretime(const Request& request) {
 
 std::span<const CommandEntry> expiry_commands() {
     static constexpr std::array<CommandEntry, 9> kCommands = {{
-        {"EXPIRE", -3, 1, 1, 1, true, make_expire},
-        {"EXPIREAT", -3, 1, 1, 1, true, make_expireat},
-        {"EXPIRETIME", 2, 1, 1, 1, false, make_expiretime},
-        {"PERSIST", 2, 1, 1, 1, true, make_persist},
-        {"PEXPIRE", -3, 1, 1, 1, true, make_pexpire},
-        {"PEXPIREAT", -3, 1, 1, 1, true, make_pexpireat},
-        {"PEXPIRETIME", 2, 1, 1, 1, false, make_pexpiretime},
-        {"PTTL", 2, 1, 1, 1, false, make_pttl},
-        {"TTL", 2, 1, 1, 1, false, make_ttl},
+        {"EXPIRE", -3, 1, 1, 1, true, kRewrites, make_expire},
+        {"EXPIREAT", -3, 1, 1, 1, true, kRewrites, make_expireat},
+        {"EXPIRETIME", 2, 1, 1, 1, false, kReads, make_expiretime},
+        {"PERSIST", 2, 1, 1, 1, true, kRewrites, make_persist},
+        {"PEXPIRE", -3, 1, 1, 1, true, kRewrites, make_pexpire},
+        {"PEXPIREAT", -3, 1, 1, 1, true, kRewrites, make_pexpireat},
+        {"PEXPIRETIME", 2, 1, 1, 1, false, kReads, make_pexpiretime},
+        {"PTTL", 2, 1, 1, 1, false, kReads, make_pttl},
+        {"TTL", 2, 1, 1, 1, false, kReads, make_ttl},
     }};
     return kCommands;
 }

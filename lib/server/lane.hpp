@@ -9,6 +9,7 @@
 #include <string>
 
 #include "server/command.hpp"
+#include "server/user_use.hpp"
 
 namespace dedup::server {
 
@@ -41,6 +42,8 @@ struct Lane {
     // bytes.
     std::size_t left_under_way = 0;
     std::size_t left_bytes = 0;
+    // Likewise, also before: of the user, who has this lane's requests under way; null: of none.
+    std::shared_ptr<UserUse> use = {};
 
     // Shared. Of replies that the client has not taken yet; the executor adds, the reactor takes.
     std::atomic<std::size_t> unsent_bytes = 0;

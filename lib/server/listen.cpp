@@ -107,15 +107,38 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
     return {};
 }
 
-bool is_loopback(const addrinfo& info) {
-    if (info.ai_family == AF_INET) {
+bool is_loopback(const sockaddr* info) {
+    if (info->sa_family == AF_INET) {
         sockaddr_in address{};
-        std::memcpy(&address, info.ai_addr, sizeof address);
+        std::memcpy(&address, info, sizeof address);
         return (ntohl(address.sin_addr.s_addr) >> 24) == 127;
     }
     sockaddr_in6 address{};
-    std::memcpy(&address, info.ai_addr, sizeof address);
+    std::memcpy(&address, info, sizeof address);
     return IN6_IS_ADDR_LOOPBACK(&address.sin6_addr);
+}
+
+std::unexpected<Error> open_to_all(const std::string& address, std::string_view needs) {
+    return wrong(
+        fmt::format("{} can be reached from other machines, so it needs {}; or listen on 127.0.0.1",
+                    address, needs));
+}
+
+// Where a socket listens that somebody else has made, and that it does not hold up whoever accepts.
+Result<sockaddr_storage> address_of_listener(int fd) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    int listens = 0;
+    socklen_t listens_size = sizeof listens;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_size) != 0 || listens == 0 ||
+        ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+        return wrong(fmt::format("descriptor {} is no socket that listens", fd));
+    }
+    if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) != 0 ||
+        ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+        return system_error("cannot set up a socket that was handed over", errno);
+    }
+    return address;
 }
 
 struct HostAndPort {
@@ -202,7 +225,7 @@ void UnixListener::close() {
     socket_.close();
 }
 
-Result<TcpListener> listen_tcp(const std::string& address, bool anywhere) {
+Result<TcpListener> listen_tcp(const std::string& address, bool anywhere, std::string_view needs) {
     auto parts = parse_address(address);
     if (!parts) {
         return std::unexpected(std::move(parts).error());
@@ -216,11 +239,8 @@ Result<TcpListener> listen_tcp(const std::string& address, bool anywhere) {
         return wrong(fmt::format("\"{}\" is no address: {}", address, ::gai_strerror(error)));
     }
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, ::freeaddrinfo);
-    if (!anywhere && !is_loopback(*list)) {
-        return wrong(
-            fmt::format("{} can be reached from other machines, so it needs a password; "
-                        "or listen on 127.0.0.1",
-                        address));
+    if (!anywhere && !is_loopback(list->ai_addr)) {
+        return open_to_all(address, needs);
     }
     TcpListener listener{.socket = new_socket(list->ai_family), .address = address};
     const int fd = listener.socket.get();
@@ -236,6 +256,37 @@ Result<TcpListener> listen_tcp(const std::string& address, bool anywhere) {
     }
     listener.port = bound_port(fd);
     return listener;
+}
+
+Result<TcpListener> adopt_tcp(Descriptor listening, bool anywhere, std::string_view needs) {
+    const auto address = address_of_listener(listening.get());
+    if (!address) {
+        return std::unexpected(address.error());
+    }
+    if (address->ss_family != AF_INET && address->ss_family != AF_INET6) {
+        return wrong("a socket that was handed over for TCP is not of TCP");
+    }
+    TcpListener listener;
+    listener.port = bound_port(listening.get());
+    listener.address = fmt::format("port {}", listener.port);
+    if (!anywhere && !is_loopback(as_address(*address))) {
+        return open_to_all(listener.address, needs);
+    }
+    listener.socket = std::move(listening);
+    return listener;
+}
+
+Result<std::string> unix_path_of(int listening) {
+    const auto address = address_of_listener(listening);
+    if (!address) {
+        return std::unexpected(address.error());
+    }
+    if (address->ss_family != AF_UNIX) {
+        return wrong("a socket that was handed over for Unix is not of Unix");
+    }
+    sockaddr_un path{};
+    std::memcpy(&path, &*address, sizeof path);
+    return std::string(path.sun_path);
 }
 
 Descriptor accept_from(int listener) {

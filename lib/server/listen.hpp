@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "dedup/error.hpp"
 #include "env/descriptor.hpp"
@@ -18,6 +20,8 @@ class UnixListener {
     // A file that is no socket, or one that somebody listens on, is left alone: invalid_argument
     // and busy. One that nobody listens on any more is replaced.
     [[nodiscard]] static Result<UnixListener> listen(const std::string& path);
+    // One that listens already; its file is somebody else's.
+    explicit UnixListener(Descriptor listening) : socket_(std::move(listening)) {}
     UnixListener(UnixListener&&) = default;
     UnixListener& operator=(UnixListener&& other) noexcept;
     ~UnixListener() { close(); }
@@ -37,8 +41,16 @@ struct TcpListener {
     std::string address;  // as text, for people
 };
 
-// `address` is "host:port". Without `anywhere`, a host that is not loopback is invalid_argument.
-[[nodiscard]] Result<TcpListener> listen_tcp(const std::string& address, bool anywhere);
+// `address` is "host:port". Without `anywhere`, a host that is not loopback is invalid_argument:
+// for that, `needs` is needed.
+[[nodiscard]] Result<TcpListener> listen_tcp(const std::string& address, bool anywhere,
+                                             std::string_view needs = "a password");
+
+// The same of a socket that listens already, where it does.
+[[nodiscard]] Result<TcpListener> adopt_tcp(Descriptor listening, bool anywhere,
+                                            std::string_view needs = "a password");
+// The path that a Unix socket listens at, for people. invalid_argument: it is no such socket.
+[[nodiscard]] Result<std::string> unix_path_of(int listening);
 
 // The next connection, or a descriptor of -1 with errno.
 [[nodiscard]] Descriptor accept_from(int listener);

@@ -75,12 +75,15 @@ CommandPtr make_history(const Request& request) {
     } else if (end != 2) {
         return request.error("ERR syntax error: DEDUP.HISTORY key [NS namespace] [RAW]");
     }
-    return chore(request, [ns, raw, key = std::string(request.argument(1)),
-                           protocol = request.session.protocol](const Chore& work) {
-        return written(work.store.history({ns, key}), [&](const std::vector<Version>& versions) {
-            return raw ? raw_list(protocol, versions) : version_list(protocol, versions, false);
-        });
-    });
+    return chore_in(ns, request,
+                    [ns, raw, key = std::string(request.argument(1)),
+                     protocol = request.session.protocol](const Chore& work) {
+                        return written(work.store.history({ns, key}),
+                                       [&](const std::vector<Version>& versions) {
+                                           return raw ? raw_list(protocol, versions)
+                                                      : version_list(protocol, versions, false);
+                                       });
+                    });
 }
 
 // A page of the store's, with fewer heads where they are large: nobody knows beforehand.
@@ -144,7 +147,8 @@ CommandPtr make_native_scan(const Request& request) {
     if (end % 2 != 0) {
         return request.error("ERR an option stands without a value");
     }
-    return chore(request, [options, raw, protocol = request.session.protocol](const Chore& work) {
+    ChoreCommand::Work read = [options, raw,
+                               protocol = request.session.protocol](const Chore& work) {
         return written(bounded_page(work.store, options), [&](const ScanPage& page) {
             MapWriter map(protocol);
             map.text("cursor", page.cursor);
@@ -152,7 +156,9 @@ CommandPtr make_native_scan(const Request& request) {
                                  : version_list(protocol, page.heads, true));
             return bytes_of(map);
         });
-    });
+    };
+    return options.ns.empty() ? chore(request, std::move(read))
+                              : chore_in(options.ns, request, std::move(read));
 }
 
 // Redis' patterns: * ? [a-z] [^a] and \ before a character that means itself.
@@ -225,9 +231,9 @@ struct RedisScan {
     bool strings = true;  // false: another type was asked for, of which there are none
 };
 
-Result<std::string> scan_strings(const RedisScan& scan, Facts& facts, Protocol protocol,
+Result<std::string> scan_strings(const RedisScan& scan, ScanCursors& cursors, Protocol protocol,
                                  StreamStore& store) {
-    auto cursor = facts.cursors.cursor_of(scan.cursor);
+    auto cursor = cursors.cursor_of(scan.cursor);
     if (!cursor) {
         return std::unexpected(Error{Code::invalid_argument,
                                      "invalid cursor: this server gave none, or it is too old; "
@@ -260,7 +266,7 @@ Result<std::string> scan_strings(const RedisScan& scan, Facts& facts, Protocol p
     std::string bytes;
     ReplyWriter writer(bytes, protocol);
     writer.array(2);
-    writer.bulk(std::to_string(facts.cursors.number_of(*std::move(cursor))));
+    writer.bulk(std::to_string(cursors.number_of(*std::move(cursor))));
     writer.array(keys.size());
     for (const std::string& key : keys) {
         writer.bulk(key);
@@ -294,20 +300,48 @@ CommandPtr make_scan(const Request& request) {
             return request.error("ERR syntax error");
         }
     }
-    return chore(request, [scan, &facts = request.facts,
-                           protocol = request.session.protocol](const Chore& work) {
-        return scan_strings(scan, facts, protocol, work.store);
-    });
+    const std::string user = request.session.user ? request.session.user->name : "";
+    return chore_in(scan.ns, request,
+                    [scan, user, &facts = request.facts,
+                     protocol = request.session.protocol](const Chore& work) {
+                        return scan_strings(scan, facts.cursors[user], protocol, work.store);
+                    });
+}
+
+// As Redis counts: what has expired and is not swept yet, too.
+Result<std::string> count_strings(const std::string& ns, const Chore& work) {
+    std::int64_t count = 0;
+    ScanOptions options{.ns = ns};
+    do {
+        if (work.stop.stop_requested()) {
+            return std::unexpected(Error{Code::closed, "the server ends"});
+        }
+        auto page = work.store.scan(options);
+        if (!page) {
+            return std::unexpected(std::move(page).error());
+        }
+        count += std::ranges::count_if(page->heads, [](const Version& version) {
+            return version.record.state() == State::completed;
+        });
+        options.cursor = std::move(page->cursor);
+    } while (!options.cursor.empty());
+    return fmt::format(":{}\r\n", count);
+}
+
+CommandPtr make_dbsize(const Request& request) {
+    const std::string ns = request.session.database_namespace();
+    return chore_in(ns, request, [ns](const Chore& work) { return count_strings(ns, work); });
 }
 
 }  // namespace
 
 std::span<const CommandEntry> native_chores() {
-    static constexpr std::array<CommandEntry, 4> kCommands = {{
-        {"DEDUP.HISTORY", -2, 1, 1, 1, false, make_history},
-        {"DEDUP.SCAN", -2, 0, 0, 0, false, make_native_scan},
-        {"DEDUP.STATS", 1, 0, 0, 0, false, make_stats},
-        {"SCAN", -2, 0, 0, 0, false, make_scan},
+    static constexpr std::array<CommandEntry, 5> kCommands = {{
+        {"DBSIZE", 1, 0, 0, 0, false, kReads, make_dbsize},
+        {"DEDUP.HISTORY", -2, 1, 1, 1, false, kReads, make_history},
+        {"DEDUP.SCAN", -2, 0, 0, 0, false, kReads, make_native_scan},
+        {"DEDUP.STATS", 1, 0, 0, 0, false, kReadsStore, make_stats},
+        {"SCAN", -2, 0, 0, 0, false, kReads, make_scan},
     }};
     return kCommands;
 }

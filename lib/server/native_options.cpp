@@ -15,6 +15,23 @@ std::optional<milliseconds> duration_in(std::string_view text) {
     return number ? std::optional(milliseconds{*number}) : std::nullopt;
 }
 
+// As with Unanswered. `good`: it is one of them.
+bool set_unanswered(ClaimOptions& claim, std::string_view name, std::string_view value,
+                    bool& good) {
+    if (is_word(name, "UNANSWERED")) {
+        claim.unanswered = is_word(value, "HOLD") ? Unanswered::hold : Unanswered::rerun;
+        good = is_word(value, "HOLD") || is_word(value, "RERUN");
+        return true;
+    }
+    if (is_word(name, "ATTEMPTSMAX")) {
+        const auto number = unsigned_number(value);
+        good = number && *number <= UINT32_MAX;
+        claim.attempts_max = static_cast<std::uint32_t>(good ? *number : 0);
+        return true;
+    }
+    return false;
+}
+
 bool set_option(NativeOptions& options, std::string_view name, std::string_view value,
                 unsigned takes, bool& good) {
     ClaimOptions& claim = options.claim;
@@ -43,8 +60,12 @@ bool set_option(NativeOptions& options, std::string_view name, std::string_view 
         const auto wait = whole_number(value);
         options.wait = milliseconds{wait.value_or(0)};
         good = wait && *wait >= 0 && *wait <= INT32_MAX;
+    } else if (is_word(name, "REASON") && (takes & kTakesReason) != 0) {
+        options.reason = value;
+    } else if (is_word(name, "BY") && (takes & kTakesReason) != 0) {
+        options.by = value;
     } else {
-        return false;
+        return (takes & kTakesUnanswered) != 0 && set_unanswered(claim, name, value, good);
     }
     return true;
 }
@@ -63,8 +84,11 @@ std::string read_options(const Request& request, std::size_t from, unsigned take
             return fmt::format("ERR {} is not an option of {}", name, request.argument(0));
         }
         if (!good) {
-            return fmt::format("ERR {} is not a number of milliseconds, for {}",
-                               request.argument(i + 1), name);
+            return fmt::format("ERR {} is not {}, for {}", request.argument(i + 1),
+                               is_word(name, "UNANSWERED")    ? "HOLD or RERUN"
+                               : is_word(name, "ATTEMPTSMAX") ? "a number"
+                                                              : "a number of milliseconds",
+                               name);
         }
     }
     if (auto checked = check_namespace(options.cache.ns); !checked) {

@@ -16,6 +16,8 @@ struct NativeOptions {
     ClaimOptions claim;
     std::optional<std::string> metadata;  // as it was given, for a completion
     std::optional<std::chrono::milliseconds> wait;
+    std::string reason;
+    std::string by;
 };
 
 enum : unsigned {
@@ -25,6 +27,8 @@ enum : unsigned {
     kTakesRequest = 4,  // owner, fingerprint, event, expiry
     kTakesLease = 8,
     kTakesWait = 16,
+    kTakesUnanswered = 32,  // what becomes of the claim if nobody answers it
+    kTakesReason = 64,      // and who says so
 };
 
 // Reads the pairs behind the first `from` arguments. Gives what is wrong, or nothing.

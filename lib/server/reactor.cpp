@@ -53,10 +53,9 @@ void watch_for_input(int epoll, int fd, std::uint64_t tag) {
 }  // namespace
 
 Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options,
-                 Listeners listeners, Descriptor epoll, Descriptor wake)
+                 std::vector<User> users, Listeners listeners, Descriptor epoll, Descriptor wake)
     : options_(std::move(options)),
-      facts_{.password = options_.password,
-             .started_ms = system_now_ms(),
+      facts_{.started_ms = system_now_ms(),
              .store_id = std::move(store_id),
              .grace = store.grace(),
              .appends = AppendMemory{random_name()}},
@@ -76,6 +75,11 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
                         .unsent_bytes_max = options_.reply_bytes_max,
                         .all_unsent_bytes = &unsent_bytes_,
                         .all_unsent_bytes_max = 2 * options_.replies_bytes_max}) {
+    if (!options_.users.empty()) {
+        facts_.uses.connections_max = std::max<std::size_t>(1, options_.connections_max / 2);
+        facts_.uses.requests_max = std::max<std::size_t>(1, options_.requests_max / 2);
+    }
+    facts_.users.replace(std::move(users));
     // Or nobody could listen there as long as a forked child lives.
     close_in_children({epoll_.get(), wake_.get()});
     for (const int fd : {listeners_.unix_socket.fd(), tcp_fd()}) {
@@ -153,6 +157,9 @@ void Reactor::run() {
     }
     if (listeners_.tcp) {
         note("listening", 0, fmt::format("{} (port {})", options_.tcp, tcp_port_));
+    }
+    if (listeners_.http != 0) {
+        note("listening", 0, fmt::format("http://{} (port {})", options_.http, listeners_.http));
     }
     const milliseconds tick = tick_of(options_);
     SteadyTime looked_at = steady_clock::now();
@@ -237,6 +244,14 @@ void Reactor::accept_all(int listener, bool tcp) {
     }
 }
 
+bool Reactor::is_known_process(int socket) const {
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    return options_.unix_uids.empty() ||
+           (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+            std::ranges::find(options_.unix_uids, peer.uid) != options_.unix_uids.end());
+}
+
 void Reactor::admit(Descriptor socket, bool tcp) {
     if (connections_.size() >= options_.connections_max) {
         ++refused_;
@@ -248,10 +263,15 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     }
     if (tcp) {
         keep_alive(socket.get());
+    } else if (!is_known_process(socket.get())) {
+        ++refused_;
+        note("refused", 0, "the system's user of the process may not connect");
+        return;
     }
     const std::uint64_t number = ++last_number_;
     auto connection = std::make_unique<Connection>(number, std::move(socket), unsent_bytes_);
     connection->active_at = steady_clock::now();
+    connection->admitted_at = connection->active_at;
     connection->events = EPOLLIN;
     watch_for_input(epoll_.get(), connection->socket.get(), number);
     connections_.emplace(number, std::move(connection));
@@ -273,6 +293,9 @@ void Reactor::take_replies() {
 
 void Reactor::take_reply(Replies& replies) {
     under_way_ -= replies.count;
+    if (replies.lane->use) {
+        replies.lane->use->under_way -= replies.count;
+    }
     const auto found = connections_.find(replies.lane->connection);
     if (found == connections_.end()) {  // the client has gone
         replies.lane->take_unsent(replies.bytes.size());
@@ -403,10 +426,13 @@ void Reactor::look_after(SteadyTime now) {
             connection->has_output() && now - connection->output_since > options_.stall_timeout;
         const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
                           now - connection->active_at > options_.idle_timeout;
-        if (partial || unread || idle) {
-            ends.emplace_back(number, partial  ? "left a request unfinished"
-                                      : unread ? "did not take its replies"
-                                               : "idle");
+        const bool stranger = facts_.users.needed() && !connection->session.user &&
+                              now - connection->admitted_at > options_.stall_timeout;
+        if (partial || unread || idle || stranger) {
+            ends.emplace_back(number, stranger  ? "did not log in"
+                                      : partial ? "left a request unfinished"
+                                      : unread  ? "did not take its replies"
+                                                : "idle");
         }
     }
     for (const auto& [number, why] : ends) {

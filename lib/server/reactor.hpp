@@ -24,18 +24,21 @@ namespace dedup::server {
 struct Listeners {
     UnixListener unix_socket = {};
     std::optional<TcpListener> tcp = {};
+    std::uint16_t http = 0;  // the port that somebody else listens on; for the log
 };
 
 class Reactor {
   public:
     // `epoll` and `wake`, an eventfd, are new. Both outlive the thread.
-    Reactor(StreamStore& store, std::string store_id, ServerOptions options, Listeners listeners,
-            Descriptor epoll, Descriptor wake);
+    Reactor(StreamStore& store, std::string store_id, ServerOptions options,
+            std::vector<User> users, Listeners listeners, Descriptor epoll, Descriptor wake);
     ~Reactor();  // stops
     Reactor(const Reactor&) = delete;
     Reactor& operator=(const Reactor&) = delete;
 
     void stop() DEDUP_EXCLUDES(stop_mutex_);
+    // Any thread.
+    void replace_users(std::vector<User> users) { facts_.users.replace(std::move(users)); }
     [[nodiscard]] ServerMetrics metrics() const;
     [[nodiscard]] std::uint16_t tcp_port() const { return tcp_port_; }
 
@@ -45,10 +48,12 @@ class Reactor {
     void on_event(std::uint64_t tag, std::uint32_t events);
     void accept_all(int listener, bool tcp);
     void admit(Descriptor socket, bool tcp);
+    [[nodiscard]] bool is_known_process(int socket) const;
     void read_from(Connection& connection);
     void take_requests(Connection& connection);
     bool take_request(Connection& connection, std::string_view bytes, std::size_t& size);
     void carry_out(Connection& connection, std::size_t bytes);
+    static void note_user(Connection& connection);
     CommandPtr command_for(Connection& connection, std::size_t bytes);
     void reject(Connection& connection, std::string_view why);
     void add_output(Connection& connection, std::string_view bytes);

@@ -54,7 +54,7 @@ void Reactor::take_requests(Connection& connection) {
 
 // Whether there may be another request behind this one.
 bool Reactor::take_request(Connection& connection, std::string_view bytes, std::size_t& size) {
-    const bool known = facts_.password.empty() || connection.session.authenticated;
+    const bool known = !facts_.users.needed() || connection.session.user != nullptr;
     switch (connection.parser.parse(bytes, known ? RequestLimits{} : kUnauthenticatedLimits)) {
         case RequestParser::Found::nothing:
             size = connection.parser.size();
@@ -90,6 +90,7 @@ void Reactor::reject(Connection& connection, std::string_view why) {
     }
     ++connection.under_way;
     ++under_way_;
+    note_user(connection);
     submitting_.emplace_back(connection.lane, std::move(reply));
 }
 
@@ -106,7 +107,8 @@ bool changes_the_session(std::string_view name) {
 CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     const auto& arguments = connection.parser.arguments();
     const bool full =
-        under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max;
+        under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max ||
+        (connection.lane->use && connection.lane->use->under_way >= facts_.uses.requests_max);
     if (full && !changes_the_session(arguments.front())) {
         // A transaction is carried out with all of its commands or not at all.
         Transaction& transaction = connection.session.transaction;
@@ -127,6 +129,27 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     return understand({connection.session, facts_, arguments});
 }
 
+// Counts what is under way as that of who is logged in.
+void Reactor::note_user(Connection& connection) {
+    const auto& use = connection.session.seat.use();
+    auto& counted = connection.lane->use;
+    if (use == nullptr && counted == nullptr) {
+        return;
+    }
+    if (use != counted) {
+        if (counted) {
+            counted->under_way -= connection.under_way - 1;
+        }
+        counted = use;
+        if (counted) {
+            counted->under_way += connection.under_way - 1;
+        }
+    }
+    if (counted) {
+        ++counted->under_way;
+    }
+}
+
 void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++requests_;
     CommandPtr command = command_for(connection, bytes);
@@ -141,6 +164,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     }
     ++connection.under_way;
     ++under_way_;
+    note_user(connection);
     connection.request_bytes += bytes;
     held_bytes_ += bytes;
     submitting_.emplace_back(connection.lane, std::move(command));

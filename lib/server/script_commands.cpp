@@ -210,9 +210,9 @@ CommandPtr make_script(const Request& request) {
 
 std::span<const CommandEntry> script_commands() {
     static constexpr std::array<CommandEntry, 3> kCommands = {{
-        {"EVAL", -3, 0, 0, 0, true, make_eval},
-        {"EVALSHA", -3, 0, 0, 0, true, make_evalsha},
-        {"SCRIPT", -2, 0, 0, 0, false, make_script},
+        {"EVAL", -3, 0, 0, 0, true, kRewrites, make_eval},
+        {"EVALSHA", -3, 0, 0, 0, true, kRewrites, make_evalsha},
+        {"SCRIPT", -2, 0, 0, 0, false, kOfConnection, make_script},
     }};
     return kCommands;
 }

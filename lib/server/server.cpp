@@ -3,26 +3,38 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "env/process.hpp"
+#include "server/http_pages.hpp"
+#include "server/http_server.hpp"
 #include "server/reactor.hpp"
+#include "server/users.hpp"
 
 namespace dedup {
 namespace {
 
 using server::Listeners;
 using server::Reactor;
+using server::User;
 
 Result<void> check_server_options(const ServerOptions& options) {
     const auto bad = [](const char* what) {
         return std::unexpected(Error{.code = Code::invalid_argument, .message = what});
     };
-    if (options.unix_path.empty() && options.tcp.empty()) {
+    if (options.unix_path.empty() && options.tcp.empty() && options.unix_socket < 0 &&
+        options.tcp_socket < 0) {
         return bad("there is nowhere to listen: give a unix_path, or a tcp address");
+    }
+    if (options.http.empty() && options.http_socket < 0 &&
+        (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
+        return bad("a token or pages for HTTP, and no address: give http");
     }
     if (options.connections_max == 0 || options.pipeline_max == 0 || options.requests_max == 0 ||
         options.request_bytes_max == 0 || options.reply_bytes_max == 0 ||
@@ -36,35 +48,156 @@ Result<void> check_server_options(const ServerOptions& options) {
     return {};
 }
 
+struct HttpPort {
+    server::TcpListener listener;
+    Descriptor wake;
+};
+
+// Those of the file, if there is one, and the one that has the password.
+Result<std::vector<User>> users_of(const std::string& path, const std::string& password) {
+    std::vector<User> users;
+    if (!path.empty()) {
+        auto read = server::Users::read(path);
+        if (!read) {
+            return read;
+        }
+        users = *std::move(read);
+    }
+    if (!password.empty()) {
+        if (std::ranges::find(users, "default", &User::name) != users.end()) {
+            return std::unexpected(
+                Error{Code::invalid_argument,
+                      "there is a password, which is that of the user 'default', and a user of "
+                      "that name in " +
+                          path});
+        }
+        users.push_back(server::user_with_password("default", password));
+    }
+    return users;
+}
+
 class ServerWithReactor final : public Server {
   public:
-    ServerWithReactor(StreamStore& store, std::string store_id, ServerOptions options,
-                      Listeners listeners, Descriptor epoll, Descriptor wake)
-        : reactor_(std::make_unique<Reactor>(store, std::move(store_id), std::move(options),
+    ServerWithReactor(StreamStore& store, std::string store_id, const ServerOptions& options,
+                      std::vector<User> users, Listeners listeners, Descriptor epoll,
+                      Descriptor wake, std::optional<HttpPort> http)
+        : users_path_(options.users),
+          password_(options.password),
+          reactor_(std::make_unique<Reactor>(store, std::move(store_id), options, std::move(users),
                                              std::move(listeners), std::move(epoll),
-                                             std::move(wake))) {}
+                                             std::move(wake))) {
+        if (http) {
+            http_ = std::make_unique<server::HttpServer>(
+                std::move(http->listener), std::move(http->wake),
+                server::http_answers({.store = store,
+                                      .metrics = [this] { return reactor_->metrics(); },
+                                      .closing = closing_,
+                                      .token = options.http_token,
+                                      .pages = options.http_pages,
+                                      .more_metrics = options.http_metrics}));
+        }
+    }
     // In a forked child there are no threads to stop, and the sockets are the parent's.
     ~ServerWithReactor() override {
         if (process_.inherited()) {
+            leave_to_parent(http_.release());
             leave_to_parent(reactor_.release());
+        } else {
+            stop();
         }
     }
     void stop() override {
         if (!process_.inherited()) {
+            closing_ = true;
             reactor_->stop();
+            if (http_) {  // till here it says that the server ends
+                http_->stop();
+            }
         }
+    }
+    Result<void> reload_users() override {
+        if (process_.inherited()) {
+            return std::unexpected(process_.inherited_error("the server"));
+        }
+        if (users_path_.empty()) {
+            return std::unexpected(
+                Error{Code::invalid_argument, "the server has no file of users"});
+        }
+        auto users = users_of(users_path_, password_);
+        if (!users) {
+            return std::unexpected(std::move(users).error());
+        }
+        reactor_->replace_users(*std::move(users));
+        return {};
     }
     [[nodiscard]] ServerMetrics metrics() const override { return reactor_->metrics(); }
     [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_->tcp_port(); }
+    [[nodiscard]] std::uint16_t http_port() const override { return http_ ? http_->port() : 0; }
 
   private:
     const ProcessMark process_;
+    const std::string users_path_;
+    const std::string password_;
+    std::atomic<bool> closing_ = false;
     std::unique_ptr<Reactor> reactor_;
+    std::unique_ptr<server::HttpServer> http_;
 };
+
+Result<std::optional<HttpPort>> listen_for_http(const ServerOptions& options, Descriptor given) {
+    if (options.http.empty() && given.get() < 0) {
+        return std::nullopt;
+    }
+    const bool anywhere = !options.http_token.empty();
+    auto made = given.get() < 0 ? server::listen_tcp(options.http, anywhere, "a token")
+                                : server::adopt_tcp(std::move(given), anywhere, "a token");
+    if (!made) {
+        return std::unexpected(std::move(made).error());
+    }
+    return HttpPort{*std::move(made), Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))};
+}
+
+// Sockets that the program has handed over, until somebody has taken them.
+struct Given {
+    explicit Given(const ServerOptions& options)
+        : unix_socket(options.unix_socket), tcp(options.tcp_socket), http(options.http_socket) {}
+    Descriptor unix_socket;
+    Descriptor tcp;
+    Descriptor http;
+};
+
+// Says in `options` where it listens, for people.
+Result<Listeners> listen(ServerOptions& options, Given& given, bool has_users) {
+    Listeners listeners;
+    if (given.unix_socket.get() >= 0) {
+        auto path = server::unix_path_of(given.unix_socket.get());
+        if (!path) {
+            return std::unexpected(std::move(path).error());
+        }
+        options.unix_path = *std::move(path);
+        listeners.unix_socket = server::UnixListener(std::move(given.unix_socket));
+    } else if (!options.unix_path.empty()) {
+        auto made = server::UnixListener::listen(options.unix_path);
+        if (!made) {
+            return std::unexpected(std::move(made).error());
+        }
+        listeners.unix_socket = *std::move(made);
+    }
+    if (given.tcp.get() >= 0 || !options.tcp.empty()) {
+        auto made = given.tcp.get() >= 0 ? server::adopt_tcp(std::move(given.tcp), has_users)
+                                         : server::listen_tcp(options.tcp, has_users);
+        if (!made) {
+            return std::unexpected(std::move(made).error());
+        }
+        options.tcp = made->address;
+        listeners.tcp = *std::move(made);
+    }
+    return listeners;
+}
 
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions options) {
+    Given given(options);
     if (auto checked = check_server_options(options); !checked) {
         return std::unexpected(std::move(checked).error());
     }
@@ -72,33 +205,35 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
     if (!stats) {
         return std::unexpected(std::move(stats).error());
     }
-    Listeners listeners;
-    if (!options.unix_path.empty()) {
-        auto made = server::UnixListener::listen(options.unix_path);
-        if (!made) {
-            return std::unexpected(std::move(made).error());
-        }
-        listeners.unix_socket = *std::move(made);
+    auto users = users_of(options.users, options.password);
+    if (!users) {
+        return std::unexpected(std::move(users).error());
     }
-    if (!options.tcp.empty()) {
-        auto made = server::listen_tcp(options.tcp, !options.password.empty());
-        if (!made) {
-            return std::unexpected(std::move(made).error());
-        }
-        listeners.tcp = *std::move(made);
+    auto made = listen(options, given, !users->empty());
+    if (!made) {
+        return std::unexpected(std::move(made).error());
+    }
+    Listeners listeners = *std::move(made);
+    auto http = listen_for_http(options, std::move(given.http));
+    if (!http) {
+        return std::unexpected(std::move(http).error());
+    }
+    if (*http) {
+        listeners.http = (*http)->listener.port;
+        options.http = (*http)->listener.address;
     }
     Descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
     Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (epoll.get() < 0 || wake.get() < 0) {
+    if (epoll.get() < 0 || wake.get() < 0 || (*http && (*http)->wake.get() < 0)) {
         return std::unexpected(
             Error{.code = Code::io,
                   .message = std::string("cannot make descriptors: ") + std::strerror(errno),
                   .os_error = errno});
     }
     try {
-        return std::make_unique<ServerWithReactor>(store, std::move(stats->store_id),
-                                                   std::move(options), std::move(listeners),
-                                                   std::move(epoll), std::move(wake));
+        return std::make_unique<ServerWithReactor>(
+            store, std::move(stats->store_id), options, *std::move(users), std::move(listeners),
+            std::move(epoll), std::move(wake), *std::move(http));
     } catch (const std::system_error& error) {
         return std::unexpected(
             Error{.code = Code::io,

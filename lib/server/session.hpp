@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +15,8 @@
 #include "server/append_memory.hpp"
 #include "server/command.hpp"
 #include "server/sweep_watch.hpp"
+#include "server/user_use.hpp"
+#include "server/users.hpp"
 
 namespace dedup::server {
 
@@ -35,10 +38,12 @@ struct Session {
     std::uint64_t id = 0;
     Protocol protocol = Protocol::resp2;
     std::uint64_t database = 0;
-    bool authenticated = false;
     bool closing = false;  // when all replies are sent
     std::string name = {};
     Transaction transaction = {};
+    UserPtr user = {};                   // null: has not logged in
+    std::uint64_t users_generation = 0;  // that `user` is of
+    UserSeat seat = {};
 
     // The namespace of the keys of Redis commands.
     [[nodiscard]] std::string database_namespace() const {
@@ -62,11 +67,12 @@ class ScanCursors {
 
 // Outlives all commands.
 struct Facts {
-    std::string password = {};  // empty: none is needed
+    Users users = {};  // none: nobody has to log in
+    UserUses uses = {};
     std::int64_t started_ms = 0;
     std::string store_id = {};
-    std::chrono::milliseconds grace{0};  // the store's
-    ScanCursors cursors = {};
+    std::chrono::milliseconds grace{0};               // the store's
+    std::map<std::string, ScanCursors> cursors = {};  // by user; of the thread of the chores
     AppendMemory appends{""};
     SweepWatch sweeps = {};
 };

@@ -106,10 +106,10 @@ CommandPtr make_sweeping(const Request& request) {
 
 std::span<const CommandEntry> store_chores() {
     static constexpr std::array<CommandEntry, 4> kCommands = {{
-        {"DEDUP.FLUSH", 1, 0, 0, 0, false, make_flush},
-        {"DEDUP.STORE", -1, 0, 0, 0, false, make_store},
-        {"DEDUP.SWEEPING", -2, 0, 0, 0, false, make_sweeping},
-        {"DEDUP.SWEEPS", 1, 0, 0, 0, false, make_sweeps},
+        {"DEDUP.FLUSH", 1, 0, 0, 0, false, kFlushes, make_flush},
+        {"DEDUP.STORE", -1, 0, 0, 0, false, kOfConnection, make_store},
+        {"DEDUP.SWEEPING", -2, 0, 0, 0, false, kSweepsStore, make_sweeping},
+        {"DEDUP.SWEEPS", 1, 0, 0, 0, false, kSweepsStore, make_sweeps},
     }};
     return kCommands;
 }

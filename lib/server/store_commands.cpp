@@ -86,7 +86,7 @@ class AppendCommand final : public Command {
     AppendCommand(const Request& request, bool atomic, std::vector<Append> items)
         : Command(Kind::parts, request.session.protocol),
           memory_(request.facts.appends),
-          id_(request.argument(2)),
+          id_(id_of(request)),
           since_(request.argument(3)),
           atomic_(atomic),
           items_(std::move(items)),
@@ -160,6 +160,11 @@ class AppendCommand final : public Command {
     }
 
   private:
+    // As the client gave it; no other user's.
+    static std::string id_of(const Request& request) {
+        const std::string id(request.argument(2));
+        return request.session.user ? request.session.user->name + ' ' + id : id;
+    }
     // Whether it has been carried out before: another connection of the client's has asked for it.
     bool is_known() {
         if (const std::string* const reply = known_ ? nullptr : memory_.find(id_)) {
@@ -228,8 +233,8 @@ CommandPtr make_append(const Request& request) {
 
 std::span<const CommandEntry> store_commands() {
     static constexpr std::array<CommandEntry, 2> kCommands = {{
-        {"DEDUP.APPEND", -6, 0, 0, 0, true, make_append},
-        {"DEDUP.HEADS", -3, 0, 0, 0, false, make_heads},
+        {"DEDUP.APPEND", -6, 0, 0, 0, true, kWritesRecords, make_append},
+        {"DEDUP.HEADS", -3, 0, 0, 0, false, kReads, make_heads},
     }};
     return kCommands;
 }

@@ -380,21 +380,21 @@ CommandPtr make_getex(const Request& request) {
 
 std::span<const CommandEntry> string_commands() {
     static constexpr std::array<CommandEntry, 15> kCommands = {{
-        {"DEL", -2, 1, -1, 1, true, make_del},
-        {"DELEX", -2, 1, 1, 1, true, make_delex},
-        {"DELIFEQ", 3, 1, 1, 1, true, make_delifeq},
-        {"EXISTS", -2, 1, -1, 1, false, make_exists},
-        {"GET", 2, 1, 1, 1, false, make_get},
-        {"GETDEL", 2, 1, 1, 1, true, make_getdel},
-        {"GETEX", -2, 1, 1, 1, true, make_getex},
-        {"MGET", -2, 1, -1, 1, false, make_mget},
-        {"PSETEX", 4, 1, 1, 1, true, make_psetex},
-        {"SET", -3, 1, 1, 1, true, make_set},
-        {"SETEX", 4, 1, 1, 1, true, make_setex},
-        {"SETNX", 3, 1, 1, 1, true, make_setnx},
-        {"STRLEN", 2, 1, 1, 1, false, make_strlen},
-        {"TYPE", 2, 1, 1, 1, false, make_type},
-        {"UNLINK", -2, 1, -1, 1, true, make_del},
+        {"DEL", -2, 1, -1, 1, true, kRewrites, make_del},
+        {"DELEX", -2, 1, 1, 1, true, kRewrites, make_delex},
+        {"DELIFEQ", 3, 1, 1, 1, true, kRewrites, make_delifeq},
+        {"EXISTS", -2, 1, -1, 1, false, kReads, make_exists},
+        {"GET", 2, 1, 1, 1, false, kReads, make_get},
+        {"GETDEL", 2, 1, 1, 1, true, kRewrites, make_getdel},
+        {"GETEX", -2, 1, 1, 1, true, kRewrites, make_getex},
+        {"MGET", -2, 1, -1, 1, false, kReads, make_mget},
+        {"PSETEX", 4, 1, 1, 1, true, kRewrites, make_psetex},
+        {"SET", -3, 1, 1, 1, true, kRewrites, make_set},
+        {"SETEX", 4, 1, 1, 1, true, kRewrites, make_setex},
+        {"SETNX", 3, 1, 1, 1, true, kRewrites, make_setnx},
+        {"STRLEN", 2, 1, 1, 1, false, kReads, make_strlen},
+        {"TYPE", 2, 1, 1, 1, false, kReads, make_type},
+        {"UNLINK", -2, 1, -1, 1, true, kRewrites, make_del},
     }};
     return kCommands;
 }

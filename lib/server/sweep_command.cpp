@@ -116,7 +116,7 @@ CommandPtr make_sweep(const Request& request) {
 
 std::span<const CommandEntry> sweep_commands() {
     static constexpr std::array<CommandEntry, 1> kCommands = {
-        {{"DEDUP.SWEEP", -1, 0, 0, 0, true, make_sweep}}};
+        {{"DEDUP.SWEEP", -1, 0, 0, 0, true, kSweepsStore, make_sweep}}};
     return kCommands;
 }
 

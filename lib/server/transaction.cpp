@@ -125,7 +125,7 @@ CommandPtr queue_command(const Request& request, const CommandEntry& entry) {
         return refuse(fmt::format("ERR a transaction has at most {} commands and {} bytes",
                                   kTransactionCommandsMax, kTransactionBytesMax));
     }
-    CommandPtr command = entry.make(request);
+    CommandPtr command = make_allowed(request, entry);
     if (command->is_error()) {
         transaction.bad = true;
         return command;
@@ -140,9 +140,9 @@ CommandPtr queue_command(const Request& request, const CommandEntry& entry) {
 
 std::span<const CommandEntry> transaction_commands() {
     static constexpr std::array<CommandEntry, 3> kCommands = {{
-        {"DISCARD", 1, 0, 0, 0, false, make_discard},
-        {"EXEC", 1, 0, 0, 0, false, make_exec},
-        {"MULTI", 1, 0, 0, 0, false, make_multi},
+        {"DISCARD", 1, 0, 0, 0, false, kOfConnection, make_discard},
+        {"EXEC", 1, 0, 0, 0, false, Access(0, Scope::streams), make_exec},
+        {"MULTI", 1, 0, 0, 0, false, kOfConnection, make_multi},
     }};
     return kCommands;
 }

@@ -141,6 +141,9 @@ Result<StoreStats> LogStore::stats() {
         stats.sweep_error = engine_->sweep.error();
         stats.last_sweep_ms = std::max(stats.last_sweep_ms, engine_->sweep.last_ms());
     }
+    if (context_.failure.failed()) {
+        stats.write_error = context_.failure.reason();
+    }
     std::tie(stats.damaged, stats.damage) = context_.damage.places();
     stats.last_sequence = next_sequence - 1;
     stats.time_high_ms = time_.saw_time(0);

@@ -74,6 +74,7 @@ void visit_fields(MaybeConst<StoreStats> auto& stats, auto& visit) {
     visit("torn_bytes_dropped", stats.torn_bytes_dropped);
     visit("catalog_rebuilt", stats.catalog_rebuilt);
     visit.text("background_error", stats.background_error);
+    visit.text("write_error", stats.write_error);
     visit("evicted", stats.evicted);
     visit.time("last_sweep_ms", stats.last_sweep_ms);
     visit.text("sweep_error", stats.sweep_error);

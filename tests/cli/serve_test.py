@@ -1,11 +1,13 @@
 """dedupctl serve as a service: its sockets, its log, how it begins and ends."""
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import cli
 from cli import ABSENT, COMPLETED, BUSY, ERROR, OK, UNAVAILABLE, USAGE
@@ -197,7 +199,7 @@ class Serve(cli.CliTest):
                 (("--no-unix", "--tcp", "nonsense"), "host:port"),
                 (("--no-unix", "--tcp", "0.0.0.0:0"), "needs a password"),
                 (("--unix", "x" * 200,), "at most 107"),
-                (("--password-file", self.path("none")), "cannot read the password")):
+                (("--password-file", self.path("none")), "--password-file: cannot read")):
             self.assertInError(words, self.dedupctl("serve", *arguments, expect=ERROR))
         for arguments in (("--connections", "0"), ("--sweep-every", "1"), ("--unix", ""),
                           ("--no-unix", "--unix", "x")):
@@ -232,6 +234,114 @@ class Serve(cli.CliTest):
                 if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
                     return int(fields[1].split(":")[1], 16)
         return self.fail("it listens on no port")
+
+    def test_users(self):
+        """A file of users, which SIGHUP has the server read again."""
+        def line(name, *options):
+            made = self.dedupctl("--json", "user", name, *options, expect=OK).json
+            return made["line"] + "\n", made["secret"]
+        users = self.path("users")
+        (a_line, a_secret), (b_line, b_secret) = (
+            line("default", "--rights", "all"),
+            line("b", "--namespaces", "redis:0"))
+        with open(users, "w", encoding="ascii") as file:
+            file.write(a_line)
+        server = self.serve("--users", users)
+        client = self.client()
+        with self.assertRaisesRegex(Refused, "WRONGPASS"):
+            client.ask("AUTH", "b", b_secret)
+        with open(users, "a", encoding="ascii") as file:
+            file.write(b_line)
+        server.send_signal(signal.SIGHUP)
+        self.assertIn(b"event=users_reloaded", server.stderr.readline())
+        self.assertEqual(client.ask("AUTH", "b", b_secret), b"OK")
+        self.assertEqual(client.ask("SET", "k", "v"), b"OK")
+        with self.assertRaisesRegex(Refused, "NOPERM"):
+            client.ask("DEDUP.STATS")
+        with open(users, "w", encoding="ascii") as file:
+            file.write("nonsense\n")
+        server.send_signal(signal.SIGHUP)
+        kept = server.stderr.readline()
+        self.assertIn(b"event=users_kept", kept)
+        self.assertIn(b"line 1", kept)
+        self.assertEqual(client.ask("GET", "k"), b"v")
+        # An operator is the user "default", on the socket beside the store and by its address.
+        known = dict(self.environment(), DEDUP_PASSWORD=a_secret)
+        self.dedupctl("claim", "c", env=known, expect=OK)
+        self.dedupctl("-s", "unix:" + self.socket_path, "stats", env=known, expect=OK)
+        refused = self.dedupctl("claim", "d", expect=ERROR)
+        self.assertInError("wants a password", refused)
+        log = self.end(server)
+        self.assertEqual(server.returncode, OK)
+        for secret in (a_secret, b_secret):
+            self.assertNotIn(secret, log)
+
+    def test_making_a_user(self):
+        with open(self.path("secret"), "w", encoding="ascii") as file:
+            file.write("a secret from elsewhere\n")
+        done = self.dedupctl("user", "ada", "--secret-file", self.path("secret"), "--rights", "read",
+                             "--namespaces", "a,b-*", expect=OK)
+        self.assertRegex(done.text, "^ada sha256:[0-9a-f]+:[0-9a-f]{64} rights=read "
+                                    "namespaces=a,b-\\*\n$")
+        self.assertEqual(done.error, "")
+        made = self.dedupctl("user", "ada", expect=OK)
+        self.assertRegex(made.error, "secret.*[0-9a-f]{40}")
+        for arguments in (("a b",), ("ada", "--rights", "write"), ("ada", "--namespaces", "a b")):
+            self.dedupctl("user", *arguments, expect=USAGE)
+        self.assertInError("there is no user", self.dedupctl("serve", "--users", os.devnull,
+                                                             expect=ERROR))
+
+    def test_only_known_users_of_the_system(self):
+        server = self.serve("--allow-uid", f"{os.getuid()},4294967")
+        self.assertEqual(self.client().ask("PING"), b"PONG")
+        self.end(server)
+        server = self.serve("--allow-uid", str(os.getuid() + 1))
+        with self.assertRaises((ConnectionError, BrokenPipeError)):
+            self.client().ask("PING")
+        self.assertIn("may not connect", self.end(server))
+
+    def test_sockets_of_a_service_manager(self):
+        """It listens, starts the server with the first client, and keeps the clients that come while
+        there is none."""
+        with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as tcp, \
+                socket.create_server(("127.0.0.1", 0)) as web:
+            unix.bind(self.socket_path)
+            unix.listen()
+            early = self.client()
+            early.send("PING")
+            given = {3: unix, 4: tcp, 5: web}
+
+            def hand_over():
+                # High first, so that none is overwritten before it is copied.
+                copies = [fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 100) for one in given.values()]
+                for fd, copy in zip(given, copies):
+                    os.dup2(copy, fd)
+
+            command = (f"export LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=a:b:http; "
+                       f"exec {cli.DEDUPCTL} serve")
+            for round_number in range(2):
+                server = subprocess.Popen(
+                    ["sh", "-c", command], env=self.environment(), cwd=self.dir,
+                    stderr=subprocess.PIPE, preexec_fn=hand_over, pass_fds=list(given))
+                self.addCleanup(self.stop, server)
+                self.assertEqual(early.reply(), b"PONG")
+                with socket.create_connection(tcp.getsockname()) as client:
+                    client.sendall(b"PING\r\n")
+                    self.assertEqual(client.recv(100), b"+PONG\r\n")
+                with urllib.request.urlopen(
+                        f"http://127.0.0.1:{web.getsockname()[1]}/readyz") as answer:
+                    self.assertEqual(answer.read(), b"ready\n")
+                log = self.end(server)
+                self.assertIn(self.socket_path, log)
+                self.assertTrue(os.path.exists(self.socket_path))
+                early = self.client()
+                early.send("PING")
+            for options in (("--unix", "x"), ("--no-unix",), ("--tcp", "127.0.0.1:0"),
+                            ("--http", "127.0.0.1:0")):
+                done = subprocess.run(["sh", "-c", " ".join([command, *options])],
+                                      env=self.environment(), cwd=self.dir, capture_output=True,
+                                      preexec_fn=hand_over, pass_fds=list(given), check=False)
+                self.assertEqual(done.returncode, USAGE, done.stderr)
 
     def test_a_service_manager_is_told(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

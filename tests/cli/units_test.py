@@ -28,13 +28,13 @@ class Units(cli.CliTest):
 
     @unittest.skipUnless(shutil.which("systemd-analyze"), "there is no systemd-analyze")
     def test_systemd_takes_them(self):
-        self.assertEqual(len(UNITS), 3)
+        self.assertEqual(len(UNITS), 4)
         for path in UNITS:
             with open(path, encoding="utf-8") as file:
                 unit = re.sub(r"^(ExecStart=)\S+", rf"\1{os.path.abspath(cli.DEDUPCTL)}", file.read(),
                               flags=re.MULTILINE)
             # As root, users need not be there; what is asked for here is the rest.
-            unit = re.sub(r"^(User|Group)=.*$", r"\1=root", unit, flags=re.MULTILINE)
+            unit = re.sub(r"^((?:Socket)?(?:User|Group))=.*$", r"\1=root", unit, flags=re.MULTILINE)
             with open(self.path(os.path.basename(path)), "w", encoding="utf-8") as file:
                 file.write(unit)
         for path in UNITS:

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace dedup::test {
 
@@ -50,6 +51,8 @@ class Client {
             bytes.remove_prefix(static_cast<std::size_t>(went));
         }
     }
+    // Gives back the memory of what has been read.
+    void forget_input() { input_ = std::string(); }
     void end_sending() const { ::shutdown(fd_, SHUT_WR); }
 
     // The next reply: "OK", "17", "-ERR ...", "'bytes'", "nil", "[a b]", "{a: b}"; "EOF" if the
@@ -82,6 +85,15 @@ class Client {
 
     std::string ask(std::initializer_list<std::string_view> arguments) {
         send(request(arguments));
+        return reply();
+    }
+
+    std::string ask_all(const std::vector<std::string>& arguments) {
+        std::string bytes = "*" + std::to_string(arguments.size()) + "\r\n";
+        for (const std::string& argument : arguments) {
+            bytes += "$" + std::to_string(argument.size()) + "\r\n" + argument + "\r\n";
+        }
+        send(bytes);
         return reply();
     }
 

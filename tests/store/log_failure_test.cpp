@@ -37,6 +37,7 @@ TEST_CASE("a failed write or flush is final, and its append's outcome unknown") 
         {
             const auto store = must_open(path, {}, env);
             must_append(*store, "before");
+            CHECK(store->stats()->write_error.empty());
             env.hook = [&](std::string_view action, const Path& file) {
                 return action == failing && is_log_file(file) ? EIO : 0;
             };
@@ -49,6 +50,9 @@ TEST_CASE("a failed write or flush is final, and its append's outcome unknown") 
             CHECK(later.code == Code::failed);
             CHECK(later.message.find("open it again") != std::string::npos);
             CHECK(store->flush().error().code == Code::failed);
+            const auto stats = store->stats();
+            CHECK((stats && !stats->write_error.empty()));
+            CHECK(later.message.find(stats->write_error) != std::string::npos);
             // What had been durable can still be read; what was in doubt is not shown.
             CHECK(receipt_of(*store, "before") == "done");
             CHECK(receipt_of(*store, "during") == "(absent)");

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,7 @@ class HookedStore final : public StreamStore {
     // If set, items of an append for which this gives an error get that and are not appended.
     std::function<std::optional<Code>(const Append&)> fail_append;
     bool fail_heads = false;
+    std::string write_error;  // what stats() say of it
     // Run before each sweep, on the thread that sweeps; an error that it gives is the sweep's.
     std::function<Result<void>(const SweepOptions&)> before_sweep;
 
@@ -81,7 +83,13 @@ class HookedStore final : public StreamStore {
         return inner_.sweep(options);
     }
     Result<std::vector<SweepReport>> sweep_history() override { return inner_.sweep_history(); }
-    Result<StoreStats> stats() override { return inner_.stats(); }
+    Result<StoreStats> stats() override {
+        auto stats = inner_.stats();
+        if (stats) {
+            stats->write_error = write_error;
+        }
+        return stats;
+    }
     [[nodiscard]] StoreMetrics metrics() const override { return inner_.metrics(); }
     [[nodiscard]] bool reads_are_remote() const override { return remote; }
     Result<void> flush() override { return inner_.flush(); }

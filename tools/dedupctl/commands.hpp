@@ -44,6 +44,7 @@ namespace dedupctl {
 // For the build: completions and manual pages.
 [[nodiscard]] Command generate_command(Context& context, const Program& program);
 [[nodiscard]] Command serve_command(Context& context);
+[[nodiscard]] Command user_command(Context& context);
 
 // The KEY of the commands about one key.
 [[nodiscard]] inline Option key_argument(std::string& key) {

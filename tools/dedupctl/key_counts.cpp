@@ -12,6 +12,9 @@ void KeyCounts::add(const dedup::Record& record, const Moment& moment) {
             ++in_flight;
             stuck += moment.past_lease(record) ? 1U : 0U;
             held += moment.held(record) ? 1U : 0U;
+            if (oldest_ms == 0 || record.timestamp_ms < oldest_ms) {
+                oldest_ms = record.timestamp_ms;
+            }
             break;
         case dedup::State::completed:
             ++completed;

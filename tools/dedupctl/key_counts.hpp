@@ -14,6 +14,7 @@ struct KeyCounts {
     std::uint64_t completed = 0;
     std::uint64_t released = 0;
     std::uint64_t expired = 0;
+    std::int64_t oldest_ms = 0;  // when the claim that has been in flight longest was made
 
     void add(const dedup::Record& record, const Moment& moment);
 };

@@ -74,7 +74,7 @@ std::vector<Command> all_commands(Context& context) {
           who_command,    sweep_command,    stats_command,    report_command,  clock_command,
           watch_command,  export_command,   import_command,   migrate_command, verify_command,
           repair_command, backup_command,   restore_command,  dump_command,    hash_command,
-          filter_command, exec_command,     serve_command,    bench_command}) {
+          filter_command, exec_command,     serve_command,    user_command,    bench_command}) {
         commands.push_back(make(context));
     }
     return commands;

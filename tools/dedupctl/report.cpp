@@ -30,6 +30,10 @@ bool leased_before(const dedup::Record& a, const dedup::Record& b) {
     return a.lease_until_ms < b.lease_until_ms;
 }
 
+bool claimed_before(const dedup::Record& a, const dedup::Record& b) {
+    return a.timestamp_ms < b.timestamp_ms;
+}
+
 bool more_disputed(const dedup::Record& a, const dedup::Record& b) {
     return a.conflict.count > b.conflict.count;
 }
@@ -239,6 +243,20 @@ void Report::add(const dedup::Record& record) {
         in.repeated += record.attempt > 1 ? 1U : 0U;
         in.conflicts += record.conflict.count;
     }
+    if (record.state() == dedup::State::in_flight && !moment.expired(record) &&
+        (owners.size() < kOwners || owners.contains(record.owner))) {
+        OwnerCounts& owner = owners[record.owner];
+        ++owner.in_flight;
+        owner.stuck += moment.past_lease(record) ? 1U : 0U;
+        owner.held += moment.held(record) ? 1U : 0U;
+        if (owner.oldest_ms == 0 || record.timestamp_ms < owner.oldest_ms) {
+            owner.oldest_ms = record.timestamp_ms;
+        }
+    }
+    if (record.state() == dedup::State::in_flight && !moment.expired(record) &&
+        !moment.past_lease(record) && !moment.held(record)) {
+        keep(working_first, record, claimed_before);
+    }
     if (moment.past_lease(record)) {
         ++stuck;
         keep(stuck_first, record, leased_before);
@@ -256,6 +274,7 @@ void Report::add(const dedup::Record& record) {
 void Report::finish() {
     sort_and_cut(stuck_first, leased_before);
     sort_and_cut(held_first, leased_before);
+    sort_and_cut(working_first, claimed_before);
     sort_and_cut(disputed, more_disputed);
 }
 

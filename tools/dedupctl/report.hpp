@@ -25,7 +25,16 @@ struct HourCounts {
     std::uint64_t conflicts = 0;  // requests with another fingerprint, by the hour of their claim
 };
 
+// Claims in flight, of one owner.
+struct OwnerCounts {
+    std::uint64_t in_flight = 0;
+    std::uint64_t stuck = 0;
+    std::uint64_t held = 0;
+    std::int64_t oldest_ms = 0;  // when the one in flight longest was claimed
+};
+
 struct Report {
+    static constexpr std::size_t kOwners = 10'000;
     static constexpr std::size_t kListed = 100;  // of each kind of key that is named
     static constexpr std::int64_t kHours = 48;
     static constexpr std::int64_t kHourMs = 3'600'000;
@@ -48,12 +57,14 @@ struct Report {
     std::vector<dedup::SweepReport> sweeps;  // newest first
     Moment moment;                           // as of which all below is
     std::map<std::string, KeyCounts> namespaces;
+    std::map<std::string, OwnerCounts> owners;  // the first kOwners that were met
     std::array<KeyCounts, kAges.size()> ages{};
     std::array<HourCounts, kHours> hours{};  // the last is the hour that `moment` is in
     std::uint64_t stuck = 0;
     std::vector<dedup::Record> stuck_first;  // whose lease ran out first
     std::uint64_t held = 0;
-    std::vector<dedup::Record> held_first;  // likewise
+    std::vector<dedup::Record> held_first;     // likewise
+    std::vector<dedup::Record> working_first;  // in flight otherwise, claimed first
     std::uint64_t conflicts = 0;
     std::vector<dedup::Record> disputed;  // keys with the most conflicts
 

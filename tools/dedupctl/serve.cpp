@@ -4,17 +4,21 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <csignal>
 #include <memory>
 #include <optional>
 
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "dedup/sweeper.hpp"
+#include "secret_file.hpp"
+#include "serve_page.hpp"
+#include "serve_watch.hpp"
 #include "service_manager.hpp"
 #include "stop_signal.hpp"
 
@@ -26,6 +30,10 @@ struct ServeArguments {
     bool no_unix = false;
     std::string tcp;
     std::string password_file;
+    std::string users;
+    std::string allow_uid;
+    std::string http;
+    std::string http_token_file;
     std::string sweep_every;
     std::string idle_timeout;
     std::string stall_timeout = "1m";
@@ -84,22 +92,6 @@ class EventLog {
     bool connections_;
 };
 
-// The first line of the file, so that an editor's newline is no part of it.
-std::string read_password(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::string password;
-    if (!file || (!std::getline(file, password) && !file.eof())) {
-        throw Failure{.exit_code = kExitError,
-                      .code = "io",
-                      .message = fmt::format("cannot read the password from {}: {}", path,
-                                             std::strerror(errno))};
-    }
-    if (password.empty()) {
-        throw usage_failure(fmt::format("--password-file: the first line of {} is empty", path));
-    }
-    return password;
-}
-
 // Beside the store, so that whoever knows the store finds it.
 std::string socket_for(const Context& context) {
     if (context.has_url()) {
@@ -112,12 +104,33 @@ std::string socket_for(const Context& context) {
 
 dedup::ServerOptions server_options(const ServeArguments& arguments, const Context& context) {
     dedup::ServerOptions options;
-    if (!arguments.no_unix) {
+    const GivenSockets given = sockets_of_service_manager();
+    options.unix_socket = given.unix_socket;
+    options.tcp_socket = given.tcp;
+    options.http_socket = given.http;
+    if ((given.unix_socket >= 0 && (arguments.no_unix || !arguments.unix_path.empty())) ||
+        (given.tcp >= 0 && !arguments.tcp.empty()) ||
+        (given.http >= 0 && !arguments.http.empty())) {
+        throw usage_failure("the service manager gives a socket: leave out the option for it");
+    }
+    const bool only_given = given.unix_socket >= 0 || given.tcp >= 0;
+    if (!arguments.no_unix && !only_given) {
         options.unix_path = arguments.unix_path.empty() ? socket_for(context) : arguments.unix_path;
     }
     options.tcp = arguments.tcp;
     if (!arguments.password_file.empty()) {
-        options.password = read_password(arguments.password_file);
+        options.password = read_secret(arguments.password_file, "--password-file");
+    }
+    options.users = arguments.users;
+    for (std::string_view rest = arguments.allow_uid; !rest.empty();) {
+        const std::size_t end = std::min(rest.find(','), rest.size());
+        options.unix_uids.push_back(static_cast<std::uint32_t>(
+            parse_number(rest.substr(0, end), "--allow-uid", 0, UINT32_MAX)));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    options.http = arguments.http;
+    if (!arguments.http_token_file.empty()) {
+        options.http_token = read_secret(arguments.http_token_file, "--http-token-file");
     }
     options.connections_max = parse_number(arguments.connections, "--connections", 1, 1'000'000);
     options.stall_timeout = parse_duration(arguments.stall_timeout, "--stall-timeout");
@@ -146,6 +159,68 @@ std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, millise
          }}));
 }
 
+// SIGHUP as an event, instead of an end, while it lives.
+class Hangup {
+  public:
+    Hangup() {
+        sigemptyset(&signals_);
+        sigaddset(&signals_, SIGHUP);
+        ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+        fd_ = ::signalfd(-1, &signals_, SFD_CLOEXEC | SFD_NONBLOCK);
+    }
+    ~Hangup() {
+        ::close(fd_);
+        ::pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
+    }
+    Hangup(const Hangup&) = delete;
+    Hangup& operator=(const Hangup&) = delete;
+    [[nodiscard]] int fd() const { return fd_; }
+    void take() const {
+        signalfd_siginfo signal{};
+        while (::read(fd_, &signal, sizeof signal) > 0) {
+        }
+    }
+
+  private:
+    sigset_t signals_{};
+    int fd_ = -1;
+};
+
+void wait_for_end(StopSignal& stop, const Hangup* hangup, dedup::Server& server,
+                  const EventLog& log) {
+    if (hangup == nullptr) {
+        while (!stop.requested_within(std::chrono::hours{1})) {
+        }
+        return;
+    }
+    while (!stop.requested_before(hangup->fd())) {
+        hangup->take();
+        const auto reloaded = server.reload_users();
+        reloaded ? log.write("users_reloaded", 0, "")
+                 : log.write("users_kept", 0, to_string(reloaded.error()));
+    }
+}
+
+// The watch outlives the server, whose pages ask it, and looks at the server.
+class Watched {
+  public:
+    Watched(ServeWatch* watch, const dedup::Server& server) : watch_(watch) {
+        if (watch_ != nullptr) {
+            watch_->watch(&server);
+        }
+    }
+    ~Watched() {
+        if (watch_ != nullptr) {
+            watch_->watch(nullptr);
+        }
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+
+  private:
+    ServeWatch* watch_;
+};
+
 int run_serve(const ServeArguments& arguments, Context& context) {
     context.check_globals();
     context.needs_lock = true;
@@ -159,6 +234,8 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     raise_descriptor_limit(options.connections_max);
 
     StopSignal stop;
+    // Before there are threads, which take no signals.
+    const auto hangup = options.users.empty() ? nullptr : std::make_unique<Hangup>();
     const bool quiet = context.quiet;
     context.quiet = quiet || context.json;  // standard error is for the log's lines
     const auto store = context.open_writer();
@@ -166,15 +243,22 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     if (context.made_store && context.json) {
         log.write("created", 0, context.absolute_store());
     }
+    const auto watch = options.http.empty() && options.http_socket < 0
+                           ? nullptr
+                           : std::make_unique<ServeWatch>(*store);
+    if (watch) {
+        options.http_pages = serve_pages(*watch, context.shown_store());
+        options.http_metrics = [&watch] { return open_claims_text(*watch); };
+    }
     auto started = dedup::Server::start(*store, std::move(options));
     if (!started) {
         throw last_failure(started.error());  // `busy` is the socket here, not the store's lock
     }
     const auto server = *std::move(started);
+    const Watched watched(watch.get(), *server);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
     tell_service_manager("READY=1");
-    while (!stop.requested_within(std::chrono::hours{1})) {
-    }
+    wait_for_end(stop, hangup.get(), *server, log);
     tell_service_manager("STOPPING=1");
     server->stop();
     if (sweeper) {
@@ -188,56 +272,81 @@ int run_serve(const ServeArguments& arguments, Context& context) {
 
 Command serve_command(Context& context) {
     const auto arguments = std::make_shared<ServeArguments>();
-    return {.name = "serve",
-            .help =
-                "Serve the store to other processes, over the protocol of Redis, until SIGINT "
-                "or SIGTERM",
-            .options = {{.name = "--unix",
-                         .to = &arguments->unix_path,
-                         .help = "Path of the Unix socket; without it STORE.sock, beside the store",
-                         .type = "PATH",
-                         .filled = true},
-                        {.name = "--no-unix",
-                         .to = &arguments->no_unix,
-                         .help = "No Unix socket",
-                         .excludes = {"--unix"}},
-                        {.name = "--tcp",
-                         .to = &arguments->tcp,
-                         .help = "Listen here too; an address beyond loopback needs a password",
-                         .type = "HOST:PORT",
-                         .filled = true},
-                        {.name = "--password-file",
-                         .to = &arguments->password_file,
-                         .help = "Clients have to say the first line of this file (AUTH)",
-                         .type = "FILE",
-                         .filled = true},
-                        {.name = "--sweep-every",
-                         .to = &arguments->sweep_every,
-                         .help = "Remove what has expired, this long apart",
-                         .type = "D",
-                         .filled = true},
-                        {.name = "--connections",
-                         .to = &arguments->connections,
-                         .help = "At most so many at once",
-                         .type = "N",
-                         .filled = true,
-                         .shows_default = true},
-                        {.name = "--idle-timeout",
-                         .to = &arguments->idle_timeout,
-                         .help = "Close a connection that asks for nothing for this long",
-                         .type = "D",
-                         .filled = true},
-                        {.name = "--stall-timeout",
-                         .to = &arguments->stall_timeout,
-                         .help = "Close one that leaves a request unfinished, or replies untaken, "
-                                 "for this long",
-                         .type = "D",
-                         .filled = true,
-                         .shows_default = true},
-                        {.name = "--log-connections",
-                         .to = &arguments->log_connections,
-                         .help = "Log each connection's begin and end"}},
-            .run = [arguments, &context] { return run_serve(*arguments, context); }};
+    return {
+        .name = "serve",
+        .help =
+            "Serve the store to other processes, over the protocol of Redis, until SIGINT "
+            "or SIGTERM",
+        .options = {{.name = "--unix",
+                     .to = &arguments->unix_path,
+                     .help = "Path of the Unix socket; without it STORE.sock, beside the store",
+                     .type = "PATH",
+                     .filled = true},
+                    {.name = "--no-unix",
+                     .to = &arguments->no_unix,
+                     .help = "No Unix socket",
+                     .excludes = {"--unix"}},
+                    {.name = "--tcp",
+                     .to = &arguments->tcp,
+                     .help = "Listen here too; an address beyond loopback needs a password",
+                     .type = "HOST:PORT",
+                     .filled = true},
+                    {.name = "--password-file",
+                     .to = &arguments->password_file,
+                     .help = "Clients have to say the first line of this file (AUTH)",
+                     .type = "FILE",
+                     .filled = true},
+                    {.name = "--users",
+                     .to = &arguments->users,
+                     .help = "Every client has to log in as one of the users of this file, and "
+                             "may do what its line says; SIGHUP reads it again",
+                     .type = "FILE",
+                     .filled = true},
+                    {.name = "--allow-uid",
+                     .to = &arguments->allow_uid,
+                     .help = "Only processes of these users of the system, by number, may "
+                             "connect to the Unix socket",
+                     .type = "UID,...",
+                     .filled = true},
+                    {.name = "--http",
+                     .to = &arguments->http,
+                     .help = "Answer HTTP here: /metrics, /healthz, /readyz, /stats.json, and a "
+                             "page for people; an address beyond loopback needs a token",
+                     .type = "HOST:PORT",
+                     .filled = true},
+                    {.name = "--http-token-file",
+                     .to = &arguments->http_token_file,
+                     .help = "HTTP clients have to say the first line of this file; the page "
+                             "then shows receipts",
+                     .type = "FILE",
+                     .filled = true},
+                    {.name = "--sweep-every",
+                     .to = &arguments->sweep_every,
+                     .help = "Remove what has expired, this long apart",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--connections",
+                     .to = &arguments->connections,
+                     .help = "At most so many at once",
+                     .type = "N",
+                     .filled = true,
+                     .shows_default = true},
+                    {.name = "--idle-timeout",
+                     .to = &arguments->idle_timeout,
+                     .help = "Close a connection that asks for nothing for this long",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--stall-timeout",
+                     .to = &arguments->stall_timeout,
+                     .help = "Close one that leaves a request unfinished, or replies untaken, "
+                             "for this long",
+                     .type = "D",
+                     .filled = true,
+                     .shows_default = true},
+                    {.name = "--log-connections",
+                     .to = &arguments->log_connections,
+                     .help = "Log each connection's begin and end"}},
+        .run = [arguments, &context] { return run_serve(*arguments, context); }};
 }
 
 }  // namespace dedupctl

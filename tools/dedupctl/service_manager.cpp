@@ -4,11 +4,62 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <string>
+
+#include "common/failure.hpp"
+#include "common/text.hpp"
 
 namespace dedupctl {
+namespace {
+
+// Takes the variable away, so that no child believes that it is meant.
+std::string take_variable(const char* name) {
+    const char* const found = std::getenv(name);
+    std::string value = found == nullptr ? "" : found;
+    ::unsetenv(name);
+    return value;
+}
+
+bool is_of_unix(int fd) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    return ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
+           address.ss_family == AF_UNIX;
+}
+
+}  // namespace
+
+GivenSockets sockets_of_service_manager() {
+    constexpr int kFirst = 3;
+    constexpr std::uint64_t kMost = 64;
+    GivenSockets given;
+    const std::string pid = take_variable("LISTEN_PID");
+    const std::string count = take_variable("LISTEN_FDS");
+    const std::string names = take_variable("LISTEN_FDNAMES");
+    if (pid != std::to_string(::getpid())) {
+        return given;
+    }
+    std::string_view rest = names;
+    const std::uint64_t sockets = parse_number(count, "LISTEN_FDS", 0, kMost);
+    for (int fd = kFirst; fd < kFirst + static_cast<int>(sockets); ++fd) {
+        const std::size_t end = std::min(rest.find(':'), rest.size());
+        const std::string_view name = rest.substr(0, end);
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+        int& place = name == "http" ? given.http : is_of_unix(fd) ? given.unix_socket : given.tcp;
+        if (place >= 0) {
+            throw usage_failure(
+                "the service manager gives two sockets of a kind; one Unix socket, one of TCP and "
+                "one with the name http are possible");
+        }
+        place = fd;
+    }
+    return given;
+}
 
 void tell_service_manager(std::string_view state) {
     const char* const path = std::getenv("NOTIFY_SOCKET");

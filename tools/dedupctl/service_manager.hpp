@@ -5,6 +5,16 @@
 
 namespace dedupctl {
 
+// The sockets that it listens on for this process (man sd_listen_fds), by kind; -1: none. The one
+// of HTTP has the name "http" (FileDescriptorName=). Throws a Failure where there are two of a
+// kind, or one of none.
+struct GivenSockets {
+    int unix_socket = -1;
+    int tcp = -1;
+    int http = -1;
+};
+[[nodiscard]] GivenSockets sockets_of_service_manager();
+
 // "READY=1", "STOPPING=1". Does nothing if nobody asked for it, by NOTIFY_SOCKET.
 void tell_service_manager(std::string_view state);
 

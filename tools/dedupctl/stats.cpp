@@ -6,19 +6,11 @@
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "progress.hpp"
+#include "stats_json.hpp"
 #include "table.hpp"
 
 namespace dedupctl {
 namespace {
-
-double bytes_per_key(const dedup::StoreStats& stats) {
-    return stats.streams() == 0 ? 0
-                                : static_cast<double>(stats.log_bytes + stats.catalog_bytes) /
-                                      static_cast<double>(stats.streams());
-}
-
-// What a sweep would do now. That it cannot be said must not hide the rest of the numbers.
-using NextSweep = dedup::Result<dedup::SweepReport>;
 
 NextSweep next_sweep(dedup::StreamStore& store) {
     Progress progress("stats", 0);
@@ -30,62 +22,6 @@ NextSweep next_sweep(dedup::StreamStore& store) {
         progress.update(done);
     };
     return store.sweep(options);
-}
-
-// What of the log could not be read, and the first place: the sweep to come reads more of it.
-std::pair<std::uint64_t, std::string> known_damage(const dedup::StoreStats& stats,
-                                                   const NextSweep& next) {
-    return next && next->damaged > stats.damaged ? std::pair{next->damaged, next->damage}
-                                                 : std::pair{stats.damaged, stats.damage};
-}
-
-void add_sweeps_json(Json& object, const dedup::StoreStats& stats, const NextSweep& next) {
-    object["evicted"] = stats.evicted;
-    object["last_sweep_ms"] = time_or_null(stats.last_sweep_ms);
-    if (!stats.sweep_error.empty()) {
-        object["sweep_error"] = stats.sweep_error;
-    }
-    const auto& [damaged, damage] = known_damage(stats, next);
-    object["damaged"] = damaged;
-    if (damaged != 0) {
-        object["damage"] = damage;
-    }
-    if (next) {
-        object["next_sweep"] = {{"streams", next->removed.total()},
-                                {"bytes", next->bytes_reclaimed()}};
-    } else {
-        object["next_sweep_error"] = next.error().message;
-    }
-}
-
-void print_json(Context& context, const dedup::StoreStats& stats, const NextSweep& next) {
-    Json object;
-    object["store"] = context.shown_store();
-    object["store_id"] = stats.store_id;
-    object["streams"] = stats.streams();
-    object["in_flight"] = stats.in_flight;
-    object["completed"] = stats.completed;
-    object["released"] = stats.released;
-    object["records"] = stats.records;
-    object["last_sequence"] = stats.last_sequence;
-    object["time_high_ms"] = stats.time_high_ms;
-    object["clock_ms"] = stats.clock_ms;
-    object["clock"] = clock_json(stats.clock);
-    object["sweeps_withheld"] = withheld_json(stats.withheld);
-    object["segments_sealed"] = stats.segments_sealed;
-    object["segments_unsealed"] = stats.segments_unsealed;
-    object["log_bytes"] = stats.log_bytes;
-    object["catalog_bytes"] = stats.catalog_bytes;
-    object["bytes_per_key"] = bytes_per_key(stats);
-    object["tail_bytes"] = stats.tail_bytes;
-    object["memory_bytes"] = stats.memory_bytes;
-    object["torn_bytes_dropped"] = stats.torn_bytes_dropped;
-    object["catalog_rebuilt"] = stats.catalog_rebuilt;
-    add_sweeps_json(object, stats, next);
-    if (!stats.background_error.empty()) {
-        object["background_error"] = stats.background_error;
-    }
-    context.out.json(object);
 }
 
 std::string human_and_exact(std::uint64_t bytes) {
@@ -110,7 +46,7 @@ void add_sweep_rows(Table& table, const dedup::StoreStats& stats, const NextSwee
         table.add({{""}, {withheld_hint(*stats.withheld)}});
     }
     table.add({{"evicted"}, {group_digits(stats.evicted)}});
-    if (const auto [damaged, damage] = known_damage(stats, next); damaged != 0) {
+    if (const auto [damaged, damage] = known_damage(stats, &next); damaged != 0) {
         table.add(
             {{"damaged"},
              {fmt::format("{}: {}", count_of(damaged, "place"), escape(damage)), Colour::red}});
@@ -155,6 +91,9 @@ void print_table(Context& context, const dedup::StoreStats& stats, const NextSwe
     if (!stats.background_error.empty()) {
         row("background error", escape(stats.background_error), Colour::red);
     }
+    if (!stats.write_error.empty()) {
+        row("takes no writes", escape(stats.write_error), Colour::red);
+    }
     table.print(context.out, false);
 }
 
@@ -190,7 +129,7 @@ int run_stats(const std::string& format, Context& context) {
     if (format == "prometheus") {
         print_prometheus(context, *store, stats, next);
     } else if (context.json) {
-        print_json(context, stats, next);
+        context.out.json(stats_json(context.shown_store(), stats, &next));
     } else {
         print_table(context, stats, next, dedup::system_now_ms());
     }

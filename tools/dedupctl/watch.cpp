@@ -61,9 +61,12 @@ std::string sweep_text(const dedup::StoreStats& stats, std::int64_t now_ms) {
 
 // The errors that stats reports; a live view must not hide them.
 std::string trouble(const dedup::StoreStats& stats) {
-    std::string text = stats.sweep_error;
-    if (!stats.background_error.empty()) {
-        text += (text.empty() ? "" : "; ") + stats.background_error;
+    std::string text;
+    for (const std::string& error :
+         {stats.write_error, stats.sweep_error, stats.background_error}) {
+        if (!error.empty()) {
+            text += (text.empty() ? "" : "; ") + error;
+        }
     }
     return escape(text);
 }

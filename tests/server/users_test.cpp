@@ -1,0 +1,438 @@
+// Users of a server: what each may do, and that nobody else's keys can be read, guessed or crowded
+// out.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <map>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "dedup/memory_store.hpp"
+#include "dedup/server.hpp"
+#include "server/client.hpp"
+#include "support/hooked_store.hpp"
+#include "support/manual_clock.hpp"
+#include "support/temp_dir.hpp"
+
+namespace dedup::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::string secret_of(std::string_view name) {
+    return "the long secret of " + std::string(name);
+}
+
+struct UsersFixture {
+    explicit UsersFixture(const std::vector<ServerUser>& users, ServerOptions options = {}) {
+        write(users);
+        options.unix_path = path;
+        options.users = users_path;
+        auto started = Server::start(store, std::move(options));
+        REQUIRE_MESSAGE(started.has_value(), started.error().message);
+        server = *std::move(started);
+    }
+    void write(const std::vector<ServerUser>& users) const {
+        std::ofstream file(users_path);
+        file << "# users\n\n";
+        for (ServerUser user : users) {
+            user.secret = user.secret.empty() ? secret_of(user.name) : user.secret;
+            const auto line = user_line(user);
+            REQUIRE_MESSAGE(line.has_value(), line.error().message);
+            CHECK(line->find(user.secret) == std::string::npos);
+            file << *line << "\n";
+        }
+    }
+    [[nodiscard]] Client client(std::string_view user) const {
+        Client made(path);
+        CHECK(made.ask({"AUTH", user, secret_of(user)}) == "OK");
+        return made;
+    }
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    const std::string users_path = (directory.path() / "users").string();
+    ManualClock clock{1'000'000};
+    std::unique_ptr<StreamStore> inner = make_memory_store(clock.clock());
+    HookedStore store{*inner};
+    std::unique_ptr<Server> server;
+};
+
+bool is_refused(const std::string& reply) {
+    return reply.starts_with("-NOPERM ");
+}
+
+std::string record_of(std::string_view ns, std::string_view key) {
+    // As a client of ours sends it: taken from the reply to a claim of another store.
+    ManualClock clock{1'000'000};
+    const auto store = make_memory_store(clock.clock());
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    const auto server = Server::start(*store, {.unix_path = path});
+    Client client(path);
+    client.ask({"DEDUP.CLAIM", key, "NS", ns});
+    const std::string heads = client.ask({"DEDUP.HEADS", ns, key});
+    const std::size_t begin = heads.find('\'') + 1;
+    return heads.substr(begin, heads.rfind('\'') - begin);
+}
+
+// A request for each command, about the key `key` of the namespace `ns`, the session's being of
+// `ns` too.
+std::map<std::string, std::vector<std::string>> all_requests(const std::string& ns,
+                                                             const std::string& key) {
+    const std::string release_script =
+        "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else "
+        "return 0 end";
+    const std::string sha1 = "c3f8721cbb97f72bc19e972846bd7aaf91901658";
+    return {
+        {"DEDUP.APPEND", {"DEDUP.APPEND", "EACH", "id", "0", "0", record_of(ns, key)}},
+        {"DEDUP.CLAIM", {"DEDUP.CLAIM", key, "NS", ns}},
+        {"DEDUP.COMPLETE", {"DEDUP.COMPLETE", key, "CURRENT", "r", "NS", ns}},
+        {"DEDUP.FLUSH", {"DEDUP.FLUSH"}},
+        {"DEDUP.HEADS", {"DEDUP.HEADS", ns, key}},
+        {"DEDUP.HISTORY", {"DEDUP.HISTORY", key, "NS", ns}},
+        {"DEDUP.LOOKUP", {"DEDUP.LOOKUP", key, "NS", ns}},
+        {"DEDUP.RELEASE", {"DEDUP.RELEASE", key, "CURRENT", "NS", ns}},
+        {"DEDUP.REMEMBER", {"DEDUP.REMEMBER", key, "r", "NS", ns}},
+        {"DEDUP.RENEW", {"DEDUP.RENEW", key, "7", "1000", "NS", ns}},
+        {"DEDUP.SCAN", {"DEDUP.SCAN", "0", "NS", ns}},
+        {"DEDUP.STATS", {"DEDUP.STATS"}},
+        {"DEDUP.SWEEP", {"DEDUP.SWEEP", "DRYRUN"}},
+        {"DEDUP.SWEEPING", {"DEDUP.SWEEPING", "id", "STOP"}},
+        {"DEDUP.SWEEPS", {"DEDUP.SWEEPS"}},
+        {"DEDUP.WAIT", {"DEDUP.WAIT", key, "0", "NS", ns}},
+        {"DBSIZE", {"DBSIZE"}},
+        {"DEDUP.FORGET", {"DEDUP.FORGET", key, "CURRENT", "REASON", "r", "NS", ns}},
+        {"DEDUP.HOLD", {"DEDUP.HOLD", key, "7", "r", "NS", ns}},
+        {"DEDUP.NOTE", {"DEDUP.NOTE", key, "7", "n", "NS", ns}},
+        {"DEDUP.RESOLVE", {"DEDUP.RESOLVE", key, "7", "NOTDONE", "REASON", "r", "NS", ns}},
+        {"DEL", {"DEL", key}},
+        {"DELEX", {"DELEX", key, "IFEQ", "v"}},
+        {"DELIFEQ", {"DELIFEQ", key, "v"}},
+        {"EVAL", {"EVAL", release_script, "1", key, "v"}},
+        {"EVALSHA", {"EVALSHA", sha1, "1", key, "v"}},
+        {"EXISTS", {"EXISTS", key}},
+        {"EXPIRE", {"EXPIRE", key, "10"}},
+        {"EXPIREAT", {"EXPIREAT", key, "10"}},
+        {"EXPIRETIME", {"EXPIRETIME", key}},
+        {"GET", {"GET", key}},
+        {"GETDEL", {"GETDEL", key}},
+        {"GETEX", {"GETEX", key}},
+        {"MGET", {"MGET", key}},
+        {"PERSIST", {"PERSIST", key}},
+        {"PEXPIRE", {"PEXPIRE", key, "10"}},
+        {"PEXPIREAT", {"PEXPIREAT", key, "10"}},
+        {"PEXPIRETIME", {"PEXPIRETIME", key}},
+        {"PSETEX", {"PSETEX", key, "10", "v"}},
+        {"PTTL", {"PTTL", key}},
+        {"SCAN", {"SCAN", "0"}},
+        {"SET", {"SET", key, "v"}},
+        {"SETEX", {"SETEX", key, "10", "v"}},
+        {"SETNX", {"SETNX", key, "v"}},
+        {"STRLEN", {"STRLEN", key}},
+        {"TTL", {"TTL", key}},
+        {"TYPE", {"TYPE", key}},
+        {"UNLINK", {"UNLINK", key}},
+    };
+}
+
+// About the connection alone: nothing that is stored, and nothing of other connections.
+bool is_of_connection(const std::string& name) {
+    static const std::string kNames =
+        " auth client cluster command config echo hello info ping quit reset select wait waitaof "
+        "discard exec multi script dedup.store ";
+    return kNames.find(" " + name + " ") != std::string::npos;
+}
+
+std::vector<std::string> names_of_commands(Client& client) {
+    std::vector<std::string> names;
+    const std::string reply = client.ask({"COMMAND"});
+    for (std::size_t at = reply.find("['"); at != std::string::npos;
+         at = reply.find("['", at + 1)) {
+        names.push_back(reply.substr(at + 2, reply.find('\'', at + 2) - at - 2));
+    }
+    return names;
+}
+
+TEST_CASE("users: every command is one of the connection, or needs a right") {
+    UsersFixture fixture({{.name = "none", .rights = "", .namespaces = "*"},
+                          {.name = "nowhere", .rights = "all", .namespaces = ""},
+                          {.name = "all", .rights = "all", .namespaces = "*"}});
+    auto requests = all_requests("redis:0", "k");
+    Client without_rights = fixture.client("none");
+    Client without_place = fixture.client("nowhere");
+    Client all = fixture.client("all");
+    for (const std::string& name : names_of_commands(all)) {
+        if (is_of_connection(name)) {
+            continue;
+        }
+        std::string upper = name;
+        for (char& c : upper) {
+            c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+        }
+        REQUIRE_MESSAGE(requests.contains(upper), "a request for " << name << " is missing here");
+        CHECK_MESSAGE(is_refused(without_rights.ask_all(requests[upper])), name);
+        if (upper != "DEDUP.FLUSH") {
+            CHECK_MESSAGE(is_refused(without_place.ask_all(requests[upper])), name);
+        }
+        const std::string reply = all.ask_all(requests[upper]);
+        CHECK_MESSAGE(!is_refused(reply), name);
+        CHECK_MESSAGE(!reply.starts_with("-ERR"), reply);
+    }
+}
+
+TEST_CASE("users: what is somebody else's and what is not there are answered alike") {
+    const std::string rights = "read,claim,complete,sweep,admin";
+    UsersFixture fixture({{.name = "a", .rights = rights, .namespaces = "a,redis:1"},
+                          {.name = "b", .rights = rights, .namespaces = "b*,redis:2"}});
+    Client b = fixture.client("b");
+    CHECK(b.ask({"SELECT", "2"}) == "OK");
+    CHECK(b.ask({"SET", "there", "v"}) == "OK");
+    for (const char* ns : {"b", "b-2", "redis:2"}) {
+        CHECK_FALSE(is_refused(b.ask({"DEDUP.CLAIM", "there-too", "NS", ns})));
+    }
+    Client a = fixture.client("a");
+    CHECK(a.ask({"SELECT", "2"}) == "OK");
+    for (const char* ns : {"redis:2", "b", "b-2"}) {
+        const auto absent = all_requests(ns, "absent");
+        for (const char* key : {"there", "there-too"}) {
+            for (const auto& [name, request] : all_requests(ns, key)) {
+                if (name == "DEDUP.FLUSH" ||
+                    (!name.starts_with("DEDUP.") && std::string(ns) != "redis:2")) {
+                    continue;
+                }
+                const std::string reply = a.ask_all(request);
+                CHECK_MESSAGE(is_refused(reply), name);
+                CHECK_MESSAGE(reply == a.ask_all(absent.at(name)), name);
+            }
+        }
+    }
+    // Nor by way of others: in a transaction, beside one's own, in one's own namespace's name.
+    CHECK(a.ask({"MULTI"}) == "OK");
+    CHECK(is_refused(a.ask({"GET", "there"})));
+    CHECK(a.ask({"EXEC"}).starts_with("-EXECABORT"));
+    CHECK(a.ask({"SELECT", "1"}) == "OK");
+    CHECK(a.ask({"MULTI"}) == "OK");
+    CHECK(a.ask({"SET", "own", "v"}) == "QUEUED");
+    CHECK(a.ask({"SELECT", "2"}).starts_with("-ERR"));
+    CHECK(a.ask({"EXEC"}).starts_with("-EXECABORT"));
+    CHECK(is_refused(a.ask({"DEDUP.HEADS", "a", "k", "b", "there-too"})));
+    CHECK(is_refused(a.ask({"DEDUP.SCAN", "0"})));
+    CHECK(is_refused(a.ask({"DEDUP.SCAN", "0", "NS", ""})));
+    CHECK(is_refused(a.ask({"DEDUP.LOOKUP", "there-too", "NS", "a", "NS", "b"})));
+    CHECK(is_refused(a.ask({"DEDUP.LOOKUP", "k"})));  // the namespace "default"
+    for (const char* ns : {"ab", "a*", "A", "redis:10"}) {
+        CHECK_FALSE(a.ask({"DEDUP.LOOKUP", "k", "NS", ns}).starts_with("["));
+    }
+    CHECK(a.ask({"DEDUP.LOOKUP", "there-too", "NS", "a"}).starts_with("['outcome' 'absent'"));
+    CHECK(a.ask({"GET", "there"}) == "nil");
+    CHECK(a.ask({"SCAN", "0"}) == "['0' []]");
+    CHECK(b.ask({"GET", "there"}) == "'v'");
+}
+
+TEST_CASE("users: what one has appended is not told to another that names the same id") {
+    const std::string rights = "all";
+    UsersFixture fixture({{.name = "a", .rights = rights, .namespaces = "a"},
+                          {.name = "b", .rights = rights, .namespaces = "b"}});
+    Client a = fixture.client("a");
+    Client b = fixture.client("b");
+    const std::string first = record_of("a", "k");
+    const std::string second = record_of("b", "k");
+    const std::string told = a.ask({"DEDUP.APPEND", "EACH", "id", "0", "0", first});
+    CHECK(told.ends_with(" 1]"));
+    CHECK(a.ask({"DEDUP.APPEND", "EACH", "id", "0", "0", first}) == told);
+    CHECK(b.ask({"DEDUP.APPEND", "EACH", "id", "0", "0", second}).ends_with(" 2]"));
+}
+
+TEST_CASE("users: each right lets do what it is for") {
+    UsersFixture fixture({{.name = "read", .rights = "read", .namespaces = "*"},
+                          {.name = "claim", .rights = "claim", .namespaces = "*"},
+                          {.name = "complete", .rights = "complete", .namespaces = "*"},
+                          {.name = "sweep", .rights = "sweep", .namespaces = "*"},
+                          {.name = "worker", .rights = "claim,complete", .namespaces = "*"}});
+    Client claims = fixture.client("claim");
+    Client reads = fixture.client("read");
+    Client completes = fixture.client("complete");
+    Client sweeps = fixture.client("sweep");
+    Client works = fixture.client("worker");
+    CHECK(claims.ask({"DEDUP.CLAIM", "k"}).starts_with("['outcome' 'claimed'"));
+    CHECK(is_refused(claims.ask({"DEDUP.COMPLETE", "k", "CURRENT", "r"})));
+    CHECK(is_refused(claims.ask({"DEDUP.LOOKUP", "k"})));
+    CHECK(is_refused(claims.ask({"SET", "k", "v", "GET"})));
+    CHECK(is_refused(works.ask({"SET", "k", "v", "GET"})));
+    CHECK(is_refused(reads.ask({"DEDUP.CLAIM", "k"})));
+    CHECK(reads.ask({"DEDUP.LOOKUP", "k"}).starts_with("['outcome' 'in_flight'"));
+    CHECK(reads.ask({"DEDUP.STATS"}).starts_with("["));
+    CHECK(is_refused(reads.ask({"DEDUP.SWEEP"})));
+    CHECK(completes.ask({"DEDUP.COMPLETE", "k", "CURRENT", "r"})
+              .starts_with("['outcome' 'completed'"));
+    CHECK(is_refused(completes.ask({"DEDUP.REMEMBER", "l", "r"})));
+    CHECK(works.ask({"DEDUP.REMEMBER", "l", "r"}).starts_with("['outcome' 'new'"));
+    CHECK(sweeps.ask({"DEDUP.SWEEP"}).starts_with("["));
+    CHECK(is_refused(sweeps.ask({"DEDUP.STATS"})));
+}
+
+TEST_CASE("users: who has not logged in may say who he is, for a while, and nothing else") {
+    UsersFixture fixture({{.name = "default", .rights = "all", .namespaces = "*"},
+                          {.name = "a", .rights = "all", .namespaces = "*"}});
+    Client client(fixture.path);
+    for (const auto& words : {std::vector<std::string>{"PING"},
+                              {"GET", "k"},
+                              {"DEDUP.STORE"},
+                              {"COMMAND"},
+                              {"MULTI"},
+                              {"NO"}}) {
+        CHECK(client.ask_all(words).starts_with("-NOAUTH"));
+    }
+    const std::string wrong = client.ask({"AUTH", "a", "wrong"});
+    CHECK(wrong.starts_with("-WRONGPASS"));
+    CHECK(client.ask({"AUTH", "nobody", secret_of("a")}) == wrong);
+    CHECK(client.ask({"AUTH", "", ""}) == wrong);
+    CHECK(client.ask({"AUTH", secret_of("a")}) == wrong);
+    CHECK(client.ask({"AUTH", secret_of("default")}) == "OK");
+    CHECK(client.ask({"AUTH", "a", secret_of("a")}) == "OK");
+    CHECK(client.ask({"AUTH", "a", "wrong"}) == wrong);
+    CHECK(client.ask({"RESET"}) == "RESET");
+    CHECK(client.ask({"PING"}).starts_with("-NOAUTH"));
+}
+
+TEST_CASE("users: who does not log in is disconnected") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}},
+                         {.stall_timeout = 300ms});
+    Client known = fixture.client("a");
+    Client stranger(fixture.path);
+    CHECK(stranger.ask({"PING"}).starts_with("-NOAUTH"));
+    CHECK(stranger.reply() == "EOF");
+    CHECK(known.ask({"PING"}) == "PONG");
+}
+
+TEST_CASE("users: a file that has changed counts at once, one that is wrong does not") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"},
+                          {.name = "b", .rights = "all", .namespaces = "*"},
+                          {.name = "c", .rights = "all", .namespaces = "*"}});
+    Client a = fixture.client("a");
+    Client b = fixture.client("b");
+    Client c = fixture.client("c");
+    CHECK(a.ask({"SET", "k", "v"}) == "OK");
+    for (const char* text : {"", "a\n", "a sha256:00:zz rights=all\n", "\x01\n",
+                             "a sha256:00:00 rights=all namespaces=*\n"}) {
+        std::ofstream(fixture.users_path) << text;
+        const auto reloaded = fixture.server->reload_users();
+        REQUIRE_FALSE(reloaded.has_value());
+        CHECK(reloaded.error().message.find(fixture.users_path) != std::string::npos);
+        CHECK(a.ask({"SET", "k", "v"}) == "OK");
+    }
+    ::unlink(fixture.users_path.c_str());
+    CHECK_FALSE(fixture.server->reload_users().has_value());
+    fixture.write(
+        {{.name = "a", .secret = "another secret of a", .rights = "all", .namespaces = "*"}});
+    // Its secret has changed: it has to say the new one.
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(a.ask({"SET", "k", "v"}).starts_with("-NOAUTH"));
+    CHECK(b.ask({"GET", "k"}).starts_with("-NOAUTH"));
+    CHECK(a.ask({"AUTH", "a", "another secret of a"}) == "OK");
+    std::ofstream(fixture.users_path, std::ios::app)
+        << *user_line(
+               {.name = "c", .secret = secret_of("c"), .rights = "read", .namespaces = "redis:*"})
+        << "\n";
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(a.ask({"GET", "k"}) == "'v'");
+    CHECK(c.ask({"GET", "k"}).starts_with("-NOAUTH"));  // it had gone
+    CHECK(c.ask({"AUTH", "c", secret_of("c")}) == "OK");
+    CHECK(c.ask({"GET", "k"}) == "'v'");
+    CHECK(is_refused(c.ask({"SET", "k", "w"})));
+}
+
+TEST_CASE("users: nobody takes more than half of what there is") {
+    std::atomic<bool> held = true;
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"},
+                          {.name = "b", .rights = "all", .namespaces = "*"}},
+                         {.connections_max = 8, .requests_max = 20});
+    std::vector<Client> of_a;
+    for (int i = 0; i < 4; ++i) {
+        of_a.push_back(fixture.client("a"));
+    }
+    Client b(fixture.path);
+    CHECK(b.ask({"AUTH", "a", secret_of("a")}).starts_with("-ERR max number of clients"));
+    CHECK(b.ask({"PING"}).starts_with("-NOAUTH"));
+    CHECK(b.ask({"AUTH", "b", secret_of("b")}) == "OK");
+    of_a.pop_back();
+    Client next(fixture.path);
+    while (next.ask({"AUTH", "a", secret_of("a")}) != "OK") {  // the other's end has been seen
+    }
+    CHECK(next.ask({"RESET"}) == "RESET");
+    of_a.push_back(fixture.client("a"));
+
+    fixture.store.before_append = [&] { held.wait(true); };
+    const std::uint64_t before = fixture.server->metrics().requests;
+    for (int i = 0; i < 15; ++i) {
+        of_a[0].send(request({"SET", "k" + std::to_string(i), "v"}));
+    }
+    while (fixture.server->metrics().requests < before + 15) {
+        std::this_thread::yield();
+    }
+    b.send(request({"SET", "of-b", "v"}));
+    while (fixture.server->metrics().requests < before + 16) {
+        std::this_thread::yield();
+    }
+    held = false;
+    held.notify_all();
+    for (int i = 0; i < 15; ++i) {
+        const std::string reply = of_a[0].reply();
+        CHECK_MESSAGE((i < 10 ? reply == "OK" : reply.starts_with("-BUSY")), i << ": " << reply);
+    }
+    CHECK(b.reply() == "OK");
+    for (int i = 0; i < 50; ++i) {  // what was answered does not count any more
+        CHECK(of_a[0].ask({"SET", "k", "v"}) == "OK");
+    }
+}
+
+TEST_CASE("users: the Unix socket is for those whom it names") {
+    TempDir directory;
+    ManualClock clock{1'000'000};
+    const auto store = make_memory_store(clock.clock());
+    const std::string path = (directory.path() / "socket").string();
+    {
+        const auto server = Server::start(*store, {.unix_path = path, .unix_uids = {::getuid()}});
+        CHECK(Client(path).ask({"PING"}) == "PONG");
+    }
+    const auto server = Server::start(*store, {.unix_path = path, .unix_uids = {::getuid() + 1}});
+    Client client(path);
+    CHECK(client.reply() == "EOF");
+    CHECK((*server)->metrics().refused == 1);
+}
+
+TEST_CASE("users: lines that are none are refused by number") {
+    const UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}});
+    std::ifstream file(fixture.users_path);
+    const std::string good{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    const auto refused = [&](const std::string& line) {
+        std::ofstream(fixture.users_path) << good << line << "\n";
+        const auto reloaded = fixture.server->reload_users();
+        return !reloaded && reloaded.error().message.find("line 4: ") != std::string::npos;
+    };
+    const std::string hash = "sha256:00:" + std::string(64, '0');
+    CHECK_FALSE(refused("b " + hash + " rights=read,claim namespaces=x,y-*"));
+    CHECK_FALSE(refused("b " + hash));  // may nothing
+    for (const std::string& line :
+         {"a " + hash + " rights=all", "b c " + hash, std::string("b sha256:00:00"),
+          "b " + hash + " rights=write", "b " + hash + " right=read", "b " + hash + " rights",
+          "b " + hash + " rights=read rights=claim", "b " + hash + " namespaces=a**",
+          "b " + hash + " namespaces=" + std::string(1, '\x01'), "b? " + hash}) {
+        CHECK_MESSAGE(refused(line), line);
+    }
+    for (const ServerUser& user : std::vector<ServerUser>{
+             {.name = "", .secret = secret_of("x"), .rights = "all"},
+             {.name = "a", .secret = "short", .rights = "all"},
+             {.name = "a", .secret = secret_of("a"), .rights = "some"},
+             {.name = "a", .secret = secret_of("a"), .rights = "all", .namespaces = "a b"}}) {
+        CHECK_FALSE(user_line(user).has_value());
+    }
+    CHECK(random_secret() != random_secret());
+}
+
+}  // namespace
+}  // namespace dedup::test

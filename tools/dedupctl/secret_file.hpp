@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace dedupctl {
+
+// The first line of the file, so that an editor's newline is no part of it. Throws a Failure that
+// names `option`.
+[[nodiscard]] std::string read_secret(const std::string& path, std::string_view option);
+
+}  // namespace dedupctl

@@ -1,0 +1,180 @@
+#include "serve_watch.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <csignal>
+#include <exception>
+
+#include "dedup/metrics.hpp"
+
+namespace dedupctl {
+namespace {
+
+// What came between two looks.
+dedup::Histogram since(const dedup::Histogram& before, dedup::Histogram now) {
+    for (std::size_t i = 0; i < now.buckets.size(); ++i) {
+        now.buckets.at(i) -= before.buckets.at(i);
+    }
+    now.sum -= before.sum;
+    return now;
+}
+
+double number(std::uint64_t value) {
+    return static_cast<double>(value);
+}
+
+double mean(const dedup::Histogram& histogram) {
+    return histogram.count() == 0 ? 0 : number(histogram.sum) / number(histogram.count());
+}
+
+}  // namespace
+
+ServeWatch::ServeWatch(dedup::StreamStore& store)
+    : store_(store), last_metrics_(store.metrics()), last_look_(Steady::now()) {
+    // Signals are for the program's main thread.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread([this] { run(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+ServeWatch::~ServeWatch() {
+    {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+        changed_.notify_all();
+    }
+    thread_.join();
+}
+
+void ServeWatch::watch(const dedup::Server* server) {
+    const std::lock_guard lock(mutex_);
+    server_ = server;
+}
+
+std::deque<Sample> ServeWatch::samples() const {
+    const std::lock_guard lock(mutex_);
+    return samples_;
+}
+
+bool ServeWatch::is_fresh() const {
+    constexpr std::chrono::seconds kFresh{1};
+    return keys_ && Steady::now() - count_began_ <
+                        std::max<Steady::duration>(kFresh, kShareOfTime * count_took_);
+}
+
+std::shared_ptr<const Report> ServeWatch::known_keys() {
+    const std::lock_guard lock(mutex_);
+    if (!is_fresh() && !counting_) {
+        wanted_ = true;
+        changed_.notify_all();
+    }
+    return keys_;
+}
+
+std::shared_ptr<const Report> ServeWatch::keys() {
+    std::unique_lock lock(mutex_);
+    if (!is_fresh()) {
+        if (!counting_) {
+            wanted_ = true;
+            count_began_ = Steady::now();
+            changed_.notify_all();
+        }
+        const std::uint64_t before = counts_;
+        changed_.wait_until(lock, count_began_ + kCountPatience,
+                            [&] { return counts_ != before || stop_; });
+    }
+    return keys_;
+}
+
+void ServeWatch::run() {
+    std::unique_lock lock(mutex_);
+    while (!stop_) {
+        changed_.wait_until(lock, last_look_ + kEvery, [this] { return stop_ || wanted_; });
+        if (wanted_ && !stop_) {
+            count(lock);
+        }
+        if (!stop_ && Steady::now() >= last_look_ + kEvery) {
+            lock.unlock();
+            look();
+            lock.lock();
+        }
+    }
+}
+
+void ServeWatch::look() {
+    const auto stats = store_.stats();
+    const dedup::StoreMetrics metrics = store_.metrics();
+    const Steady::time_point now = Steady::now();
+    const double seconds = std::chrono::duration<double>(now - last_look_).count();
+    const dedup::Histogram flushes = since(last_metrics_.flush_ns, metrics.flush_ns);
+    const dedup::Histogram groups = since(last_metrics_.group_records, metrics.group_records);
+    constexpr double kNsPerMs = 1e6;
+    Sample sample{.at_ms = dedup::system_now_ms(),
+                  .records = number(metrics.appended - last_metrics_.appended) / seconds,
+                  .flush_median_ms = number(flushes.quantile(0.5)) / kNsPerMs,
+                  .flush_p99_ms = number(flushes.quantile(0.99)) / kNsPerMs,
+                  .group_mean = mean(groups),
+                  .group_p99 = number(groups.quantile(0.99)),
+                  .in_flight = stats ? number(stats->in_flight) : 0};
+    last_look_ = now;
+    last_metrics_ = metrics;
+    const std::lock_guard lock(mutex_);
+    if (server_ != nullptr) {
+        const dedup::ServerMetrics server = server_->metrics();
+        sample.requests = number(server.requests - last_requests_) / seconds;
+        sample.connections = number(server.connections);
+        last_requests_ = server.requests;
+    }
+    samples_.push_back(sample);
+    if (samples_.size() > kSamples) {
+        samples_.pop_front();
+    }
+}
+
+// Reads all heads, a page at a time; what could not be counted is shown as it was before.
+void ServeWatch::count(std::unique_lock<std::mutex>& lock) {
+    wanted_ = false;
+    counting_ = true;
+    count_began_ = Steady::now();
+    const Steady::time_point began = count_began_;
+    lock.unlock();
+    auto report = std::make_shared<Report>();
+    bool good = false;
+    bool stopped = false;
+    if (auto stats = store_.stats()) {
+        report->stats = *std::move(stats);
+        report->moment = {store_.now_ms(), store_.grace()};
+        dedup::ScanOptions options{.heads_max = 256};
+        do {
+            const auto page = store_.scan(options);
+            good = page.has_value();
+            if (!good) {
+                break;
+            }
+            for (const dedup::Version& head : page->heads) {
+                report->add(head.record);
+            }
+            options.cursor = page->cursor;
+            if (Steady::now() >= last_look_ + kEvery) {
+                look();
+            }
+            const std::lock_guard stop_lock(mutex_);
+            stopped = stop_;
+        } while (!options.cursor.empty() && !stopped);
+        report->finish();
+    }
+    lock.lock();
+    counting_ = false;
+    count_took_ = Steady::now() - began;
+    ++counts_;
+    if (good && !stopped) {
+        keys_ = std::move(report);
+    }
+    changed_.notify_all();
+}
+
+}  // namespace dedupctl

@@ -73,6 +73,7 @@ void add_hour(Page& page, const std::deque<Sample>& samples) {
     const std::int64_t first_ms = samples.front().at_ms;
     const double span_ms = std::max(1.0, static_cast<double>(samples.back().at_ms - first_ms));
     std::vector<double> from;
+    from.reserve(samples.size());
     for (const Sample& sample : samples) {
         from.push_back(
             std::clamp(static_cast<double>(sample.at_ms - first_ms) / span_ms, 0.0, 1.0));

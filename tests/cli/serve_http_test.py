@@ -181,15 +181,15 @@ class ServeHttp(cli.CliTest):
             log = done.stderr.decode(errors="replace")
             self.assertNotIn("CONSOLE", log)  # such as what the content security policy refuses
             return done.stdout.decode()
-        shown = browse("/", "--dump-dom")
-        self.assertIn("<title>dedup store</title>", shown)
-        self.assertIn("&lt;script&gt;", shown)
-        self.assertNotIn("<script", shown)
         colours = []
         for scheme in ("0", "1"):  # dark, light
             path = self.path("page.png")
-            browse("/", "--screenshot=" + path, "--hide-scrollbars", "--window-size=400,600",
-                   "--blink-settings=preferredColorScheme=" + scheme)
+            shown = browse("/", "--dump-dom", "--screenshot=" + path, "--hide-scrollbars",
+                           "--window-size=400,600",
+                           "--blink-settings=preferredColorScheme=" + scheme)
+            self.assertIn("<title>dedup store</title>", shown)
+            self.assertIn("&lt;script&gt;", shown)
+            self.assertNotIn("<script", shown)
             colours.append(first_pixel(path))
         self.assertEqual(colours, [(0x14, 0x18, 0x1d), (0xff, 0xff, 0xff)])
         self.end(server)

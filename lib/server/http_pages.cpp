@@ -26,7 +26,7 @@ bool names_loopback(std::string_view host) {
                                           (ntohl(address.s_addr) >> 24) == 127);
 }
 
-HttpResponse not_ready(std::string why, bool tells_why) {
+HttpResponse not_ready(const std::string& why, bool tells_why) {
     return {.status = 503, .body = tells_why ? "not ready: " + why + "\n" : "not ready\n"};
 }
 

@@ -9,6 +9,8 @@
 namespace dedup::server {
 namespace {
 
+// With the method, the version and the spaces.
+constexpr std::size_t kRequestLineBytesMax = kHttpTargetBytesMax + 32;
 constexpr int kGood = 200;
 constexpr int kBad = 400;
 
@@ -174,12 +176,14 @@ HttpFound parse_http(std::string_view bytes, HttpHead& head) {
     bool must_have_host = false;
     for (;;) {
         const std::size_t end = bytes.find('\n', begin);
+        if (first && std::min(end, bytes.size()) - begin > kRequestLineBytesMax) {
+            return {.status = 414};
+        }
         if (end == std::string_view::npos) {
-            const bool no_head = first && bytes.size() - begin > kHttpTargetBytesMax + 32;
-            return {.status = no_head ? 414 : bytes.size() > kHttpHeadBytesMax ? 431 : 0};
+            return {.status = bytes.size() > kHttpHeadBytesMax ? 431 : 0};
         }
         if (end >= kHttpHeadBytesMax) {
-            return {.status = first ? 414 : 431};
+            return {.status = 431};
         }
         if (end == begin || bytes[end - 1] != '\r') {
             return {.status = kBad};
@@ -187,7 +191,8 @@ HttpFound parse_http(std::string_view bytes, HttpHead& head) {
         const std::string_view line = bytes.substr(begin, end - 1 - begin);
         begin = end + 1;
         if (line.empty() && !first) {
-            return {.status = must_have_host && !has_host ? kBad : kGood, .size = begin};
+            return must_have_host && !has_host ? HttpFound{.status = kBad}
+                                               : HttpFound{.status = kGood, .size = begin};
         }
         const int status =
             first ? read_request_line(line, head) : read_header(line, head, has_host);

@@ -67,6 +67,7 @@ HttpServer::HttpServer(TcpListener listener, Descriptor wake, HttpAnswers answer
         answering_ = start_thread("dedup-pages", [this] { answer(); });
     } catch (...) {
         stop();
+        forget_in_children(wake_.get());
         throw;
     }
 }

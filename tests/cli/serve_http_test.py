@@ -85,6 +85,9 @@ class ServeHttp(cli.CliTest):
 
     def some_keys(self):
         self.dedupctl("remember", "done", "--receipt", "secret receipt", expect=OK)
+        noted = self.dedupctl("--json", "claim", "noted", expect=OK).json["claim_sequence"]
+        self.dedupctl("note", "noted", "--claim", str(noted), "a secret note", expect=OK)
+        self.dedupctl("release", "noted", "--claim", str(noted), expect=OK)
         self.dedupctl("claim", SCRIPT, "--lease", "1ms", "--owner", "</table><b>o", expect=OK)
         self.dedupctl("claim", b"bytes\xff\xfe", "--owner", b"\xff", expect=OK)
         self.dedupctl("-n", "pay", "claim", "waits", "--lease", "1ms", "--hold", expect=OK)
@@ -137,6 +140,7 @@ class ServeHttp(cli.CliTest):
         found = Page(self.get("/key?key=done"))
         self.assertIn("14 B", found.words)
         self.assertNotIn("secret", found.words)
+        self.assertNotIn("secret", self.get("/key?key=noted"))
         self.assertIn(SCRIPT, Page(self.get("/key?" + urllib.parse.urlencode({"key": SCRIPT}))).words)
         self.assertIn("bytes\\xff\\xfe", Page(self.get("/key?key=bytes%ff%fe")).words)
         for query, status in (("", 200), ("?key=none", 404), ("?key=" + "x" * 1100, 400),
@@ -157,6 +161,8 @@ class ServeHttp(cli.CliTest):
         self.get("/", status=401, Authorization="Bearer sesame")
         self.assertIn("secret receipt",
                       self.get("/key?key=done", Authorization="Bearer open sesame"))
+        self.assertIn("a secret note",
+                      self.get("/key?key=noted", Authorization="Bearer open sesame"))
         self.end(server)
 
     def test_usage(self):
@@ -181,15 +187,15 @@ class ServeHttp(cli.CliTest):
             log = done.stderr.decode(errors="replace")
             self.assertNotIn("CONSOLE", log)  # such as what the content security policy refuses
             return done.stdout.decode()
-        shown = browse("/", "--dump-dom")
-        self.assertIn("<title>dedup store</title>", shown)
-        self.assertIn("&lt;script&gt;", shown)
-        self.assertNotIn("<script", shown)
         colours = []
         for scheme in ("0", "1"):  # dark, light
             path = self.path("page.png")
-            browse("/", "--screenshot=" + path, "--hide-scrollbars", "--window-size=400,600",
-                   "--blink-settings=preferredColorScheme=" + scheme)
+            shown = browse("/", "--dump-dom", "--screenshot=" + path, "--hide-scrollbars",
+                           "--window-size=400,600",
+                           "--blink-settings=preferredColorScheme=" + scheme)
+            self.assertIn("<title>dedup store</title>", shown)
+            self.assertIn("&lt;script&gt;", shown)
+            self.assertNotIn("<script", shown)
             colours.append(first_pixel(path))
         self.assertEqual(colours, [(0x14, 0x18, 0x1d), (0xff, 0xff, 0xff)])
         self.end(server)

@@ -29,7 +29,7 @@ code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
             padding: .6rem .8rem; }
 .cards b { display: block; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } td { white-space: nowrap; }
-td code { display: inline-block; max-width: 34rem; white-space: normal; }
+td code { display: inline-block; width: max-content; max-width: 34rem; white-space: normal; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
          vertical-align: top; }

@@ -130,6 +130,9 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
     }
     options.http = arguments.http;
     if (!arguments.http_token_file.empty()) {
+        if (arguments.http.empty() && given.http < 0) {
+            throw usage_failure("--http-token-file is for --http, which is not there");
+        }
         options.http_token = read_secret(arguments.http_token_file, "--http-token-file");
     }
     options.connections_max = parse_number(arguments.connections, "--connections", 1, 1'000'000);

@@ -73,6 +73,7 @@ void add_hour(Page& page, const std::deque<Sample>& samples) {
     const std::int64_t first_ms = samples.front().at_ms;
     const double span_ms = std::max(1.0, static_cast<double>(samples.back().at_ms - first_ms));
     std::vector<double> from;
+    from.reserve(samples.size());
     for (const Sample& sample : samples) {
         from.push_back(
             std::clamp(static_cast<double>(sample.at_ms - first_ms) / span_ms, 0.0, 1.0));
@@ -219,6 +220,14 @@ void add_lookup_form(Page& page, std::string_view ns, std::string_view key) {
         html(is_utf8(ns) ? ns : ""), html(is_utf8(key) ? key : ""));
 }
 
+std::string note_cell(const dedup::Record& record, bool shown) {
+    if (record.metadata.empty()) {
+        return "-";
+    }
+    return shown ? fmt::format("<code>{}</code>", html(preview(record.metadata, kReceiptColumns)))
+                 : human_bytes(record.metadata.size());
+}
+
 std::string receipt_cell(const dedup::Record& record, bool shown) {
     if (!record.receipt) {
         return "-";
@@ -238,22 +247,19 @@ void add_versions(Page& page, const std::vector<dedup::Version>& versions, const
         page.add(
             "<p class=\"soft\">Receipts and notes are shown by a server that has a token.</p>\n");
     }
-    page.begin_table({"#Sequence", "State", "Time", "Expires", "Lease until", "#Claim", "#Attempt",
-                      "Owner", "Note", "Receipt"});
+    page.begin_table({"#Sequence", "State", "Time", "Owner", "Note", "Receipt", "Expires",
+                      "Lease until", "#Claim", "#Attempt"});
     const auto time = [&](std::int64_t time_ms, const char* none) {
         return time_ms == 0 ? std::string(none) : format_time_and_age(time_ms, moment.now_ms);
     };
     for (std::size_t i = versions.size(); i > 0; --i) {
         const dedup::Record& record = versions[i - 1].record;
         page.row({std::to_string(record.sequence), std::string(dedup::name(record.state())),
-                  time(record.timestamp_ms, "-"), time(record.expires_at_ms, "never"),
-                  time(record.lease_until_ms, "-"), std::to_string(record.claim_sequence),
-                  std::to_string(record.attempt),
+                  time(record.timestamp_ms, "-"),
                   html(record.owner.empty() ? "-" : preview(record.owner, 60)),
-                  record.metadata.empty() ? "-"
-                  : with_receipts         ? html(preview(record.metadata, kReceiptColumns))
-                                          : human_bytes(record.metadata.size()),
-                  receipt_cell(record, with_receipts)});
+                  note_cell(record, with_receipts), receipt_cell(record, with_receipts),
+                  time(record.expires_at_ms, "never"), time(record.lease_until_ms, "-"),
+                  std::to_string(record.claim_sequence), std::to_string(record.attempt)});
     }
     page.end_table();
 }

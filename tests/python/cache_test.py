@@ -2,6 +2,7 @@
 
 import ctypes
 import datetime
+import sys
 import threading
 
 from base import ROOT, StoreTest, dedupstore
@@ -229,9 +230,11 @@ class Stores(StoreTest):
 
     def test_errors_of_a_thread_are_its_own(self):
         messages = {}
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
 
         def fail(number):
-            for _ in range(200):
+            for _ in range(2000):
                 try:
                     self.cache.complete(Claim(b"key-%d" % number, 1), b"")
                 except DedupError as error:

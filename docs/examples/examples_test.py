@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import unittest
 
 PROGRAMS, SOURCE_ROOT, LIBRARY = map(pathlib.Path, sys.argv[1:4])
 HERE = pathlib.Path(__file__).resolve().parent
+DEDUPCTL = os.environ.get("DEDUPCTL", "")
 # For examples in Python.
 os.environ["PYTHONPATH"] = str(SOURCE_ROOT / "lib/python")
 os.environ["DEDUP_LIBRARY"] = str(LIBRARY)
@@ -100,6 +102,33 @@ class ClaimInC(ClaimExample):
 
 class ClaimInPython(ClaimExample):
     command = [sys.executable, HERE / "claim.py"]
+
+
+@unittest.skipUnless(shutil.which("node") and DEDUPCTL, "needs node, and dedupctl")
+class ClaimInNode(ClaimExample):
+    """Through a server, whose socket takes the place of the store."""
+
+    command = ["node", HERE / "claim.mjs"]
+
+    def setUp(self):
+        super().setUp()
+        store, self.store = self.store, self.store + ".sock"
+        server = subprocess.Popen([DEDUPCTL, "-s", store, "serve", "--unix", self.store],
+                                  stderr=subprocess.PIPE)
+        self.addCleanup(server.stderr.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        while b"listening" not in (line := server.stderr.readline()):
+            self.assertNotEqual(line, b"", "the server has ended")
+
+    def test_of_many_at_once_one_sends(self):
+        # Here they meet, and do not wait: who comes while one sends is told so.
+        runs = [subprocess.Popen([*self.command, self.store, "invoice-18"], text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+        printed = [run.communicate(timeout=60)[0] for run in runs]
+        self.assertEqual(sum("sending" in text for text in printed), 1)
+        for run, text in zip(runs, printed):
+            self.assertEqual(run.returncode, 0 if text else 10)
 
 
 class ConsumeExample(Example):

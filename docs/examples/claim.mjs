@@ -1,5 +1,5 @@
 // Sends an invoice once, however often and from however many processes it is asked to; in Node.js,
-// through a server (`dedupctl serve`), with nothing but Node itself. (A client of Redis does as well.)
+// through a server (`dedupctl serve`), with nothing but Node itself. A client of Redis would do.
 //
 //     node claim.mjs SOCKET INVOICE
 //

@@ -29,6 +29,10 @@ class Interface(StoreTest):
         self.assertEqual(here, written)
         self.assertEqual(outcomes.ROW_BYTES, ctypes.sizeof(_library.Answer))
 
+    def test_the_library_has_the_name_of_its_interface(self):
+        first = (ROOT / "tests/c/dedup.abi").read_text().splitlines()[0]
+        self.assertEqual(first, "library " + _library.LIBRARY)
+
     def test_codes_and_kinds_are_those_of_the_library(self):
         constants = {}
         for line in (ROOT / "tests/c/dedup.abi").read_text().splitlines():

@@ -7,16 +7,20 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 
-PROGRAMS, SOURCE_ROOT, LIBRARY = map(pathlib.Path, sys.argv[1:4])
+PROGRAMS, SOURCE_ROOT = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+LIBRARY = pathlib.Path(sys.argv[3]) if sys.argv[3] else None  # None: only its own programs load it
 HERE = pathlib.Path(__file__).resolve().parent
+DEDUPCTL = os.environ.get("DEDUPCTL", "")
 # For examples in Python.
 os.environ["PYTHONPATH"] = str(SOURCE_ROOT / "lib/python")
 os.environ["DEDUP_LIBRARY"] = str(LIBRARY)
+needs_library = unittest.skipIf(LIBRARY is None, "the library has a sanitizer")
 
 
 class Example(unittest.TestCase):
@@ -72,7 +76,8 @@ class ClaimExample(Example):
     def test_failed_work_can_be_tried_again_at_once(self):
         # /dev/full makes the work fail.
         with open("/dev/full", "w") as full:
-            failed = subprocess.run([*self.command, self.store, "invoice-19"], stdout=full, timeout=60)
+            failed = subprocess.run([*self.command, self.store, "invoice-19"], stdout=full,
+                                    timeout=60)
         self.assertEqual(failed.returncode, 1)
         self.assertIn("completed", self.claim("invoice-19").stdout)
 
@@ -84,6 +89,7 @@ class ClaimExample(Example):
         self.assertIn(not_a_store, run.stderr)
 
 
+@needs_library
 class ClaimInC(ClaimExample):
     @classmethod
     def setUpClass(cls):
@@ -97,8 +103,36 @@ class ClaimInC(ClaimExample):
         cls.command = [program]
 
 
+@needs_library
 class ClaimInPython(ClaimExample):
     command = [sys.executable, HERE / "claim.py"]
+
+
+@unittest.skipUnless(shutil.which("node") and DEDUPCTL, "needs node, and dedupctl")
+class ClaimInNode(ClaimExample):
+    """Through a server, whose socket takes the place of the store."""
+
+    command = ["node", HERE / "claim.mjs"]
+
+    def setUp(self):
+        super().setUp()
+        store, self.store = self.store, self.store + ".sock"
+        server = subprocess.Popen([DEDUPCTL, "-s", store, "serve", "--unix", self.store],
+                                  stderr=subprocess.PIPE)
+        self.addCleanup(server.stderr.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        while b"listening" not in (line := server.stderr.readline()):
+            self.assertNotEqual(line, b"", "the server has ended")
+
+    def test_of_many_at_once_one_sends(self):
+        # Here they meet, and do not wait: who comes while one sends is told so.
+        runs = [subprocess.Popen([*self.command, self.store, "invoice-18"], text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+        printed = [run.communicate(timeout=60)[0] for run in runs]
+        self.assertEqual(sum("sending" in text for text in printed), 1)
+        for run, text in zip(runs, printed):
+            self.assertEqual(run.returncode, 0 if text else 10)
 
 
 class ConsumeExample(Example):

@@ -40,7 +40,7 @@
 //   are freed does not matter. Nothing may be freed while another thread uses it.
 // - **Output pointers.** If a call fails, what they point to is set to NULL or 0.
 // - **Threads.** Any thread may call anything, on the same handle too. A thread may be cancelled
-//   (pthread_cancel) in calls that append; they do nothing then.
+//   (pthread_cancel) in calls that append, which then do nothing, and in dedup_wait.
 // - **Forks.** Handles belong to the process that made them. In a forked child every call gives
 //   DEDUP_CLOSED; freeing them there touches nothing of the parent's.
 // - **Times** are milliseconds; points in time count from 1970-01-01 UTC.

@@ -1,6 +1,7 @@
 #include "c/answers.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 #include <variant>
 
@@ -13,12 +14,12 @@ namespace {
 // A place in what is still growing, where a pointer will be.
 template <class T>
 const T* as_place(std::size_t at) {
-    return reinterpret_cast<const T*>(at);
+    return std::bit_cast<const T*>(at);
 }
 
 template <class T>
 std::size_t place(const T* pointer) {
-    return reinterpret_cast<std::size_t>(pointer);
+    return std::bit_cast<std::size_t>(pointer);
 }
 
 std::uint32_t number(Unanswered unanswered) {

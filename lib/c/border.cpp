@@ -80,11 +80,8 @@ Result<std::size_t> size_of_struct(const void* given, std::size_t known, std::st
     return size;
 }
 
-Result<void> needs(const void* pointer, std::string_view name) {
-    if (pointer == nullptr) {
-        return invalid(fmt::format("{} is NULL", name));
-    }
-    return {};
+Error is_null(std::string_view name) {
+    return {.code = Code::invalid_argument, .message = fmt::format("{} is NULL", name)};
 }
 
 Result<bool> flag(std::uint32_t value, std::string_view name) {

@@ -108,7 +108,11 @@ template <class T>
 [[nodiscard]] Result<std::vector<T>> take_structs(const T* given, std::size_t count,
                                                   std::size_t items, std::string_view name);
 
-[[nodiscard]] Result<void> needs(const void* pointer, std::string_view name);
+[[nodiscard]] Error is_null(std::string_view name);
+template <class T>
+[[nodiscard]] Result<void> needs(const T* pointer, std::string_view name) {
+    return pointer != nullptr ? Result<void>() : std::unexpected(is_null(name));
+}
 [[nodiscard]] Result<bool> flag(std::uint32_t value, std::string_view name);
 [[nodiscard]] Result<std::string_view> bytes(const void* data, std::size_t size,
                                              std::string_view name);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <new>
 #include <string>
 #include <system_error>
 
@@ -128,7 +129,7 @@ void RequestQueue::carry_out(std::vector<QueuedRequest>& batch, const Call& call
                 done_.add(results[next++], request.tag);
                 continue;
             }
-        } catch (...) {  // out of memory for its text
+        } catch (const std::bad_alloc&) {  // for its text
         }
         done_.add_unknown(request.tag);
     }

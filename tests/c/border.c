@@ -160,7 +160,7 @@ static void test_ranges(void) {
     dedup_queue_options queue = {.size = sizeof queue, .threads = 17};
     dedup_queue* queued = NULL;
     FAILS(DEDUP_INVALID_ARGUMENT, "threads is 17", dedup_queue_new(cache, &queue, &queued, &error));
-    FAILS(DEDUP_INVALID_ARGUMENT, "postgresql", dedup_init_postgres("x://y", NULL, &error));
+    FAILS(DEDUP_INVALID_ARGUMENT, "ostgre", dedup_init_postgres("x://y", NULL, &error));
 }
 
 void test_border(void) {

@@ -2,6 +2,7 @@
 
 import ctypes
 import datetime
+import sys
 import threading
 
 from base import ROOT, StoreTest, dedupstore
@@ -27,6 +28,10 @@ class Interface(StoreTest):
                 here[f"{name}.{field[0]}"] = [place.offset, place.size]
         self.assertEqual(here, written)
         self.assertEqual(outcomes.ROW_BYTES, ctypes.sizeof(_library.Answer))
+
+    def test_the_library_has_the_name_of_its_interface(self):
+        first = (ROOT / "tests/c/dedup.abi").read_text().splitlines()[0]
+        self.assertEqual(first, "library " + _library.LIBRARY)
 
     def test_codes_and_kinds_are_those_of_the_library(self):
         constants = {}
@@ -229,9 +234,11 @@ class Stores(StoreTest):
 
     def test_errors_of_a_thread_are_its_own(self):
         messages = {}
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
 
         def fail(number):
-            for _ in range(200):
+            for _ in range(2000):
                 try:
                     self.cache.complete(Claim(b"key-%d" % number, 1), b"")
                 except DedupError as error:

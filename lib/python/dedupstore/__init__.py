@@ -26,10 +26,8 @@ from .outcomes import (
     Absent, Claim, Claimed, ClaimOutcome, Completed, End, Held, InFlight, LookupOutcome, Mismatch,
     New, Previous, RememberOutcome, Unanswered,
 )
-from .store import (
-    FOREVER, NEVER, Cache, Counts, Stats, Store, SweepReport, UnansweredClaim, claim_options,
-    init_postgres,
-)
+from .reports import Counts, Stats, SweepReport, UnansweredClaim
+from .store import FOREVER, NEVER, Cache, Store, claim_options, init_postgres
 
 __version__: str = _c.dedup_version().decode()
 

@@ -18,7 +18,7 @@ from . import _library
 from .aio import AsyncCache
 from .errors import DedupError, StaleClaim
 from .outcomes import Claim, ClaimOutcome, Claimed, Completed, Held, InFlight, Mismatch, Previous
-from .store import Cache, Seconds, Text, milliseconds
+from .store import Cache, Seconds, Text, claim_options, milliseconds
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 CacheSource = Union[Cache, Callable[[], Cache]]
@@ -194,8 +194,6 @@ class _Once:
         return _library.as_bytes(self._key(*args, **kwargs))
 
     def claim_options(self, args: Any, kwargs: Any) -> _library.ClaimOptions:
-        from .store import claim_options
-
         more = dict(self._options)
         if self._fingerprint is not None:
             more["fingerprint"] = self._fingerprint(*args, **kwargs)

@@ -9,14 +9,14 @@ import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Union, cast
 
 from . import _library, outcomes
-from ._library import Packed, as_bytes, call, lent, library, taken, text_of
+from ._library import Packed, as_bytes, call, lent, library
 from .errors import Code, DedupError, InvalidArgument
 from .outcomes import Claim, ClaimOutcome, LookupOutcome, RememberOutcome, Unanswered
+from .reports import Stats, SweepReport, stats_of, sweep_report_of
 
 Text = Union[str, bytes]
 Seconds = Union[float, timedelta]
@@ -36,68 +36,6 @@ def milliseconds(time: Seconds | None) -> int:
     if not 0.001 <= seconds < 1e15:
         raise ValueError(f"{seconds} seconds: it must be at least 0.001")
     return round(seconds * 1000)
-
-
-@dataclass(slots=True)
-class Counts:
-    in_flight: int
-    completed: int
-    released: int
-
-
-@dataclass(slots=True)
-class UnansweredClaim:
-    """A claim that expired in flight: nobody said what became of the work."""
-
-    ns: str
-    key: bytes
-    owner: str
-    claim_sequence: int
-    claimed_at_ms: int
-    expired_at_ms: int
-
-
-@dataclass(slots=True)
-class SweepReport:
-    now_ms: int
-    dry_run: bool
-    finished: bool  # False: a limit left space that the next sweep gives back
-    withheld: bool  # nothing was removed for having expired, as the clock jumped
-    withheld_until_ms: int
-    removed: Counts
-    retained: Counts
-    namespaces: dict[str, Counts]  # what was removed from each
-    unanswered: list[UnansweredClaim]
-    evicted: int
-    next_expiry_ms: int  # 0: nothing expires
-    bytes_before: int
-    bytes_after: int
-    damaged: int
-    damage: str
-
-
-@dataclass(slots=True)
-class Stats:
-    store_id: str
-    streams: Counts
-    records: int
-    last_sequence: int
-    time_high_ms: int
-    clock_ms: int
-    withheld: bool
-    log_bytes: int
-    memory_bytes: int
-    torn_bytes_dropped: int
-    evicted: int
-    last_sweep_ms: int
-    damaged: int
-    damage: str
-    background_error: str
-    sweep_error: str
-
-
-def _counts(from_c: Any) -> Counts:
-    return Counts(from_c.in_flight, from_c.completed, from_c.released)
 
 
 class _Handle:
@@ -232,7 +170,7 @@ class Store:
         try:
             if raised:
                 raise raised[0]
-            return _sweep_report(report.contents)
+            return sweep_report_of(report.contents)
         finally:
             library.dedup_sweep_report_free(report)
 
@@ -240,59 +178,9 @@ class Store:
         pointer = ctypes.POINTER(_library.Stats)()
         call(library.dedup_get_stats, self._handle.pointer, pointer)
         try:
-            from_c = pointer.contents
-            return Stats(
-                store_id=text_of(taken(from_c.store_id)),
-                streams=_counts(from_c.streams),
-                records=from_c.records,
-                last_sequence=from_c.last_sequence,
-                time_high_ms=from_c.time_high_ms,
-                clock_ms=from_c.clock_ms,
-                withheld=bool(from_c.withheld),
-                log_bytes=from_c.log_bytes,
-                memory_bytes=from_c.memory_bytes,
-                torn_bytes_dropped=from_c.torn_bytes_dropped,
-                evicted=from_c.evicted,
-                last_sweep_ms=from_c.last_sweep_ms,
-                damaged=from_c.damaged,
-                damage=text_of(taken(from_c.damage)),
-                background_error=text_of(taken(from_c.background_error)),
-                sweep_error=text_of(taken(from_c.sweep_error)),
-            )
+            return stats_of(pointer.contents)
         finally:
             library.dedup_stats_free(pointer)
-
-
-def _sweep_report(from_c: Any) -> SweepReport:
-    namespaces = [from_c.namespaces[i].contents for i in range(from_c.namespaces_count)]
-    unanswered = [from_c.unanswered[i].contents for i in range(from_c.unanswered_count)]
-    return SweepReport(
-        now_ms=from_c.now_ms,
-        dry_run=bool(from_c.dry_run),
-        finished=bool(from_c.finished),
-        withheld=bool(from_c.withheld),
-        withheld_until_ms=from_c.withheld_until_ms,
-        removed=_counts(from_c.removed),
-        retained=_counts(from_c.retained),
-        namespaces={text_of(taken(each.ns)): _counts(each.removed) for each in namespaces},
-        unanswered=[
-            UnansweredClaim(
-                text_of(taken(each.ns)),
-                taken(each.key),
-                text_of(taken(each.owner)),
-                each.claim_sequence,
-                each.claimed_at_ms,
-                each.expired_at_ms,
-            )
-            for each in unanswered
-        ],
-        evicted=from_c.evicted,
-        next_expiry_ms=from_c.next_expiry_ms,
-        bytes_before=from_c.bytes_before,
-        bytes_after=from_c.bytes_after,
-        damaged=from_c.damaged,
-        damage=text_of(taken(from_c.damage)),
-    )
 
 
 def claim_options(

@@ -73,7 +73,7 @@ class FencedCommand : public NativeCommand<Op, Made> {
 
 template <class Made, class... More>
 [[nodiscard]] CommandPtr make_native(const Request& request, std::size_t from, unsigned takes,
-                                     More... more) {
+                                     const More&... more) {
     NativeOptions options;
     if (const std::string wrong = read_options(request, from, takes, options); !wrong.empty()) {
         return request.error(wrong);

@@ -98,8 +98,9 @@ Result<void> Dropper::finish(SweepState& state) {
     return done;
 }
 
+// Where memory ran out in the middle of it, the next sweep does it again.
 Result<void> Dropper::remove_file(std::uint64_t segment) {
-    DEDUP_TRY(context_.env.remove(context_.log_path / segment_file_name(segment)));
+    DEDUP_TRY(remove_if_there(context_.env, context_.log_path / segment_file_name(segment)));
     return remove_if_there(context_.env, context_.log_path / index_file_name(segment));
 }
 

@@ -31,15 +31,15 @@ struct BackupReport {
 // writer and holds nobody up. The copy is a store; it has been opened, checked whole as verify()
 // does, and flushed before it gets its name.
 //
-// If `target` is an older copy of the same store, it is replaced, in one step where the file system
-// can do that (renameat2 with RENAME_EXCHANGE), and what both have is shared and not copied again.
-// Who has the older one open for reading gets `failed`, and opens it again; one that is open for
-// writing is not replaced. What fails, or is cut short, leaves the older copy as it was, and maybe
-// a "<target>.partial" that the next call removes.
-// `progress` is called on this thread with bytes copied or linked, and then with bytes checked.
-// Errors: invalid_argument (no store there, `target` lies in it, or is anything else than an older
-// copy of it), busy (somebody else makes this copy, or writes to the older one), corruption (of the
-// store: see verify() and repair()), out_of_space, io, unavailable, unsupported_version.
+// If `target` is an older copy of the same store, which a file COPY in it says, it is replaced, in
+// one step where the file system can do that (renameat2 with RENAME_EXCHANGE), and what both have
+// is shared and not copied again. Who has the older one open for reading gets `failed`, and opens
+// it again; one that is open for writing is not replaced. What fails, or is cut short, leaves the
+// older copy as it was, and maybe a "<target>.partial" that the next call removes. `progress` is
+// called on this thread with bytes copied or linked, and then with bytes checked. Errors:
+// invalid_argument (no store there, `target` lies in it, or is anything else than an older copy of
+// it), busy (somebody else makes this copy, or writes to the older one), corruption (of the store:
+// see verify() and repair()), out_of_space, io, unavailable, unsupported_version.
 [[nodiscard]] DEDUP_API Result<BackupReport> backup(const std::filesystem::path& store,
                                                     const std::filesystem::path& target,
                                                     const BackupOptions& options = {},

@@ -39,33 +39,57 @@ bool lies_in(const Path& inner, const Path& outer) {
     return !inside.empty() && *inside.begin() != "..";
 }
 
-// Whether the directory has nothing in it but what a copy that was cut short has.
-Result<bool> is_rest(Env& env, const Path& path) {
-    constexpr std::array<std::string_view, 4> kNames = {kLockName, "log", "catalog", kReserveName};
-    return std::ranges::all_of(DEDUP_TRY(env.list(path)), [&](const std::string& name) {
-        return std::ranges::find(kNames, name) != kNames.end();
-    });
+// In each copy, from its beginning on, and in nothing else: what may be replaced and removed.
+constexpr const char* kMarkName = "COPY";
+constexpr std::string_view kMarkText =
+    "A copy made by `dedupctl backup`, which the next one replaces. `dedupctl restore` makes a "
+    "store "
+    "of it.\n";
+
+Result<bool> is_copy(Env& env, const Path& path) {
+    return DEDUP_TRY(env.type(path)) == PathType::directory &&
+           DEDUP_TRY(env.type(path / kMarkName)) == PathType::file;
 }
 
-// Makes the directory in which the copy comes to be, or empties the rest of one that was cut short.
-// As long as the lock is held nobody else does.
+// Whether it is a copy, or had just been begun.
+Result<bool> is_rest(Env& env, const Path& path) {
+    if (DEDUP_TRY(env.type(path)) != PathType::directory || DEDUP_TRY(is_copy(env, path))) {
+        return is_copy(env, path);
+    }
+    return std::ranges::all_of(DEDUP_TRY(env.list(path)),
+                               [](const std::string& name) { return name == kLockName; });
+}
+
+Result<void> remove_directory(const Path& path) {
+    std::error_code error;
+    std::filesystem::remove_all(path, error);
+    return error ? std::unexpected(os_failure("remove", path, error.value())) : Result<void>();
+}
+
+Result<void> mark_as_copy(Env& env, const Path& path) {
+    const auto mark = DEDUP_TRY(env.open(path / kMarkName, OpenMode::create));
+    DEDUP_TRY(mark->write(0, kMarkText));
+    return mark->sync();
+}
+
+// Makes the directory in which the copy comes to be, or empties what one that was cut short has
+// left. As long as the lock is held nobody else does.
 Result<std::unique_ptr<Lock>> begin_partial(Env& env, const Path& partial, const Path& like) {
-    const PathType type = DEDUP_TRY(env.type(partial));
-    if (type == PathType::absent) {
+    if (DEDUP_TRY(env.type(partial)) == PathType::absent) {
         DEDUP_TRY(env.make_directory_like(partial, like));
-    } else if (type != PathType::directory || !DEDUP_TRY(is_rest(env, partial))) {
+    } else if (!DEDUP_TRY(is_rest(env, partial))) {
         return in_the_way(partial, "which is not the rest of a copy that was cut short");
     }
     auto lock = DEDUP_TRY(env.lock(partial / kLockName, {}));
-    for (const char* name : {"log", "catalog", kReserveName}) {
-        std::error_code error;
-        std::filesystem::remove_all(partial / name, error);
-        if (error) {
-            return std::unexpected(os_failure("remove", partial / name, error.value()));
+    DEDUP_TRY(mark_as_copy(env, partial));
+    DEDUP_TRY(remove_directory(partial / kReserveName));
+    for (const char* name : {"log", "catalog"}) {
+        // Not the directories: the environment may have them open.
+        DEDUP_TRY(env.make_directory(partial / name));
+        for (const std::string& file : DEDUP_TRY(env.list(partial / name))) {
+            DEDUP_TRY(env.remove(partial / name / file));
         }
     }
-    DEDUP_TRY(env.make_directory(partial / "log"));
-    DEDUP_TRY(env.make_directory(partial / "catalog"));
     return lock;
 }
 
@@ -124,26 +148,45 @@ Result<void> check(Env& env, const Path& copy, const Path& from, const Progress&
                           from.string(), report.problems.front())});
 }
 
-// Gives the copy its name. What was there gets the partial one's, and is removed.
-Result<void> put_in_place(Env& env, const Path& partial, const Path& target, bool replace) {
+Path older_of(const Path& target) {
+    return target.string() + ".older";
+}
+
+// Gives the copy its name. What was there gets the partial one's, or where two names cannot be
+// exchanged in one step another one, and is removed. `placed` becomes true with the name.
+Result<void> put_in_place(Env& env, const Path& partial, const Path& target, bool replace,
+                          bool& placed) {
+    Path replaced = partial;
     if (!replace) {
         DEDUP_TRY(env.rename(partial, target));
-        return env.sync_directory(target / "..");
-    }
-    if (::renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) != 0) {
+    } else if (::renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) !=
+               0) {
         if (errno != EINVAL && errno != ENOSYS) {
             return std::unexpected(os_failure("replace", target, errno));
         }
-        // Not in one step: for a moment, or should this be cut short, the older copy is beside.
-        const Path older = target.string() + ".older";
-        DEDUP_TRY(env.rename(target, older));
-        DEDUP_TRY(env.rename(partial, target));
-        DEDUP_TRY(env.rename(older, partial));
+        replaced = older_of(target);
+        DEDUP_TRY(env.rename(target, replaced));
+        if (auto renamed = env.rename(partial, target); !renamed) {
+            (void)env.rename(replaced, target);
+            return renamed;
+        }
     }
+    placed = true;
     DEDUP_TRY(env.sync_directory(target / ".."));
-    std::error_code ignored;
-    std::filesystem::remove_all(partial, ignored);  // or the next copy does
+    if (replace) {
+        (void)remove_directory(replaced);  // or the next copy does
+    }
     return {};
+}
+
+// What a replacement that was cut short between two names has left.
+Result<void> tidy_older(Env& env, const Path& target) {
+    const Path older = older_of(target);
+    if (!DEDUP_TRY(is_copy(env, older))) {
+        return {};
+    }
+    return DEDUP_TRY(env.type(target)) == PathType::absent ? env.rename(older, target)
+                                                           : remove_directory(older);
 }
 
 struct Wanted {
@@ -154,45 +197,82 @@ struct Wanted {
     Change change = {};
 };
 
-Result<BackupReport> make_copy(Env& env, const Wanted& wanted, const Progress& progress) {
-    OpenOptions reading;
-    reading.read_only = true;
-    auto store = DEDUP_TRY(LogStore::open(env, wanted.from, reading));
-    if (lies_in(wanted.to, wanted.from)) {
-        return invalid("the copy cannot lie in the store, nor be the store itself");
-    }
-    CopyPlace place{.env = env, .to = partial_of(wanted.to), .link = wanted.link};
-    std::vector<std::unique_ptr<Lock>> older_locks;
-    if (DEDUP_TRY(env.type(wanted.to)) != PathType::absent) {
-        const auto id = DEDUP_TRY(store_id_at(env, wanted.to));
-        if (!wanted.replace || id != store->context().store_id) {
-            return in_the_way(wanted.to, wanted.replace ? "which is no copy of this store"
-                                                        : "and nothing is replaced");
+class Copying {
+  public:
+    Copying(Env& env, const Wanted& wanted, const Progress& progress)
+        : env_(env), wanted_(wanted), progress_(progress), partial_(partial_of(wanted.to)) {}
+
+    Result<BackupReport> run() {
+        OpenOptions reading;
+        reading.read_only = true;
+        const auto store = DEDUP_TRY(LogStore::open(env_, wanted_.from, reading));
+        if (lies_in(wanted_.to, wanted_.from) || lies_in(wanted_.from, wanted_.to) ||
+            lies_in(wanted_.from, partial_) || lies_in(wanted_.from, older_of(wanted_.to))) {
+            return invalid(
+                "a copy and what it is made of cannot lie in each other, nor be the same");
         }
-        older_locks = DEDUP_TRY(lock_out_writers(env, wanted.to));
-        place.older = wanted.to;
-    }
-    auto lock = DEDUP_TRY(begin_partial(env, place.to, wanted.from));
-    BackupReport report;
-    const auto make = [&]() -> Result<void> {
-        DEDUP_TRY(store->take_up());
-        DEDUP_TRY(copy_files(*store, place, report, progress));
-        DEDUP_TRY(store->close());
-        lock.reset();
-        DEDUP_TRY(settle(env, place.to, wanted.change, report));
-        DEDUP_TRY(check(env, place.to, wanted.from, progress));
-        return put_in_place(env, place.to, wanted.to, place.older.has_value());
-    };
-    if (auto made = make(); !made) {
-        // Or it is another one's; or the parent's, of a child that was forked in `progress`.
-        if (made.error().code != Code::busy && made.error().code != Code::closed) {
-            std::error_code ignored;
-            std::filesystem::remove_all(place.to, ignored);
+        DEDUP_TRY(look_at_target(*store));
+        bool placed = false;
+        auto made = make(*store, replace_, placed);
+        if (!made && replace_ && made.error().code == Code::corruption) {
+            // It may be the older copy that is damaged, whose files were shared.
+            made = make(*store, false, placed);
         }
-        return std::unexpected(made.error());
+        if (!made && begun_ && !placed && made.error().code != Code::busy &&
+            made.error().code != Code::closed) {
+            // Or it is another one's; or the parent's, of a child that was forked in `progress`.
+            (void)remove_directory(partial_);
+        }
+        return made;
     }
-    return report;
-}
+
+  private:
+    Result<void> look_at_target(LogStore& store) {
+        if (!wanted_.replace) {
+            return DEDUP_TRY(env_.type(wanted_.to)) == PathType::absent
+                       ? Result<void>()
+                       : in_the_way(wanted_.to, "and nothing is replaced");
+        }
+        DEDUP_TRY(tidy_older(env_, wanted_.to));
+        if (DEDUP_TRY(env_.type(wanted_.to)) == PathType::absent) {
+            return {};
+        }
+        if (!DEDUP_TRY(is_copy(env_, wanted_.to)) ||
+            DEDUP_TRY(store_id_at(env_, wanted_.to)) != store.context().store_id) {
+            return in_the_way(wanted_.to, "which is no copy of this store");
+        }
+        older_locks_ = DEDUP_TRY(lock_out_writers(env_, wanted_.to));
+        replace_ = true;
+        return {};
+    }
+
+    Result<BackupReport> make(LogStore& store, bool share, bool& placed) {
+        auto lock = DEDUP_TRY(begin_partial(env_, partial_, wanted_.from));
+        begun_ = true;
+        BackupReport report;
+        const CopyPlace place{env_, partial_, share ? std::optional(wanted_.to) : std::nullopt,
+                              wanted_.link};
+        DEDUP_TRY(store.take_up());
+        DEDUP_TRY(copy_files(store, place, report, progress_));
+        lock.reset();  // which opening it needs
+        DEDUP_TRY(settle(env_, partial_, wanted_.change, report));
+        lock = DEDUP_TRY(env_.lock(partial_ / kLockName, {}));
+        DEDUP_TRY(check(env_, partial_, wanted_.from, progress_));
+        if (!wanted_.replace) {
+            DEDUP_TRY(env_.remove(partial_ / kMarkName));
+        }
+        DEDUP_TRY(put_in_place(env_, partial_, wanted_.to, replace_, placed));
+        return report;
+    }
+
+    Env& env_;
+    const Wanted& wanted_;
+    const Progress& progress_;
+    const Path partial_;
+    bool replace_ = false;  // there is an older copy
+    bool begun_ = false;    // the partial one is this one's
+    std::vector<std::unique_ptr<Lock>> older_locks_;
+};
 
 Result<void> raise_sequences(LogStore& store) {
     LogWriter& writer = store.engine().writer;
@@ -225,8 +305,8 @@ Result<Target> target_at(const Path& path) {
 
 Result<BackupReport> backup(Env& env, const Path& store, const Path& target,
                             const BackupOptions& options, const Progress& progress) {
-    return make_copy(env, {.from = store, .to = target, .replace = true, .link = options.link},
-                     progress);
+    const Wanted wanted{.from = store, .to = target, .replace = true, .link = options.link};
+    return Copying(env, wanted, progress).run();
 }
 
 Result<RestoreReport> restore(Env& env, const Path& backup, const Path& target,
@@ -240,7 +320,7 @@ Result<RestoreReport> restore(Env& env, const Path& backup, const Path& target,
         report.next_sequence = DEDUP_TRY(store.stats()).last_sequence + 1;
         return {};
     };
-    report.copy = DEDUP_TRY(make_copy(env, wanted, progress));
+    report.copy = DEDUP_TRY(Copying(env, wanted, progress).run());
     return report;
 }
 

@@ -75,6 +75,12 @@ void look_again(const Users& users, Session& session) {
     if (session.user && session.users_generation != users.generation()) {
         session.users_generation = users.generation();
         session.user = users.now(session.user);
+        // What was allowed to be queued may not be any more.
+        if (!session.user) {
+            session.transaction = {};
+        } else if (session.transaction.open) {
+            session.transaction.bad = true;
+        }
     }
 }
 

@@ -40,8 +40,8 @@ struct Connection {
     bool paused = false;            // nothing is read until replies have gone
     bool end_of_input = false;      // the client sends no more, or nothing of it is wanted
     SteadyTime active_at;           // when something last came or went
-    SteadyTime admitted_at;
-    SteadyTime output_since;                    // when its output last moved, or began to wait
+    SteadyTime known_at;            // when it was accepted, or last seen to be logged in
+    SteadyTime output_since;        // when its output last moved, or began to wait
     std::optional<SteadyTime> partial_since{};  // part of a request is there since
 
     [[nodiscard]] bool has_output() const { return sent < output.size(); }

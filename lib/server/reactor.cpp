@@ -271,7 +271,7 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     const std::uint64_t number = ++last_number_;
     auto connection = std::make_unique<Connection>(number, std::move(socket), unsent_bytes_);
     connection->active_at = steady_clock::now();
-    connection->admitted_at = connection->active_at;
+    connection->known_at = connection->active_at;
     connection->events = EPOLLIN;
     watch_for_input(epoll_.get(), connection->socket.get(), number);
     connections_.emplace(number, std::move(connection));
@@ -420,6 +420,9 @@ void Reactor::look_after(SteadyTime now) {
     }
     std::vector<std::pair<std::uint64_t, std::string_view>> ends;
     for (const auto& [number, connection] : connections_) {
+        if (connection->session.user) {
+            connection->known_at = now;
+        }
         const bool partial = !connection->paused && connection->partial_since &&
                              now - *connection->partial_since > options_.stall_timeout;
         const bool unread =
@@ -427,7 +430,8 @@ void Reactor::look_after(SteadyTime now) {
         const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
                           now - connection->active_at > options_.idle_timeout;
         const bool stranger = facts_.users.needed() && !connection->session.user &&
-                              now - connection->admitted_at > options_.stall_timeout;
+                              connection->under_way == 0 &&
+                              now - connection->known_at > options_.stall_timeout;
         if (partial || unread || idle || stranger) {
             ends.emplace_back(number, stranger  ? "did not log in"
                                       : partial ? "left a request unfinished"

@@ -89,6 +89,7 @@ class AppendCommand final : public Command {
           id_(id_of(request)),
           since_(request.argument(3)),
           atomic_(atomic),
+          may_set_time_(!request.session.user || request.session.user->may_everywhere()),
           items_(std::move(items)),
           results_(items_.size()) {}
 
@@ -104,7 +105,7 @@ class AppendCommand final : public Command {
     }
     std::optional<Append> decide(std::size_t part, const Seen& seen) override {
         now_ms_ = seen.now_ms;
-        if (is_known() || !is_expected(part, seen.head)) {
+        if (is_known() || !is_expected(part, seen.head) || !is_of_now(part)) {
             return std::nullopt;
         }
         return items_[part];
@@ -124,6 +125,12 @@ class AppendCommand final : public Command {
         bool all = true;
         for (std::size_t part = 0; part < items_.size(); ++part) {
             all = is_expected(part, heads[part]) && all;
+        }
+        for (std::size_t part = 0; part < items_.size(); ++part) {
+            if (!is_of_now(part)) {
+                results_.assign(items_.size(), results_[part]);
+                return {};
+            }
         }
         if (!all) {
             for (std::size_t part = 0; part < items_.size(); ++part) {
@@ -180,6 +187,21 @@ class AppendCommand final : public Command {
         results_[part] = std::unexpected(conflict(part, head));
         return false;
     }
+    // A record from the future moves the store's time, which is everybody's. Otherwise the part's
+    // result is that error.
+    bool is_of_now(std::size_t part) {
+        constexpr std::int64_t kAheadMs = 1000;  // of clients whose clocks run fast
+        if (may_set_time_ ||
+            items_[part].record.timestamp_ms <= std::max(now_ms_, system_now_ms() + kAheadMs)) {
+            return true;
+        }
+        results_[part] = std::unexpected(Error{
+            Code::invalid_argument,
+            fmt::format("the record's timestamp_ms, {}, is ahead of the store's time, {}; that is "
+                        "for users who may go everywhere",
+                        items_[part].record.timestamp_ms, now_ms_)});
+        return false;
+    }
     [[nodiscard]] Error conflict(std::size_t part, const std::optional<Record>& head) const {
         return sequence_conflict(items_[part], head ? head->sequence : 0);
     }
@@ -188,6 +210,7 @@ class AppendCommand final : public Command {
     const std::string id_;
     const std::string since_;
     const bool atomic_;
+    const bool may_set_time_;
     const std::vector<Append> items_;
     std::vector<Result<std::uint64_t>> results_;
     std::optional<std::string> known_;  // the reply that it got before

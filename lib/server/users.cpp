@@ -187,8 +187,13 @@ Result<std::vector<User>> Users::parse(std::string_view text) {
 
 Result<std::vector<User>> Users::read(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
-    const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (!file || file.bad()) {
+    std::string text;
+    // Iterators on the file would throw where the disk fails.
+    for (std::array<char, 4096> piece;
+         file.read(piece.data(), piece.size()) || file.gcount() > 0;) {
+        text.append(piece.data(), static_cast<std::size_t>(file.gcount()));
+    }
+    if (!file.is_open() || file.bad()) {
         return std::unexpected(Error{
             .code = Code::io,
             .message = fmt::format("cannot read the users from {}: {}", path, std::strerror(errno)),

@@ -247,6 +247,51 @@ TEST_CASE("users: what one has appended is not told to another that names the sa
     CHECK(b.ask({"DEDUP.APPEND", "EACH", "id", "0", "0", second}).ends_with(" 2]"));
 }
 
+TEST_CASE("users: nobody moves the time of all") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "a"},
+                          {.name = "root", .rights = "all", .namespaces = "*"}});
+    Client a = fixture.client("a");
+    const auto record_at = [](std::int64_t timestamp_ms) {
+        auto record = *decode(record_of("a", "k"));
+        record.timestamp_ms = timestamp_ms;
+        std::string encoded;
+        encode(record, encoded);
+        return encoded;
+    };
+    const std::string ahead = record_at(system_now_ms() + 3'600'000);
+    for (const std::string mode : {"EACH", "ATOMIC"}) {
+        const std::string told = a.ask({"DEDUP.APPEND", mode, mode, "0", "0", ahead});
+        CHECK(told.find("ahead of the store's time") != std::string::npos);
+    }
+    CHECK(a.ask({"DEDUP.APPEND", "EACH", "now", "0", "0", record_at(system_now_ms())})
+              .ends_with(" 1]"));
+    Client root = fixture.client("root");
+    CHECK(root.ask({"DEDUP.APPEND", "EACH", "ahead", "0", "1", ahead}).ends_with(" 2]"));
+}
+
+TEST_CASE("users: what has been queued counts with the rights of the end") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}});
+    Client a = fixture.client("a");
+    CHECK(a.ask({"MULTI"}) == "OK");
+    CHECK(a.ask({"SET", "k", "v"}) == "QUEUED");
+    // The same secret and salt, so that nobody has to log in again.
+    std::ifstream file(fixture.users_path);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    text.replace(text.find("rights=all"), 10, "rights=read");
+    std::ofstream(fixture.users_path) << text;
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(a.ask({"EXEC"}).starts_with("-EXECABORT"));
+    CHECK(a.ask({"GET", "k"}) == "null");
+    // Who is nobody any more has said nothing.
+    CHECK(a.ask({"MULTI"}) == "OK");
+    fixture.write(
+        {{.name = "a", .secret = "another secret of a", .rights = "all", .namespaces = "*"}});
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(a.ask({"EXEC"}).starts_with("-NOAUTH"));
+    CHECK(a.ask({"AUTH", "a", "another secret of a"}) == "OK");
+    CHECK(a.ask({"SET", "k", "v"}) == "OK");
+}
+
 TEST_CASE("users: each right lets do what it is for") {
     UsersFixture fixture({{.name = "read", .rights = "read", .namespaces = "*"},
                           {.name = "claim", .rights = "claim", .namespaces = "*"},
@@ -326,6 +371,9 @@ TEST_CASE("users: a file that has changed counts at once, one that is wrong does
         CHECK(a.ask({"SET", "k", "v"}) == "OK");
     }
     ::unlink(fixture.users_path.c_str());
+    std::filesystem::create_directory(fixture.users_path);
+    CHECK_FALSE(fixture.server->reload_users().has_value());
+    std::filesystem::remove(fixture.users_path);
     CHECK_FALSE(fixture.server->reload_users().has_value());
     fixture.write(
         {{.name = "a", .secret = "another secret of a", .rights = "all", .namespaces = "*"}});

@@ -19,18 +19,21 @@ RequestQueue::RequestQueue(std::shared_ptr<OpenCache> cache, int descriptor, std
                            std::size_t requests_max)
     : cache_(std::move(cache)), descriptor_(descriptor), requests_max_(requests_max) {
     threads_.reserve(threads);
+    close_in_children({descriptor_});
     try {
         for (std::size_t i = 0; i < threads; ++i) {
             threads_.push_back(start_thread("dedup-queue", [this] { run(); }));
         }
     } catch (...) {
         end_threads();
+        forget_in_children(descriptor_);
         throw;
     }
 }
 
 RequestQueue::~RequestQueue() {
     end_threads();
+    forget_in_children(descriptor_);
     ::close(descriptor_);
 }
 
@@ -206,7 +209,6 @@ void dedup_queue_free(dedup_queue* queue) {
         return;
     }
     if (!check_process(queue->requests->cache())) {
-        ::close(queue->requests->descriptor());  // this process' own
         leave_to_parent(queue);
         return;
     }

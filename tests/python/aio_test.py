@@ -75,6 +75,24 @@ class Tasks(StoreTest):
         for number in range(100):
             self.assertIsA(Absent, self.cache.lookup(f"{number}"))
 
+    def test_a_claim_that_is_answered_as_its_task_is_cancelled_is_given_back(self):
+        async def main():
+            async with AsyncCache(self.cache) as cache:
+                task = asyncio.create_task(cache.claim("k"))
+                take = cache._take
+
+                def take_and_cancel():
+                    take()
+                    task.cancel()
+
+                cache._take = take_and_cancel
+                with self.assertRaises(asyncio.CancelledError):
+                    await task
+                cache._take = take
+
+        asyncio.run(main())
+        self.assertIsA(Absent, self.cache.lookup("k"))
+
     def test_a_queue_that_is_forgotten_ends(self):
         async def main():
             cache = AsyncCache(self.cache)

@@ -106,6 +106,25 @@ class Functions(StoreTest):
         self.wait_until(lambda: not any(thread.name == "dedup-heartbeat"
                                         for thread in threading.enumerate()))
 
+    def test_a_heartbeat_that_could_not_start_is_started_later(self):
+        pay = idempotent(self.cache, key=lambda key: key, lease=0.3)(
+            lambda key: time.sleep(1) or current_attempt().lost)
+        start = threading.Thread.start
+
+        def refuse(thread):
+            if thread.name == "dedup-heartbeat":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        threading.Thread.start = refuse
+        try:
+            with self.assertRaises(RuntimeError):
+                pay("k")
+        finally:
+            threading.Thread.start = start
+        self.assertIsA(Absent, self.cache.lookup("k"))  # it was given back
+        self.assertIs(pay("k"), False)
+
     def test_a_lost_lease_is_noticed(self):
         @idempotent(self.cache, key=lambda: "k", lease=0.05)
         def work():

@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 
 from base import StoreTest, run_python
-from dedupstore import Claimed, Closed, Completed, End, Held, Unanswered
+from dedupstore import Claimed, Closed, Completed, End, Held, InFlight, Store, Unanswered
 
 CLAIMS_AND_HANGS = """
 import sys, time
@@ -37,7 +38,40 @@ def claim_from(path, results):
     results.put(won)
 
 
+# Ends while threads are within the library.
+ENDS_AMONG_THREADS = """
+import sys, threading, time
+from dedupstore import *
+store = Store(sys.argv[1])
+cache = store.cache()
+held = cache.claim("held")
+
+def waits():
+    while True:
+        cache.wait("held", 0.01)
+
+def claims(number):
+    i = 0
+    while True:
+        cache.claim(f"{number}-{i}")
+        i += 1
+
+for target, args in [(waits, ())] * 4 + [(claims, (n,)) for n in range(4)]:
+    threading.Thread(target=target, args=args, daemon=True).start()
+time.sleep(0.2)
+"""
+
+
 class Processes(StoreTest):
+    def test_the_interpreter_ends_among_daemon_threads(self):
+        for number in range(5):
+            path = f"{self.path}-{number}"
+            # What is still at it hears `closed`.
+            with run_python(ENDS_AMONG_THREADS, path, stderr=subprocess.DEVNULL) as process:
+                self.assertEqual(process.wait(60), 0)
+            with Store(path) as store:
+                self.assertIsA(InFlight, store.cache().lookup("held"))
+
     def test_a_fork_gets_an_exception(self):
         context = multiprocessing.get_context("fork")
         results = context.Queue()

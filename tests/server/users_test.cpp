@@ -281,7 +281,7 @@ TEST_CASE("users: what has been queued counts with the rights of the end") {
     std::ofstream(fixture.users_path) << text;
     CHECK(fixture.server->reload_users().has_value());
     CHECK(a.ask({"EXEC"}).starts_with("-EXECABORT"));
-    CHECK(a.ask({"GET", "k"}) == "null");
+    CHECK(a.ask({"GET", "k"}) == "nil");
     // Who is nobody any more has said nothing.
     CHECK(a.ask({"MULTI"}) == "OK");
     fixture.write(

@@ -166,10 +166,16 @@ void add_working(Page& page, const Report& report) {
     page.end();
 }
 
-void add_keys_of_store(Page& page, const std::shared_ptr<const Report>& report) {
-    if (!report) {
+void add_keys_of_store(Page& page, ServeWatch& watch) {
+    const std::shared_ptr<const Report> report = watch.keys();
+    const std::string error = watch.count_error();
+    if (!error.empty()) {
+        page.add("<p class=\"bad\">The keys could not be counted: {}</p>\n", html(error));
+    } else if (!report) {
         page.add(
             "<p>The keys are being counted. <a href=\"/\">Look again</a> in a few seconds.</p>\n");
+    }
+    if (!report) {
         return;
     }
     const KeyCounts all = report->total();
@@ -203,7 +209,7 @@ HttpResponse overview(ServeWatch& watch, const std::string& store) {
         html(stats->store_id), count_of(stats->streams(), "key"), human_bytes(stats->log_bytes),
         human_bytes(stats->catalog_bytes), format_time(dedup::system_now_ms()));
     add_troubles(page, *stats);
-    add_keys_of_store(page, watch.keys());
+    add_keys_of_store(page, watch);
     add_hour(page, watch.samples());
     if (const auto sweeps = watch.store().sweep_history()) {
         add_sweeps(page, *sweeps);

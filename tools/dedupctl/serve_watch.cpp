@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
-#include <exception>
+#include <new>
 
 #include "dedup/metrics.hpp"
 
@@ -62,8 +62,13 @@ std::deque<Sample> ServeWatch::samples() const {
 
 bool ServeWatch::is_fresh() const {
     constexpr std::chrono::seconds kFresh{1};
-    return keys_ && Steady::now() - count_began_ <
-                        std::max<Steady::duration>(kFresh, kShareOfTime * count_took_);
+    return counts_ != 0 && Steady::now() - count_began_ <
+                               std::max<Steady::duration>(kFresh, kShareOfTime * count_took_);
+}
+
+std::string ServeWatch::count_error() const {
+    const std::lock_guard lock(mutex_);
+    return count_error_;
 }
 
 std::shared_ptr<const Report> ServeWatch::known_keys() {
@@ -142,39 +147,57 @@ void ServeWatch::count(std::unique_lock<std::mutex>& lock) {
     count_began_ = Steady::now();
     const Steady::time_point began = count_began_;
     lock.unlock();
-    auto report = std::make_shared<Report>();
-    bool good = false;
-    bool stopped = false;
-    if (auto stats = store_.stats()) {
-        report->stats = *std::move(stats);
-        report->moment = {store_.now_ms(), store_.grace()};
-        dedup::ScanOptions options{.heads_max = 256};
-        do {
-            const auto page = store_.scan(options);
-            good = page.has_value();
-            if (!good) {
-                break;
-            }
-            for (const dedup::Version& head : page->heads) {
-                report->add(head.record);
-            }
-            options.cursor = page->cursor;
-            if (Steady::now() >= last_look_ + kEvery) {
-                look();
-            }
-            const std::lock_guard stop_lock(mutex_);
-            stopped = stop_;
-        } while (!options.cursor.empty() && !stopped);
-        report->finish();
+    std::shared_ptr<Report> report;
+    std::string error;
+    try {
+        auto counted = read_keys();
+        if (counted) {
+            report = *std::move(counted);
+        } else {
+            error = counted.error().message;
+        }
+    } catch (const std::bad_alloc&) {
+        error = "there is not enough memory to count the keys";
     }
     lock.lock();
     counting_ = false;
     count_took_ = Steady::now() - began;
     ++counts_;
-    if (good && !stopped) {
+    if (report && !stop_) {
         keys_ = std::move(report);
     }
+    count_error_ = std::move(error);
     changed_.notify_all();
+}
+
+dedup::Result<std::shared_ptr<Report>> ServeWatch::read_keys() {
+    auto report = std::make_shared<Report>();
+    auto stats = store_.stats();
+    if (!stats) {
+        return std::unexpected(stats.error());
+    }
+    report->stats = *std::move(stats);
+    report->moment = {store_.now_ms(), store_.grace()};
+    dedup::ScanOptions options{.heads_max = 256};
+    do {
+        const auto page = store_.scan(options);
+        if (!page) {
+            return std::unexpected(page.error());
+        }
+        for (const dedup::Version& head : page->heads) {
+            report->add(head.record);
+        }
+        options.cursor = page->cursor;
+        if (Steady::now() >= last_look_ + kEvery) {
+            look();
+        }
+        const std::lock_guard stop_lock(mutex_);
+        if (stop_) {
+            break;
+        }
+    } while (!options.cursor.empty());
+    report->finish();
+    return report;
 }
 
 }  // namespace dedupctl

@@ -53,6 +53,8 @@ class ServeWatch {
     [[nodiscard]] std::shared_ptr<const Report> keys();
     // The same without waiting: whatever there is.
     [[nodiscard]] std::shared_ptr<const Report> known_keys();
+    // Why the last count failed; empty if it did not.
+    [[nodiscard]] std::string count_error() const;
     [[nodiscard]] dedup::StreamStore& store() const { return store_; }
 
   private:
@@ -61,6 +63,7 @@ class ServeWatch {
     void run();
     void look();
     void count(std::unique_lock<std::mutex>& lock);
+    [[nodiscard]] dedup::Result<std::shared_ptr<Report>> read_keys();
     [[nodiscard]] bool is_fresh() const;
 
     dedup::StreamStore& store_;
@@ -76,6 +79,7 @@ class ServeWatch {
     Steady::duration count_took_{};
     std::shared_ptr<const Report> keys_;
     std::uint64_t counts_ = 0;  // that have ended
+    std::string count_error_;
 
     // Of the thread alone.
     dedup::StoreMetrics last_metrics_;

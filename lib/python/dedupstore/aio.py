@@ -84,7 +84,13 @@ class AsyncCache:
         except BaseException:
             del self._waiting[tag]
             raise
-        answer = await future
+        try:
+            answer = await future
+        except BaseException:
+            # Cancelled in the turn of the loop in which the answer came: nobody gets it.
+            if future.done() and not future.cancelled() and isinstance(future.result(), Claimed):
+                self._give_back(future.result().claim)
+            raise
         if isinstance(answer, DedupError):
             raise answer
         return answer
@@ -107,7 +113,7 @@ class AsyncCache:
         try:
             call(library.dedup_queue_release, self._pointer(), tag, claim.key, len(claim.key),
                  claim.claim_sequence)
-        except DedupError:
+        except (DedupError, RuntimeError):
             del self._waiting[tag]  # it runs out by itself
 
     async def claim(

@@ -90,8 +90,8 @@ class _Heartbeat:
         with self._changed:
             self._attempts.add(attempt)
             if not self._runs:
-                self._runs = True
                 threading.Thread(target=self._run, name="dedup-heartbeat", daemon=True).start()
+                self._runs = True
 
     def remove(self, attempt: Attempt) -> None:
         with self._changed:
@@ -99,6 +99,14 @@ class _Heartbeat:
             self._changed.notify()
 
     def _run(self) -> None:
+        try:
+            self._beat()
+        except BaseException:
+            with self._changed:
+                self._runs = False  # the next one to come starts another
+            raise
+
+    def _beat(self) -> None:
         next_beat = time.monotonic() + self._pause
         while True:
             with self._changed:
@@ -116,7 +124,7 @@ class _Heartbeat:
     def _renew(self, cache: Cache, attempts: list[Attempt]) -> None:
         try:
             answers = cache.renew_many([attempt.claim for attempt in attempts], self._lease)
-        except DedupError:
+        except Exception:
             return  # tried again at the next beat; the lease lasts for two more
         for attempt, answer in zip(attempts, answers):
             if isinstance(answer, StaleClaim):
@@ -223,12 +231,6 @@ class _Once:
         attempt._may_have_begun = True  # whatever fails from now on, the work has been done
         return self._dumps(result)
 
-    def begin(self, cache: Cache, claimed: Claimed) -> tuple[Attempt, _Heartbeat, Any]:
-        attempt = Attempt(cache, claimed.claim, claimed.previous)
-        beat = _heartbeat(cache, self._lease)
-        beat.add(attempt)
-        return attempt, beat, _attempt.set(attempt)
-
     def give_up(self, cache: Cache, attempt: Attempt, error: BaseException) -> None:
         """What has failed is free at once, unless it may have had its effect."""
         try:
@@ -242,11 +244,14 @@ class _Once:
 
     def run(self, work: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         cache, key = self.cache(), self.key(args, kwargs)
+        beat, token = _heartbeat(cache, self._lease), None
         outcome = self.claim(cache, key, self.claim_options(args, kwargs))
         if not isinstance(outcome, Claimed):
             return self.result(key, outcome)
-        attempt, beat, token = self.begin(cache, outcome)
+        attempt = Attempt(cache, outcome.claim, outcome.previous)
         try:
+            token = _attempt.set(attempt)
+            beat.add(attempt)
             result = work(*args, **kwargs)
             cache.complete(attempt.claim, self.receipt(attempt, result))
             return result
@@ -255,16 +260,20 @@ class _Once:
             raise
         finally:
             beat.remove(attempt)
-            _attempt.reset(token)
+            if token is not None:
+                _attempt.reset(token)
 
     async def run_async(self, work: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         cache, key = self.cache(), self.key(args, kwargs)
         queue = _async_cache(cache)
+        beat, token = _heartbeat(cache, self._lease), None
         outcome = await queue.claim_or_wait(key, self._wait, self.claim_options(args, kwargs))
         if not isinstance(outcome, Claimed):
             return self.result(key, outcome)
-        attempt, beat, token = self.begin(cache, outcome)
+        attempt = Attempt(cache, outcome.claim, outcome.previous)
         try:
+            token = _attempt.set(attempt)
+            beat.add(attempt)
             result = await work(*args, **kwargs)
             await queue.complete(attempt.claim, self.receipt(attempt, result))
             return result
@@ -273,7 +282,8 @@ class _Once:
             raise
         finally:
             beat.remove(attempt)
-            _attempt.reset(token)
+            if token is not None:
+                _attempt.reset(token)
 
 
 def idempotent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import math
 import os
@@ -45,7 +46,19 @@ class _Handle:
 
     def __init__(self, free: Callable[[ctypes.c_void_p], None], pointer: ctypes.c_void_p) -> None:
         self.pointer = pointer
-        weakref.finalize(self, free, pointer)
+        # Not when the interpreter ends: a daemon thread may still be within the library.
+        weakref.finalize(self, free, pointer).atexit = False
+
+
+_open: weakref.WeakSet[_Handle] = weakref.WeakSet()  # stores
+
+
+def _close_all() -> None:
+    for handle in list(_open):
+        library.dedup_close(handle.pointer, None)  # whoever is within gets his answer, or `closed`
+
+
+atexit.register(_close_all)
 
 
 def init_postgres(url: str) -> bool:
@@ -98,6 +111,7 @@ class Store:
         else:
             call(library.dedup_open, os.fsencode(path), options, pointer)
         self._handle = _Handle(library.dedup_store_free, pointer)
+        _open.add(self._handle)
 
     def __enter__(self) -> Store:
         return self

@@ -158,9 +158,10 @@ Result<void> LogWriter::write_records(const Turn& /*turn*/, std::span<const Appl
     return {};
 }
 
-// Writes a frame without records and flushes it, whatever the durability. It says that no sequence
-// above `sequence` has been assigned.
-Result<void> LogWriter::write_now(FrameKind kind, std::string_view body, std::uint64_t sequence) {
+// Writes a frame without records and, if `flush`, flushes it, whatever the durability. It says that
+// no sequence above `sequence` has been assigned.
+Result<void> LogWriter::write_now(FrameKind kind, std::string_view body, std::uint64_t sequence,
+                                  bool flush) {
     const std::size_t start = file_->buffered();
     begin_frame(file_->buffer());
     file_->buffer() += body;
@@ -171,7 +172,7 @@ Result<void> LogWriter::write_now(FrameKind kind, std::string_view body, std::ui
     }
     const Unfinished unfinished(context_.failure);
     auto done = write_buffered();
-    if (done) {
+    if (done && flush) {
         done = flush_written();
     }
     if (!done) {
@@ -181,10 +182,10 @@ Result<void> LogWriter::write_now(FrameKind kind, std::string_view body, std::ui
     return {};
 }
 
-Result<void> LogWriter::write_mark(const Turn& turn, std::uint64_t sequence) {
+Result<void> LogWriter::write_mark(const Turn& turn, std::uint64_t sequence, bool flush) {
     const std::int64_t time_ms = context_.clock.now_ms();
     DEDUP_TRY(note_clock(turn));
-    DEDUP_TRY(write_now(FrameKind::mark, mark_body(time_ms), sequence));
+    DEDUP_TRY(write_now(FrameKind::mark, mark_body(time_ms), sequence, flush));
     show([&](ShownView::Access& /*shown*/, Unsealed& newest) { newest.raise(time_ms, sequence); });
     return {};
 }
@@ -199,7 +200,7 @@ Result<void> LogWriter::write_manifest(const Turn& /*turn*/, Manifest manifest, 
     manifest.clock = context_.clock.clock_history_at(next_sequence_ - 1, changes);
     manifest.time_high_ms = context_.clock.saw_time(0);
     Manifest copy = manifest;  // now, as nothing may fail behind the write
-    DEDUP_TRY(write_now(manifest_kind(manifest), encode_manifest(manifest), sequence));
+    DEDUP_TRY(write_now(manifest_kind(manifest), encode_manifest(manifest), sequence, true));
     clock_noted_ = changes;
     show([&](ShownView::Access& /*shown*/, Unsealed& newest) {
         newest.manifest = std::move(copy);
@@ -348,13 +349,14 @@ Result<void> LogWriter::finish(const Turn& turn) {
         return std::unexpected(context_.failure.set(flushed.error()));
     }
     // The mark proves that all before it was flushed: without it, damage there could not be told
-    // from a torn tail. It also keeps a time that only duplicates have seen, if that is worth a
-    // flush.
-    constexpr std::int64_t kTimeWorthAMarkMs = 60'000;
-    if (context_.clock.now_ms() - context_.written_time_ms > kTimeWorthAMarkMs ||
-        records_since_mark_ || clock_is_new(turn)) {
+    // from a torn tail. That is worth no flush: if the power takes the mark, all before it is
+    // there. A time that only duplicates have seen is, as nothing else has it.
+    constexpr std::int64_t kTimeWorthAFlushMs = 60'000;
+    const bool flush = context_.clock.now_ms() - context_.written_time_ms > kTimeWorthAFlushMs ||
+                       clock_is_new(turn);
+    if (records_since_mark_ || flush) {
         // Without room for the mark nothing is lost but that proof.
-        auto marked = write_mark(turn, next_sequence_ - 1);
+        auto marked = write_mark(turn, next_sequence_ - 1, flush);
         if (!marked && marked.error().code != Code::out_of_space) {
             return marked;
         }

@@ -79,8 +79,9 @@ class LogWriter {
     // store has failed.
     [[nodiscard]] Result<void> write_records(const Turn& turn, std::span<const Applied> records,
                                              bool flush);
-    // Says durably that no sequence above `sequence` has been assigned.
-    [[nodiscard]] Result<void> write_mark(const Turn& turn, std::uint64_t sequence);
+    // Says that no sequence above `sequence` has been assigned; durably if `flush`.
+    [[nodiscard]] Result<void> write_mark(const Turn& turn, std::uint64_t sequence,
+                                          bool flush = true);
     // Puts a manifest in force, with its number of steps, its time and the clock's history filled
     // in.
     [[nodiscard]] Result<void> write_manifest(const Turn& turn, Manifest manifest,
@@ -110,7 +111,7 @@ class LogWriter {
 
   private:
     [[nodiscard]] Result<void> write_now(FrameKind kind, std::string_view body,
-                                         std::uint64_t sequence);
+                                         std::uint64_t sequence, bool flush);
     [[nodiscard]] Result<void> write_buffered();
     [[nodiscard]] Result<void> flush_written() DEDUP_EXCLUDES(flush_mutex_);
     [[nodiscard]] Result<void> sync_written();

@@ -104,6 +104,25 @@ class ClaimInC(ClaimExample):
 
 
 @needs_library
+@unittest.skipUnless(shutil.which("go"), "needs go")
+class ClaimInGo(ClaimExample):
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
+        cls.addClassCleanup(directory.cleanup)
+        program = directory.name + "/claim"
+        settings = {
+            "CGO_CFLAGS": f"-I{SOURCE_ROOT}/include",
+            "CGO_LDFLAGS": f"-L{LIBRARY.parent} -Wl,-rpath,{LIBRARY.parent}",
+            "GOCACHE": directory.name + "/cache",
+            "GO111MODULE": "off",
+        }
+        subprocess.run(["go", "build", "-o", program, HERE / "claim.go"], check=True,
+                       env=os.environ | settings)
+        cls.command = [program]
+
+
+@needs_library
 class ClaimInPython(ClaimExample):
     command = [sys.executable, HERE / "claim.py"]
 

@@ -231,6 +231,19 @@ class Exec(cli.CliTest):
         self.wait_until(lambda: self.exec("k", "true").code == HELD, "the lease has run out")
         self.assertInError("resolve", self.exec("k", "true", expect=HELD))
 
+    def test_what_fails_too_often_is_held(self):
+        limit = ("--attempts-max", "2")
+        first = self.exec("k", "sh", "-c", "exit 3", options=limit, expect=3)
+        self.assertInError("released", first)
+        second = self.exec("k", "sh", "-c", "exit 4", options=limit, expect=4)
+        self.assertInError(["last attempt", "dedupctl held"], second)
+        self.assertInError("failed with status 4",
+                           self.exec("k", "true", options=limit, expect=HELD))
+        self.assertInError("--attempts-max", self.exec("k", "true", options=("--attempts-max", "0"),
+                                                       expect=USAGE))
+        self.dedupctl("claim", "c", "--lease", "1ms", "--attempts-max", "1", expect=OK)
+        self.wait_until(lambda: self.dedupctl("claim", "c").code == HELD, "the lease has run out")
+
     def test_json_puts_the_output_into_the_object(self):
         done = self.exec("k", "printf", "out", options=("--json",), expect=OK).json
         self.assertEqual((done["outcome"], done["exit"], done["receipt"]), ("completed", 0, "out"))
@@ -239,7 +252,6 @@ class Exec(cli.CliTest):
         failed = self.exec("f", "sh", "-c", "printf o; exit 4", options=("--json",), expect=4).json
         self.assertEqual((failed["outcome"], failed["exit"], failed["output"]),
                          ("released", 4, "o"))
-
 
     def test_values_for_the_command(self):
         script = 'echo "$DEDUP_KEY|$DEDUP_CLAIM|$DEDUP_ATTEMPT"'

@@ -18,6 +18,7 @@ struct ClaimArguments {
     std::string fingerprint;
     std::string wait;
     std::string print;
+    std::string attempts_max;
     bool hold = false;
 };
 
@@ -27,6 +28,10 @@ dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     claim.fingerprint = options.fingerprint;
     if (options.hold) {
         claim.unanswered = dedup::Unanswered::hold;
+    }
+    if (!options.attempts_max.empty()) {
+        claim.attempts_max = static_cast<std::uint32_t>(
+            parse_number(options.attempts_max, "--attempts-max", 1, UINT32_MAX));
     }
     if (!options.lease.empty()) {
         claim.lease = parse_duration(options.lease, "--lease");
@@ -139,6 +144,11 @@ Command claim_command(Context& context) {
                         {.name = "--hold",
                          .to = &options->hold,
                          .help = "If it stays unanswered: nobody takes it over, see `held`"},
+                        {.name = "--attempts-max",
+                         .to = &options->attempts_max,
+                         .help = "From this attempt on as with --hold",
+                         .type = "N",
+                         .filled = true},
                         {.name = "--fingerprint",
                          .to = &options->fingerprint,
                          .help = "Of the request; another one with this key is a mismatch",

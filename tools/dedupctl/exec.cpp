@@ -38,6 +38,7 @@ struct ExecArguments {
     std::string on_duplicate = "replay";
     std::string in_flight_exit = "10";
     std::string output_limit = "1MiB";
+    std::string attempts_max;
     bool no_output = false;
     bool hold = false;
     std::vector<std::string> command;  // for --help; the arguments are taken as they came
@@ -87,6 +88,10 @@ Job make_job(const ExecArguments& options, const Context& context) {
     job.claim.lease = job.lease;
     if (options.hold) {
         job.claim.unanswered = dedup::Unanswered::hold;
+    }
+    if (!options.attempts_max.empty()) {
+        job.claim.attempts_max = static_cast<std::uint32_t>(
+            parse_number(options.attempts_max, "--attempts-max", 1, UINT32_MAX));
     }
     job.claim.owner = options.owner.empty() ? process_name() : options.owner;
     if (!options.ttl.empty()) {
@@ -317,6 +322,11 @@ class ClaimedRun {
                !mine->metadata.empty();
     }
 
+    [[nodiscard]] bool was_the_last_attempt() const {
+        const auto most = job_.claim.attempts_max;
+        return most && claim_.attempt >= *most;
+    }
+
     // Failing to release only delays the next attempt, so it does not hide how the command ended.
     bool give_up(bool& held) {
         auto store = context_.try_open_writer(context_.lock_timeout, [this] {
@@ -326,7 +336,7 @@ class ClaimedRun {
         dedup::Result<void> released;
         if (store) {
             dedup::Cache cache = context_.cache(**store);
-            held = may_have_done_it(cache);
+            held = was_the_last_attempt() || may_have_done_it(cache);
             if (held) {
                 released = cache.hold(claim_, how_it_ended());
             } else if (const auto freed = cache.release(claim_); !freed) {
@@ -351,9 +361,12 @@ class ClaimedRun {
         const bool released = give_up(held);
         tell(context_,
              how_it_ended() + (!released ? "; the key is not released"
-                               : held    ? "; it may have done its work, so the key is held: see "
-                                           "`dedupctl held`"
-                                         : "; the key is released"));
+                               : !held   ? "; the key is released"
+                               : was_the_last_attempt()
+                                   ? "; that was its last attempt, so the key is held: see "
+                                     "`dedupctl held`"
+                                   : "; it may have done its work, so the key is held: see "
+                                     "`dedupctl held`"));
         print_json(!released ? "in_flight" : held ? "held" : "released", nullptr);
         return end_.exit_code();
     }
@@ -462,6 +475,11 @@ Command exec_command(Context& context) {
              {.name = "--hold",
               .to = &options->hold,
               .help = "If dedupctl dies, nobody runs it again by itself, see `held`"},
+             {.name = "--attempts-max",
+              .to = &options->attempts_max,
+              .help = "If it fails this often, nobody runs it again by itself, see `held`",
+              .type = "N",
+              .filled = true},
              {.name = "--ttl",
               .to = &options->ttl,
               .help = "Forget it after this long (24h), or 'never'",

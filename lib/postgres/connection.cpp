@@ -48,8 +48,12 @@ Error connect_error(const PGconn* conn) {
                                        "the password or the database of the store's URL",
                                        message)};
     }
+    // Of the last host that was tried.
+    const std::string_view way_out = message.contains("hot standby")
+                                         ? "; name the primary in the store's URL, or all hosts"
+                                         : "";
     return {.code = Code::unavailable,
-            .message = fmt::format("no connection to PostgreSQL: {}", message)};
+            .message = fmt::format("no connection to PostgreSQL: {}{}", message, way_out)};
 }
 
 // What the server has refused, and whether that is all.

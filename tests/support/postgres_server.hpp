@@ -49,25 +49,17 @@ class PostgresServer {
         return server;
     }
 
-    explicit PostgresServer(std::vector<std::string> settings = {}) : bin_(programs().value()) {
-        // A server refuses to run as root.
-        if (::geteuid() == 0) {
-            const passwd* user = ::getpwnam("postgres");
-            user = user == nullptr ? ::getpwnam("nobody") : user;
-            uid_ = user->pw_uid;
-            gid_ = user->pw_gid;
-            if (::chown(directory().c_str(), uid_, gid_) != 0) {
-                throw std::runtime_error("chown of the server's directory failed");
-            }
-        }
+    explicit PostgresServer(std::vector<std::string> settings = {}) : PostgresServer(Bare{}) {
         run_to_end({"initdb", "-D", data(), "-U", "dedup", "-A", "trust", "-E", "UTF8",
                     "--locale=C", "--no-sync"});
-        settings.insert(
-            settings.begin(),
-            {"listen_addresses=", "unix_socket_directories=" + directory(), "max_connections=200",
-             "shared_buffers=64MB", "fsync=on", "recovery_init_sync_method=syncfs"});
-        settings_ = std::move(settings);
-        start();
+        start_with(std::move(settings));
+    }
+    // A standby of `primary`, which it follows from now on.
+    explicit PostgresServer(const PostgresServer& primary, const std::string& name)
+        : PostgresServer(Bare{}) {
+        run_to_end({"pg_basebackup", "-D", data(), "-R", "-c", "fast", "--no-sync", "-d",
+                    primary.url() + "&application_name=" + name});
+        start_with({});
     }
     ~PostgresServer() { stop(SIGQUIT); }
     PostgresServer(const PostgresServer&) = delete;
@@ -104,6 +96,12 @@ class PostgresServer {
     }
     [[nodiscard]] std::string socket() const { return directory() + "/.s.PGSQL.5432"; }
     [[nodiscard]] std::string directory() const { return directory_.path().string(); }
+    // Gives the server's user a directory.
+    void give(const std::filesystem::path& path) const {
+        if (uid_ != 0 && ::chown(path.c_str(), uid_, gid_) != 0) {
+            throw std::runtime_error("chown of " + path.string() + " failed");
+        }
+    }
 
     // Puts a line before all others in pg_hba.conf: who may connect, and how.
     void admit(const std::string& line) {
@@ -142,6 +140,26 @@ class PostgresServer {
     }
 
   private:
+    struct Bare {};  // a directory without a server's data
+    explicit PostgresServer(Bare /*bare*/) : bin_(programs().value()) {
+        // A server refuses to run as root.
+        if (::geteuid() == 0) {
+            const passwd* user = ::getpwnam("postgres");
+            user = user == nullptr ? ::getpwnam("nobody") : user;
+            uid_ = user->pw_uid;
+            gid_ = user->pw_gid;
+            give(directory());
+        }
+    }
+    void start_with(std::vector<std::string> settings) {
+        settings.insert(
+            settings.begin(),
+            {"listen_addresses=", "unix_socket_directories=" + directory(), "max_connections=200",
+             "shared_buffers=64MB", "fsync=on", "recovery_init_sync_method=syncfs"});
+        settings_ = std::move(settings);
+        start();
+    }
+
     [[nodiscard]] std::string data() const { return directory() + "/data"; }
 
     pid_t spawn(const std::vector<std::string>& command) const {

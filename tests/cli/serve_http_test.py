@@ -14,7 +14,7 @@ import zlib
 
 import cli
 from cli import ERROR, OK, USAGE
-from resp import Client
+from resp import Client, Refused
 
 SCRIPT = "<script>document.title='run'</script>&\"'"
 
@@ -149,6 +149,35 @@ class ServeHttp(cli.CliTest):
             if query != "?key=%f":
                 Page(page)
         self.end(server)
+
+    def test_many_namespaces_crowd_out_nobody(self):
+        """Whoever may make namespaces of one beginning fills rows of that beginning alone."""
+        many = 3000
+        server = self.begin()
+        with Client(self.store + ".sock") as client:
+            for ns in ("b-orders", "pay", "a"):
+                client.ask("DEDUP.CLAIM", "k", "NS", ns)
+            client.socket.sendall(b"".join(
+                client.request("DEDUP.CLAIM", "k", "NS", f"a-{number * 7919 % many:04}")
+                for number in range(many)))
+            for _ in range(many):
+                self.assertNotIsInstance(client.reply(), Refused)
+
+        def open_claims():
+            lines = [line for line in self.get("/metrics").splitlines()
+                     if line.startswith("dedup_open_claims{")]
+            return {line.split('"')[1]: int(line.rsplit(" ", 1)[1]) for line in lines}
+        self.wait_until(lambda: sum(open_claims().values()) == many + 3, "all are counted")
+        counted = open_claims()
+        self.assertLessEqual(len(counted), 1000)
+        self.assertEqual({name: count for name, count in counted.items()
+                          if not name.startswith("a-")}, {"b-orders": 1, "pay": 1, "a": 1})
+        page = self.get("/")
+        self.assertIn("<td>b-orders</td>", page)
+        self.assertLess(page.count("<td>a-"), 1100)  # some are listed as claims, too
+        self.end(server)
+        report = self.dedupctl("--json", "report", expect=OK).json["namespaces"]
+        self.assertEqual({row["namespace"]: row["in_flight"] for row in report}, counted)
 
     def test_a_token(self):
         self.some_keys()

@@ -334,7 +334,7 @@ std::function<std::optional<HttpResponse>(const HttpRequest&)> serve_pages(Serve
 std::string open_claims_text(ServeWatch& watch) {
     std::vector<dedup::OpenClaims> open;
     if (const auto report = watch.known_keys()) {
-        for (const auto& [ns, counts] : report->namespaces) {
+        for (const auto& [ns, counts] : report->namespaces.rows()) {
             if (counts.in_flight != 0) {
                 open.push_back({.ns = ns,
                                 .count = counts.in_flight,

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "dedup/metrics.hpp"
 #include "dedup/store.hpp"
 
 namespace dedup {
@@ -120,6 +121,14 @@ struct ServerOptions {
     std::function<void(const ServerEvent&)> observer = {};
 };
 
+// How long the commands of one name have taken, in nanoseconds: from when the server had read one
+// until its reply was there, durable if it changes anything. Waiting for somebody else's claim
+// (WAIT) is not in it.
+struct CommandTime {
+    std::string command = {};  // "dedup.claim", "set"
+    Histogram ns = {};
+};
+
 // What a server has done so far.
 struct ServerMetrics {
     std::uint64_t connections = 0;  // now
@@ -128,6 +137,8 @@ struct ServerMetrics {
     std::uint64_t requests = 0;
     std::uint64_t busy = 0;           // requests that got BUSY
     std::uint64_t untaken_bytes = 0;  // of replies, now
+    // Of commands that the store was asked for, by name; those that never came are left out.
+    std::vector<CommandTime> commands = {};
 };
 
 // A user of a server, to be written into its file of users.

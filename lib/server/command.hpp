@@ -15,6 +15,7 @@
 
 #include "cache/decide.hpp"
 #include "dedup/store.hpp"
+#include "server/command_times.hpp"
 #include "server/reply_writer.hpp"
 
 namespace dedup::server {
@@ -47,6 +48,7 @@ class Command {
 
     [[nodiscard]] Kind kind() const { return kind_; }
     [[nodiscard]] Protocol protocol() const { return protocol_; }
+    Timing timing = {};
 
     [[nodiscard]] virtual std::size_t parts() const { return 0; }
     // Valid as long as the command is.

@@ -128,6 +128,7 @@ class Executor {
     void answer(Item& item);
     void put_back();
     void deliver();
+    void take_times();
     void park(Item& item, std::chrono::milliseconds at_most);
     void note_change(StreamKey stream);
     void wake_changed();
@@ -153,6 +154,7 @@ class Executor {
     std::unordered_set<const Lane*> stopped_;  // until the next round
     std::vector<std::size_t> put_back_;        // items, in order
     std::vector<LanePtr> touched_;             // with replies to deliver
+    std::vector<Timing> answered_;             // of these replies
     // They wait for somebody else's answer about a stream, by its hash.
     std::unordered_multimap<std::uint64_t, Parked> parked_;
     std::vector<std::uint64_t> changed_;  // of these streams, by this executor's appends

@@ -125,7 +125,8 @@ ServerMetrics Reactor::metrics() const {
             .refused = refused_,
             .requests = requests_,
             .busy = busy_,
-            .untaken_bytes = unsent_bytes_};
+            .untaken_bytes = unsent_bytes_,
+            .commands = facts_.times.snapshot()};
 }
 
 void Reactor::wake() const {

@@ -162,6 +162,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
         add_output(connection, reply);
         return;
     }
+    command->timing.since = connection.active_at;
     ++connection.under_way;
     ++under_way_;
     note_user(connection);

@@ -14,6 +14,7 @@
 
 #include "server/append_memory.hpp"
 #include "server/command.hpp"
+#include "server/command_times.hpp"
 #include "server/sweep_watch.hpp"
 #include "server/user_use.hpp"
 #include "server/users.hpp"
@@ -67,6 +68,7 @@ class ScanCursors {
 
 // Outlives all commands.
 struct Facts {
+    CommandTimes times = {};
     Users users = {};  // none: nobody has to log in
     UserUses uses = {};
     std::int64_t started_ms = 0;

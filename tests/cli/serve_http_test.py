@@ -4,6 +4,7 @@ import html.parser
 import http.client
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -16,6 +17,7 @@ import cli
 from cli import ERROR, OK, USAGE
 from resp import Client, Refused
 
+ALERTS = pathlib.Path(__file__).parents[2] / "docs/examples/alerts.yml"
 SCRIPT = "<script>document.title='run'</script>&\"'"
 
 
@@ -99,7 +101,7 @@ class ServeHttp(cli.CliTest):
         self.assertEqual(self.get("/readyz"), "ready\n")
         stats = json.loads(self.get("/stats.json"))
         shown = self.dedupctl("--json", "stats", expect=OK).json
-        self.assertEqual(set(shown) - {"next_sweep"}, set(stats))
+        self.assertEqual(set(shown) - {"next_sweep"} | {"commands"}, set(stats))
         self.assertEqual(stats["in_flight"], 3)
 
         def metrics():
@@ -114,6 +116,15 @@ class ServeHttp(cli.CliTest):
             client.ask("SET", "k", "v")
             self.assertEqual(metrics()["dedup_server_connections"], "1")
             self.assertEqual(metrics()["dedup_server_requests_total"], "1")
+            counted = 'dedup_server_command_duration_seconds_count{command="set"}'
+            self.assertEqual(metrics()[counted], "1")
+            asked = re.findall(r"\bdedup_server_\w+", ALERTS.read_text(encoding="utf-8"))
+            self.assertLessEqual(set(asked), {name.split("{")[0] for name in metrics()})
+            times = json.loads(self.get("/stats.json"))["commands"]
+            self.assertEqual(set(times), {"set"})
+            self.assertEqual(times["set"]["count"], 1)
+            self.assertGreaterEqual(times["set"]["p99_us"], times["set"]["median_us"])
+            self.assertIn("set", Page(self.get("/")).words.split("since the server began")[1])
         self.get("/none", status=404)
         self.end(server)
 

@@ -151,6 +151,7 @@ CommandPtr understand(const Request& request) {
     CommandPtr command = make_allowed(request, *entry);
     if (command->kind() != Command::Kind::reply) {
         command->timing.histogram = &request.facts.times.of(*entry);
+        command->asked_by = request.session.seat.use().get();
     }
     return command;
 }

@@ -251,7 +251,7 @@ void Executor::begin_chore(const LanePtr& lane) {
     const std::size_t kind = command->kind() == Command::Kind::sweep ? 1 : 0;
     MutexLock lock(mutex_);
     ++chores_open_;
-    chores_[kind].emplace_back(lane, std::move(command));
+    chores_[kind].push({lane, std::move(command)});
     chore_work_[kind].notify_one();
 }
 
@@ -264,8 +264,7 @@ void Executor::run_chores(std::size_t kind) {
         if (chores_[kind].empty()) {
             return;
         }
-        auto chore = std::move(chores_[kind].front());
-        chores_[kind].pop_front();
+        auto chore = chores_[kind].pop();
         lock.unlock();
         chore.second->run({store_, stop_source_.get_token()});
         lock.lock();

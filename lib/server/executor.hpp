@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "env/mutex.hpp"
+#include "server/chore_queue.hpp"
 #include "server/lane.hpp"
 
 namespace dedup::server {
@@ -171,8 +172,7 @@ class Executor {
     static constexpr std::size_t kChoreKinds = 2;
     std::array<Condition, kChoreKinds> chore_work_;
     Incoming incoming_ DEDUP_GUARDED_BY(mutex_);
-    using Chores = std::deque<std::pair<LanePtr, CommandPtr>>;
-    std::array<Chores, kChoreKinds> chores_ DEDUP_GUARDED_BY(mutex_);
+    std::array<ChoreQueue, kChoreKinds> chores_ DEDUP_GUARDED_BY(mutex_);
     std::size_t chores_open_ DEDUP_GUARDED_BY(mutex_) = 0;
     bool stop_ DEDUP_GUARDED_BY(mutex_) = false;
     bool stop_chores_ DEDUP_GUARDED_BY(mutex_) = false;

@@ -438,6 +438,45 @@ TEST_CASE("users: nobody takes more than half of what there is") {
     }
 }
 
+TEST_CASE("users: scans take turns by user, and hold up no claims") {
+    std::atomic<bool> held = true;
+    std::atomic<int> begun = 0;
+    std::string order;
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "a"},
+                          {.name = "b", .rights = "all", .namespaces = "b"}});
+    fixture.store.before_scan = [&](const ScanOptions& options) {
+        order += options.ns;  // one at a time
+        ++begun;
+        held.wait(true);
+    };
+    Client b = fixture.client("b");
+    Client other_b = fixture.client("b");
+    std::vector<Client> of_a;
+    const std::uint64_t before = fixture.server->metrics().requests;
+    constexpr int kScans = 8;
+    for (int i = 0; i < kScans; ++i) {
+        of_a.push_back(fixture.client("a"));
+        of_a.back().send(request({"DEDUP.SCAN", "0", "NS", "a"}));
+    }
+    while (fixture.server->metrics().requests < before + 2 * kScans || begun == 0) {
+        std::this_thread::yield();
+    }
+    b.send(request({"DEDUP.SCAN", "0", "NS", "b"}));
+    while (fixture.server->metrics().requests < before + 2 * kScans + 1) {
+        std::this_thread::yield();
+    }
+    // Behind all scans, and done before any of them: so they all wait by now.
+    CHECK(other_b.ask({"DEDUP.CLAIM", "k", "NS", "b"}).find("claimed") != std::string::npos);
+    CHECK(order == "a");
+    held = false;
+    held.notify_all();
+    CHECK(b.reply() != "EOF");
+    for (Client& client : of_a) {
+        CHECK(client.reply() != "EOF");
+    }
+    CHECK(order == "aabaaaaaa");
+}
+
 TEST_CASE("users: the Unix socket is for those whom it names") {
     TempDir directory;
     ManualClock clock{1'000'000};

@@ -27,7 +27,21 @@ bool is_valid_name(std::string_view name) {
     return true;
 }
 
-// What is wrong, or empty.
+// The session is that user's from now on. What is wrong, or empty.
+std::string_view seat(Session& session, Facts& facts, UserPtr user, std::uint64_t generation) {
+    const auto& use = facts.uses.of(user->name);
+    if (session.seat.use() != use) {
+        if (use->connections >= facts.uses.connections_max) {
+            return "ERR max number of clients of this user reached";
+        }
+        session.seat = UserSeat(use);
+    }
+    session.user = std::move(user);
+    session.users_generation = generation;
+    return "";
+}
+
+// Likewise.
 std::string_view authenticate(const Request& request, std::string_view user,
                               std::string_view password) {
     Facts& facts = request.facts;
@@ -41,16 +55,7 @@ std::string_view authenticate(const Request& request, std::string_view user,
     if (!known) {
         return "WRONGPASS invalid username-password pair or user is disabled.";
     }
-    const auto& use = facts.uses.of(known->name);
-    if (session.seat.use() != use) {
-        if (use->connections >= facts.uses.connections_max) {
-            return "ERR max number of clients of this user reached";
-        }
-        session.seat = UserSeat(use);
-    }
-    session.user = std::move(known);
-    session.users_generation = generation;
-    return "";
+    return seat(session, facts, std::move(known), generation);
 }
 
 CommandPtr ok(const Request& request) {
@@ -162,6 +167,7 @@ CommandPtr make_reset(const Request& request) {
     session.seat = UserSeat();
     session.name.clear();
     session.transaction = {};
+    log_in_certified(session, request.facts);  // as if it had just connected
     return request.reply([](ReplyWriter& writer) { writer.simple("RESET"); });
 }
 
@@ -303,6 +309,12 @@ CommandPtr make_waitaof(const Request& request) {
 }
 
 }  // namespace
+
+std::string_view log_in_certified(Session& session, Facts& facts) {
+    const std::uint64_t generation = facts.users.generation();
+    UserPtr known = session.certified.empty() ? nullptr : facts.users.named(session.certified);
+    return known ? seat(session, facts, std::move(known), generation) : "";
+}
 
 std::span<const CommandEntry> connection_commands() {
     static constexpr std::array<CommandEntry, 14> kCommands = {{

@@ -15,11 +15,18 @@ using std::chrono::steady_clock;
 
 void Reactor::read_from(Connection& connection) {
     const std::size_t before = connection.input.size();
-    const Moved moved = read_some(connection, SIZE_MAX);
+    const bool arriving = connection.is_arriving();
+    const Moved moved = read_some(connection);
+    if (arriving && !connection.is_arriving()) {
+        welcome(connection);
+    }
     if (moved == Moved::nothing) {
         return;
     }
     if (moved == Moved::ended) {
+        if (arriving) {
+            note("refused", connection.session.id, "TLS: " + connection.tls->problem());
+        }
         // What it asked before is answered; there may be somebody left to read it.
         connection.end_of_input = true;
         return;
@@ -27,6 +34,12 @@ void Reactor::read_from(Connection& connection) {
     held_bytes_ += connection.input.size() - before;
     connection.active_at = steady_clock::now();
     take_requests(connection);
+}
+
+// TLS knows who the client is. Nobody in particular is no error: it may say so itself.
+void Reactor::welcome(Connection& connection) {
+    connection.session.certified = connection.tls->peer_name();
+    log_in_certified(connection.session, facts_);
 }
 
 // Takes all requests out of the connection's input, as far as it may have more under way.

@@ -45,6 +45,7 @@ struct Session {
     UserPtr user = {};                   // null: has not logged in
     std::uint64_t users_generation = 0;  // that `user` is of
     UserSeat seat = {};
+    std::string certified = {};  // the name in its certificate, of TLS; empty: it has shown none
 
     // The namespace of the keys of Redis commands.
     [[nodiscard]] std::string database_namespace() const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "dedup/memory_store.hpp"
+#include "dedup/remote_store.hpp"
 #include "dedup/server.hpp"
 #include "server/client.hpp"
 #include "support/hooked_store.hpp"
@@ -475,6 +476,20 @@ TEST_CASE("users: scans take turns by user, and hold up no claims") {
         CHECK(client.reply() != "EOF");
     }
     CHECK(order == "aabaaaaaa");
+}
+
+TEST_CASE("users: an address of a Unix socket may say who one is") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "a"}});
+    const RemoteOptions options{.password = secret_of("a")};
+    auto store = open_remote("unix:" + fixture.path + "?user=a", options);
+    REQUIRE_MESSAGE(store.has_value(), store.error().message);
+    CHECK((*store)->head({"a", "k"}).has_value());
+    CHECK_FALSE((*store)->head({"b", "k"}).has_value());
+    for (const std::string_view wrong : {"", "?user=b", "?user=a&user=a", "?user=", "?user=%4"}) {
+        const auto refused = open_remote("unix:" + fixture.path + std::string(wrong), options);
+        REQUIRE_FALSE(refused.has_value());
+        CHECK_MESSAGE(refused.error().code == Code::invalid_argument, wrong);
+    }
 }
 
 TEST_CASE("users: the Unix socket is for those whom it names") {

@@ -26,6 +26,8 @@ constexpr std::uint64_t kTcpTag = UINT64_MAX - 2;
 constexpr std::size_t kEventsMax = 256;
 constexpr milliseconds kTickMax{1000};
 constexpr milliseconds kTickMin{10};
+// So many may be at TLS's handshake at once: each may have OpenSSL hold 130 KB.
+constexpr std::size_t kArrivingMax = 512;
 // So many are accepted before others are looked at.
 constexpr int kAcceptsMax = 64;
 
@@ -292,6 +294,18 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     ++connected_;
     ++open_;
     note("connected", number, tcp ? (has_tls_ ? "tls" : "tcp") : "unix");
+    if (tcp && has_tls_) {
+        arriving_.insert(number);
+        relieve_arriving();
+    }
+}
+
+// Whoever means it is done within moments, so the oldest goes.
+void Reactor::relieve_arriving() {
+    if (arriving_.size() > kArrivingMax) {
+        close(*connections_.at(*arriving_.begin()),
+              "did not finish TLS's handshake, and others wait");
+    }
 }
 
 bool Reactor::start_tls(Connection& connection) {
@@ -429,6 +443,7 @@ void Reactor::watch(Connection& connection) {
 
 void Reactor::close(Connection& connection, std::string_view why) {
     const std::uint64_t number = connection.session.id;
+    arriving_.erase(number);
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
     held_bytes_ -= connection.input.size();

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -52,6 +53,7 @@ class Reactor {
     void accept_all(int listener, bool tcp);
     void admit(Descriptor socket, bool tcp) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool start_tls(Connection& connection) DEDUP_EXCLUDES(mutex_);
+    void relieve_arriving();
     [[nodiscard]] bool is_known_process(int socket) const;
     void read_from(Connection& connection);
     void welcome(Connection& connection);
@@ -88,6 +90,7 @@ class Reactor {
     // Of the reactor's thread.
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::uint64_t last_number_ = 0;
+    std::set<std::uint64_t> arriving_;  // connections whose TLS has yet to be settled
     std::size_t under_way_ = 0;   // requests of all connections without a reply
     std::size_t held_bytes_ = 0;  // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;

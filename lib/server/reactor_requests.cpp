@@ -38,6 +38,7 @@ void Reactor::read_from(Connection& connection) {
 
 // TLS knows who the client is. Nobody in particular is no error: it may say so itself.
 void Reactor::welcome(Connection& connection) {
+    arriving_.erase(connection.session.id);
     connection.session.certified = connection.tls->peer_name();
     log_in_certified(connection.session, facts_);
 }

@@ -44,6 +44,8 @@ class TlsClient(Client):
 class Tls(cli.CliTest):
     def setUp(self):
         super().setUp()
+        if b"without TLS" in self.dedupctl("-s", "tls://localhost:1", "lookup", "k").err:
+            self.skipTest("this dedupctl was built without TLS")
         self.authority("ca")
         self.certificate("server", "ca", "some server", "DNS:localhost,IP:127.0.0.1")
 
@@ -170,6 +172,21 @@ class Tls(cli.CliTest):
             self.assertEqual(silent.recv(1), b"")
             self.assertEqual(client.ask("PING"), b"PONG")  # who is known may stay
         self.assertEqual(self.end(server).count("did not finish TLS's handshake"), 2)
+
+    def test_many_who_begin_leave_room_for_others(self):
+        server = self.begin("--stall-timeout", "1h")
+        silent = []
+        for _ in range(600):
+            silent.append(socket.create_connection(("127.0.0.1", self.port),
+                                                   timeout=cli.HANG_SECONDS))
+            self.addCleanup(silent[-1].close)
+        client = self.client()
+        self.assertEqual(client.ask("PING"), b"PONG")
+        self.assertEqual(silent[0].recv(1), b"")  # the oldest have gone
+        silent[-1].settimeout(0.05)
+        with self.assertRaises(socket.timeout):
+            silent[-1].recv(1)
+        self.end(server)
 
     def test_certificates_say_who_a_user_is(self):
         self.authority("clients")

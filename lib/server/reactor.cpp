@@ -26,8 +26,6 @@ constexpr std::uint64_t kTcpTag = UINT64_MAX - 2;
 constexpr std::size_t kEventsMax = 256;
 constexpr milliseconds kTickMax{1000};
 constexpr milliseconds kTickMin{10};
-// So many may be at TLS's handshake at once: each may have OpenSSL hold 130 KB.
-constexpr std::size_t kArrivingMax = 512;
 // So many are accepted before others are looked at.
 constexpr int kAcceptsMax = 64;
 
@@ -298,29 +296,6 @@ void Reactor::admit(Descriptor socket, bool tcp) {
         arriving_.insert(number);
         relieve_arriving();
     }
-}
-
-// Whoever means it is done within moments, so the oldest goes.
-void Reactor::relieve_arriving() {
-    if (arriving_.size() > kArrivingMax) {
-        close(*connections_.at(*arriving_.begin()),
-              "did not finish TLS's handshake, and others wait");
-    }
-}
-
-bool Reactor::start_tls(Connection& connection) {
-    std::shared_ptr<const tls::Context> context;
-    {
-        const MutexLock lock(mutex_);
-        context = tls_;
-    }
-    connection.tls = context->accept(connection.socket.get());
-    return connection.tls != nullptr;
-}
-
-void Reactor::replace_tls(std::shared_ptr<const tls::Context> tls) {
-    const MutexLock lock(mutex_);
-    tls_ = std::move(tls);
 }
 
 void Reactor::take_replies() {

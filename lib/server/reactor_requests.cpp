@@ -36,13 +36,6 @@ void Reactor::read_from(Connection& connection) {
     take_requests(connection);
 }
 
-// TLS knows who the client is. Nobody in particular is no error: it may say so itself.
-void Reactor::welcome(Connection& connection) {
-    arriving_.erase(connection.session.id);
-    connection.session.certified = connection.tls->peer_name();
-    log_in_certified(connection.session, facts_);
-}
-
 // Takes all requests out of the connection's input, as far as it may have more under way.
 void Reactor::take_requests(Connection& connection) {
     std::size_t taken = 0;

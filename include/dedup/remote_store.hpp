@@ -21,12 +21,15 @@ struct RemoteOptions {
     Clock clock = {};
 };
 
-// Whether open() takes this for a server rather than for a directory: "unix:PATH" or
-// "tcp://HOST:PORT". (A directory with such a name is "./unix:...".)
+// Whether open() takes this for a server rather than for a directory: "unix:PATH",
+// "tcp://HOST:PORT" or "tls://HOST:PORT". (A directory with such a name is "./unix:...".)
 [[nodiscard]] DEDUP_API bool is_remote_url(std::string_view path);
 
-// Opens the store that a server serves at "unix:PATH" or "tcp://[USER:PASSWORD@]HOST:PORT". User
-// and password may have %XX in them. Any number of processes may have it open.
+// Opens the store that a server serves at "unix:PATH[?user=USER]" or
+// "tcp://[USER:PASSWORD@]HOST:PORT", or with TLS at "tls://[USER:PASSWORD@]HOST:PORT". Behind that
+// may stand "?ca=FILE" (PEM; without it, the authorities that the system trusts) and
+// "cert=FILE&key=FILE", a certificate of one's own. All but PATH may have %XX in them. The server's
+// certificate has to be for HOST. Any number of processes may have it open.
 //
 // All threads share one connection, on which their requests follow each other without waiting; what
 // reads or changes much of the store goes over a second one, and each sweep over its own. A lost

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "dedup/metrics.hpp"
 #include "dedup/store.hpp"
 
 namespace dedup {
@@ -64,9 +65,17 @@ struct ServerOptions {
     int tcp_socket = -1;
     int http_socket = -1;
     // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
-    // is needed, which is allowed on Unix sockets and loopback addresses only. TCP is not
-    // encrypted.
+    // is needed, which is allowed on Unix sockets, on loopback addresses, and where clients have to
+    // show a certificate. TCP is not encrypted without TLS.
     std::string password = {};
+    // TLS on TCP, and then nothing else there: files in PEM, of the server's certificate, with
+    // those of the authorities between it and the root, and of its key. Needs a build with
+    // OpenSSL 3.
+    std::string tls_certificate = {};
+    std::string tls_key = {};
+    // Then clients have to show a certificate of one of the authorities in this file. Whose common
+    // name (CN) is that of a user is logged in as that user.
+    std::string tls_client_ca = {};
     // A file of users, each with a secret of its own, who may do what their rights say, in their
     // namespaces; user_line() makes its lines, and docs/server.md says what each right is for. Then
     // every client has to log in, on the Unix socket too. `password` is that of a user "default"
@@ -120,6 +129,14 @@ struct ServerOptions {
     std::function<void(const ServerEvent&)> observer = {};
 };
 
+// How long the commands of one name have taken, in nanoseconds: from when the server had read one
+// until its reply was there, durable if it changes anything. Waiting for somebody else's claim
+// (WAIT) is not in it.
+struct CommandTime {
+    std::string command = {};  // "dedup.claim", "set"
+    Histogram ns = {};
+};
+
 // What a server has done so far.
 struct ServerMetrics {
     std::uint64_t connections = 0;  // now
@@ -128,6 +145,8 @@ struct ServerMetrics {
     std::uint64_t requests = 0;
     std::uint64_t busy = 0;           // requests that got BUSY
     std::uint64_t untaken_bytes = 0;  // of replies, now
+    // Of commands that the store was asked for, by name; those that never came are left out.
+    std::vector<CommandTime> commands = {};
 };
 
 // A user of a server, to be written into its file of users.
@@ -155,7 +174,7 @@ class DEDUP_API Server {
     // Listens, and gives the server. `store` must outlive it; the program may go on using the store
     // itself. A socket file that nobody listens on any more is replaced.
     // Errors: invalid_argument (nowhere to listen, an address that is none, or one beyond loopback
-    // without a password or token), busy (another process listens there), io.
+    // without a password or token, or the files of TLS), busy (another process listens there), io.
     [[nodiscard]] static Result<std::unique_ptr<Server>> start(StreamStore& store,
                                                                ServerOptions options);
     virtual ~Server() = default;  // stops
@@ -171,6 +190,10 @@ class DEDUP_API Server {
     // it says; whose secret has changed has to log in again. What is wrong with it changes nothing.
     // Errors: invalid_argument (there is no such file in the options, or a line is wrong), io.
     [[nodiscard]] virtual Result<void> reload_users() = 0;
+
+    // Reads the files of TLS again, for connections from now on. What is wrong with them changes
+    // nothing. Errors: invalid_argument (there are none in the options, or they are wrong).
+    [[nodiscard]] virtual Result<void> reload_certificates() = 0;
 
     [[nodiscard]] virtual ServerMetrics metrics() const = 0;
     // The port that TCP listens on; 0 if it does not.

@@ -4,87 +4,21 @@
 #include <fmt/format.h>
 
 #include <initializer_list>
-#include <iterator>
 #include <map>
 #include <string_view>
 
 #include "dedup/metrics.hpp"
 #include "dedup/store.hpp"
+#include "metrics/prometheus_page.hpp"
 
 namespace dedup {
 namespace {
 
-constexpr double kPerSecondMs = 1e3;
-constexpr double kPerSecondUs = 1e6;
-constexpr double kPerSecondNs = 1e9;
-
-class Page {
-  public:
-    // Begins a metric; its samples follow.
-    void metric(std::string_view name, std::string_view type, std::string_view help) {
-        name_ = name;
-        append("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
-    }
-
-    // `labels` as they are written between the braces, or none.
-    void sample(std::uint64_t value, std::string_view labels = {}) { line("", labels, value); }
-    void sample(double value, std::string_view labels = {}) { line("", labels, value); }
-
-    // Each value of `histogram` was multiplied by `scale` when it was counted.
-    void samples(const Histogram& histogram, double scale, std::string_view labels = {}) {
-        const std::string before = labels.empty() ? "" : fmt::format("{},", labels);
-        std::uint64_t seen = 0;
-        for (std::size_t i = 0; i + 1 < Histogram::kBuckets; ++i) {
-            seen += histogram.buckets[i];
-            const double end = static_cast<double>(Histogram::bucket_max(i)) / scale;
-            line("_bucket", fmt::format("{}le=\"{}\"", before, end), seen);
-        }
-        seen += histogram.buckets.back();
-        line("_bucket", fmt::format("{}le=\"+Inf\"", before), seen);
-        line("_sum", labels, static_cast<double>(histogram.sum) / scale);
-        line("_count", labels, seen);
-    }
-
-    void counter(std::string_view name, std::string_view help, std::uint64_t value) {
-        metric(name, "counter", help);
-        sample(value);
-    }
-    void gauge(std::string_view name, std::string_view help, std::uint64_t value) {
-        metric(name, "gauge", help);
-        sample(value);
-    }
-    void histogram(std::string_view name, std::string_view help, const Histogram& histogram,
-                   double scale) {
-        metric(name, "histogram", help);
-        samples(histogram, scale);
-    }
-
-    [[nodiscard]] std::string take() { return std::move(text_); }
-
-  private:
-    template <class... Args>
-    void append(fmt::format_string<Args...> format, Args&&... args) {
-        fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
-    }
-
-    template <class Value>
-    void line(std::string_view suffix, std::string_view labels, Value value) {
-        const std::string_view open = labels.empty() ? "" : "{";
-        const std::string_view close = labels.empty() ? "" : "}";
-        append("{}{}{}{}{} {}\n", name_, suffix, open, labels, close, value);
-    }
-
-    std::string text_;
-    std::string_view name_;
-};
-
-std::string label(std::string_view name, std::string_view value) {
-    std::string text = fmt::format("{}=\"", name);
-    for (const char c : value) {
-        text += c == '\n' ? "\\n" : c == '"' ? "\\\"" : c == '\\' ? "\\\\" : std::string(1, c);
-    }
-    return text + '"';
-}
+using prometheus::kPerSecondMs;
+using prometheus::kPerSecondNs;
+using prometheus::kPerSecondUs;
+using prometheus::label;
+using prometheus::Page;
 
 double seconds(std::int64_t time_ms) {
     return static_cast<double>(time_ms) / kPerSecondMs;

@@ -24,11 +24,13 @@ namespace {
 
 constexpr std::string_view kUnixScheme = "unix:";
 constexpr std::string_view kTcpScheme = "tcp://";
+constexpr std::string_view kTlsScheme = "tls://";
 
 }  // namespace
 
 bool is_remote_url(std::string_view path) {
-    return path.starts_with(kUnixScheme) || path.starts_with(kTcpScheme);
+    return path.starts_with(kUnixScheme) || path.starts_with(kTcpScheme) ||
+           path.starts_with(kTlsScheme);
 }
 
 namespace remote {
@@ -36,9 +38,10 @@ namespace {
 
 std::unexpected<Error> bad_url(std::string_view what) {
     return std::unexpected(
-        Error{Code::invalid_argument, fmt::format("the store's URL {}; it is unix:PATH or "
-                                                  "tcp://[USER:PASSWORD@]HOST:PORT",
-                                                  what)});
+        Error{Code::invalid_argument,
+              fmt::format("the store's URL {}; it is unix:PATH[?user=USER] or "
+                          "tcp://[USER:PASSWORD@]HOST:PORT, or tls:// with the same",
+                          what)});
 }
 
 std::optional<std::string> without_percents(std::string_view text) {
@@ -74,6 +77,18 @@ std::unexpected<Error> away(const Address& address, int error) {
 // Whoever waits for a connection looks so often whether it is still wanted.
 constexpr int kLookEveryMs = 50;
 
+// False: it is not to be waited for any longer.
+bool wait_for(int socket, short events, TimePoint deadline, const std::atomic<bool>& stop) {
+    pollfd ready{.fd = socket, .events = events, .revents = 0};
+    int found = 0;
+    int left_ms = milliseconds_until(deadline);
+    for (; found == 0 && left_ms > 0 && !stop; left_ms = milliseconds_until(deadline)) {
+        const int wait_ms = std::min(left_ms, kLookEveryMs);
+        found = retry([&] { return ::poll(&ready, 1, wait_ms); });
+    }
+    return found > 0;
+}
+
 Result<Descriptor> connect_socket(const Address& address, const sockaddr* to, socklen_t size,
                                   TimePoint deadline, const std::atomic<bool>& stop) {
     Descriptor socket(::socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -89,14 +104,7 @@ Result<Descriptor> connect_socket(const Address& address, const sockaddr* to, so
     if (errno != EINPROGRESS && errno != EINTR) {
         return away(address, errno);
     }
-    pollfd ready{.fd = socket.get(), .events = POLLOUT, .revents = 0};
-    int found = 0;
-    int left_ms = milliseconds_until(deadline);
-    for (; found == 0 && left_ms > 0 && !stop; left_ms = milliseconds_until(deadline)) {
-        const int wait_ms = std::min(left_ms, kLookEveryMs);
-        found = retry([&] { return ::poll(&ready, 1, wait_ms); });
-    }
-    if (found <= 0) {
+    if (!wait_for(socket.get(), POLLOUT, deadline, stop)) {
         return away(address, ETIMEDOUT);
     }
     int error = 0;
@@ -147,8 +155,48 @@ Result<Descriptor> connect_tcp(const Address& address, TimePoint deadline,
     return socket;
 }
 
-Result<Address> parse_tcp(std::string_view rest) {
+std::string* value_for(Address& address, std::string_view name) {
+    if (!address.unix_path.empty()) {
+        return name == "user" ? &address.user : nullptr;
+    }
+    return address.tls && name == "ca"     ? &address.files.authorities
+           : address.tls && name == "cert" ? &address.files.certificate
+           : address.tls && name == "key"  ? &address.files.key
+                                           : nullptr;
+}
+
+// "ca=/etc/ca.pem&cert=..."
+Result<void> parse_query(std::string_view query, Address& address) {
+    while (!query.empty()) {
+        const std::string_view pair = query.substr(0, query.find('&'));
+        query.remove_prefix(std::min(pair.size() + 1, query.size()));
+        const std::size_t equals = std::min(pair.find('='), pair.size());
+        std::string* const value = value_for(address, pair.substr(0, equals));
+        const auto plain = without_percents(pair.substr(std::min(equals + 1, pair.size())));
+        if (value == nullptr || !plain || plain->empty() || !value->empty()) {
+            return bad_url(
+                "has something unknown behind its '?': tls:// may have a file as ca, "
+                "cert and key, and unix: a user, each once");
+        }
+        *value = *plain;
+    }
+    if (address.files.certificate.empty() != address.files.key.empty()) {
+        return bad_url("needs both cert= and key=, or neither");
+    }
+    return {};
+}
+
+Result<Address> parse_tcp(std::string_view rest, bool tls) {
     Address address;
+    address.tls = tls;
+    const std::size_t who_end = rest.rfind('@');
+    if (const std::size_t mark = rest.find('?', who_end == std::string_view::npos ? 0 : who_end);
+        mark != std::string_view::npos) {
+        if (auto parsed = parse_query(rest.substr(mark + 1), address); !parsed) {
+            return std::unexpected(std::move(parsed).error());
+        }
+        rest = rest.substr(0, mark);
+    }
     if (const std::size_t at = rest.rfind('@'); at != std::string_view::npos) {
         const std::string_view who = rest.substr(0, at);
         const std::size_t colon = who.find(':');
@@ -186,8 +234,9 @@ std::string Address::shown() const {
         return std::string(kUnixScheme) + unix_path;
     }
     const bool brackets = host.find(':') != std::string::npos;
-    return fmt::format("{}{}{}{}{}{}:{}", kTcpScheme, user, user.empty() ? "" : "@",
-                       brackets ? "[" : "", host, brackets ? "]" : "", port);
+    return fmt::format("{}{}{}{}{}{}:{}", tls ? kTlsScheme : kTcpScheme, user,
+                       user.empty() ? "" : "@", brackets ? "[" : "", host, brackets ? "]" : "",
+                       port);
 }
 
 Result<Address> parse_address(const std::string& url) {
@@ -196,7 +245,10 @@ Result<Address> parse_address(const std::string& url) {
         return bad_url("has a zero byte in it");
     }
     if (text.starts_with(kTcpScheme)) {
-        return parse_tcp(text.substr(kTcpScheme.size()));
+        return parse_tcp(text.substr(kTcpScheme.size()), false);
+    }
+    if (text.starts_with(kTlsScheme)) {
+        return parse_tcp(text.substr(kTlsScheme.size()), true);
     }
     Address address;
     if (text.starts_with(kUnixScheme)) {
@@ -204,7 +256,14 @@ Result<Address> parse_address(const std::string& url) {
         if (path.starts_with("//")) {  // unix:///path, as others write it
             path.remove_prefix(2);
         }
-        address.unix_path = path;
+        constexpr std::string_view kUser = "?user=";
+        const std::size_t mark = std::min(path.find(kUser), path.size());
+        address.unix_path = path.substr(0, mark);
+        if (!address.unix_path.empty() && mark < path.size()) {
+            if (auto parsed = parse_query(path.substr(mark + 1), address); !parsed) {
+                return std::unexpected(std::move(parsed).error());
+            }
+        }
     }
     if (address.unix_path.empty()) {
         return bad_url("names no socket");
@@ -216,6 +275,27 @@ Result<Descriptor> connect_to(const Address& address, TimePoint deadline,
                               const std::atomic<bool>& stop) {
     return address.unix_path.empty() ? connect_tcp(address, deadline, stop)
                                      : connect_unix(address, deadline, stop);
+}
+
+Result<std::unique_ptr<tls::Stream>> secure(const Address& address, const tls::Context& context,
+                                            int socket, TimePoint deadline,
+                                            const std::atomic<bool>& stop) {
+    auto stream = context.connect(socket, address.host);
+    if (!stream) {
+        return std::unexpected(Error{Code::out_of_space, "out of memory"});
+    }
+    while (stream->shake_hands() != 1) {
+        if (errno != EAGAIN) {
+            return std::unexpected(
+                Error{Code::invalid_argument,
+                      fmt::format("TLS with {} failed: {}", address.shown(), stream->problem())});
+        }
+        const short events = stream->waits_to_send() ? POLLOUT : POLLIN;
+        if (!wait_for(socket, events, deadline, stop)) {
+            return away(address, ETIMEDOUT);
+        }
+    }
+    return stream;
 }
 
 int milliseconds_until(TimePoint deadline) {

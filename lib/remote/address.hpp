@@ -3,10 +3,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <string>
 
 #include "dedup/error.hpp"
 #include "env/descriptor.hpp"
+#include "tls/tls.hpp"
 
 namespace dedup::remote {
 
@@ -18,6 +20,8 @@ struct Address {
     std::string port;
     std::string user;
     std::string password;
+    bool tls = false;
+    tls::Files files = {};  // of tls
 
     [[nodiscard]] std::string shown() const;  // without the password
 };
@@ -29,6 +33,13 @@ struct Address {
 // invalid_argument (no such host, or a path that is too long), io.
 [[nodiscard]] Result<Descriptor> connect_to(const Address& address, TimePoint deadline,
                                             const std::atomic<bool>& stop);
+
+// TLS on such a socket, with the server that the address says. Waits as connect_to does. Errors:
+// unavailable, invalid_argument (the server's certificate, out of memory).
+[[nodiscard]] Result<std::unique_ptr<tls::Stream>> secure(const Address& address,
+                                                          const tls::Context& context, int socket,
+                                                          TimePoint deadline,
+                                                          const std::atomic<bool>& stop);
 
 // For poll: at least 0, rounded up.
 [[nodiscard]] int milliseconds_until(TimePoint deadline);

@@ -22,8 +22,8 @@ bool would_block(int error) {
 
 }  // namespace
 
-Channel::Channel(Descriptor socket, Descriptor wake)
-    : socket_(std::move(socket)), wake_(std::move(wake)) {
+Channel::Channel(Descriptor socket, Descriptor wake, std::unique_ptr<tls::Stream> tls)
+    : socket_(std::move(socket)), wake_(std::move(wake)), tls_(std::move(tls)) {
     close_in_children({socket_.get(), wake_.get()});
 }
 
@@ -85,12 +85,22 @@ void Channel::wake_driver() {
     static_cast<void>(::write(wake_.get(), &one, sizeof one));
 }
 
+ssize_t Channel::send(std::string_view bytes) const {
+    return tls_ ? tls_->send(bytes) : retry([&] {
+        return ::send(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    });
+}
+
+ssize_t Channel::receive(std::span<char> bytes) const {
+    return tls_ ? tls_->receive(bytes) : retry([&] {
+        return ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    });
+}
+
 void Channel::send_more() {
     while (sent_ < output_.size()) {
         const std::string_view rest = std::string_view(output_).substr(sent_);
-        const ssize_t went = retry([&] {
-            return ::send(socket_.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-        });
+        const ssize_t went = send(rest);
         if (went < 0) {
             if (!would_block(errno)) {
                 fail();
@@ -118,11 +128,12 @@ Channel::Heard Channel::listen(bool sends, TimePoint deadline, std::span<char> b
         waited[0].events |= POLLOUT;
     }
     Heard heard;
-    const int ready =
-        retry([&] { return ::poll(waited.data(), waited.size(), milliseconds_until(deadline)); });
-    if (ready > 0 && (waited[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-        const ssize_t got =
-            retry([&] { return ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT); });
+    const bool has_input = tls_ && tls_->has_input();
+    const int ready = retry([&] {
+        return ::poll(waited.data(), waited.size(), has_input ? 0 : milliseconds_until(deadline));
+    });
+    if (has_input || (ready > 0 && (waited[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0)) {
+        const ssize_t got = receive(bytes);
         heard.ended = got == 0 || (got < 0 && !would_block(errno));
         heard.bytes = got > 0 ? static_cast<std::size_t>(got) : 0;
     }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "env/descriptor.hpp"
 #include "env/mutex.hpp"
 #include "remote/address.hpp"
+#include "tls/tls.hpp"
 #include "wire/reply.hpp"
 
 namespace dedup::remote {
@@ -19,8 +21,9 @@ namespace dedup::remote {
 // driving over. For any thread; a channel that broke stays broken.
 class Channel {
   public:
-    // A connected socket that does not block, and an eventfd.
-    Channel(Descriptor socket, Descriptor wake);
+    // A connected socket that does not block, an eventfd, and what is spoken over the socket, or
+    // null.
+    Channel(Descriptor socket, Descriptor wake, std::unique_ptr<tls::Stream> tls);
     ~Channel();
     Channel(const Channel&) = delete;
     Channel& operator=(const Channel&) = delete;
@@ -54,6 +57,8 @@ class Channel {
         bool ended = false;
     };
 
+    [[nodiscard]] ssize_t send(std::string_view bytes) const;
+    [[nodiscard]] ssize_t receive(std::span<char> bytes) const;
     void send_more() DEDUP_REQUIRES(mutex_);
     void take_replies(std::string_view bytes) DEDUP_REQUIRES(mutex_);
     [[nodiscard]] Heard listen(bool sends, TimePoint deadline, std::span<char> bytes) const
@@ -65,6 +70,7 @@ class Channel {
 
     const Descriptor socket_;
     const Descriptor wake_;
+    const std::unique_ptr<tls::Stream> tls_;
 
     Mutex mutex_;
     std::deque<Call*> calls_ DEDUP_GUARDED_BY(mutex_);  // without a reply, in their order

@@ -45,8 +45,11 @@ std::int64_t number_of(const Reply& map, std::string_view name) {
 
 Error no_answer(const Address& address) {
     return {Code::unavailable,
-            fmt::format("the server at {} closed the connection, or did not answer in time",
-                        address.shown())};
+            fmt::format("the server at {} closed the connection, or did not answer in time{}",
+                        address.shown(),
+                        address.tls && address.files.certificate.empty()
+                            ? "; does it want a certificate (cert=, key=)?"
+                            : "")};
 }
 
 Error was_shut() {
@@ -107,12 +110,17 @@ Result<Link::Made> Link::make(TimePoint deadline) {
 
 Result<Link::Made> Link::connect(TimePoint deadline) {
     auto socket = DEDUP_TRY(connect_to(address_, deadline, shut_));
+    std::unique_ptr<tls::Stream> stream;
+    if (tls_) {
+        stream = DEDUP_TRY(secure(address_, *tls_, socket.get(), deadline, shut_));
+    }
     Descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (wake.get() < 0) {
         return std::unexpected(
             Error{.code = Code::io, .message = "cannot make a descriptor", .os_error = errno});
     }
-    const auto channel = std::make_shared<Channel>(std::move(socket), std::move(wake));
+    const auto channel =
+        std::make_shared<Channel>(std::move(socket), std::move(wake), std::move(stream));
     {
         const MutexLock lock(mutex_);
         if (shut_) {

@@ -34,7 +34,9 @@ struct Greeting {
 // For any thread.
 class Link {
   public:
-    explicit Link(Address address) : address_(std::move(address)) {}
+    // `tls` where the address says so; otherwise null.
+    Link(Address address, std::shared_ptr<const tls::Context> tls)
+        : address_(std::move(address)), tls_(std::move(tls)) {}
 
     // Before the first channel: what store it is to lead to.
     void expect(Greeting greeting) DEDUP_EXCLUDES(mutex_);
@@ -70,6 +72,7 @@ class Link {
     [[nodiscard]] Result<std::shared_ptr<Channel>> take(Made made) DEDUP_REQUIRES(mutex_);
 
     const Address address_;
+    const std::shared_ptr<const tls::Context> tls_;
 
     Mutex mutex_;  // held for moments
     Condition changed_;

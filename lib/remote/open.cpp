@@ -17,7 +17,11 @@ std::string random_client_id() {
 }
 
 Result<std::unique_ptr<StreamStore>> open_at(const Address& address, const RemoteOptions& options) {
-    auto parts = std::make_unique<RemoteStore::Parts>(address, random_client_id());
+    std::shared_ptr<const tls::Context> tls;
+    if (address.tls) {
+        tls = DEDUP_TRY(tls::Context::for_client(address.files));
+    }
+    auto parts = std::make_unique<RemoteStore::Parts>(address, tls, random_client_id());
     const auto deadline = std::chrono::steady_clock::now() + options.timeout;
     DEDUP_TRY(parts->hot.channel(deadline, true));
     const Greeting greeting = parts->hot.greeting();

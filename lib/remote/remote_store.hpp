@@ -37,8 +37,9 @@ class RemoteStore final : public StreamStore {
   public:
     // Everything that a forked child must leave alone.
     struct Parts {
-        Parts(const Address& address, std::string id)
-            : hot(address), chores(address), client(std::move(id)) {}
+        Parts(const Address& address, const std::shared_ptr<const tls::Context>& tls,
+              std::string id)
+            : hot(address, tls), chores(address, tls), client(std::move(id)) {}
 
         Link hot;                  // heads and appends
         Link chores;               // what may take long

@@ -15,7 +15,9 @@
 
 #include "cache/decide.hpp"
 #include "dedup/store.hpp"
+#include "server/command_times.hpp"
 #include "server/reply_writer.hpp"
+#include "server/user_use.hpp"
 
 namespace dedup::server {
 
@@ -47,6 +49,8 @@ class Command {
 
     [[nodiscard]] Kind kind() const { return kind_; }
     [[nodiscard]] Protocol protocol() const { return protocol_; }
+    Timing timing = {};
+    const UserUse* asked_by = nullptr;  // whose it is; null: of nobody who has logged in
 
     [[nodiscard]] virtual std::size_t parts() const { return 0; }
     // Valid as long as the command is.

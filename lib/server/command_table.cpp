@@ -145,7 +145,15 @@ CommandPtr understand(const Request& request) {
                                          request.size(), kArgumentsMax, entry->name));
     }
     const bool queued = request.session.transaction.open && !ends_transaction(entry->name);
-    return queued ? queue_command(request, *entry) : make_allowed(request, *entry);
+    if (queued) {
+        return queue_command(request, *entry);
+    }
+    CommandPtr command = make_allowed(request, *entry);
+    if (command->kind() != Command::Kind::reply) {
+        command->timing.histogram = &request.facts.times.of(*entry);
+        command->asked_by = request.session.seat.use().get();
+    }
+    return command;
 }
 
 }  // namespace dedup::server

@@ -66,6 +66,9 @@ struct CommandEntry {
 // The command of `entry`, or an error if the client may not do that.
 [[nodiscard]] CommandPtr make_allowed(const Request& request, const CommandEntry& entry);
 
+// Whoever has a certificate of a user's name is that user. What keeps it from that, or empty.
+std::string_view log_in_certified(Session& session, Facts& facts);
+
 // What a request comes to: never null. An unknown command, a wrong number of arguments, an unknown
 // option, or a client that has not said the password is an error, never a guess.
 [[nodiscard]] CommandPtr understand(const Request& request);

@@ -12,6 +12,7 @@
 #include "server/lane.hpp"
 #include "server/request_parser.hpp"
 #include "server/session.hpp"
+#include "tls/tls.hpp"
 
 namespace dedup::server {
 
@@ -28,6 +29,7 @@ struct Connection {
     }
 
     Descriptor socket;
+    std::unique_ptr<tls::Stream> tls;  // null: what goes over the socket is as it is
     LanePtr lane;
     Session session;
     RequestParser parser;
@@ -45,6 +47,8 @@ struct Connection {
     std::optional<SteadyTime> partial_since{};  // part of a request is there since
 
     [[nodiscard]] bool has_output() const { return sent < output.size(); }
+    // TLS has yet to find out who the client is.
+    [[nodiscard]] bool is_arriving() const { return tls && !tls->is_ready(); }
     [[nodiscard]] bool answered() const { return under_way == 0 && !has_output(); }
 };
 
@@ -55,8 +59,8 @@ enum class Moved : std::uint8_t {
     ended,    // the other side has closed, or is gone
 };
 
-// Appends what is there, up to `most` bytes, to the connection's input.
-[[nodiscard]] Moved read_some(Connection& connection, std::size_t most);
+// Appends what is there, some of it at a time, to the connection's input.
+[[nodiscard]] Moved read_some(Connection& connection);
 // Sends as much as the socket takes.
 [[nodiscard]] Moved write_some(Connection& connection);
 

@@ -27,7 +27,21 @@ bool is_valid_name(std::string_view name) {
     return true;
 }
 
-// What is wrong, or empty.
+// The session is that user's from now on. What is wrong, or empty.
+std::string_view seat(Session& session, Facts& facts, UserPtr user, std::uint64_t generation) {
+    const auto& use = facts.uses.of(user->name);
+    if (session.seat.use() != use) {
+        if (use->connections >= facts.uses.connections_max) {
+            return "ERR max number of clients of this user reached";
+        }
+        session.seat = UserSeat(use);
+    }
+    session.user = std::move(user);
+    session.users_generation = generation;
+    return "";
+}
+
+// Likewise.
 std::string_view authenticate(const Request& request, std::string_view user,
                               std::string_view password) {
     Facts& facts = request.facts;
@@ -41,16 +55,7 @@ std::string_view authenticate(const Request& request, std::string_view user,
     if (!known) {
         return "WRONGPASS invalid username-password pair or user is disabled.";
     }
-    const auto& use = facts.uses.of(known->name);
-    if (session.seat.use() != use) {
-        if (use->connections >= facts.uses.connections_max) {
-            return "ERR max number of clients of this user reached";
-        }
-        session.seat = UserSeat(use);
-    }
-    session.user = std::move(known);
-    session.users_generation = generation;
-    return "";
+    return seat(session, facts, std::move(known), generation);
 }
 
 CommandPtr ok(const Request& request) {
@@ -162,6 +167,7 @@ CommandPtr make_reset(const Request& request) {
     session.seat = UserSeat();
     session.name.clear();
     session.transaction = {};
+    log_in_certified(session, request.facts);  // as if it had just connected
     return request.reply([](ReplyWriter& writer) { writer.simple("RESET"); });
 }
 
@@ -197,15 +203,39 @@ CommandPtr make_client(const Request& request) {
                     what.substr(0, 32)));
 }
 
+// As Redis has it. Nothing of it is for a user who is to see a part of the store only.
+std::string command_sections(const Request& request) {
+    const UserPtr& user = request.session.user;
+    if (user && !(user->may(kMayRead) && user->may_everywhere())) {
+        return "";
+    }
+    constexpr double kPerUs = 1e3;
+    std::string counts = "\r\n# Commandstats\r\n";
+    std::string shares = "\r\n# Latencystats\r\n";
+    for (const auto& [command, ns] : request.facts.times.snapshot()) {
+        const auto us = [&ns](double share) {
+            return static_cast<double>(ns.quantile(share)) / kPerUs;
+        };
+        const double sum_us = static_cast<double>(ns.sum) / kPerUs;
+        const std::uint64_t calls = ns.count();
+        counts += fmt::format("cmdstat_{}:calls={},usec={:.0f},usec_per_call={:.2f}\r\n", command,
+                              calls, sum_us, sum_us / static_cast<double>(calls));
+        shares += fmt::format("latency_percentiles_usec_{}:p50={:.3f},p99={:.3f},p99.9={:.3f}\r\n",
+                              command, us(0.5), us(0.99), us(0.999));
+    }
+    return counts + shares;
+}
+
 CommandPtr make_info(const Request& request) {
     const std::int64_t now_ms = system_now_ms();
     return request.reply([&](ReplyWriter& writer) {
-        writer.bulk(
-            fmt::format("# Server\r\nredis_version:{}\r\nredis_mode:standalone\r\n"
-                        "dedup_version:{}\r\nuptime_in_seconds:{}\r\n\r\n"
-                        "# Persistence\r\nloading:0\r\n\r\n"
-                        "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
-                        kRedisVersion, version(), (now_ms - request.facts.started_ms) / 1000));
+        writer.bulk(fmt::format("# Server\r\nredis_version:{}\r\nredis_mode:standalone\r\n"
+                                "dedup_version:{}\r\nuptime_in_seconds:{}\r\n\r\n"
+                                "# Persistence\r\nloading:0\r\n\r\n"
+                                "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
+                                kRedisVersion, version(),
+                                (now_ms - request.facts.started_ms) / 1000) +
+                    command_sections(request));
     });
 }
 
@@ -279,6 +309,12 @@ CommandPtr make_waitaof(const Request& request) {
 }
 
 }  // namespace
+
+std::string_view log_in_certified(Session& session, Facts& facts) {
+    const std::uint64_t generation = facts.users.generation();
+    UserPtr known = session.certified.empty() ? nullptr : facts.users.named(session.certified);
+    return known ? seat(session, facts, std::move(known), generation) : "";
+}
 
 std::span<const CommandEntry> connection_commands() {
     static constexpr std::array<CommandEntry, 14> kCommands = {{

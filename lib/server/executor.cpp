@@ -210,6 +210,9 @@ void Executor::answer(Item& item) {
     item.command->write_reply(lane.replies);
     lane.add_unsent(lane.replies.size() - before);
     ++lane.answered;
+    if (item.command->timing.histogram != nullptr) {
+        answered_.push_back(item.command->timing);
+    }
     item.command.reset();
 }
 
@@ -217,6 +220,7 @@ void Executor::deliver() {
     if (touched_.empty()) {
         return;
     }
+    take_times();
     std::vector<Replies> replies;
     replies.reserve(touched_.size());
     for (LanePtr& lane : touched_) {
@@ -229,6 +233,16 @@ void Executor::deliver() {
     options_.deliver(std::move(replies));
 }
 
+// One look at the clock for all.
+void Executor::take_times() {
+    const auto now = steady_clock::now();
+    for (const Timing& timing : answered_) {
+        const auto took = std::chrono::nanoseconds(now - timing.since).count();
+        timing.histogram->add(static_cast<std::uint64_t>(std::max<std::int64_t>(took, 0)));
+    }
+    answered_.clear();
+}
+
 // The lane waits too: its replies come in order.
 void Executor::begin_chore(const LanePtr& lane) {
     CommandPtr command = std::move(lane->queue.front());
@@ -237,7 +251,7 @@ void Executor::begin_chore(const LanePtr& lane) {
     const std::size_t kind = command->kind() == Command::Kind::sweep ? 1 : 0;
     MutexLock lock(mutex_);
     ++chores_open_;
-    chores_[kind].emplace_back(lane, std::move(command));
+    chores_[kind].push({lane, std::move(command)});
     chore_work_[kind].notify_one();
 }
 
@@ -250,8 +264,7 @@ void Executor::run_chores(std::size_t kind) {
         if (chores_[kind].empty()) {
             return;
         }
-        auto chore = std::move(chores_[kind].front());
-        chores_[kind].pop_front();
+        auto chore = chores_[kind].pop();
         lock.unlock();
         chore.second->run({store_, stop_source_.get_token()});
         lock.lock();
@@ -318,6 +331,7 @@ void Executor::wake(Item item) {
         item.command = error_reply(Protocol::resp2, "ERR the client has gone");
         answer(item);
     } else {
+        item.command->timing.since = steady_clock::now();  // the others' time is not its own
         item.lane->queue.push_front(std::move(item.command));
     }
     make_ready(item.lane);

@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "env/mutex.hpp"
+#include "server/chore_queue.hpp"
 #include "server/lane.hpp"
 
 namespace dedup::server {
@@ -128,6 +129,7 @@ class Executor {
     void answer(Item& item);
     void put_back();
     void deliver();
+    void take_times();
     void park(Item& item, std::chrono::milliseconds at_most);
     void note_change(StreamKey stream);
     void wake_changed();
@@ -153,6 +155,7 @@ class Executor {
     std::unordered_set<const Lane*> stopped_;  // until the next round
     std::vector<std::size_t> put_back_;        // items, in order
     std::vector<LanePtr> touched_;             // with replies to deliver
+    std::vector<Timing> answered_;             // of these replies
     // They wait for somebody else's answer about a stream, by its hash.
     std::unordered_multimap<std::uint64_t, Parked> parked_;
     std::vector<std::uint64_t> changed_;  // of these streams, by this executor's appends
@@ -169,8 +172,7 @@ class Executor {
     static constexpr std::size_t kChoreKinds = 2;
     std::array<Condition, kChoreKinds> chore_work_;
     Incoming incoming_ DEDUP_GUARDED_BY(mutex_);
-    using Chores = std::deque<std::pair<LanePtr, CommandPtr>>;
-    std::array<Chores, kChoreKinds> chores_ DEDUP_GUARDED_BY(mutex_);
+    std::array<ChoreQueue, kChoreKinds> chores_ DEDUP_GUARDED_BY(mutex_);
     std::size_t chores_open_ DEDUP_GUARDED_BY(mutex_) = 0;
     bool stop_ DEDUP_GUARDED_BY(mutex_) = false;
     bool stop_chores_ DEDUP_GUARDED_BY(mutex_) = false;

@@ -61,8 +61,10 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
              .appends = AppendMemory{random_name()}},
       listeners_(std::move(listeners)),
       tcp_port_(listeners_.tcp ? listeners_.tcp->port : std::uint16_t{0}),
+      has_tls_(listeners_.tls != nullptr),
       epoll_(std::move(epoll)),
       wake_(std::move(wake)),
+      tls_(std::move(listeners_.tls)),
       executor_(store, {.deliver =
                             [this](std::vector<Replies> replies) {
                                 MutexLock lock(mutex_);
@@ -125,7 +127,8 @@ ServerMetrics Reactor::metrics() const {
             .refused = refused_,
             .requests = requests_,
             .busy = busy_,
-            .untaken_bytes = unsent_bytes_};
+            .untaken_bytes = unsent_bytes_,
+            .commands = facts_.times.snapshot()};
 }
 
 void Reactor::wake() const {
@@ -156,7 +159,8 @@ void Reactor::run() {
         note("listening", 0, options_.unix_path);
     }
     if (listeners_.tcp) {
-        note("listening", 0, fmt::format("{} (port {})", options_.tcp, tcp_port_));
+        note("listening", 0,
+             fmt::format("{}{} (port {})", has_tls_ ? "tls://" : "", options_.tcp, tcp_port_));
     }
     if (listeners_.http != 0) {
         note("listening", 0, fmt::format("http://{} (port {})", options_.http, listeners_.http));
@@ -222,7 +226,10 @@ void Reactor::on_event(std::uint64_t tag, std::uint32_t events) {
     }
     Connection& connection = *found->second;
     touched_.push_back(tag);
-    if ((events & EPOLLIN) != 0 && (connection.events & EPOLLIN) != 0) {
+    const bool reads = (events & EPOLLIN) != 0 && (connection.events & EPOLLIN) != 0;
+    const bool sends_to_read =
+        (events & EPOLLOUT) != 0 && connection.tls && connection.tls->waits_to_send();
+    if (reads || sends_to_read) {
         read_from(connection);
     } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
         close(connection, "lost");
@@ -256,8 +263,10 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     if (connections_.size() >= options_.connections_max) {
         ++refused_;
         constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
-        static_cast<void>(
-            ::send(socket.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
+        if (!(tcp && has_tls_)) {
+            static_cast<void>(
+                ::send(socket.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
+        }
         note("refused", 0, fmt::format("{} connections are open", connections_.size()));
         return;
     }
@@ -273,11 +282,20 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     connection->active_at = steady_clock::now();
     connection->known_at = connection->active_at;
     connection->events = EPOLLIN;
+    if (tcp && has_tls_ && !start_tls(*connection)) {
+        ++refused_;
+        note("refused", number, "out of memory for TLS");
+        return;
+    }
     watch_for_input(epoll_.get(), connection->socket.get(), number);
     connections_.emplace(number, std::move(connection));
     ++connected_;
     ++open_;
-    note("connected", number, tcp ? "tcp" : "unix");
+    note("connected", number, tcp ? (has_tls_ ? "tls" : "tcp") : "unix");
+    if (tcp && has_tls_) {
+        arriving_.insert(number);
+        relieve_arriving();
+    }
 }
 
 void Reactor::take_replies() {
@@ -386,7 +404,7 @@ void Reactor::watch(Connection& connection) {
     if (!connection.paused && !connection.end_of_input) {
         events |= EPOLLIN;
     }
-    if (connection.has_output()) {
+    if (connection.has_output() || (connection.tls && connection.tls->waits_to_send())) {
         events |= EPOLLOUT;
     }
     if (events != connection.events) {
@@ -400,6 +418,7 @@ void Reactor::watch(Connection& connection) {
 
 void Reactor::close(Connection& connection, std::string_view why) {
     const std::uint64_t number = connection.session.id;
+    arriving_.erase(number);
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
     held_bytes_ -= connection.input.size();
@@ -407,6 +426,9 @@ void Reactor::close(Connection& connection, std::string_view why) {
     connection.lane->left_under_way = connection.under_way;
     connection.lane->left_bytes = connection.request_bytes;
     --open_;
+    if (connection.tls) {
+        connection.tls->end();
+    }
     // A forked child may have the socket, too: the client is to see that this is the end.
     ::shutdown(connection.socket.get(), SHUT_RDWR);
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection.socket.get(), nullptr);
@@ -429,14 +451,16 @@ void Reactor::look_after(SteadyTime now) {
             connection->has_output() && now - connection->output_since > options_.stall_timeout;
         const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
                           now - connection->active_at > options_.idle_timeout;
-        const bool stranger = facts_.users.needed() && !connection->session.user &&
-                              connection->under_way == 0 &&
+        const bool arriving = connection->is_arriving();
+        const bool unknown = arriving || (facts_.users.needed() && !connection->session.user);
+        const bool stranger = unknown && connection->under_way == 0 &&
                               now - connection->known_at > options_.stall_timeout;
         if (partial || unread || idle || stranger) {
-            ends.emplace_back(number, stranger  ? "did not log in"
-                                      : partial ? "left a request unfinished"
-                                      : unread  ? "did not take its replies"
-                                                : "idle");
+            ends.emplace_back(number, arriving   ? "did not finish TLS's handshake"
+                                      : stranger ? "did not log in"
+                                      : partial  ? "left a request unfinished"
+                                      : unread   ? "did not take its replies"
+                                                 : "idle");
         }
     }
     for (const auto& [number, why] : ends) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -25,6 +26,7 @@ struct Listeners {
     UnixListener unix_socket = {};
     std::optional<TcpListener> tcp = {};
     std::uint16_t http = 0;  // the port that somebody else listens on; for the log
+    std::shared_ptr<const tls::Context> tls = {};  // of tcp; null: without
 };
 
 class Reactor {
@@ -39,6 +41,8 @@ class Reactor {
     void stop() DEDUP_EXCLUDES(stop_mutex_);
     // Any thread.
     void replace_users(std::vector<User> users) { facts_.users.replace(std::move(users)); }
+    // For connections from now on.
+    void replace_tls(std::shared_ptr<const tls::Context> tls) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] ServerMetrics metrics() const;
     [[nodiscard]] std::uint16_t tcp_port() const { return tcp_port_; }
 
@@ -47,9 +51,12 @@ class Reactor {
     void run_once(int timeout_ms) DEDUP_EXCLUDES(mutex_);
     void on_event(std::uint64_t tag, std::uint32_t events);
     void accept_all(int listener, bool tcp);
-    void admit(Descriptor socket, bool tcp);
+    void admit(Descriptor socket, bool tcp) DEDUP_EXCLUDES(mutex_);
+    [[nodiscard]] bool start_tls(Connection& connection) DEDUP_EXCLUDES(mutex_);
+    void relieve_arriving();
     [[nodiscard]] bool is_known_process(int socket) const;
     void read_from(Connection& connection);
+    void welcome(Connection& connection);
     void take_requests(Connection& connection);
     bool take_request(Connection& connection, std::string_view bytes, std::size_t& size);
     void carry_out(Connection& connection, std::size_t bytes);
@@ -76,12 +83,14 @@ class Reactor {
     Facts facts_;
     Listeners listeners_;
     const std::uint16_t tcp_port_;
+    const bool has_tls_;  // on TCP
     const Descriptor epoll_;
     const Descriptor wake_;
 
     // Of the reactor's thread.
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::uint64_t last_number_ = 0;
+    std::set<std::uint64_t> arriving_;  // connections whose TLS has yet to be settled
     std::size_t under_way_ = 0;   // requests of all connections without a reply
     std::size_t held_bytes_ = 0;  // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
@@ -100,6 +109,8 @@ class Reactor {
 
     Mutex mutex_;
     std::vector<Replies> replies_ DEDUP_GUARDED_BY(mutex_);
+    // Of TCP; null: without TLS.
+    std::shared_ptr<const tls::Context> tls_ DEDUP_GUARDED_BY(mutex_);
 
     Mutex stop_mutex_;
     Executor executor_;  // delivers to what stands above

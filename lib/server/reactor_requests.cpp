@@ -15,11 +15,18 @@ using std::chrono::steady_clock;
 
 void Reactor::read_from(Connection& connection) {
     const std::size_t before = connection.input.size();
-    const Moved moved = read_some(connection, SIZE_MAX);
+    const bool arriving = connection.is_arriving();
+    const Moved moved = read_some(connection);
+    if (arriving && !connection.is_arriving()) {
+        welcome(connection);
+    }
     if (moved == Moved::nothing) {
         return;
     }
     if (moved == Moved::ended) {
+        if (arriving) {
+            note("refused", connection.session.id, "TLS: " + connection.tls->problem());
+        }
         // What it asked before is answered; there may be somebody left to read it.
         connection.end_of_input = true;
         return;
@@ -162,6 +169,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
         add_output(connection, reply);
         return;
     }
+    command->timing.since = connection.active_at;
     ++connection.under_way;
     ++under_way_;
     note_user(connection);

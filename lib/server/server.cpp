@@ -36,6 +36,13 @@ Result<void> check_server_options(const ServerOptions& options) {
         (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
         return bad("a token or pages for HTTP, and no address: give http");
     }
+    const bool tls = !options.tls_certificate.empty();
+    if (tls == options.tls_key.empty() || (!tls && !options.tls_client_ca.empty())) {
+        return bad("TLS needs both a certificate and its key");
+    }
+    if (tls && options.tcp.empty() && options.tcp_socket < 0) {
+        return bad("TLS is for TCP, which is not listened on: give a tcp address");
+    }
     if (options.connections_max == 0 || options.pipeline_max == 0 || options.requests_max == 0 ||
         options.request_bytes_max == 0 || options.reply_bytes_max == 0 ||
         options.replies_bytes_max == 0) {
@@ -46,6 +53,12 @@ Result<void> check_server_options(const ServerOptions& options) {
         return bad("a timeout of the server is out of range");
     }
     return {};
+}
+
+tls::Files tls_files(const ServerOptions& options) {
+    return {.certificate = options.tls_certificate,
+            .key = options.tls_key,
+            .authorities = options.tls_client_ca};
 }
 
 struct HttpPort {
@@ -83,6 +96,7 @@ class ServerWithReactor final : public Server {
                       Descriptor wake, std::optional<HttpPort> http)
         : users_path_(options.users),
           password_(options.password),
+          tls_files_(tls_files(options)),
           reactor_(std::make_unique<Reactor>(store, std::move(store_id), options, std::move(users),
                                              std::move(listeners), std::move(epoll),
                                              std::move(wake))) {
@@ -130,6 +144,20 @@ class ServerWithReactor final : public Server {
         reactor_->replace_users(*std::move(users));
         return {};
     }
+    Result<void> reload_certificates() override {
+        if (process_.inherited()) {
+            return std::unexpected(process_.inherited_error("the server"));
+        }
+        if (tls_files_.certificate.empty()) {
+            return std::unexpected(Error{Code::invalid_argument, "the server has no TLS"});
+        }
+        auto tls = tls::Context::for_server(tls_files_);
+        if (!tls) {
+            return std::unexpected(std::move(tls).error());
+        }
+        reactor_->replace_tls(*std::move(tls));
+        return {};
+    }
     [[nodiscard]] ServerMetrics metrics() const override { return reactor_->metrics(); }
     [[nodiscard]] std::uint16_t tcp_port() const override { return reactor_->tcp_port(); }
     [[nodiscard]] std::uint16_t http_port() const override { return http_ ? http_->port() : 0; }
@@ -138,6 +166,7 @@ class ServerWithReactor final : public Server {
     const ProcessMark process_;
     const std::string users_path_;
     const std::string password_;
+    const tls::Files tls_files_;
     std::atomic<bool> closing_ = false;
     std::unique_ptr<Reactor> reactor_;
     std::unique_ptr<server::HttpServer> http_;
@@ -168,6 +197,14 @@ struct Given {
 // Says in `options` where it listens, for people.
 Result<Listeners> listen(ServerOptions& options, Given& given, bool has_users) {
     Listeners listeners;
+    if (!options.tls_certificate.empty()) {
+        auto tls = tls::Context::for_server(tls_files(options));
+        if (!tls) {
+            return std::unexpected(std::move(tls).error());
+        }
+        listeners.tls = *std::move(tls);
+    }
+    const bool anywhere = has_users || !options.tls_client_ca.empty();
     if (given.unix_socket.get() >= 0) {
         auto path = server::unix_path_of(given.unix_socket.get());
         if (!path) {
@@ -183,8 +220,8 @@ Result<Listeners> listen(ServerOptions& options, Given& given, bool has_users) {
         listeners.unix_socket = *std::move(made);
     }
     if (given.tcp.get() >= 0 || !options.tcp.empty()) {
-        auto made = given.tcp.get() >= 0 ? server::adopt_tcp(std::move(given.tcp), has_users)
-                                         : server::listen_tcp(options.tcp, has_users);
+        auto made = given.tcp.get() >= 0 ? server::adopt_tcp(std::move(given.tcp), anywhere)
+                                         : server::listen_tcp(options.tcp, anywhere);
         if (!made) {
             return std::unexpected(std::move(made).error());
         }

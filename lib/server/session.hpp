@@ -14,6 +14,7 @@
 
 #include "server/append_memory.hpp"
 #include "server/command.hpp"
+#include "server/command_times.hpp"
 #include "server/sweep_watch.hpp"
 #include "server/user_use.hpp"
 #include "server/users.hpp"
@@ -44,6 +45,7 @@ struct Session {
     UserPtr user = {};                   // null: has not logged in
     std::uint64_t users_generation = 0;  // that `user` is of
     UserSeat seat = {};
+    std::string certified = {};  // the name in its certificate, of TLS; empty: it has shown none
 
     // The namespace of the keys of Redis commands.
     [[nodiscard]] std::string database_namespace() const {
@@ -67,6 +69,7 @@ class ScanCursors {
 
 // Outlives all commands.
 struct Facts {
+    CommandTimes times = {};
     Users users = {};  // none: nobody has to log in
     UserUses uses = {};
     std::int64_t started_ms = 0;

@@ -229,6 +229,12 @@ UserPtr Users::login(std::string_view name, std::string_view secret) const {
     return same && user != kNobody ? user : nullptr;
 }
 
+UserPtr Users::named(std::string_view name) const {
+    const MutexLock lock(mutex_);
+    const auto found = users_.find(name);
+    return found == users_.end() ? nullptr : found->second;
+}
+
 UserPtr Users::now(const UserPtr& user) const {
     const MutexLock lock(mutex_);
     const auto found = users_.find(user->name);

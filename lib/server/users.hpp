@@ -60,6 +60,8 @@ class Users {
     // Null: no such user, or another secret. Which of them, nobody can tell, nor by the time.
     [[nodiscard]] UserPtr login(std::string_view name, std::string_view secret) const
         DEDUP_EXCLUDES(mutex_);
+    // Null: no such user. For whoever has shown otherwise that that is him.
+    [[nodiscard]] UserPtr named(std::string_view name) const DEDUP_EXCLUDES(mutex_);
     // Rises with each replace().
     [[nodiscard]] std::uint64_t generation() const { return generation_; }
     // What `user` has become: null if it has gone, or has another secret.

@@ -4,6 +4,7 @@ import html.parser
 import http.client
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -14,8 +15,9 @@ import zlib
 
 import cli
 from cli import ERROR, OK, USAGE
-from resp import Client
+from resp import Client, Refused
 
+ALERTS = pathlib.Path(__file__).parents[2] / "docs/examples/alerts.yml"
 SCRIPT = "<script>document.title='run'</script>&\"'"
 
 
@@ -99,7 +101,7 @@ class ServeHttp(cli.CliTest):
         self.assertEqual(self.get("/readyz"), "ready\n")
         stats = json.loads(self.get("/stats.json"))
         shown = self.dedupctl("--json", "stats", expect=OK).json
-        self.assertEqual(set(shown) - {"next_sweep"}, set(stats))
+        self.assertEqual(set(shown) - {"next_sweep"} | {"commands"}, set(stats))
         self.assertEqual(stats["in_flight"], 3)
 
         def metrics():
@@ -114,6 +116,15 @@ class ServeHttp(cli.CliTest):
             client.ask("SET", "k", "v")
             self.assertEqual(metrics()["dedup_server_connections"], "1")
             self.assertEqual(metrics()["dedup_server_requests_total"], "1")
+            counted = 'dedup_server_command_duration_seconds_count{command="set"}'
+            self.assertEqual(metrics()[counted], "1")
+            asked = re.findall(r"\bdedup_server_\w+", ALERTS.read_text(encoding="utf-8"))
+            self.assertLessEqual(set(asked), {name.split("{")[0] for name in metrics()})
+            times = json.loads(self.get("/stats.json"))["commands"]
+            self.assertEqual(set(times), {"set"})
+            self.assertEqual(times["set"]["count"], 1)
+            self.assertGreaterEqual(times["set"]["p99_us"], times["set"]["median_us"])
+            self.assertIn("set", Page(self.get("/")).words.split("since the server began")[1])
         self.get("/none", status=404)
         self.end(server)
 
@@ -149,6 +160,35 @@ class ServeHttp(cli.CliTest):
             if query != "?key=%f":
                 Page(page)
         self.end(server)
+
+    def test_many_namespaces_crowd_out_nobody(self):
+        """Whoever may make namespaces of one beginning fills rows of that beginning alone."""
+        many = 3000
+        server = self.begin()
+        with Client(self.store + ".sock") as client:
+            for ns in ("b-orders", "pay", "a"):
+                client.ask("DEDUP.CLAIM", "k", "NS", ns)
+            client.socket.sendall(b"".join(
+                client.request("DEDUP.CLAIM", "k", "NS", f"a-{number * 7919 % many:04}")
+                for number in range(many)))
+            for _ in range(many):
+                self.assertNotIsInstance(client.reply(), Refused)
+
+        def open_claims():
+            lines = [line for line in self.get("/metrics").splitlines()
+                     if line.startswith("dedup_open_claims{")]
+            return {line.split('"')[1]: int(line.rsplit(" ", 1)[1]) for line in lines}
+        self.wait_until(lambda: sum(open_claims().values()) == many + 3, "all are counted")
+        counted = open_claims()
+        self.assertLessEqual(len(counted), 1000)
+        self.assertEqual({name: count for name, count in counted.items()
+                          if not name.startswith("a-")}, {"b-orders": 1, "pay": 1, "a": 1})
+        page = self.get("/")
+        self.assertIn("<td>b-orders</td>", page)
+        self.assertLess(page.count("<td>a-"), 1100)  # some are listed as claims, too
+        self.end(server)
+        report = self.dedupctl("--json", "report", expect=OK).json["namespaces"]
+        self.assertEqual({row["namespace"]: row["in_flight"] for row in report}, counted)
 
     def test_a_token(self):
         self.some_keys()

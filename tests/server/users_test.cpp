@@ -14,6 +14,7 @@
 #include "dedup/memory_store.hpp"
 #include "dedup/server.hpp"
 #include "server/client.hpp"
+#include "server/users_fixture.hpp"
 #include "support/hooked_store.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
@@ -22,44 +23,6 @@ namespace dedup::test {
 namespace {
 
 using namespace std::chrono_literals;
-
-std::string secret_of(std::string_view name) {
-    return "the long secret of " + std::string(name);
-}
-
-struct UsersFixture {
-    explicit UsersFixture(const std::vector<ServerUser>& users, ServerOptions options = {}) {
-        write(users);
-        options.unix_path = path;
-        options.users = users_path;
-        auto started = Server::start(store, std::move(options));
-        REQUIRE_MESSAGE(started.has_value(), started.error().message);
-        server = *std::move(started);
-    }
-    void write(const std::vector<ServerUser>& users) const {
-        std::ofstream file(users_path);
-        file << "# users\n\n";
-        for (ServerUser user : users) {
-            user.secret = user.secret.empty() ? secret_of(user.name) : user.secret;
-            const auto line = user_line(user);
-            REQUIRE_MESSAGE(line.has_value(), line.error().message);
-            CHECK(line->find(user.secret) == std::string::npos);
-            file << *line << "\n";
-        }
-    }
-    [[nodiscard]] Client client(std::string_view user) const {
-        Client made(path);
-        CHECK(made.ask({"AUTH", user, secret_of(user)}) == "OK");
-        return made;
-    }
-    TempDir directory;
-    const std::string path = (directory.path() / "socket").string();
-    const std::string users_path = (directory.path() / "users").string();
-    ManualClock clock{1'000'000};
-    std::unique_ptr<StreamStore> inner = make_memory_store(clock.clock());
-    HookedStore store{*inner};
-    std::unique_ptr<Server> server;
-};
 
 bool is_refused(const std::string& reply) {
     return reply.starts_with("-NOPERM ");
@@ -392,50 +355,6 @@ TEST_CASE("users: a file that has changed counts at once, one that is wrong does
     CHECK(c.ask({"AUTH", "c", secret_of("c")}) == "OK");
     CHECK(c.ask({"GET", "k"}) == "'v'");
     CHECK(is_refused(c.ask({"SET", "k", "w"})));
-}
-
-TEST_CASE("users: nobody takes more than half of what there is") {
-    std::atomic<bool> held = true;
-    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"},
-                          {.name = "b", .rights = "all", .namespaces = "*"}},
-                         {.connections_max = 8, .requests_max = 20});
-    std::vector<Client> of_a;
-    for (int i = 0; i < 4; ++i) {
-        of_a.push_back(fixture.client("a"));
-    }
-    Client b(fixture.path);
-    CHECK(b.ask({"AUTH", "a", secret_of("a")}).starts_with("-ERR max number of clients"));
-    CHECK(b.ask({"PING"}).starts_with("-NOAUTH"));
-    CHECK(b.ask({"AUTH", "b", secret_of("b")}) == "OK");
-    of_a.pop_back();
-    Client next(fixture.path);
-    while (next.ask({"AUTH", "a", secret_of("a")}) != "OK") {  // the other's end has been seen
-    }
-    CHECK(next.ask({"RESET"}) == "RESET");
-    of_a.push_back(fixture.client("a"));
-
-    fixture.store.before_append = [&] { held.wait(true); };
-    const std::uint64_t before = fixture.server->metrics().requests;
-    for (int i = 0; i < 15; ++i) {
-        of_a[0].send(request({"SET", "k" + std::to_string(i), "v"}));
-    }
-    while (fixture.server->metrics().requests < before + 15) {
-        std::this_thread::yield();
-    }
-    b.send(request({"SET", "of-b", "v"}));
-    while (fixture.server->metrics().requests < before + 16) {
-        std::this_thread::yield();
-    }
-    held = false;
-    held.notify_all();
-    for (int i = 0; i < 15; ++i) {
-        const std::string reply = of_a[0].reply();
-        CHECK_MESSAGE((i < 10 ? reply == "OK" : reply.starts_with("-BUSY")), i << ": " << reply);
-    }
-    CHECK(b.reply() == "OK");
-    for (int i = 0; i < 50; ++i) {  // what was answered does not count any more
-        CHECK(of_a[0].ask({"SET", "k", "v"}) == "OK");
-    }
 }
 
 TEST_CASE("users: the Unix socket is for those whom it names") {

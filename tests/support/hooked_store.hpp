@@ -28,6 +28,9 @@ class HookedStore final : public StreamStore {
     // Run before each sweep, on the thread that sweeps; an error that it gives is the sweep's.
     std::function<Result<void>(const SweepOptions&)> before_sweep;
 
+    // Likewise before each page of a scan.
+    std::function<void(const ScanOptions&)> before_scan;
+
     bool remote = false;  // see reads_are_remote
 
     std::size_t appends = 0;  // calls
@@ -72,6 +75,9 @@ class HookedStore final : public StreamStore {
     }
     Result<ScanPage> scan(const ScanOptions& options) override {
         ++walks;
+        if (before_scan) {
+            before_scan(options);
+        }
         return inner_.scan(options);
     }
     Result<SweepReport> sweep(const SweepOptions& options) override {

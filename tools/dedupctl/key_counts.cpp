@@ -25,6 +25,19 @@ void KeyCounts::add(const dedup::Record& record, const Moment& moment) {
     }
 }
 
+KeyCounts& KeyCounts::operator+=(const KeyCounts& more) {
+    in_flight += more.in_flight;
+    stuck += more.stuck;
+    held += more.held;
+    completed += more.completed;
+    released += more.released;
+    expired += more.expired;
+    if (oldest_ms == 0 || (more.oldest_ms != 0 && more.oldest_ms < oldest_ms)) {
+        oldest_ms = more.oldest_ms;
+    }
+    return *this;
+}
+
 Json counts_json(const KeyCounts& counts) {
     return {{"in_flight", counts.in_flight}, {"stuck", counts.stuck},
             {"held", counts.held},           {"completed", counts.completed},

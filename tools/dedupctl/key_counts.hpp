@@ -17,6 +17,7 @@ struct KeyCounts {
     std::int64_t oldest_ms = 0;  // when the claim that has been in flight longest was made
 
     void add(const dedup::Record& record, const Moment& moment);
+    KeyCounts& operator+=(const KeyCounts& more);
 };
 
 // {"in_flight": ..., "stuck": ...} and so on.

@@ -107,10 +107,10 @@ void print_counts(Output& out, const Report& report) {
                    {group_digits(counts.released)},
                    {group_digits(counts.expired)}});
     };
-    for (const auto& [ns, counts] : report.namespaces) {
+    for (const auto& [ns, counts] : report.namespaces.rows()) {
         add(ns, counts);
     }
-    if (report.namespaces.size() != 1) {
+    if (report.namespaces.rows().size() != 1) {
         add("all", report.total());
     }
     table.print(out);
@@ -218,19 +218,14 @@ int run_report(const std::string& path, Context& context) {
 
 KeyCounts Report::total() const {
     KeyCounts all;
-    for (const auto& [ns, counts] : namespaces) {
-        all.in_flight += counts.in_flight;
-        all.stuck += counts.stuck;
-        all.held += counts.held;
-        all.completed += counts.completed;
-        all.released += counts.released;
-        all.expired += counts.expired;
+    for (const auto& [ns, counts] : namespaces.rows()) {
+        all += counts;
     }
     return all;
 }
 
 void Report::add(const dedup::Record& record) {
-    namespaces[record.ns].add(record, moment);
+    namespaces.of(record.ns).add(record, moment);
     const std::int64_t age = moment.now_ms - record.timestamp_ms;
     const auto group = std::ranges::find_if(kAges, [&](const Age& a) { return age < a.ms; });
     ages.at(static_cast<std::size_t>(group - kAges.begin())).add(record, moment);
@@ -287,7 +282,7 @@ Json report_json(const Report& report) {
     object["catalog_bytes"] = report.stats.catalog_bytes;
     object["keys"] = counts_json(report.total());
     object["namespaces"] = Json::array();
-    for (const auto& [ns, counts] : report.namespaces) {
+    for (const auto& [ns, counts] : report.namespaces.rows()) {
         Json row{{"namespace", ns}};
         row.update(counts_json(counts));
         object["namespaces"].push_back(std::move(row));

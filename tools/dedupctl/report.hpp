@@ -11,6 +11,7 @@
 
 #include "dedup/store.hpp"
 #include "key_counts.hpp"
+#include "namespace_counts.hpp"
 #include "output.hpp"
 #include "record_text.hpp"
 
@@ -56,7 +57,7 @@ struct Report {
     dedup::StoreStats stats;
     std::vector<dedup::SweepReport> sweeps;  // newest first
     Moment moment;                           // as of which all below is
-    std::map<std::string, KeyCounts> namespaces;
+    NamespaceCounts namespaces;
     std::map<std::string, OwnerCounts> owners;  // the first kOwners that were met
     std::array<KeyCounts, kAges.size()> ages{};
     std::array<HourCounts, kHours> hours{};  // the last is the hour that `moment` is in

@@ -29,6 +29,9 @@ struct ServeArguments {
     std::string unix_path;
     bool no_unix = false;
     std::string tcp;
+    std::string tls_cert;
+    std::string tls_key;
+    std::string tls_client_ca;
     std::string password_file;
     std::string users;
     std::string allow_uid;
@@ -118,6 +121,9 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
         options.unix_path = arguments.unix_path.empty() ? socket_for(context) : arguments.unix_path;
     }
     options.tcp = arguments.tcp;
+    options.tls_certificate = arguments.tls_cert;
+    options.tls_key = arguments.tls_key;
+    options.tls_client_ca = arguments.tls_client_ca;
     if (!arguments.password_file.empty()) {
         options.password = read_secret(arguments.password_file, "--password-file");
     }
@@ -189,8 +195,15 @@ class Hangup {
     int fd_ = -1;
 };
 
-void wait_for_end(StopSignal& stop, const Hangup* hangup, dedup::Server& server,
+// What SIGHUP has the server read again.
+struct Reloads {
+    bool users = false;
+    bool tls = false;
+};
+
+void wait_for_end(StopSignal& stop, const Hangup* hangup, Reloads reloads, dedup::Server& server,
                   const EventLog& log) {
+    const auto [users, tls] = reloads;
     if (hangup == nullptr) {
         while (!stop.requested_within(std::chrono::hours{1})) {
         }
@@ -198,9 +211,16 @@ void wait_for_end(StopSignal& stop, const Hangup* hangup, dedup::Server& server,
     }
     while (!stop.requested_before(hangup->fd())) {
         hangup->take();
-        const auto reloaded = server.reload_users();
-        reloaded ? log.write("users_reloaded", 0, "")
-                 : log.write("users_kept", 0, to_string(reloaded.error()));
+        if (users) {
+            const auto reloaded = server.reload_users();
+            reloaded ? log.write("users_reloaded", 0, "")
+                     : log.write("users_kept", 0, to_string(reloaded.error()));
+        }
+        if (tls) {
+            const auto reloaded = server.reload_certificates();
+            reloaded ? log.write("certificates_reloaded", 0, "")
+                     : log.write("certificates_kept", 0, to_string(reloaded.error()));
+        }
     }
 }
 
@@ -238,7 +258,8 @@ int run_serve(const ServeArguments& arguments, Context& context) {
 
     StopSignal stop;
     // Before there are threads, which take no signals.
-    const auto hangup = options.users.empty() ? nullptr : std::make_unique<Hangup>();
+    const Reloads reloads{.users = !options.users.empty(), .tls = !options.tls_certificate.empty()};
+    const auto hangup = reloads.users || reloads.tls ? std::make_unique<Hangup>() : nullptr;
     const bool quiet = context.quiet;
     context.quiet = quiet || context.json;  // standard error is for the log's lines
     const auto store = context.open_writer();
@@ -261,7 +282,7 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     const Watched watched(watch.get(), *server);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
     tell_service_manager("READY=1");
-    wait_for_end(stop, hangup.get(), *server, log);
+    wait_for_end(stop, hangup.get(), reloads, *server, log);
     tell_service_manager("STOPPING=1");
     server->stop();
     if (sweeper) {
@@ -294,6 +315,24 @@ Command serve_command(Context& context) {
                      .help = "Listen here too; an address beyond loopback needs a password",
                      .type = "HOST:PORT",
                      .filled = true},
+                    {.name = "--tls-cert",
+                     .to = &arguments->tls_cert,
+                     .help = "TLS on TCP: the server's certificate, in PEM; SIGHUP reads it again",
+                     .type = "FILE",
+                     .filled = true},
+                    {.name = "--tls-key",
+                     .to = &arguments->tls_key,
+                     .help = "The key of the certificate, in PEM",
+                     .type = "FILE",
+                     .filled = true,
+                     .needs = "--tls-cert"},
+                    {.name = "--tls-client-ca",
+                     .to = &arguments->tls_client_ca,
+                     .help = "Clients have to show a certificate of one of the authorities in this "
+                             "file; its CN says which user it is",
+                     .type = "FILE",
+                     .filled = true,
+                     .needs = "--tls-cert"},
                     {.name = "--password-file",
                      .to = &arguments->password_file,
                      .help = "Clients have to say the first line of this file (AUTH)",

@@ -120,6 +120,42 @@ void add_hour(Page& page, const std::deque<Sample>& samples) {
     page.end();
 }
 
+double milliseconds_of(std::uint64_t ns) {
+    constexpr double kNsPerMs = 1e6;
+    return static_cast<double>(ns) / kNsPerMs;
+}
+
+void add_commands(Page& page, const std::vector<dedup::CommandTime>& times) {
+    page.begin("Commands since the server began");
+    if (times.empty()) {
+        page.add("<p>None.</p>\n");
+        return page.end();
+    }
+    page.begin_table({"Command", "#Number", "#Mean ms", "#Median, at most", "#99 %", "#99.9 %"});
+    for (const auto& [command, ns] : times) {
+        const auto within = [&ns](double share) {
+            return fmt::format("{:.3g}", milliseconds_of(ns.quantile(share)));
+        };
+        const double mean = milliseconds_of(ns.sum) / static_cast<double>(ns.count());
+        page.row({fmt::format("<code>{}</code>", command), group_digits(ns.count()),
+                  fmt::format("{:.3g}", mean), within(0.5), within(0.99), within(0.999)});
+    }
+    page.end_table();
+    page.end();
+}
+
+Json commands_json(const std::vector<dedup::CommandTime>& times) {
+    constexpr std::uint64_t kNsPerUs = 1000;
+    Json object = Json::object();
+    for (const auto& [command, ns] : times) {
+        object[command] = {{"count", ns.count()},
+                           {"sum_us", ns.sum / kNsPerUs},
+                           {"median_us", ns.quantile(0.5) / kNsPerUs},
+                           {"p99_us", ns.quantile(0.99) / kNsPerUs}};
+    }
+    return object;
+}
+
 void add_owners(Page& page, const Report& report) {
     page.begin("Claims in flight by owner");
     if (report.owners.empty()) {
@@ -211,6 +247,7 @@ HttpResponse overview(ServeWatch& watch, const std::string& store) {
     add_troubles(page, *stats);
     add_keys_of_store(page, watch);
     add_hour(page, watch.samples());
+    add_commands(page, watch.command_times());
     if (const auto sweeps = watch.store().sweep_history()) {
         add_sweeps(page, *sweeps);
     }
@@ -304,8 +341,9 @@ HttpResponse stats_page(ServeWatch& watch, const std::string& store) {
     if (!stats) {
         return {.status = 503, .body = escape(stats.error().message) + "\n"};
     }
-    return {.type = "application/json",
-            .body = json_line(stats_json(store, *stats, nullptr)) + "\n"};
+    Json object = stats_json(store, *stats, nullptr);
+    object["commands"] = commands_json(watch.command_times());
+    return {.type = "application/json", .body = json_line(object) + "\n"};
 }
 
 }  // namespace
@@ -334,7 +372,7 @@ std::function<std::optional<HttpResponse>(const HttpRequest&)> serve_pages(Serve
 std::string open_claims_text(ServeWatch& watch) {
     std::vector<dedup::OpenClaims> open;
     if (const auto report = watch.known_keys()) {
-        for (const auto& [ns, counts] : report->namespaces) {
+        for (const auto& [ns, counts] : report->namespaces.rows()) {
             if (counts.in_flight != 0) {
                 open.push_back({.ns = ns,
                                 .count = counts.in_flight,

@@ -60,6 +60,11 @@ std::deque<Sample> ServeWatch::samples() const {
     return samples_;
 }
 
+std::vector<dedup::CommandTime> ServeWatch::command_times() const {
+    const std::lock_guard lock(mutex_);
+    return server_ == nullptr ? std::vector<dedup::CommandTime>() : server_->metrics().commands;
+}
+
 bool ServeWatch::is_fresh() const {
     constexpr std::chrono::seconds kFresh{1};
     return counts_ != 0 && Steady::now() - count_began_ <

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "dedup/server.hpp"
 #include "dedup/store.hpp"
@@ -56,6 +57,8 @@ class ServeWatch {
     // Why the last count failed; empty if it did not.
     [[nodiscard]] std::string count_error() const;
     [[nodiscard]] dedup::StreamStore& store() const { return store_; }
+    // Of the commands of the server that is watched.
+    [[nodiscard]] std::vector<dedup::CommandTime> command_times() const;
 
   private:
     using Steady = std::chrono::steady_clock;

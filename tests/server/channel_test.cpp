@@ -62,8 +62,8 @@ TEST_CASE("channel: many send more than a slow reader takes, and each gets its o
             ::shutdown(slow.get(), SHUT_RDWR);
         }
     });
-    Channel channel(Descriptor(ends[0]), Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-                    nullptr);
+    Channel channel{Descriptor(ends[0]), Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+                    nullptr};
     std::array<int, kThreads> answered{};
     std::vector<std::thread> senders;
     for (std::size_t number = 0; number < kThreads; ++number) {

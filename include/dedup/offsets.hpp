@@ -68,6 +68,8 @@ class DEDUP_API Offsets {
                                                             const OffsetCommit& commit);
 
   private:
+    friend class Guard;
+
     StreamStore& store_;
     std::string ns_;
 };

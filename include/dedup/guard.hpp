@@ -115,6 +115,7 @@ struct GuardOptions {
     // Asked before the function runs for an event that nobody answered, or that is held. With it
     // events are under Unanswered::hold, so that what is known of them stays until it has answered.
     Reconcile reconcile = {};
+    TransitionObserver observer = {};  // of the events; renewals come from the heartbeat's thread
 };
 
 struct BatchOptions {
@@ -195,6 +196,9 @@ class DEDUP_API Guard {
     // kResultNotKept), and those of StreamStore::append.
     [[nodiscard]] Result<bool> mark_processed(std::string_view event_id,
                                               std::string_view metadata = {});
+
+    // What became of the events. Work that was found to be done already counts as completed.
+    [[nodiscard]] CacheMetrics metrics() const { return cache_.metrics(); }
 
     // Sweeps the store, and gives the number of events that this removed from the guard's
     // namespace. Other sweeps, such as a Sweeper's, make it needless. Errors: those of sweep.

@@ -6,8 +6,7 @@
 #include <functional>
 #include <utility>
 
-#include "cache/decide.hpp"
-#include "cache/settle.hpp"
+#include "cache/inside.hpp"
 #include "guard/heartbeat.hpp"
 #include "guard/run.hpp"
 #include "record/invalid.hpp"
@@ -37,9 +36,19 @@ Result<void> check_guard_options(const GuardOptions& options) {
     return check_options({.ns = options.ns, .ttl = options.retention});
 }
 
-// Completes an event, whoever has it in flight. The answer: it was not completed before.
+// Whether an event was not completed before.
+struct Marked {
+    bool now = false;
+};
+
+[[maybe_unused]] std::uint64_t& unchanged(CacheCounts& counts, const Marked&) {
+    return counts.duplicates;
+}
+
+// Completes an event, whoever has it in flight.
 struct MarkOp {
-    using Answer = bool;
+    using Answer = Marked;
+    static constexpr bool kDecides = true;
     const CacheOptions& cache;
     std::string_view key;
     ClaimOptions options;
@@ -48,18 +57,18 @@ struct MarkOp {
 
     [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
         if (seen.completed()) {
-            return {false, {}};
+            return {Marked{false}, {}};
         }
         if (seen.in_flight()) {
             const CompleteOptions completion{.metadata = options.metadata};
             auto decision = CompleteOp{cache, key, nullptr, "", completion}.decide(seen);
-            return {true, std::move(decision.append), decision.change};
+            return {Marked{true}, std::move(decision.append), decision.change};
         }
         auto decision = remember().decide(seen);
-        return {true, std::move(decision.append), decision.change};
+        return {Marked{true}, std::move(decision.append), decision.change};
     }
 
-    static void landed(Result<bool>&, std::uint64_t) {}
+    static void landed(Result<Marked>&, std::uint64_t) {}
 
   private:
     [[nodiscard]] RememberOp remember() const { return {cache, key, "", options}; }
@@ -80,6 +89,7 @@ Guard::Guard(StreamStore& store, GuardOptions options)
       started_ms_(store.now_ms()),
       cache_(store, {.ns = options_.ns,
                      .ttl = options_.retention,
+                     .observer = options_.observer,
                      .unanswered = options_.reconcile ? Unanswered::hold : options_.unanswered,
                      .attempts_max = options_.attempts_max}) {}
 
@@ -161,9 +171,14 @@ Result<bool> Guard::mark_processed(std::string_view event_id, std::string_view m
                                        "only the guard may say; use other words")
                                    .error());
     }
-    const CacheOptions cache{.ns = options_.ns, .ttl = options_.retention};
-    const MarkOp op{cache, event_id, {.owner = options_.owner, .metadata = std::string(metadata)}};
-    return std::move(settle_span(store_, std::span(&op, 1)).front());
+    const MarkOp op{CacheInside::options(cache_),
+                    event_id,
+                    {.owner = options_.owner, .metadata = std::string(metadata)}};
+    const auto marked = CacheInside::settle(cache_, op);
+    if (!marked) {
+        return std::unexpected(marked.error());
+    }
+    return marked->now;
 }
 
 Result<std::uint64_t> Guard::cleanup_old_events() {

@@ -50,7 +50,7 @@ bool Guard::Run::move_to(std::size_t end, std::span<const Completion> completion
         .event_id = last.id.size() <= kLabelBytesMax ? std::string(last.id) : std::string()};
     const auto move = [&](auto) {
         std::vector<Result<CommitOutcome>> moved;
-        moved.push_back(stream.offsets.complete_and_commit(completions, commit));
+        moved.push_back(stream.offsets.settle(guard_.cache_, completions, commit));
         return moved;
     };
     commit_ = std::move(until_available(std::vector{end}, move).front());

@@ -1,4 +1,4 @@
-// The callers of one cache that wait for a key to be decided.
+// The callers that wait for a key to be decided, through whichever cache of one store.
 #pragma once
 
 #include <algorithm>
@@ -8,24 +8,26 @@
 #include <string_view>
 #include <unordered_map>
 
-#include "dedup/cache.hpp"
+#include "dedup/store.hpp"
 
 namespace dedup {
 
-class Cache::Waiters {
+// Any thread may call it. `mutex_` is held for no I/O.
+class Waiters {
     struct Waiter {
-        std::condition_variable woken_by;
+        std::string_view ns;
+        std::condition_variable woken_by = {};
         bool woken = false;
     };
 
   public:
-    // One caller's place among the waiters of `key`, from construction to destruction. A wake()
+    // One caller's place among the waiters of `stream`, from construction to destruction. A wake()
     // is not lost if it comes after the construction, even if it comes before sleep().
     class Place {
       public:
-        Place(Waiters& waiters, std::string_view key) : waiters_(waiters) {
+        Place(Waiters& waiters, StreamKey stream) : waiters_(waiters), waiter_{stream.ns} {
             const std::lock_guard lock(waiters_.mutex_);
-            at_ = waiters_.by_key_.emplace(key, &waiter_);
+            at_ = waiters_.by_key_.emplace(stream.key, &waiter_);
         }
         ~Place() {
             const std::lock_guard lock(waiters_.mutex_);
@@ -47,8 +49,8 @@ class Cache::Waiters {
         std::unordered_multimap<std::string_view, Waiter*>::iterator at_;
     };
 
-    // Wakes the waiters of each operation's key whose answer is not an error. Takes no lock if all
-    // are: in a forked child, where nothing succeeds, it may be held by a thread of the parent.
+    // Wakes the waiters of each operation's stream whose answer is not an error. Takes no lock if
+    // all are: in a forked child, where nothing succeeds, it may be held by a thread of the parent.
     template <class Ops, class Answers>
     void wake(const Ops& ops, const Answers& answers) {
         if (std::ranges::none_of(answers, [](const auto& answer) { return answer.has_value(); })) {
@@ -59,18 +61,23 @@ class Cache::Waiters {
             return;
         }
         for (std::size_t i = 0; i < ops.size(); ++i) {
-            if (!answers[i]) {
-                continue;
+            if (answers[i]) {
+                wake_all({ops[i].cache.ns, ops[i].key});
             }
-            auto [at, end] = by_key_.equal_range(ops[i].key);
-            for (; at != end; ++at) {
+        }
+    }
+
+  private:
+    void wake_all(StreamKey stream) {
+        auto [at, end] = by_key_.equal_range(stream.key);
+        for (; at != end; ++at) {
+            if (at->second->ns == stream.ns) {
                 at->second->woken = true;
                 at->second->woken_by.notify_one();
             }
         }
     }
 
-  private:
     std::mutex mutex_;
     std::unordered_multimap<std::string_view, Waiter*> by_key_;
 };

@@ -6,17 +6,8 @@
 #include "cache/inside.hpp"
 
 namespace dedup {
-namespace {
-
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
-
-// How often a waiting caller looks for decisions made in another process, or through another object
-// of the same store.
-constexpr milliseconds kPollMin{1};
-constexpr milliseconds kPollMax{50};
-
-}  // namespace
 
 Cache::Cache(StreamStore& store, CacheOptions options)
     : store_(store),
@@ -188,21 +179,20 @@ Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
     if (auto outcome = lookup(key); !outcome) {
         return outcome;  // without a lock, for the same reason as in Waiters::wake
     }
-    Waiters::Place place(
-        CacheInside::waiters(store_),
-        {options_.ns, key});  // before the first look, so that no decision is missed
-    for (milliseconds poll = kPollMin;; poll = std::min(2 * poll, kPollMax)) {
+    Waiters::Sleeper sleeper(CacheInside::waiters(store_));
+    const Waiters::Place place(
+        sleeper, {options_.ns, key});  // before the first look, so that no decision is missed
+    for (milliseconds poll = CacheInside::kPollMin;;
+         poll = std::min(2 * poll, CacheInside::kPollMax)) {
         auto outcome = lookup(key);
-        const auto* claim = outcome ? std::get_if<InFlight>(&*outcome) : nullptr;
-        if (claim == nullptr || claim->held ||
-            (claim->lease_until_ms != 0 && store_.now_ms() > claim->lease_until_ms)) {
+        if (!CacheInside::goes_on(outcome, store_.now_ms())) {
             return outcome;
         }
         const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
         if (waited >= timeout) {
             return outcome;
         }
-        place.sleep(std::min(poll, timeout - waited));
+        sleeper.sleep(std::min(poll, timeout - waited));
     }
 }
 

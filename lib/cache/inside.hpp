@@ -17,6 +17,19 @@
 namespace dedup {
 
 struct CacheInside {
+    // How often those who wait look for what was decided in another process, or through another
+    // object of the same store.
+    static constexpr std::chrono::milliseconds kPollMin{1};
+    static constexpr std::chrono::milliseconds kPollMax{50};
+
+    // Whether there is something to wait for.
+    [[nodiscard]] static bool goes_on(const Result<LookupOutcome>& outcome, std::int64_t now_ms) {
+        const InFlight* const claim = outcome ? outcome->in_flight() : nullptr;
+        return claim != nullptr && !claim->held &&
+               (claim->lease_until_ms == 0 || now_ms <= claim->lease_until_ms);
+    }
+
+    [[nodiscard]] static StreamStore& store(const Cache& cache) { return cache.store_; }
     [[nodiscard]] static Waiters& waiters(StreamStore& store) { return *store.waiters_; }
     [[nodiscard]] static const CacheOptions& options(const Cache& cache) { return cache.options_; }
 

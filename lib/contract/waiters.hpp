@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "dedup/store.hpp"
 
@@ -14,20 +15,44 @@ namespace dedup {
 
 // Any thread may call it. `mutex_` is held for no I/O.
 class Waiters {
-    struct Waiter {
-        std::string_view ns;
-        std::condition_variable woken_by = {};
-        bool woken = false;
+  public:
+    // Who sleeps until something is decided that it waits for. One thread at a time uses it.
+    class Sleeper {
+      public:
+        explicit Sleeper(Waiters& waiters) : waiters_(waiters) {}
+
+        // Returns when woken, or after `at_most`. A wake() before it is not lost.
+        void sleep(std::chrono::milliseconds at_most) {
+            std::unique_lock lock(waiters_.mutex_);
+            woken_by_.wait_for(lock, at_most, [this] { return woken_; });
+            woken_ = false;
+        }
+
+        // From any thread.
+        void wake() {
+            const std::lock_guard lock(waiters_.mutex_);
+            wake_locked();
+        }
+
+      private:
+        friend class Waiters;
+        void wake_locked() {
+            woken_ = true;
+            woken_by_.notify_one();
+        }
+
+        Waiters& waiters_;
+        std::condition_variable woken_by_;
+        bool woken_ = false;
     };
 
-  public:
-    // One caller's place among the waiters of `stream`, from construction to destruction. A wake()
-    // is not lost if it comes after the construction, even if it comes before sleep().
+    // A sleeper's place among the waiters of `stream`, whose bytes outlive it.
     class Place {
       public:
-        Place(Waiters& waiters, StreamKey stream) : waiters_(waiters), waiter_{stream.ns} {
+        Place(Sleeper& sleeper, StreamKey stream)
+            : waiters_(sleeper.waiters_), sleeper_(sleeper), ns_(stream.ns) {
             const std::lock_guard lock(waiters_.mutex_);
-            at_ = waiters_.by_key_.emplace(stream.key, &waiter_);
+            at_ = waiters_.by_key_.emplace(stream.key, this);
         }
         ~Place() {
             const std::lock_guard lock(waiters_.mutex_);
@@ -36,17 +61,19 @@ class Waiters {
         Place(const Place&) = delete;
         Place& operator=(const Place&) = delete;
 
-        // Returns when woken, or after `at_most`.
-        void sleep(std::chrono::milliseconds at_most) {
-            std::unique_lock lock(waiters_.mutex_);
-            waiter_.woken_by.wait_for(lock, at_most, [this] { return waiter_.woken; });
-            waiter_.woken = false;
+        // Whether the stream was decided since this was asked last.
+        [[nodiscard]] bool take_decided() {
+            const std::lock_guard lock(waiters_.mutex_);
+            return std::exchange(decided_, false);
         }
 
       private:
+        friend class Waiters;
         Waiters& waiters_;
-        Waiter waiter_;
-        std::unordered_multimap<std::string_view, Waiter*>::iterator at_;
+        Sleeper& sleeper_;
+        const std::string_view ns_;
+        bool decided_ = false;
+        std::unordered_multimap<std::string_view, Place*>::iterator at_;
     };
 
     // Wakes the waiters of each operation's stream whose answer is not an error. Takes no lock if
@@ -71,15 +98,15 @@ class Waiters {
     void wake_all(StreamKey stream) {
         auto [at, end] = by_key_.equal_range(stream.key);
         for (; at != end; ++at) {
-            if (at->second->ns == stream.ns) {
-                at->second->woken = true;
-                at->second->woken_by.notify_one();
+            if (at->second->ns_ == stream.ns) {
+                at->second->decided_ = true;
+                at->second->sleeper_.wake_locked();
             }
         }
     }
 
     std::mutex mutex_;
-    std::unordered_multimap<std::string_view, Waiter*> by_key_;
+    std::unordered_multimap<std::string_view, Place*> by_key_;
 };
 
 }  // namespace dedup

@@ -21,6 +21,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -57,6 +58,33 @@ struct Attempt {
 // one that comes after a note holds the event, as nobody knows then what has been done, while a
 // Failure says that it has not.
 using Work = std::function<std::expected<std::string, Failure>(const Attempt&)>;
+
+// Refers to work for the length of a call: a Work, or any other function of an Attempt, also one
+// that can only be moved. One that gives nothing has done its work, with an empty result.
+class WorkRef {
+  public:
+    using Given = std::expected<std::string, Failure>;
+
+    template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, WorkRef> &&
+             std::is_invocable_v<F&, const Attempt&>) WorkRef(F&& work)
+        : work_(const_cast<void*>(static_cast<const void*>(std::addressof(work)))),
+          call_([](void* called, const Attempt& attempt) -> Given {
+              auto& f = *static_cast<std::remove_reference_t<F>*>(called);
+              if constexpr (std::is_void_v<std::invoke_result_t<F&, const Attempt&>>) {
+                  f(attempt);
+                  return std::string();
+              } else {
+                  return f(attempt);
+              }
+          }) {}
+
+    Given operator()(const Attempt& attempt) const { return call_(work_, attempt); }
+
+  private:
+    void* work_;
+    Given (*call_)(void*, const Attempt&);
+};
 
 struct Success {
     std::string result;
@@ -158,7 +186,7 @@ class DEDUP_API Guard {
     // the event); those of StreamStore::append. If the result could not be stored, the event stays
     // claimed until its lease runs out. With a `fingerprint` of the event's content, another event
     // under the same id gets Mismatch; empty: not compared.
-    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id, const Work& work,
+    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id, WorkRef work,
                                                         std::string_view fingerprint = {});
 
     // As process_if_new for each event, in order, but with one flush for all claims and one for all
@@ -166,7 +194,7 @@ class DEDUP_API Guard {
     // first runs. What has run and is not stored is repeated after a crash. The retries' deadline
     // is that of the whole batch.
     [[nodiscard]] std::vector<Result<ProcessOutcome>> process_batch(
-        std::span<const std::string_view> event_ids, const Work& work,
+        std::span<const std::string_view> event_ids, WorkRef work,
         const BatchOptions& options = {});
 
     // As process_batch for events of a stream, and moves the pipeline's position there behind those
@@ -184,8 +212,8 @@ class DEDUP_API Guard {
     // rise, names as in Offsets), those of Offsets::find.
     [[nodiscard]] StreamOutcome process_stream(Offsets& offsets, std::string_view pipeline,
                                                std::string_view stream,
-                                               std::span<const StreamEvent> events,
-                                               const Work& work, const BatchOptions& options = {});
+                                               std::span<const StreamEvent> events, WorkRef work,
+                                               const BatchOptions& options = {});
 
     // Whether somebody has processed the event. False while it is in flight.
     [[nodiscard]] Result<bool> is_processed(std::string_view event_id);

@@ -102,19 +102,19 @@ Result<std::unique_ptr<Guard>> Guard::start(StreamStore& store, GuardOptions opt
     return guard;
 }
 
-Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, const Work& work,
+Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, WorkRef work,
                                              std::string_view fingerprint) {
     return std::move(Run(*this, {&event_id, 1}, work, {.fingerprint = fingerprint}).run().front());
 }
 
 std::vector<Result<ProcessOutcome>> Guard::process_batch(
-    std::span<const std::string_view> event_ids, const Work& work, const BatchOptions& options) {
+    std::span<const std::string_view> event_ids, WorkRef work, const BatchOptions& options) {
     return Run(*this, event_ids, work, {.complete_every = options.complete_every}).run();
 }
 
 StreamOutcome Guard::process_stream(Offsets& offsets, std::string_view pipeline,
                                     std::string_view stream, std::span<const StreamEvent> events,
-                                    const Work& work, const BatchOptions& options) {
+                                    WorkRef work, const BatchOptions& options) {
     if (const Result<void> checked = check_stream(offsets, pipeline, stream, events); !checked) {
         return {.events = std::vector<Result<ProcessOutcome>>(events.size(),
                                                               std::unexpected(checked.error())),

@@ -27,7 +27,7 @@ std::optional<Result<ProcessOutcome>> failed(const Error& error) {
 
 }  // namespace
 
-Guard::Run::Run(Guard& guard, std::span<const std::string_view> event_ids, const Work& work,
+Guard::Run::Run(Guard& guard, std::span<const std::string_view> event_ids, WorkRef work,
                 const RunOptions& options)
     : guard_(guard),
       event_ids_(event_ids),

@@ -37,7 +37,7 @@ struct RunOptions {
 // is appended in one atomic batch with the last of them, or after them.
 class Guard::Run {
   public:
-    Run(Guard& guard, std::span<const std::string_view> event_ids, const Work& work,
+    Run(Guard& guard, std::span<const std::string_view> event_ids, WorkRef work,
         const RunOptions& options);
 
     std::vector<Result<ProcessOutcome>> run();
@@ -95,7 +95,7 @@ class Guard::Run {
 
     Guard& guard_;
     std::span<const std::string_view> event_ids_;
-    const Work& work_;
+    const WorkRef work_;
     const RunOptions options_;
     std::chrono::steady_clock::time_point start_;
     std::int64_t deadline_ms_;

@@ -2,10 +2,9 @@
 // The invariant: the position is never beyond an event that is not done.
 #include <doctest/doctest.h>
 
-#include <atomic>
+#include <functional>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "guard/helpers.hpp"
@@ -71,6 +70,22 @@ TEST_CASE("guard: a batch that is stored every so often repeats no more than tha
         CHECK(run == 10);
         CHECK(hooked.appends == 1 + 3);
         CHECK(as<Success>(outcomes[9]).result == "r-e10");
+    });
+}
+
+TEST_CASE("guard: work may be a function that can only be moved, and one that gives nothing") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store);
+        int runs = 0;
+        std::move_only_function<Handled(const Attempt&)> once =
+            [owned = std::make_unique<std::string>("r")](const Attempt&) -> Handled {
+            return std::move(*owned);
+        };
+        CHECK(as<Success>(guard->process_if_new("moved", once)).result == "r");
+        const auto nothing = [&](const Attempt&) { ++runs; };
+        CHECK(as<Success>(guard->process_if_new("nothing", nothing)).result.empty());
+        as<AlreadyProcessed>(guard->process_if_new("nothing", nothing));
+        CHECK(runs == 1);
     });
 }
 

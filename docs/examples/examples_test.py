@@ -175,6 +175,24 @@ class ConsumeExample(Example):
             self.assertIn("event id", run.stderr)
 
 
+class EventLoopExample(Example):
+    def test_each_key_is_done_by_one_line_and_known_to_the_others(self):
+        keys = "".join(f"key-{n % 300}\n" for n in range(900))
+        first = self.run_example("event_loop", input=keys).splitlines()
+        self.assertEqual(len(first), 900)
+        self.assertEqual(sum(line.endswith(": done") for line in first), 300)
+        again = self.run_example("event_loop", input="key-7\n")
+        self.assertRegex(again, r"^line 1: as line \d+\n$")
+
+
+@unittest.skipUnless((PROGRAMS / "example_coroutines").exists(), "asio is not there")
+class CoroutinesExample(Example):
+    def test_one_works_and_the_others_await_its_receipt(self):
+        printed = self.run_example("coroutines", *["a", "b", "a", "a"]).splitlines()
+        self.assertEqual(sorted(printed), ["a: done", "a: found receipt of a",
+                                           "a: found receipt of a", "b: done"])
+
+
 class PipelineExample(Example):
     def test_goes_on_where_it_stopped_and_knows_repetitions(self):
         events = ['{"idempotency_key": "a"}', "{}", '{"idempotency_key": "a"}']

@@ -37,11 +37,12 @@ enum class Change : std::uint8_t {
     completed = 3,
     remembered = 4,  // claimed and completed in one append
     released = 5,
-    renewed = 6,    // the lease runs longer, under the same fence
-    noted = 7,      // what its holder wrote down of a claim
-    held = 8,       // waits for a decision, as its holder cannot say what became of the work
-    resolved = 9,   // a decision completed or released it
-    forgotten = 10  // a completed key is claimable again
+    renewed = 6,     // the lease runs longer, under the same fence
+    noted = 7,       // what its holder wrote down of a claim
+    held = 8,        // waits for a decision, as its holder cannot say what became of the work
+    resolved = 9,    // a decision completed or released it
+    forgotten = 10,  // a completed key is claimable again
+    committed = 11   // a pipeline's position was moved; see Offsets
 };
 
 // "claimed", "taken_over" and so on, as written above; "unknown" for any other value.
@@ -370,7 +371,7 @@ class DEDUP_API Cache {
     [[nodiscard]] CacheMetrics metrics() const;
 
   private:
-    class Waiters;   // callers of wait
+    friend struct CacheInside;
     class Counters;  // behind metrics()
 
     template <class Op>
@@ -383,7 +384,6 @@ class DEDUP_API Cache {
     StreamStore& store_;
     const CacheOptions options_;
     const Result<void> options_checked_;
-    std::unique_ptr<Waiters> waiters_;
     std::unique_ptr<Counters> counters_;
 };
 

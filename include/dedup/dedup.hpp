@@ -1,6 +1,7 @@
 // All of the library's interface in one header.
 #pragma once
 
+#include "dedup/async.hpp"
 #include "dedup/backup.hpp"
 #include "dedup/bytes_view.hpp"
 #include "dedup/cache.hpp"

@@ -17,12 +17,15 @@
 #include <expected>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
+#include "dedup/offsets.hpp"
 #include "dedup/reconcile.hpp"
 
 namespace dedup {
@@ -55,6 +58,33 @@ struct Attempt {
 // one that comes after a note holds the event, as nobody knows then what has been done, while a
 // Failure says that it has not.
 using Work = std::function<std::expected<std::string, Failure>(const Attempt&)>;
+
+// Refers to work for the length of a call: a Work, or any other function of an Attempt, also one
+// that can only be moved. One that gives nothing has done its work, with an empty result.
+class WorkRef {
+  public:
+    using Given = std::expected<std::string, Failure>;
+
+    template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, WorkRef> &&
+             std::is_invocable_v<F&, const Attempt&>) WorkRef(F&& work)
+        : work_(const_cast<void*>(static_cast<const void*>(std::addressof(work)))),
+          call_([](void* called, const Attempt& attempt) -> Given {
+              auto& f = *static_cast<std::remove_reference_t<F>*>(called);
+              if constexpr (std::is_void_v<std::invoke_result_t<F&, const Attempt&>>) {
+                  f(attempt);
+                  return std::string();
+              } else {
+                  return f(attempt);
+              }
+          }) {}
+
+    Given operator()(const Attempt& attempt) const { return call_(work_, attempt); }
+
+  private:
+    void* work_;
+    Given (*call_)(void*, const Attempt&);
+};
 
 struct Success {
     std::string result;
@@ -113,6 +143,30 @@ struct GuardOptions {
     // Asked before the function runs for an event that nobody answered, or that is held. With it
     // events are under Unanswered::hold, so that what is known of them stays until it has answered.
     Reconcile reconcile = {};
+    TransitionObserver observer = {};  // of the events; renewals come from the heartbeat's thread
+};
+
+struct BatchOptions {
+    // After so many functions have run, what came of them is stored, with one flush, before the
+    // next one runs; so a crash repeats at most that many. 0: once, after the last one.
+    std::size_t complete_every = 0;
+};
+
+// An event, and where it lies in the stream that it is read from.
+struct StreamEvent {
+    std::string_view id;
+    std::uint64_t offset = 0;
+};
+
+// What a batch of a stream's events came to. Done are those with Success and AlreadyProcessed.
+struct StreamOutcome {
+    std::vector<Result<ProcessOutcome>> events;
+    // The offset to which the position was moved: of the last event before the first that is not
+    // done. None: it was not moved.
+    std::optional<std::uint64_t> reached = {};
+    // What the last attempt to move it came to: Behind if it stands further on already, and stays
+    // there; or why it could not be moved. Also Behind if the first event is not done.
+    Result<CommitOutcome> commit = {};
 };
 
 // All functions may be called from any thread.
@@ -132,15 +186,34 @@ class DEDUP_API Guard {
     // the event); those of StreamStore::append. If the result could not be stored, the event stays
     // claimed until its lease runs out. With a `fingerprint` of the event's content, another event
     // under the same id gets Mismatch; empty: not compared.
-    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id, const Work& work,
+    [[nodiscard]] Result<ProcessOutcome> process_if_new(std::string_view event_id, WorkRef work,
                                                         std::string_view fingerprint = {});
 
     // As process_if_new for each event, in order, but with one flush for all claims and one for all
-    // completions. Of equal ids in one batch the first runs. Nothing is stored before the last
-    // function has run, so a crash repeats the whole batch. The retries' deadline is that of the
-    // whole batch.
+    // completions, or for each BatchOptions::complete_every of them. Of equal ids in one batch the
+    // first runs. What has run and is not stored is repeated after a crash. The retries' deadline
+    // is that of the whole batch.
     [[nodiscard]] std::vector<Result<ProcessOutcome>> process_batch(
-        std::span<const std::string_view> event_ids, const Work& work);
+        std::span<const std::string_view> event_ids, WorkRef work,
+        const BatchOptions& options = {});
+
+    // As process_batch for events of a stream, and moves the pipeline's position there behind those
+    // that are done without a gap from the first. Completions and position are one atomic append,
+    // on every engine: after any crash both are there or neither. Where that append is refused (an
+    // event's claim is lost, the position is further on, or it would be too large), each event is
+    // completed for itself and the position follows in an append of its own; a crash between the
+    // two leaves it behind. So the position is never beyond an event that is not done. It stays
+    // before an event that failed, is in flight elsewhere, or is held; whoever wants to go past it
+    // says so with Offsets::commit.
+    // `offsets` is on the guard's store; the events' offsets rise. The position's event id is left
+    // empty if it is longer than kLabelBytesMax. An exception of the function's goes on to the
+    // caller; what had run before it is stored, and the position moved so far.
+    // Errors, of all events, before any runs: invalid_argument (another store, offsets that do not
+    // rise, names as in Offsets), those of Offsets::find.
+    [[nodiscard]] StreamOutcome process_stream(Offsets& offsets, std::string_view pipeline,
+                                               std::string_view stream,
+                                               std::span<const StreamEvent> events, WorkRef work,
+                                               const BatchOptions& options = {});
 
     // Whether somebody has processed the event. False while it is in flight.
     [[nodiscard]] Result<bool> is_processed(std::string_view event_id);
@@ -152,6 +225,9 @@ class DEDUP_API Guard {
     [[nodiscard]] Result<bool> mark_processed(std::string_view event_id,
                                               std::string_view metadata = {});
 
+    // What became of the events. Work that was found to be done already counts as completed.
+    [[nodiscard]] CacheMetrics metrics() const { return cache_.metrics(); }
+
     // Sweeps the store, and gives the number of events that this removed from the guard's
     // namespace. Other sweeps, such as a Sweeper's, make it needless. Errors: those of sweep.
     [[nodiscard]] Result<std::uint64_t> cleanup_old_events();
@@ -160,6 +236,9 @@ class DEDUP_API Guard {
     class Run;
 
     Guard(StreamStore& store, GuardOptions options);
+    [[nodiscard]] Result<void> check_stream(const Offsets& offsets, std::string_view pipeline,
+                                            std::string_view stream,
+                                            std::span<const StreamEvent> events) const;
 
     StreamStore& store_;
     GuardOptions options_;

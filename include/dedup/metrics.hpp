@@ -91,6 +91,10 @@ struct CacheCounts {
     std::uint64_t put_on_hold = 0;
     std::uint64_t resolved = 0;
     std::uint64_t forgotten = 0;
+    // Offsets:
+    std::uint64_t offsets_committed = 0;
+    std::uint64_t offsets_repeated = 0;  // the position was the one asked for
+    std::uint64_t offsets_behind = 0;    // answered Behind
     // lookup, and each look of wait:
     std::uint64_t lookups_absent = 0;
     std::uint64_t lookups_completed = 0;
@@ -104,7 +108,8 @@ struct CacheCounts {
     bool operator==(const CacheCounts&) const = default;
 };
 
-// What one cache has done. See Cache::metrics().
+// What one cache has done, or one Guard, Reservations, Offsets, or part of a Registry, each of
+// which counts as the cache that it stands on. See Cache::metrics().
 struct CacheMetrics {
     std::string ns = {};
     CacheCounts counts = {};

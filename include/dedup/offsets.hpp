@@ -38,15 +38,17 @@ struct Behind {
 // Behind is also what an outcome made by default says: nothing was done.
 using CommitOutcome = std::variant<Behind, Committed>;
 
-// Has no state of its own; any number may work on one store. All functions may be called from any
-// thread, and concurrent commits of one position never lose the higher one.
+// Has no state of its own beyond what it counts; any number may work on one store. All functions
+// may be called from any thread, and concurrent commits of one position never lose the higher one.
 //
 // A position is a record in flight without lease and expiry, so that no sweep and no eviction (see
 // Capacity) removes it. Releasing it through a Cache of this namespace forgets it.
 class DEDUP_API Offsets {
   public:
-    // `store` must outlive this. A bad namespace shows as invalid_argument at the first call.
-    explicit Offsets(StreamStore& store, std::string ns = "offsets");
+    // `store` must outlive this. A bad namespace shows as invalid_argument at the first call. The
+    // observer gets Change::committed for a position, and Change::completed for each completion.
+    explicit Offsets(StreamStore& store, std::string ns = "offsets",
+                     TransitionObserver observer = {});
 
     // nullopt: nothing was committed yet.
     // Errors: invalid_argument, corruption (the record there is no position), those of heads.
@@ -67,9 +69,19 @@ class DEDUP_API Offsets {
                                                             std::string_view receipt,
                                                             const OffsetCommit& commit);
 
+    // Commits, and the completions made with them, under this namespace. `find` is not counted.
+    [[nodiscard]] CacheMetrics metrics() const { return cache_.metrics(); }
+
   private:
+    friend class Guard;
+    friend class Registry;
+
+    Result<CommitOutcome> settle(Cache& completer, std::span<const Completion> completions,
+                                 const OffsetCommit& commit);
+
     StreamStore& store_;
     std::string ns_;
+    Cache cache_;  // what it counts, and whom it tells
 };
 
 }  // namespace dedup

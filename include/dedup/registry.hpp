@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "dedup/cache.hpp"
 #include "dedup/offsets.hpp"
@@ -19,6 +20,7 @@ struct RegistryOptions {
     std::string prefix = "registry";
     std::chrono::milliseconds key_ttl = std::chrono::hours{24};
     std::chrono::milliseconds receipt_ttl = kForever;
+    TransitionObserver observer = {};  // of keys, receipts and offsets; their namespaces tell which
 };
 
 struct ProcessingReceipt {
@@ -37,8 +39,9 @@ struct RegistryStats {
 // object or has none that is a valid key.
 [[nodiscard]] DEDUP_API std::optional<std::string> idempotency_key_in(std::string_view metadata);
 
-// Has no state of its own; all functions may be called from any thread. How many keys there may be
-// is the store's affair: see OpenOptions::capacity. Offsets are never evicted.
+// Has no state of its own beyond what it counts; all functions may be called from any thread. How
+// many keys there may be is the store's affair: see OpenOptions::capacity. Offsets are never
+// evicted.
 class DEDUP_API Registry {
   public:
     // The key was used before, by this event.
@@ -78,6 +81,9 @@ class DEDUP_API Registry {
 
     // Reads the whole log once, so it is for people and dashboards. Errors: those of scan.
     [[nodiscard]] Result<RegistryStats> stats();
+
+    // Of keys, receipts and offsets, each under its own namespace.
+    [[nodiscard]] std::vector<CacheMetrics> metrics() const;
 
   private:
     StreamStore& store_;

@@ -82,10 +82,12 @@ struct ReservationsOptions {
     // written is noted always. 0: each repetition costs an append. With such a note a completed
     // operation is the newest, hence the last to go by Capacity::evict_oldest.
     std::chrono::milliseconds last_seen_step{60'000};
+    TransitionObserver observer = {};  // that a key was seen again is no change
 };
 
-// Has no state of its own; all functions may be called from any thread. Each call names the scope
-// that it acts in: take that from whoever was authenticated, never from the request.
+// Has no state of its own beyond what it counts; all functions may be called from any thread. Each
+// call names the scope that it acts in: take that from whoever was authenticated, never from the
+// request.
 //
 // All of them give unsupported_version if the record was written by a newer version, which then
 // stays as it is, and corruption if it is no reservation.
@@ -127,12 +129,13 @@ class DEDUP_API Reservations {
     [[nodiscard]] Result<std::optional<KnownReservation>> find(const Scope& scope,
                                                                std::string_view key);
 
-  private:
-    template <class Op>
-    Result<typename Op::Answer> settle(const Op& op);
+    // Reservations count as claims, and conflicts as mismatches. `find` is not counted.
+    [[nodiscard]] CacheMetrics metrics() const { return cache_.metrics(); }
 
+  private:
     StreamStore& store_;
     CacheOptions cache_options_;
+    Cache cache_;
     std::chrono::milliseconds last_seen_step_;
 };
 

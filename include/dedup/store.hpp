@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,6 +18,8 @@
 #include "dedup/sweep.hpp"
 
 namespace dedup {
+
+class Waiters;
 
 inline constexpr std::size_t kBatchItemsMax = 65'535;                  // in one append
 inline constexpr std::size_t kAtomicBatchBytesMax = 64 * 1024 * 1024;  // encoded
@@ -196,10 +199,14 @@ class DEDUP_API StreamStore {
 
   protected:
     StreamStore(Clock clock, std::chrono::milliseconds grace,
-                StoreClock::Jumps jumps = StoreClock::Jumps::withhold)
-        : time_(std::move(clock), grace, jumps) {}
+                StoreClock::Jumps jumps = StoreClock::Jumps::withhold);
 
     StoreClock time_;
+
+  private:
+    friend struct CacheInside;
+
+    std::shared_ptr<Waiters> waiters_;  // callers of Cache::wait, and Async's; never null
 };
 
 }  // namespace dedup

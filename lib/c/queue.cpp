@@ -18,38 +18,37 @@ namespace dedup {
 RequestQueue::RequestQueue(std::shared_ptr<OpenCache> cache, int descriptor, std::size_t threads,
                            std::size_t requests_max)
     : cache_(std::move(cache)), descriptor_(descriptor), requests_max_(requests_max) {
-    threads_.reserve(threads);
     close_in_children({descriptor_});
     try {
-        for (std::size_t i = 0; i < threads; ++i) {
-            threads_.push_back(start_thread("dedup-queue", [this] { run(); }));
-        }
+        threads_ = std::make_unique<RequestThreads>(cache_->cache, threads, requests_max,
+                                                    [this] { announce(); });
     } catch (...) {
-        end_threads();
         forget_in_children(descriptor_);
         throw;
     }
 }
 
 RequestQueue::~RequestQueue() {
-    end_threads();
+    threads_.reset();
     forget_in_children(descriptor_);
     ::close(descriptor_);
 }
 
-void RequestQueue::end_threads() {
-    const NoCancel no_cancel;
-    {
-        const MutexLock lock(mutex_);
-        stop_ = true;
-    }
-    changed_.notify_all();
-    for (std::thread& thread : threads_) {
-        thread.join();
-    }
+Result<void> RequestQueue::claim(std::uint64_t tag, ClaimRequest request) {
+    return give<AskedClaim, ClaimOutcome>(tag, std::move(request));
 }
 
-Result<void> RequestQueue::give(QueuedRequest request) {
+Result<void> RequestQueue::complete(std::uint64_t tag, Completion completion) {
+    return give<AskedCompletion, void>(tag, std::move(completion));
+}
+
+Result<void> RequestQueue::release(std::uint64_t tag, Claim claim) {
+    return give<AskedRelease, bool>(tag, std::move(claim));
+}
+
+template <class A, class T, class What>
+Result<void> RequestQueue::give(std::uint64_t tag, What what) {
+    A asked{std::move(what), [this, tag](const Result<T>& result) { answered(tag, result); }};
     {
         const MutexLock lock(mutex_);
         if (requests_ >= requests_max_) {
@@ -59,11 +58,45 @@ Result<void> RequestQueue::give(QueuedRequest request) {
                                        requests_)});
         }
         done_.reserve(requests_ + 1);
-        waiting_.push_back(std::move(request));
         ++requests_;
     }
-    changed_.notify_one();
-    return {};
+    const auto take_back = [this] {
+        const MutexLock lock(mutex_);
+        --requests_;
+    };
+    try {
+        Result<void> given = threads_->give(std::move(asked));
+        if (!given) {
+            take_back();
+        }
+        return given;
+    } catch (...) {
+        take_back();
+        throw;
+    }
+}
+
+template <class T>
+void RequestQueue::answered(std::uint64_t tag, const Result<T>& result) {
+    const MutexLock lock(mutex_);
+    try {
+        if (result || result.error().code != Code::outcome_unknown ||
+            !result.error().message.empty()) {
+            done_.add(result, tag);
+            return;
+        }
+    } catch (const std::bad_alloc&) {  // for its text
+    }
+    done_.add_unknown(tag);
+}
+
+// Once for the answers of a batch, so that whoever polls takes them together.
+void RequestQueue::announce() {
+    const MutexLock lock(mutex_);
+    if (!announced_ && !done_.all().empty()) {
+        announced_ = true;
+        ::eventfd_write(descriptor_, 1);
+    }
 }
 
 Answers RequestQueue::take() {
@@ -73,72 +106,10 @@ Answers RequestQueue::take() {
     taken.reserve(requests_ - count);
     std::swap(taken, done_);
     requests_ -= count;
+    announced_ = false;
     eventfd_t ignored = 0;
     ::eventfd_read(descriptor_, &ignored);  // does not wait
     return taken;
-}
-
-void RequestQueue::run() {
-    std::vector<QueuedRequest> batch;
-    for (;;) {
-        batch.clear();
-        {
-            MutexLock lock(mutex_);
-            while (waiting_.empty() && !stop_) {
-                changed_.wait(lock);
-            }
-            if (waiting_.empty()) {
-                return;
-            }
-            batch.swap(waiting_);
-        }
-        Cache& cache = cache_->cache;
-        carry_out<ClaimRequest>(batch, [&](const auto& all) { return cache.claim_many(all); });
-        carry_out<Completion>(batch, [&](const auto& all) { return cache.complete_many(all); });
-        carry_out<Claim>(batch, [&](const auto& all) { return cache.release_many(all); });
-    }
-}
-
-// Carries out those of `batch` that are a Request.
-template <class Request, class Call>
-void RequestQueue::carry_out(std::vector<QueuedRequest>& batch, const Call& call) {
-    const auto is_one = [](const QueuedRequest& request) {
-        return std::holds_alternative<Request>(request.what);
-    };
-    decltype(call(std::vector<Request>())) results;
-    try {
-        std::vector<Request> all;
-        for (QueuedRequest& request : batch) {
-            if (is_one(request)) {
-                all.push_back(std::move(std::get<Request>(request.what)));
-            }
-        }
-        if (all.empty()) {
-            return;
-        }
-        results = call(all);
-    } catch (...) {
-        results.clear();  // out of memory: nobody knows how far it went
-    }
-    const MutexLock lock(mutex_);
-    const bool was_empty = done_.all().empty();
-    std::size_t next = 0;
-    for (const QueuedRequest& request : batch) {
-        if (!is_one(request)) {
-            continue;
-        }
-        try {
-            if (next < results.size()) {
-                done_.add(results[next++], request.tag);
-                continue;
-            }
-        } catch (const std::bad_alloc&) {  // for its text
-        }
-        done_.add_unknown(request.tag);
-    }
-    if (was_empty && !done_.all().empty()) {
-        ::eventfd_write(descriptor_, 1);
-    }
 }
 
 namespace {
@@ -226,8 +197,8 @@ int dedup_queue_claim(dedup_queue* queue, uint64_t tag, const void* key, size_t 
     return across(error, Effect::none, [&]() -> Result<void> {
         DEDUP_TRY(check_queue(queue));
         std::string name(DEDUP_TRY(bytes(key, key_bytes, "key")));
-        return queue->requests->give(
-            {tag, ClaimRequest{std::move(name), DEDUP_TRY(claim_options(options))}});
+        return queue->requests->claim(
+            tag, ClaimRequest{std::move(name), DEDUP_TRY(claim_options(options))});
     });
 }
 
@@ -239,8 +210,8 @@ int dedup_queue_complete(dedup_queue* queue, uint64_t tag, const void* key, size
         Claim claim =
             DEDUP_TRY(claim_of(queue->requests->cache().ns, {key, key_bytes}, claim_sequence));
         std::string kept(DEDUP_TRY(bytes(receipt, receipt_bytes, "receipt")));
-        return queue->requests->give({tag, Completion{std::move(claim), std::move(kept),
-                                                      DEDUP_TRY(complete_options(options))}});
+        return queue->requests->complete(tag, Completion{std::move(claim), std::move(kept),
+                                                         DEDUP_TRY(complete_options(options))});
     });
 }
 
@@ -248,8 +219,8 @@ int dedup_queue_release(dedup_queue* queue, uint64_t tag, const void* key, size_
                         uint64_t claim_sequence, dedup_error* error) {
     return across(error, Effect::none, [&]() -> Result<void> {
         DEDUP_TRY(check_queue(queue));
-        return queue->requests->give({tag, DEDUP_TRY(claim_of(queue->requests->cache().ns,
-                                                              {key, key_bytes}, claim_sequence))});
+        return queue->requests->release(tag, DEDUP_TRY(claim_of(queue->requests->cache().ns,
+                                                                {key, key_bytes}, claim_sequence)));
     });
 }
 

@@ -3,61 +3,19 @@
 #include <algorithm>
 #include <utility>
 
-#include "cache/counters.hpp"
-#include "cache/decide.hpp"
-#include "cache/recorder.hpp"
-#include "cache/settle.hpp"
-#include "cache/waiters.hpp"
+#include "cache/inside.hpp"
 
 namespace dedup {
-namespace {
-
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
-
-// How often a waiting caller looks for decisions made through another cache or in another process.
-constexpr milliseconds kPollMin{1};
-constexpr milliseconds kPollMax{50};
-
-}  // namespace
 
 Cache::Cache(StreamStore& store, CacheOptions options)
     : store_(store),
       options_(std::move(options)),
       options_checked_(check_options(options_)),
-      waiters_(std::make_unique<Waiters>()),
       counters_(std::make_unique<Counters>()) {}
 
 Cache::~Cache() = default;
-
-template <class Op>
-std::vector<Result<typename Op::Answer>> Cache::settle(std::span<const Op> ops) {
-    using Answer = typename Op::Answer;
-    constexpr bool kLooks = std::is_same_v<Op, LookupOp>;
-    constexpr bool kClaims = std::is_same_v<Op, ClaimOp> || std::is_same_v<Op, RememberOp>;
-    if (!options_checked_) {
-        counters_->add({.errors = ops.size()});
-        return std::vector<Result<Answer>>(ops.size(), std::unexpected(options_checked_.error()));
-    }
-    Recorder recorder(options_.observer, kClaims ? &counters_->mostly_new : nullptr);
-    const bool timed = !kLooks || Counters::times_lookup();
-    const auto start = timed ? steady_clock::now() : steady_clock::time_point();
-    auto answers = settle_span(store_, ops, recorder);
-    counters_->add(recorder.counts);
-    if (timed && (kLooks || recorder.appended)) {
-        CountedHistogram& times = kLooks    ? counters_->lookup_ns
-                                  : kClaims ? counters_->claim_ns
-                                            : counters_->complete_ns;
-        times.add(nanoseconds_since(start));
-    }
-    if constexpr (std::is_same_v<Op, CompleteOp>) {
-        count_work(ops, answers);
-    }
-    if constexpr (Op::kDecides) {
-        waiters_->wake(ops, answers);
-    }
-    return answers;
-}
 
 // How long the work of those that have been completed took.
 void Cache::count_work(std::span<const CompleteOp> ops, std::span<const Result<void>> answers) {
@@ -68,11 +26,6 @@ void Cache::count_work(std::span<const CompleteOp> ops, std::span<const Result<v
                 std::max<std::int64_t>(now_ms - ops[i].claim->since_ms, 0)));
         }
     }
-}
-
-template <class Op>
-Result<typename Op::Answer> Cache::settle_one(const Op& op) {
-    return std::move(settle(std::span<const Op>(&op, 1)).front());
 }
 
 Result<ClaimOutcome> Cache::claim(std::string_view key, const ClaimOptions& options) {
@@ -226,19 +179,20 @@ Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
     if (auto outcome = lookup(key); !outcome) {
         return outcome;  // without a lock, for the same reason as in Waiters::wake
     }
-    Waiters::Place place(*waiters_, key);  // before the first look, so that no decision is missed
-    for (milliseconds poll = kPollMin;; poll = std::min(2 * poll, kPollMax)) {
+    Waiters::Sleeper sleeper(CacheInside::waiters(store_));
+    const Waiters::Place place(
+        sleeper, {options_.ns, key});  // before the first look, so that no decision is missed
+    for (milliseconds poll = CacheInside::kPollMin;;
+         poll = std::min(2 * poll, CacheInside::kPollMax)) {
         auto outcome = lookup(key);
-        const auto* claim = outcome ? std::get_if<InFlight>(&*outcome) : nullptr;
-        if (claim == nullptr || claim->held ||
-            (claim->lease_until_ms != 0 && store_.now_ms() > claim->lease_until_ms)) {
+        if (!CacheInside::goes_on(outcome, store_.now_ms())) {
             return outcome;
         }
         const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
         if (waited >= timeout) {
             return outcome;
         }
-        place.sleep(std::min(poll, timeout - waited));
+        sleeper.sleep(std::min(poll, timeout - waited));
     }
 }
 

@@ -180,6 +180,8 @@ std::string_view name(Change change) {
             return "resolved";
         case Change::forgotten:
             return "forgotten";
+        case Change::committed:
+            return "committed";
     }
     return "unknown";
 }

@@ -15,6 +15,24 @@
 
 namespace dedup {
 
+// What is counted of an answer that needed no append. Layers have their own, for their answers.
+[[nodiscard]] inline std::uint64_t& unchanged(CacheCounts& counts, const bool&) {
+    return counts.released_nothing;
+}
+[[nodiscard]] inline std::uint64_t& unchanged(CacheCounts& counts, const LookupOutcome& outcome) {
+    return outcome.absent()                 ? counts.lookups_absent
+           : outcome.completed() != nullptr ? counts.lookups_completed
+                                            : counts.lookups_in_flight;
+}
+template <class Outcome>
+requires std::is_same_v<Outcome, ClaimOutcome> || std::is_same_v<Outcome, RememberOutcome>
+[[nodiscard]] std::uint64_t& unchanged(CacheCounts& counts, const Outcome& outcome) {
+    return outcome.completed() != nullptr   ? counts.duplicates
+           : outcome.in_flight() != nullptr ? counts.in_flight
+           : outcome.held() != nullptr      ? counts.held
+                                            : counts.mismatches;
+}
+
 struct Recorder {
     // `mostly_new`: what to expect of the keys; null for operations that begin no streams.
     Recorder(const TransitionObserver& told, std::atomic<bool>* mostly_new)
@@ -76,17 +94,8 @@ struct Recorder {
             ++count_of(*change);
         } else if constexpr (std::is_void_v<Answer>) {
             ++counts.completed_again;
-        } else if constexpr (std::is_same_v<Answer, bool>) {
-            ++counts.released_nothing;
-        } else if constexpr (std::is_same_v<Answer, LookupOutcome>) {
-            ++(std::holds_alternative<Absent>(*answer)      ? counts.lookups_absent
-               : std::holds_alternative<Completed>(*answer) ? counts.lookups_completed
-                                                            : counts.lookups_in_flight);
         } else if constexpr (!std::is_same_v<Answer, Claim>) {
-            ++(std::holds_alternative<Completed>(*answer)  ? counts.duplicates
-               : std::holds_alternative<InFlight>(*answer) ? counts.in_flight
-               : std::holds_alternative<Held>(*answer)     ? counts.held
-                                                           : counts.mismatches);
+            ++unchanged(counts, *answer);
         }
     }
 
@@ -99,6 +108,8 @@ struct Recorder {
 
     [[nodiscard]] std::uint64_t& count_of(Change change) {
         switch (change) {
+            case Change::committed:
+                return counts.offsets_committed;
             case Change::claimed:
                 return counts.claimed;
             case Change::taken_over:

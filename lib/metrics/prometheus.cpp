@@ -157,6 +157,11 @@ std::string prometheus_text(std::span<const CacheMetrics> caches) {
                 {"held", &CacheCounts::put_on_hold},
                 {"resolved", &CacheCounts::resolved},
                 {"forgotten", &CacheCounts::forgotten}});
+    add_counts(page, by_namespace, "dedup_offset_commits_total",
+               "Commits of positions, by what they came to.",
+               {{"committed", &CacheCounts::offsets_committed},
+                {"repeated", &CacheCounts::offsets_repeated},
+                {"behind", &CacheCounts::offsets_behind}});
     add_counts(page, by_namespace, "dedup_lookups_total", "Lookups, by what they found.",
                {{"absent", &CacheCounts::lookups_absent},
                 {"completed", &CacheCounts::lookups_completed},

@@ -9,9 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "cache/decide.hpp"
+#include "cache/inside.hpp"
 #include "dedup/offsets.hpp"
-#include "record/try.hpp"
 
 namespace dedup {
 
@@ -32,55 +31,149 @@ struct OffsetOp {
     [[nodiscard]] Decision<CommitOutcome> decide(const Seen& seen) const;
 };
 
-// Carries out `ops` and `offset` in one atomic append, or nothing of it: if `refusal`, which gets
-// the answer of each operation, gives an error, or an operation does, or the offset is behind.
-// A lost race is settled by reading everything again, as in settle_batch.
+[[nodiscard]] inline std::uint64_t& unchanged(CacheCounts& counts, const CommitOutcome& outcome) {
+    return std::holds_alternative<Behind>(outcome) ? counts.offsets_behind
+                                                   : counts.offsets_repeated;
+}
+
+// Operations that are carried out together with an offset, or not at all.
+template <class Op>
+struct Together {
+    struct Item {
+        std::size_t op;
+        std::optional<Change> change;
+    };
+    std::vector<Result<typename Op::Answer>> answers = {};
+    std::vector<Append> batch = {};
+    std::vector<Item> items = {};  // what each of `batch` is for; the offset's is not among them
+    Decision<CommitOutcome> moved = {};
+};
+
+// Decides once. Empty if `refusal`, which gets the answer of each operation, gives an error, or an
+// operation does, or the offset is behind: `moved.answer` says which.
 template <class Op, class Refusal>
-[[nodiscard]] Result<CommitOutcome> settle_with_offset(StreamStore& store, std::span<const Op> ops,
+void decide_together(Together<Op>& all, std::span<const Op> ops, const OffsetOp& offset,
+                     std::vector<Result<std::optional<Record>>>& heads, std::int64_t now_ms,
+                     std::chrono::milliseconds grace, const Refusal& refusal) {
+    all = {};
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+        auto decision = ops[i].decide({*heads[i], now_ms, grace});
+        if (std::optional<Error> refused = refusal(decision.answer)) {
+            all.batch.clear();
+            all.moved = {std::unexpected(*std::move(refused)), {}};
+            return;
+        }
+        all.answers.push_back(std::move(decision.answer));
+        if (decision.append) {
+            all.batch.push_back(*std::move(decision.append));
+            all.items.push_back({i, decision.change});
+        }
+    }
+    all.moved = offset.decide({*heads.back(), now_ms, grace});
+    if (!all.moved.answer || std::holds_alternative<Behind>(*all.moved.answer)) {
+        all.batch.clear();
+    } else if (all.moved.append) {
+        all.batch.push_back(*std::move(all.moved.append));
+    }
+}
+
+// Counts and tells what was carried out: the operations for one cache, the offset for another. Has
+// its memory before anything is appended.
+class RecordTogether {
+  public:
+    RecordTogether(const Cache& completer, const Cache& offsets, std::size_t items)
+        : completer_(completer),
+          offsets_(offsets),
+          done_(CacheInside::recorder(completer)),
+          moved_(CacheInside::recorder(offsets)) {
+        done_.expect(items);
+        moved_.expect(1);
+    }
+
+    template <class Op>
+    void landed(Together<Op>& all, const std::vector<Result<std::uint64_t>>& sequences) {
+        std::size_t next = 0;  // of the items
+        for (std::size_t i = 0; i < all.answers.size(); ++i) {
+            if (next == all.items.size() || all.items[next].op != i) {
+                done_.answered(all.answers[i]);
+                continue;
+            }
+            done_.answered(all.answers[i], all.items[next].change);
+            done_.landed(i, all.batch[next], *sequences[next], all.items[next].change);
+            ++next;
+        }
+        if (next == all.batch.size()) {
+            moved_.answered(all.moved.answer);
+        } else {
+            moved_.answered(all.moved.answer, all.moved.change);
+            moved_.landed(0, all.batch[next], *sequences[next], all.moved.change);
+        }
+        CacheInside::count(completer_, done_.counts);
+        CacheInside::count(offsets_, moved_.counts);
+        done_.settled();
+        moved_.settled();
+    }
+
+  private:
+    const Cache& completer_;
+    const Cache& offsets_;
+    Recorder done_;
+    Recorder moved_;
+};
+
+// Carries out `ops` and `offset` in one atomic append, or nothing of it; see decide_together. A
+// lost race is settled by reading everything again, as in settle_batch.
+template <class Op, class Refusal>
+[[nodiscard]] Result<CommitOutcome> settle_with_offset(StreamStore& store, const Cache& completer,
+                                                       const Cache& offsets,
+                                                       std::span<const Op> ops,
                                                        const OffsetOp& offset,
                                                        const Refusal& refusal) {
+    const auto failed = [&](const Error& error) {
+        const bool stale = error.code == Code::stale_claim;
+        CacheInside::count(completer, {.stale = stale ? 1U : 0U, .errors = stale ? 0U : 1U});
+        return std::unexpected(error);
+    };
     std::vector<StreamKey> streams;
     for (const Op& op : ops) {
-        DEDUP_TRY(op.check());
+        if (const Result<void> checked = op.check(); !checked) {
+            return failed(checked.error());
+        }
         streams.push_back({op.cache.ns, op.key});
     }
-    DEDUP_TRY(offset.check());
+    if (const Result<void> checked = offset.check(); !checked) {
+        return failed(checked.error());
+    }
     streams.push_back({offset.ns, offset.key});
+    Together<Op> all;
     while (true) {
         auto heads = store.heads(streams);
         const std::int64_t now_ms = store.now_ms();  // after the heads, as in settle_batch
-        for (auto& head : heads) {
+        for (const auto& head : heads) {
             if (!head) {
-                return std::unexpected(std::move(head).error());
+                return failed(head.error());
             }
         }
-        std::vector<Append> batch;
-        for (std::size_t i = 0; i < ops.size(); ++i) {
-            auto decision = ops[i].decide({*heads[i], now_ms, store.grace()});
-            if (std::optional<Error> refused = refusal(decision.answer)) {
-                return std::unexpected(*std::move(refused));
-            }
-            if (decision.append) {
-                batch.push_back(*std::move(decision.append));
-            }
+        decide_together(all, ops, offset, heads, now_ms, store.grace(), refusal);
+        if (!all.moved.answer) {
+            return failed(all.moved.answer.error());
         }
-        auto moved = offset.decide({*heads.back(), now_ms, store.grace()});
-        if (!moved.answer || std::holds_alternative<Behind>(*moved.answer)) {
-            return std::move(moved.answer);
+        if (std::holds_alternative<Behind>(*all.moved.answer)) {
+            CacheInside::count(offsets, {.offsets_behind = 1});
+            return std::move(all.moved.answer);
         }
-        if (moved.append) {
-            batch.push_back(*std::move(moved.append));
-        }
-        if (batch.empty()) {
-            return std::move(moved.answer);
-        }
-        auto landed = store.append(batch, Batch::atomic);
-        if (landed.front()) {
-            return std::move(moved.answer);
+        RecordTogether record(completer, offsets, all.items.size());
+        auto landed = all.batch.empty() ? std::vector<Result<std::uint64_t>>()
+                                        : store.append(all.batch, Batch::atomic);
+        if (landed.empty() || landed.front()) {
+            record.landed(all, landed);
+            CacheInside::waiters(store).wake(ops, all.answers);
+            return std::move(all.moved.answer);
         }
         if (landed.front().error().code != Code::sequence_conflict) {
-            return std::unexpected(std::move(landed.front()).error());
+            return failed(landed.front().error());
         }
+        CacheInside::count(offsets, {.races_lost = 1});
     }
 }
 

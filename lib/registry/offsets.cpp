@@ -85,10 +85,13 @@ Decision<CommitOutcome> OffsetOp::decide(const Seen& seen) const {
     record.owner = commit.pipeline.substr(0, kLabelBytesMax);
     record.event_id = commit.event_id;
     record.metadata = std::to_string(commit.offset);
-    return {Committed{}, Append{seen.sequence(), std::move(record)}};
+    return {Committed{}, Append{seen.sequence(), std::move(record)}, Change::committed};
 }
 
-Offsets::Offsets(StreamStore& store, std::string ns) : store_(store), ns_(std::move(ns)) {}
+Offsets::Offsets(StreamStore& store, std::string ns, TransitionObserver observer)
+    : store_(store),
+      ns_(std::move(ns)),
+      cache_(store, {.ns = ns_, .observer = std::move(observer)}) {}
 
 Result<std::optional<Position>> Offsets::find(std::string_view pipeline,
                                               std::string_view stream) const {
@@ -104,6 +107,12 @@ Result<CommitOutcome> Offsets::commit(const OffsetCommit& commit) {
 
 Result<CommitOutcome> Offsets::complete_and_commit(std::span<const Completion> completions,
                                                    const OffsetCommit& commit) {
+    return settle(cache_, completions, commit);
+}
+
+// `completer` counts and tells the completions.
+Result<CommitOutcome> Offsets::settle(Cache& completer, std::span<const Completion> completions,
+                                      const OffsetCommit& commit) {
     std::vector<CacheOptions> caches;  // each claim says of which namespace it is
     caches.reserve(completions.size());
     std::vector<CompleteOp> ops;
@@ -113,7 +122,13 @@ Result<CommitOutcome> Offsets::complete_and_commit(std::span<const Completion> c
         ops.push_back({caches.back(), claim.key, &claim, receipt, options});
     }
     const OffsetOp offset{ns_, position_key(commit.pipeline, commit.stream), commit};
-    return settle_with_offset(store_, std::span<const CompleteOp>(ops), offset, error_of);
+    auto outcome = settle_with_offset(store_, completer, cache_, std::span<const CompleteOp>(ops),
+                                      offset, error_of);
+    if (outcome && std::holds_alternative<Committed>(*outcome)) {
+        const std::vector<Result<void>> done(ops.size());
+        CacheInside::count_work(completer, ops, done);
+    }
+    return outcome;
 }
 
 Result<CommitOutcome> Offsets::complete_and_commit(const Claim& claim, std::string_view receipt,

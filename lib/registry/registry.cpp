@@ -43,12 +43,15 @@ std::optional<std::string> idempotency_key_in(std::string_view metadata) {
 
 Registry::Registry(StreamStore& store, const RegistryOptions& options)
     : store_(store),
-      key_options_{.ns = options.prefix + ".keys", .ttl = options.key_ttl},
-      receipt_options_{.ns = options.prefix + ".receipts", .ttl = options.receipt_ttl},
+      key_options_{
+          .ns = options.prefix + ".keys", .ttl = options.key_ttl, .observer = options.observer},
+      receipt_options_{.ns = options.prefix + ".receipts",
+                       .ttl = options.receipt_ttl,
+                       .observer = options.observer},
       keys_(store, key_options_),
       receipts_(store, receipt_options_),
       offsets_ns_(options.prefix + ".offsets"),
-      offsets_(store, offsets_ns_) {}
+      offsets_(store, offsets_ns_, options.observer) {}
 
 Result<Registry::KeyOutcome> Registry::check_idempotency(std::string_view key,
                                                          std::string_view event_id) {
@@ -95,7 +98,12 @@ Result<CommitOutcome> Registry::finish(const OffsetCommit& commit, std::string_v
     const ClaimOptions options{.event_id = commit.event_id};
     const RememberOp record{receipt_options_, key, details, options};
     const OffsetOp offset{offsets_ns_, position_key(commit.pipeline, commit.stream), commit};
-    return settle_with_offset(store_, std::span<const RememberOp>(&record, 1), offset, refusal);
+    return settle_with_offset(store_, receipts_, offsets_.cache_,
+                              std::span<const RememberOp>(&record, 1), offset, refusal);
+}
+
+std::vector<CacheMetrics> Registry::metrics() const {
+    return {keys_.metrics(), receipts_.metrics(), offsets_.metrics()};
 }
 
 Result<RegistryStats> Registry::stats() {

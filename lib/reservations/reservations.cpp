@@ -5,8 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "cache/decide.hpp"
-#include "cache/settle.hpp"
+#include "cache/inside.hpp"
 #include "keys/netstring.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
@@ -15,6 +14,15 @@
 #include "reservations/reservation_record.hpp"
 
 namespace dedup {
+
+// What is counted of an answer that was no reservation.
+inline std::uint64_t& unchanged(CacheCounts& counts, const Reservations::ReserveOutcome& outcome) {
+    const auto* duplicate = std::get_if<Reservations::Duplicate>(&outcome);
+    return duplicate == nullptr                         ? counts.mismatches
+           : duplicate->known.state == State::completed ? counts.duplicates
+                                                        : counts.in_flight;
+}
+
 namespace {
 
 using std::chrono::milliseconds;
@@ -39,6 +47,7 @@ Result<Stamps> stamps_now(const Seen& seen) {
 template <class Op>
 struct Stamped {
     using Answer = typename Op::Answer;
+    static constexpr bool kDecides = Op::kDecides;
     const CacheOptions& cache;
     std::string_view key;
     Op op;
@@ -69,6 +78,7 @@ Stamped<Op> stamped(const Op& op) {
 
 struct ReserveOp {
     using Answer = Reservations::ReserveOutcome;
+    static constexpr bool kDecides = false;
     const CacheOptions& cache;
     std::string_view key;
     std::string_view tenant_key;
@@ -96,7 +106,7 @@ struct ReserveOp {
         if (const auto* claimed = std::get_if<Claimed>(&*decision.answer)) {
             const auto& [ns, store_key, fence, deadline_ms, attempt, since_ms] = claimed->claim;
             return {Reservations::Reserved{{std::string(tenant_key), fence, deadline_ms, attempt}},
-                    std::move(decision.append)};
+                    std::move(decision.append), decision.change};
         }
         if (std::holds_alternative<Mismatch>(*decision.answer)) {
             if (decision.append) {
@@ -168,14 +178,9 @@ std::string request_fingerprint(std::span<const std::string_view> parts) {
 
 Reservations::Reservations(StreamStore& store, const ReservationsOptions& options)
     : store_(store),
-      cache_options_{.ns = options.ns, .ttl = options.ttl},
+      cache_options_{.ns = options.ns, .ttl = options.ttl, .observer = options.observer},
+      cache_(store, cache_options_),
       last_seen_step_(options.last_seen_step) {}
-
-template <class Op>
-Result<typename Op::Answer> Reservations::settle(const Op& op) {
-    DEDUP_TRY(check_options(cache_options_));
-    return std::move(settle_span(store_, std::span<const Op>(&op, 1)).front());
-}
 
 Result<Reservations::ReserveOutcome> Reservations::reserve(const ReservationRequest& request) {
     const auto key = scoped_key(request.scope, request.key);
@@ -187,12 +192,14 @@ Result<Reservations::ReserveOutcome> Reservations::reserve(const ReservationRequ
                                .lease = request.lease,
                                .ttl = request.ttl,
                                .expires_at_ms = request.expires_at_ms};
-    auto outcome = settle(ReserveOp{cache_options_, *key, request.key, options});
+    auto outcome =
+        CacheInside::settle(cache_, ReserveOp{cache_options_, *key, request.key, options});
     const auto* duplicate = outcome ? std::get_if<Duplicate>(&*outcome) : nullptr;
     if (duplicate != nullptr &&
         store_.now_ms() - duplicate->known.last_seen_ms >= last_seen_step_.count()) {
         // The answer holds whether or not this can be written.
-        (void)settle(TouchOp{cache_options_, *key});
+        const TouchOp touch{cache_options_, *key};
+        (void)settle_span(store_, std::span(&touch, 1));
     }
     return outcome;
 }
@@ -208,7 +215,8 @@ Result<void> Reservations::complete(const Scope& scope, const Reservation& reser
     }
     const std::string receipt = encode_outcome(outcome);
     const CompleteOptions options;
-    return settle(stamped(CompleteOp{cache_options_, claim->key, &*claim, receipt, options}));
+    return CacheInside::settle(
+        cache_, stamped(CompleteOp{cache_options_, claim->key, &*claim, receipt, options}));
 }
 
 Result<bool> Reservations::release(const Scope& scope, const Reservation& reservation) {
@@ -216,7 +224,7 @@ Result<bool> Reservations::release(const Scope& scope, const Reservation& reserv
     if (!claim) {
         return std::unexpected(claim.error());
     }
-    return settle(stamped(ReleaseOp{cache_options_, claim->key, &*claim}));
+    return CacheInside::settle(cache_, stamped(ReleaseOp{cache_options_, claim->key, &*claim}));
 }
 
 Result<Reservation> Reservations::renew(const Scope& scope, const Reservation& reservation,
@@ -225,7 +233,8 @@ Result<Reservation> Reservations::renew(const Scope& scope, const Reservation& r
     if (!claim) {
         return std::unexpected(claim.error());
     }
-    const auto renewed = settle(stamped(RenewOp{cache_options_, claim->key, &*claim, lease}));
+    const auto renewed =
+        CacheInside::settle(cache_, stamped(RenewOp{cache_options_, claim->key, &*claim, lease}));
     if (!renewed) {
         return std::unexpected(renewed.error());
     }

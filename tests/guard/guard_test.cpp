@@ -13,19 +13,12 @@
 #include <thread>
 #include <vector>
 
-#include "cache/helpers.hpp"
-#include "dedup/guard.hpp"
 #include "dedup/lease.hpp"
+#include "guard/helpers.hpp"
 #include "support/hooked_store.hpp"
 
 namespace dedup::test {
 namespace {
-
-using Handled = std::expected<std::string, Failure>;
-
-std::unique_ptr<Guard> guard_on(StreamStore& store, GuardOptions options = {}) {
-    return must(Guard::start(store, std::move(options)));
-}
 
 Work gives(std::string result) {
     return [result = std::move(result)](const Attempt&) -> Handled { return result; };

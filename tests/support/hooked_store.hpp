@@ -48,6 +48,9 @@ class HookedStore final : public StreamStore {
         if (!fail_append) {
             return inner_.append(batch, mode);
         }
+        if (mode == Batch::atomic) {
+            return append_whole(batch);
+        }
         std::vector<Result<std::uint64_t>> results;
         for (const Append& item : batch) {
             if (const auto code = fail_append(item)) {
@@ -102,6 +105,16 @@ class HookedStore final : public StreamStore {
     Result<void> close() override { return inner_.close(); }
 
   private:
+    std::vector<Result<std::uint64_t>> append_whole(std::span<const Append> batch) {
+        for (const Append& item : batch) {
+            if (const auto code = fail_append(item)) {
+                return std::vector<Result<std::uint64_t>>(
+                    batch.size(), std::unexpected(Error{.code = *code, .message = "injected"}));
+            }
+        }
+        return inner_.append(batch, Batch::atomic);
+    }
+
     StreamStore& inner_;
 };
 

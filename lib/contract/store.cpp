@@ -1,0 +1,12 @@
+#include "dedup/store.hpp"
+
+#include <utility>
+
+#include "contract/waiters.hpp"
+
+namespace dedup {
+
+StreamStore::StreamStore(Clock clock, std::chrono::milliseconds grace, StoreClock::Jumps jumps)
+    : time_(std::move(clock), grace, jumps), waiters_(std::make_shared<Waiters>()) {}
+
+}  // namespace dedup

@@ -1,0 +1,167 @@
+#include "guard/run.hpp"
+
+#include <algorithm>
+
+#include "cache/reconcile.hpp"
+
+namespace dedup {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr milliseconds kDeadlineMax = std::chrono::years{100};
+
+AlreadyProcessed already(Completed&& done) {
+    const bool kept = done.metadata != kResultNotKept;
+    return {.result = std::move(done.receipt),
+            .processed_at_ms = done.completed_at_ms,
+            .metadata = kept ? std::move(done.metadata) : std::string(),
+            .result_kept = kept};
+}
+
+std::optional<Result<ProcessOutcome>> failed(const Error& error) {
+    return Result<ProcessOutcome>(std::unexpected(error));
+}
+
+}  // namespace
+
+Guard::Run::Run(Guard& guard, std::span<const std::string_view> event_ids, WorkRef work,
+                const RunOptions& options)
+    : guard_(guard),
+      event_ids_(event_ids),
+      work_(work),
+      options_(options),
+      start_(steady_clock::now()),
+      deadline_ms_(guard.store_.now_ms() +
+                   std::min(guard.options_.retry.deadline, kDeadlineMax).count()),
+      outcomes_(event_ids.size()),
+      completing_(options.stream == nullptr ? 0 : event_ids.size()) {}
+
+std::vector<Result<ProcessOutcome>> Guard::Run::run() {
+    std::vector<std::size_t> open;
+    for (std::size_t i = 0; i < event_ids_.size(); ++i) {
+        if (Result<void> checked = check_event_id(event_ids_[i]); checked) {
+            open.push_back(i);
+        } else {
+            outcomes_[i] = std::unexpected(std::move(checked).error());
+        }
+    }
+    while (!open.empty()) {
+        std::vector<std::size_t> in_flight = claim(open);
+        work_all();
+        decide_held(in_flight);
+        open = wait(in_flight);
+    }
+    move_offset();
+    return std::move(outcomes_);
+}
+
+// Fills mine_ and held_; returns what is in flight elsewhere, or earlier in the batch.
+std::vector<std::size_t> Guard::Run::claim(std::span<const std::size_t> open) {
+    std::vector<ClaimRequest> requests;
+    requests.reserve(open.size());
+    for (const std::size_t i : open) {
+        requests.push_back(
+            {std::string(event_ids_[i]),
+             {.owner = guard_.options_.owner,
+              .fingerprint = std::string(options_.fingerprint),
+              .lease = guard_.options_.lease,
+              .reclaim_before_ms = guard_.options_.reclaim_own ? guard_.started_ms_ : 0}});
+    }
+    auto claims = until_available(std::move(requests),
+                                  [this](auto span) { return guard_.cache_.claim_many(span); });
+    std::vector<std::size_t> in_flight;
+    for (std::size_t j = 0; j < open.size(); ++j) {
+        const std::size_t i = open[j];
+        if (!claims[j]) {
+            outcomes_[i] = std::unexpected(std::move(claims[j]).error());
+        } else if (auto* claimed = std::get_if<Claimed>(&*claims[j])) {
+            mine_.push_back({i, std::move(claimed->claim), std::move(claimed->previous)});
+        } else if (auto* done = std::get_if<Completed>(&*claims[j])) {
+            outcomes_[i] = already(std::move(*done));
+        } else if (auto* other = std::get_if<Mismatch>(&*claims[j])) {
+            outcomes_[i] = std::move(*other);
+        } else if (auto* held = std::get_if<Held>(&*claims[j])) {
+            held_.emplace_back(i, std::move(*held));
+        } else {
+            in_flight.push_back(i);
+        }
+    }
+    return in_flight;
+}
+
+// When no claim of this run is open any more, as asking may take longer than a lease. Adds to
+// `in_flight` what is decided, and to be looked at again.
+void Guard::Run::decide_held(std::vector<std::size_t>& in_flight) {
+    for (auto& [i, held] : std::exchange(held_, {})) {
+        if (auto outcome = decide(event_ids_[i], std::move(held))) {
+            outcomes_[i] = *std::move(outcome);
+        } else {
+            in_flight.push_back(i);
+        }
+    }
+}
+
+// Has a held event decided, if anybody can; nullopt if it is decided.
+std::optional<Result<ProcessOutcome>> Guard::Run::decide(std::string_view event_id,
+                                                         Held held) const {
+    const GuardOptions& options = guard_.options_;
+    if (held.previous.end == End::restarted) {  // so far only this run knows that it is held
+        const Claim left{.ns = options.ns,
+                         .key = std::string(event_id),
+                         .claim_sequence = held.previous.claim_sequence};
+        const auto kept = guard_.cache_.hold(left, "its consumer has started again");
+        if (!kept) {
+            return decided_by_others(kept.error().code) ? std::nullopt : failed(kept.error());
+        }
+    }
+    if (!options.reconcile) {
+        return held;
+    }
+    Finding finding = ask(options.reconcile, event_id, held.previous);
+    if (finding.what == Finding::What::unknown) {
+        held.previous.reason = std::move(finding.text);
+        return held;
+    }
+    if (finding.what == Finding::What::not_done && was_last(held.previous.attempt)) {
+        return held;
+    }
+    const auto resolved = guard_.cache_.resolve(event_id, held.previous.claim_sequence,
+                                                resolution_of(std::move(finding), options.owner));
+    return resolved || decided_by_others(resolved.error().code) ? std::nullopt
+                                                                : failed(resolved.error());
+}
+
+// Whether an event that failed at this attempt is not to be tried again.
+bool Guard::Run::was_last(std::uint32_t attempt) const {
+    const std::uint32_t most = guard_.options_.attempts_max;
+    return most != 0 && attempt >= most;
+}
+
+// Waits for those that are in flight elsewhere; returns those that are free now.
+std::vector<std::size_t> Guard::Run::wait(std::span<const std::size_t> in_flight) {
+    std::vector<std::size_t> free;
+    for (const std::size_t i : in_flight) {
+        const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start_);
+        auto found = guard_.cache_.wait(event_ids_[i], guard_.options_.wait - waited);
+        if (!found) {
+            outcomes_[i] = std::unexpected(std::move(found).error());
+        } else if (auto* done = std::get_if<Completed>(&*found)) {
+            outcomes_[i] = already(std::move(*done));
+        } else if (auto* held = std::get_if<InFlight>(&*found); held && holds(*held)) {
+            outcomes_[i] = std::move(*held);
+        } else {
+            free.push_back(i);
+        }
+    }
+    return free;
+}
+
+bool Guard::Run::holds(const InFlight& held) const {
+    return !held.held &&
+           (held.lease_until_ms == 0 || guard_.store_.now_ms() <= held.lease_until_ms);
+}
+
+}  // namespace dedup

@@ -1,0 +1,179 @@
+// Claims and waits without a thread: each answer comes once, when it is durable, on a thread of the
+// library's.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cache/helpers.hpp"
+#include "dedup/async.hpp"
+#include "support/hooked_store.hpp"
+#include "support/stores.hpp"
+
+namespace dedup::test {
+namespace {
+
+template <class T>
+using Later = std::future<Result<T>>;
+
+// A function for an answer, and where the answer will be.
+template <class T>
+std::pair<Answered<T>, Later<T>> later() {
+    std::promise<Result<T>> promise;
+    auto future = promise.get_future();
+    return {[promise = std::move(promise)](Result<T> result) mutable {
+                promise.set_value(std::move(result));
+            },
+            std::move(future)};
+}
+
+Later<ClaimOutcome> claim(AsyncCache& async, std::string key, ClaimOptions options = {}) {
+    auto [answered, outcome] = later<ClaimOutcome>();
+    must(async.claim_async(std::move(key), std::move(options), std::move(answered)));
+    return std::move(outcome);
+}
+
+Later<LookupOutcome> wait(AsyncCache& async, std::string key, milliseconds timeout) {
+    auto [answered, outcome] = later<LookupOutcome>();
+    must(async.wait_async(std::move(key), timeout, std::move(answered)));
+    return std::move(outcome);
+}
+
+TEST_CASE("async: claim, complete and release are answered as by the cache") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const auto async = must(AsyncCache::start(cache));
+        const Claim mine = as<Claimed>(claim(*async, "k").get()).claim;
+        as<InFlight>(claim(*async, "k").get());
+        auto [completed, done] = later<void>();
+        must(async->complete_async({mine, "r", {}}, std::move(completed)));
+        must(done.get());
+        CHECK(as<Completed>(claim(*async, "k").get()).receipt == "r");
+        check_error(claim(*async, "").get(), Code::invalid_argument, "key");
+
+        const Claim other = as<Claimed>(claim(*async, "other").get()).claim;
+        auto [released, gone] = later<bool>();
+        must(async->release_async(other, std::move(released)));
+        CHECK(must(gone.get()));
+    });
+}
+
+TEST_CASE("async: an answer comes on another thread, when it can be read") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const auto async = must(AsyncCache::start(cache, {.requests_max = 1}));
+        std::promise<void> seen;
+        must(async->claim_async("k", {}, [&](const Result<ClaimOutcome>& outcome) {
+            const Claim claim = as<Claimed>(outcome).claim;
+            CHECK(head_of(*store, "k").claim_sequence == claim.claim_sequence);
+            // It may give more to do, in place of what was answered.
+            must(async->complete_async({claim, "r", {}}, [&](const Result<void>& done) {
+                must(done);
+                seen.set_value();
+            }));
+        }));
+        seen.get_future().get();
+        as<Completed>(cache.lookup("k"));
+    });
+}
+
+TEST_CASE("async: what is given while the disk is busy shares an append") {
+    TestStore store = store_factories().front().make();
+    HookedStore hooked(*store);
+    Cache cache(hooked);
+    const auto async = must(AsyncCache::start(cache, {.threads = 1}));
+    std::promise<void> may_go;
+    std::promise<void> is_there;
+    bool first = true;
+    hooked.before_append = [&] {
+        if (std::exchange(first, false)) {
+            is_there.set_value();
+            may_go.get_future().get();
+        }
+    };
+    std::vector<Later<ClaimOutcome>> outcomes;
+    outcomes.push_back(claim(*async, "first"));
+    is_there.get_future().get();
+    for (int i = 0; i < 100; ++i) {
+        outcomes.push_back(claim(*async, "k" + std::to_string(i)));
+    }
+    may_go.set_value();
+    for (auto& outcome : outcomes) {
+        as<Claimed>(outcome.get());
+    }
+    CHECK(hooked.appends == 2);
+}
+
+TEST_CASE("async: no more than so many requests at a time, and options in their ranges") {
+    TestStore store = store_factories().front().make();
+    HookedStore hooked(*store);
+    Cache cache(hooked);
+    check_error(AsyncCache::start(cache, {.threads = 0}), Code::invalid_argument, "threads");
+    check_error(AsyncCache::start(cache, {.threads = 17}), Code::invalid_argument, "threads");
+    check_error(AsyncCache::start(cache, {.requests_max = 0}), Code::invalid_argument,
+                "requests_max");
+    std::promise<void> may_go;
+    const std::shared_future<void> go = may_go.get_future().share();
+    hooked.before_append = [go] { go.wait(); };
+    auto async = must(AsyncCache::start(cache, {.threads = 1, .requests_max = 2}));
+    auto one = claim(*async, "one");
+    auto two = claim(*async, "two");
+    check_error(async->claim_async("three", {}, [](const auto&) { FAIL_CHECK("never"); }),
+                Code::busy, "answered");
+    may_go.set_value();
+    async.reset();  // carries out what was given
+    as<Claimed>(one.get());
+    as<Claimed>(two.get());
+}
+
+TEST_CASE("async: a wait ends with the decision, through whichever cache") {
+    // Guards against a waiter that sleeps through the decision. If it did, this would not end.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        Cache another(*store);
+        Cache elsewhere(*store, {.ns = "elsewhere"});
+        const auto async = must(AsyncCache::start(cache));
+        as<Absent>(wait(*async, "none", 1h).get());
+        check_error(wait(*async, "", 1h).get(), Code::invalid_argument, "key");
+        std::vector<Claim> claims;
+        std::vector<Later<LookupOutcome>> waits;
+        for (int i = 0; i < 50; ++i) {
+            const std::string key = "k" + std::to_string(i);
+            claims.push_back(must_claim(cache, key));
+            must_claim(elsewhere, key);
+            waits.push_back(wait(*async, key, milliseconds::max()));
+        }
+        as<InFlight>(wait(*async, "k7", 0ms).get());
+        for (std::size_t i = 0; i < claims.size(); ++i) {
+            must(elsewhere.complete_current(claims[i].key, "x"));
+            must(another.complete(claims[i], "r" + std::to_string(i)));
+        }
+        for (std::size_t i = 0; i < waits.size(); ++i) {
+            CHECK(as<Completed>(waits[i].get()).receipt == "r" + std::to_string(i));
+        }
+        must_claim(cache, "leased", with_lease(1s));
+        auto leased = wait(*async, "leased", 1h);
+        store.clock.advance(1'001);
+        as<InFlight>(leased.get());
+    });
+}
+
+TEST_CASE("async: at the end waits are answered as things are") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        must_claim(cache, "k");
+        auto async = must(AsyncCache::start(cache));
+        auto waiting = wait(*async, "k", 1h);
+        auto claimed = claim(*async, "other");
+        async.reset();
+        as<InFlight>(waiting.get());
+        as<Claimed>(claimed.get());
+    });
+}
+
+}  // namespace
+}  // namespace dedup::test

@@ -6,6 +6,7 @@
 #include "dedup/bytes_view.hpp"
 #include "dedup/cache.hpp"
 #include "dedup/clock.hpp"
+#include "dedup/convert.hpp"
 #include "dedup/dump.hpp"
 #include "dedup/error.hpp"
 #include "dedup/event_id.hpp"

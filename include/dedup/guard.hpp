@@ -68,9 +68,8 @@ class WorkRef {
     template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, WorkRef> &&
              std::is_invocable_v<F&, const Attempt&>) WorkRef(F&& work)
-        : work_(const_cast<void*>(static_cast<const void*>(std::addressof(work)))),
-          call_([](void* called, const Attempt& attempt) -> Given {
-              auto& f = *static_cast<std::remove_reference_t<F>*>(called);
+        : work_(address_of(work)), call_([](void* called, const Attempt& attempt) -> Given {
+              auto& f = *reinterpret_cast<std::remove_reference_t<F>*>(called);
               if constexpr (std::is_void_v<std::invoke_result_t<F&, const Attempt&>>) {
                   f(attempt);
                   return std::string();
@@ -82,6 +81,15 @@ class WorkRef {
     Given operator()(const Attempt& attempt) const { return call_(work_, attempt); }
 
   private:
+    template <class F>
+    static void* address_of(F& work) {
+        if constexpr (std::is_function_v<F>) {
+            return reinterpret_cast<void*>(&work);
+        } else {
+            return const_cast<void*>(static_cast<const void*>(std::addressof(work)));
+        }
+    }
+
     void* work_;
     Given (*call_)(void*, const Attempt&);
 };

@@ -147,8 +147,12 @@ Result<void> Guard::check_stream(const Offsets& offsets, std::string_view pipeli
             "the events are not in the order of their offsets, each above the one "
             "before it");
     }
-    DEDUP_TRY(offsets.find(pipeline, stream));
-    return {};
+    Backoff backoff(options_.retry, store_, retry_deadline_ms(options_.retry, store_));
+    auto found = offsets.find(pipeline, stream);
+    while (!found && found.error().code == Code::unavailable && backoff.pause()) {
+        found = offsets.find(pipeline, stream);
+    }
+    return found ? Result<void>() : std::unexpected(std::move(found).error());
 }
 
 Result<bool> Guard::is_processed(std::string_view event_id) {

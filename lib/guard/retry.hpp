@@ -46,6 +46,12 @@ class Backoff {
     std::chrono::milliseconds bound_;
 };
 
+// In the store's time, of what begins now.
+inline std::int64_t retry_deadline_ms(const Retry& retry, StreamStore& store) {
+    constexpr std::chrono::milliseconds kMax = std::chrono::years{100};
+    return store.now_ms() + std::min(retry.deadline, kMax).count();
+}
+
 // `call` with all requests, and again with those for which the store was unavailable.
 template <class Request, class Call>
 auto call_until_available(std::vector<Request> requests, Backoff backoff, const Call& call) {

@@ -11,8 +11,6 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr milliseconds kDeadlineMax = std::chrono::years{100};
-
 AlreadyProcessed already(Completed&& done) {
     const bool kept = done.metadata != kResultNotKept;
     return {.result = std::move(done.receipt),
@@ -34,8 +32,7 @@ Guard::Run::Run(Guard& guard, std::span<const std::string_view> event_ids, WorkR
       work_(work),
       options_(options),
       start_(steady_clock::now()),
-      deadline_ms_(guard.store_.now_ms() +
-                   std::min(guard.options_.retry.deadline, kDeadlineMax).count()),
+      deadline_ms_(retry_deadline_ms(guard.options_.retry, guard.store_)),
       outcomes_(event_ids.size()),
       completing_(options.stream == nullptr ? 0 : event_ids.size()) {}
 

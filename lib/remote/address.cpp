@@ -287,7 +287,7 @@ Result<std::unique_ptr<tls::Stream>> secure(const Address& address, const tls::C
     while (stream->shake_hands() != 1) {
         if (errno != EAGAIN) {
             return std::unexpected(
-                Error{Code::invalid_argument,
+                Error{errno == EPROTO ? Code::invalid_argument : Code::unavailable,
                       fmt::format("TLS with {} failed: {}", address.shown(), stream->problem())});
         }
         const short events = stream->waits_to_send() ? POLLOUT : POLLIN;

@@ -35,7 +35,7 @@ struct Address {
                                             const std::atomic<bool>& stop);
 
 // TLS on such a socket, with the server that the address says. Waits as connect_to does. Errors:
-// unavailable, invalid_argument (the server's certificate, out of memory).
+// unavailable, invalid_argument (one side's certificate does not suit the other), out_of_space.
 [[nodiscard]] Result<std::unique_ptr<tls::Stream>> secure(const Address& address,
                                                           const tls::Context& context, int socket,
                                                           TimePoint deadline,

@@ -71,10 +71,15 @@ bool may_touch(const User& user, const Command& command) {
 }
 
 // Another user, or other rights, since the last request?
-void look_again(const Users& users, Session& session) {
+void look_again(Facts& facts, Session& session) {
+    const Users& users = facts.users;
     if (session.user && session.users_generation != users.generation()) {
         session.users_generation = users.generation();
+        const bool certified = session.user->name == session.certified;
         session.user = users.now(session.user);
+        if (!session.user && certified) {  // its secret is another one, which it has not shown
+            log_in_certified(session, facts);
+        }
         // What was allowed to be queued may not be any more.
         if (!session.user) {
             session.transaction = {};
@@ -123,7 +128,7 @@ const CommandEntry* find_command(std::string_view name) {
 CommandPtr understand(const Request& request) {
     const std::string_view name = request.argument(0);
     const CommandEntry* entry = find_command(name);
-    look_again(request.facts.users, request.session);
+    look_again(request.facts, request.session);
     const bool needs_password = request.facts.users.needed() && !request.session.user;
     if (needs_password && (entry == nullptr || !without_password(entry->name))) {
         return request.error("NOAUTH Authentication required.");

@@ -44,11 +44,16 @@ struct Connection {
     SteadyTime active_at;           // when something last came or went
     SteadyTime known_at;            // when it was accepted, or last seen to be logged in
     SteadyTime output_since;        // when its output last moved, or began to wait
+    bool welcomed = false;          // of TLS
     std::optional<SteadyTime> partial_since{};  // part of a request is there since
 
     [[nodiscard]] bool has_output() const { return sent < output.size(); }
     // TLS has yet to find out who the client is.
-    [[nodiscard]] bool is_arriving() const { return tls && !tls->is_ready(); }
+    [[nodiscard]] bool is_arriving() const { return tls && !welcomed; }
+    // It is read from, and TLS has to send something before that can go on.
+    [[nodiscard]] bool sends_to_read() const {
+        return tls && !paused && !end_of_input && tls->waits_to_send();
+    }
     [[nodiscard]] bool answered() const { return under_way == 0 && !has_output(); }
 };
 

@@ -227,9 +227,7 @@ void Reactor::on_event(std::uint64_t tag, std::uint32_t events) {
     Connection& connection = *found->second;
     touched_.push_back(tag);
     const bool reads = (events & EPOLLIN) != 0 && (connection.events & EPOLLIN) != 0;
-    const bool sends_to_read =
-        (events & EPOLLOUT) != 0 && connection.tls && connection.tls->waits_to_send();
-    if (reads || sends_to_read) {
+    if (reads || ((events & EPOLLOUT) != 0 && connection.sends_to_read())) {
         read_from(connection);
     } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
         close(connection, "lost");
@@ -404,7 +402,7 @@ void Reactor::watch(Connection& connection) {
     if (!connection.paused && !connection.end_of_input) {
         events |= EPOLLIN;
     }
-    if (connection.has_output() || (connection.tls && connection.tls->waits_to_send())) {
+    if (connection.has_output() || connection.sends_to_read()) {
         events |= EPOLLOUT;
     }
     if (events != connection.events) {

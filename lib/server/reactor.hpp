@@ -91,8 +91,8 @@ class Reactor {
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::uint64_t last_number_ = 0;
     std::set<std::uint64_t> arriving_;  // connections whose TLS has yet to be settled
-    std::size_t under_way_ = 0;   // requests of all connections without a reply
-    std::size_t held_bytes_ = 0;  // of these, and of what has come in part
+    std::size_t under_way_ = 0;         // requests of all connections without a reply
+    std::size_t held_bytes_ = 0;        // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
     std::vector<std::uint64_t> touched_;  // connections to be settled
     bool listening_ = true;

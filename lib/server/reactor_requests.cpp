@@ -17,7 +17,7 @@ void Reactor::read_from(Connection& connection) {
     const std::size_t before = connection.input.size();
     const bool arriving = connection.is_arriving();
     const Moved moved = read_some(connection);
-    if (arriving && !connection.is_arriving()) {
+    if (arriving && connection.tls->is_ready()) {
         welcome(connection);
     }
     if (moved == Moved::nothing) {

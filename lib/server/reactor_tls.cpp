@@ -1,4 +1,7 @@
 // Connections of TLS, until it is known who they are from.
+#include <fmt/format.h>
+
+#include <string_view>
 #include <utility>
 
 #include "server/command_table.hpp"
@@ -38,8 +41,14 @@ void Reactor::replace_tls(std::shared_ptr<const tls::Context> tls) {
 // TLS knows who the client is. Nobody in particular is no error: it may say so itself.
 void Reactor::welcome(Connection& connection) {
     arriving_.erase(connection.session.id);
+    connection.welcomed = true;
     connection.session.certified = connection.tls->peer_name();
-    log_in_certified(connection.session, facts_);
+    const std::string_view refusal = log_in_certified(connection.session, facts_);
+    if (!refusal.empty()) {
+        add_output(connection, fmt::format("-{}\r\n", refusal));
+        connection.session.closing = true;
+        connection.end_of_input = true;
+    }
 }
 
 }  // namespace dedup::server

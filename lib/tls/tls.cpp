@@ -70,16 +70,22 @@ class OpenSslStream final : public Stream {
     ssize_t receive(std::span<char> bytes) override {
         const MutexLock lock(mutex_);
         std::size_t got = 0;
-        return run([&] { return ssl_.SSL_read_ex(session_, bytes.data(), bytes.size(), &got); })
+        return run([&] { return ssl_.SSL_read_ex(session_, bytes.data(), bytes.size(), &got); },
+                   waits_to_send_)
                    ? static_cast<ssize_t>(got)
                    : outcome_;
     }
     ssize_t send(std::string_view bytes) override {
         const MutexLock lock(mutex_);
         std::size_t went = 0;
-        return run([&] { return ssl_.SSL_write_ex(session_, bytes.data(), bytes.size(), &went); })
-                   ? static_cast<ssize_t>(went)
-                   : outcome_;
+        bool waits = false;
+        if (run([&] { return ssl_.SSL_write_ex(session_, bytes.data(), bytes.size(), &went); },
+                waits)) {
+            return static_cast<ssize_t>(went);
+        }
+        // Nothing has gone: the other side has said that it ends, and now it is not there.
+        broken_ = broken_ || outcome_ == 0;
+        return -1;
     }
     bool has_input() const override {
         const MutexLock lock(mutex_);
@@ -91,8 +97,9 @@ class OpenSslStream final : public Stream {
     }
     int shake_hands() override {
         const MutexLock lock(mutex_);
-        return run([&] { return ssl_.SSL_do_handshake(session_); }) ? 1
-                                                                    : static_cast<int>(outcome_);
+        return run([&] { return ssl_.SSL_do_handshake(session_); }, waits_to_send_)
+                   ? 1
+                   : static_cast<int>(outcome_);
     }
     bool is_ready() const override {
         const MutexLock lock(mutex_);
@@ -132,9 +139,10 @@ class OpenSslStream final : public Stream {
     }
 
   private:
-    // Whether the call has done what it is for; else outcome_ and errno say why not.
+    // Whether the call has done what it is for; else outcome_ and errno say why not, and
+    // `waits_to_send` whether it waits for the socket to take something.
     template <class Call>
-    bool run(Call call) DEDUP_REQUIRES(mutex_) {
+    bool run(Call call, bool& waits_to_send) DEDUP_REQUIRES(mutex_) {
         if (broken_) {  // OpenSSL must not be asked again
             outcome_ = -1;
             errno = ECONNRESET;
@@ -142,26 +150,29 @@ class OpenSslStream final : public Stream {
         }
         ssl_.ERR_clear_error();
         const int done = call();
-        waits_to_send_ = false;
+        waits_to_send = false;
         if (done == 1) {
             return true;
         }
         const int error = ssl_.SSL_get_error(session_, done);
         if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
-            waits_to_send_ = error == SSL_ERROR_WANT_WRITE;
+            waits_to_send = error == SSL_ERROR_WANT_WRITE;
             outcome_ = -1;
             errno = EAGAIN;
             return false;
         }
         broken_ = error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL;
         outcome_ = error == SSL_ERROR_ZERO_RETURN ? 0 : -1;
-        note_problem(error);
-        errno = ECONNRESET;
+        const unsigned long code = ssl_.ERR_get_error();
+        note_problem(error, code);
+        const bool gone =
+            error != SSL_ERROR_SSL || ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+        errno = gone ? ECONNRESET : EPROTO;
         return false;
     }
-    void note_problem(int error) DEDUP_REQUIRES(mutex_) {
+    void note_problem(int error, unsigned long code) DEDUP_REQUIRES(mutex_) {
         const long verified = ssl_.SSL_get_verify_result(session_);
-        if (const unsigned long code = ssl_.ERR_get_error(); verified != X509_V_OK) {
+        if (verified != X509_V_OK) {
             problem_ = ssl_.X509_verify_cert_error_string(verified);
         } else if (const char* const reason = ssl_.ERR_reason_error_string(code)) {
             problem_ = reason;

@@ -26,8 +26,9 @@ class Stream {
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
 
-    // As recv and send: -1 with errno, EAGAIN if the socket has to be waited for. Until the other
-    // side is known, they are what goes on with that.
+    // As recv and send: -1 with errno. EAGAIN: the socket has to be waited for; EPROTO: the other
+    // side is not what it should be; else it is gone. Until the other side is known, they are what
+    // goes on with that. send() never gives 0.
     [[nodiscard]] virtual ssize_t receive(std::span<char> bytes) = 0;
     [[nodiscard]] virtual ssize_t send(std::string_view bytes) = 0;
     // Bytes to receive are here already, which waiting for the socket does not tell.

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import unittest
@@ -173,6 +174,34 @@ class Tls(cli.CliTest):
             self.assertEqual(client.ask("PING"), b"PONG")  # who is known may stay
         self.assertEqual(self.end(server).count("did not finish TLS's handshake"), 2)
 
+    def test_who_says_that_it_ends_and_is_gone_ends_nobody_else(self):
+        server = self.begin()
+        client = self.client()
+        client.ask("SET", "k", b"x" * 1_000_000)
+        for requests in (1, 2, 64):
+            for _ in range(5):
+                inside, outside = ssl.MemoryBIO(), ssl.MemoryBIO()
+                session = self.context().wrap_bio(inside, outside, server_hostname="localhost")
+                plain = socket.create_connection(("127.0.0.1", self.port),
+                                                 timeout=cli.HANG_SECONDS)
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                while True:
+                    try:
+                        session.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        plain.sendall(outside.read())
+                        inside.write(plain.recv(65536))
+                session.write(Client.request("GET", "k") * requests)
+                with self.assertRaises(ssl.SSLWantReadError):
+                    session.unwrap()
+                plain.sendall(outside.read())
+                if requests == 2:  # the server has begun to answer
+                    plain.recv(1)
+                plain.close()  # with a reset
+                self.assertEqual(client.ask("PING"), b"PONG")
+        self.end(server)
+
     def test_many_who_begin_leave_room_for_others(self):
         server = self.begin("--stall-timeout", "1h")
         silent = []
@@ -219,6 +248,21 @@ class Tls(cli.CliTest):
                            self.dedupctl("-s", url, "-n", "other", "lookup", "k", expect=ERROR))
         self.assertNotEqual(self.dedupctl("-s", url, "-n", "billing", "lookup", "k").code, ERROR)
         self.assertInError("cert=", self.dedupctl("-s", self.url(ca="ca.pem"), "lookup", "k"))
+
+        # Whoever came by a certificate needs no secret, so another one changes nothing.
+        certified = self.client(certificate="billing")
+        with open(self.path("secret"), "a", encoding="ascii") as file:
+            file.write("!")
+        with open(self.path("users"), encoding="utf-8") as file:
+            others = [line for line in file if not line.startswith("billing")]
+        with open(self.path("users"), "w", encoding="utf-8") as file:
+            file.write(self.dedupctl("user", "billing", "--rights", "read,claim", "--namespaces",
+                                     "billing", "--secret-file", "secret", expect=OK).text)
+            file.writelines(others)
+        server.send_signal(signal.SIGHUP)
+        self.assertIn(b"users_reloaded", self.line_with(server, b"users_"))
+        self.line_with(server, b"certificates_")
+        self.assertIn(b"in_flight", certified.ask("DEDUP.CLAIM", "k", "NS", "billing"))
 
         self.authority("clients")  # with another key: whom the old one vouched for is unknown
         server.send_signal(signal.SIGHUP)

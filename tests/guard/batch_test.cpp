@@ -86,6 +86,7 @@ TEST_CASE("guard: work may be a function that can only be moved, and one that gi
         CHECK(as<Success>(guard->process_if_new("nothing", nothing)).result.empty());
         as<AlreadyProcessed>(guard->process_if_new("nothing", nothing));
         CHECK(runs == 1);
+        CHECK(as<Success>(guard->process_if_new("function", echo)).result == "r-function");
     });
 }
 

@@ -8,6 +8,7 @@
 #include <new>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "../../lib/contract/waiters.hpp"  // internal: dedup_dep has public headers only
@@ -234,27 +235,27 @@ TEST_CASE("async: what is accepted while the end comes is answered once") {
         auto async = must(AsyncCache::start(cache, {.requests_max = 50, .waits_max = 50}));
         std::atomic<int> accepted = 0;
         std::atomic<int> answered = 0;
-        // Asks until it is refused.
-        const auto ask = [&](AsyncCache& of) {
+        // Asks until it is refused; `asked` is set once it has asked for something.
+        const auto ask = [&](AsyncCache& of, std::promise<void>& asked) {
             const auto count = [&](const auto&) { ++answered; };
+            bool first = true;
             for (bool claims = true, waits = true; claims || waits; std::this_thread::yield()) {
                 const auto claimed = of.claim_async("k", {}, count);
                 const auto waited = of.wait_async("k", 1h, count);
                 accepted += (claimed ? 1 : 0) + (waited ? 1 : 0);
+                if (std::exchange(first, false)) {
+                    asked.set_value();
+                }
                 claims = claimed || claimed.error().code == Code::busy;
                 waits = waited || waited.error().code == Code::busy;
             }
         };
         std::promise<void> request_asks;
         std::promise<void> wait_asks;
-        must(async->claim_async("x", {}, [&, raw = async.get()](const auto&) {
-            request_asks.set_value();
-            ask(*raw);
-        }));
-        must(async->wait_async("none", 1h, [&, raw = async.get()](const auto&) {
-            wait_asks.set_value();
-            ask(*raw);
-        }));
+        must(async->claim_async("x", {},
+                                [&, raw = async.get()](const auto&) { ask(*raw, request_asks); }));
+        must(async->wait_async("none", 1h,
+                               [&, raw = async.get()](const auto&) { ask(*raw, wait_asks); }));
         request_asks.get_future().get();
         wait_asks.get_future().get();
         async.reset();

@@ -24,6 +24,7 @@ struct AsyncOptions {
     std::uint32_t threads = 2;  // 1 to 16; one collects while the other waits for the disk
     // Given and not answered yet, waits not included: 1 to 1,000,000.
     std::uint32_t requests_max = 65'536;
+    std::uint32_t waits_max = 65'536;  // likewise of waits
 };
 
 template <class T>
@@ -33,15 +34,17 @@ using Answered = std::move_only_function<void(Result<T>)>;
 // it succeeds its function is called once, on a thread of the library's that holds no lock, and
 // else never. That function must not throw, must not destroy the AsyncCache, and holds up the
 // answers behind it.
-// Errors of the calls themselves: busy (requests_max are there; that bounds the memory), and failed
-// in a forked child. All others come as answers, as from the Cache. An answer of outcome_unknown
-// may also mean that memory ran out.
+// Errors of the calls themselves: busy (requests_max or waits_max are there; that bounds the
+// memory), closed (it is being destroyed), and failed in a forked child. All others come as
+// answers, as from the Cache. An answer of outcome_unknown may also mean that memory ran out.
 class DEDUP_API AsyncCache {
   public:
     // `cache` must outlive it. Errors: invalid_argument, io (no thread).
     [[nodiscard]] static Result<std::unique_ptr<AsyncCache>> start(
         Cache& cache, const AsyncOptions& options = {});
-    // Carries out what has been given and answers it. Waits are answered as things are.
+    // Carries out what has been given and answers it. Waits end with what was last seen; those
+    // that are due or decided are looked up once more, all together. An answer that comes meanwhile
+    // can ask for nothing more: its calls give closed.
     ~AsyncCache();
     AsyncCache(const AsyncCache&) = delete;
     AsyncCache& operator=(const AsyncCache&) = delete;

@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::uint32_t kThreadsMax = 16;
 constexpr std::uint32_t kRequestsMax = 1'000'000;
+constexpr std::uint32_t kWaitsMax = 1'000'000;
 
 Result<void> check_async_options(const AsyncOptions& options) {
     if (options.threads == 0 || options.threads > kThreadsMax) {
@@ -26,6 +27,10 @@ Result<void> check_async_options(const AsyncOptions& options) {
         return invalid(fmt::format("requests_max is {}; it must be 1 to {}", options.requests_max,
                                    kRequestsMax));
     }
+    if (options.waits_max == 0 || options.waits_max > kWaitsMax) {
+        return invalid(
+            fmt::format("waits_max is {}; it must be 1 to {}", options.waits_max, kWaitsMax));
+    }
     return {};
 }
 
@@ -34,11 +39,20 @@ Result<void> check_async_options(const AsyncOptions& options) {
 class AsyncCache::Impl {
   public:
     Impl(Cache& cache, const AsyncOptions& options)
-        : waits(cache), requests(cache, options.threads, options.requests_max) {}
+        : waits(cache, options.waits_max), requests(cache, options.threads, options.requests_max) {}
 
     const ProcessMark mark;
     AsyncWaits waits;
-    RequestThreads requests;  // goes first: what it completes ends waits
+    RequestThreads requests;
+
+    // Both are closed before either ends, as an answer of the one may ask the other. The requests
+    // end first: what they complete ends waits.
+    void end() {
+        requests.close();
+        waits.close();
+        requests.end();
+        waits.end();
+    }
 
     [[nodiscard]] Result<void> check() const {
         if (mark.inherited()) {
@@ -53,7 +67,9 @@ AsyncCache::AsyncCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 AsyncCache::~AsyncCache() {
     if (impl_->mark.inherited()) {
         leave_to_parent(impl_.release());  // the threads are the parent's
+        return;
     }
+    impl_->end();
 }
 
 Result<std::unique_ptr<AsyncCache>> AsyncCache::start(Cache& cache, const AsyncOptions& options) {
@@ -87,8 +103,7 @@ Result<void> AsyncCache::release_async(Claim claim, Answered<bool> answered) {
 Result<void> AsyncCache::wait_async(std::string key, std::chrono::milliseconds timeout,
                                     Answered<LookupOutcome> answered) {
     DEDUP_TRY(impl_->check());
-    impl_->waits.add(std::move(key), timeout, std::move(answered));
-    return {};
+    return impl_->waits.add(std::move(key), timeout, std::move(answered));
 }
 
 }  // namespace dedup

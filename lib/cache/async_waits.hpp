@@ -2,7 +2,9 @@
 #pragma once
 
 #include <chrono>
-#include <list>
+#include <cstddef>
+#include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,39 +16,45 @@
 namespace dedup {
 
 // One thread looks at all keys that are waited for: those that were decided at once, the others
-// now and then. Any thread may add. `mutex_` guards what has come and the thread has not taken up
-// yet; what it has is its own.
+// now and then, and all that are due together. Any thread may add. `mutex_` guards what is marked;
+// what the thread has taken up is its own.
 class AsyncWaits {
   public:
     // Throws std::system_error if there is no thread.
-    explicit AsyncWaits(Cache& cache);
-    ~AsyncWaits();  // answers all that wait, as things are
+    AsyncWaits(Cache& cache, std::size_t waits_max);
+    ~AsyncWaits();
     AsyncWaits(const AsyncWaits&) = delete;
     AsyncWaits& operator=(const AsyncWaits&) = delete;
 
-    void add(std::string key, std::chrono::milliseconds timeout, Answered<LookupOutcome> answered);
+    // Errors: busy, closed.
+    [[nodiscard]] Result<void> add(std::string key, std::chrono::milliseconds timeout,
+                                   Answered<LookupOutcome> answered);
+
+    void close();  // from now on nothing can be added
+    void end();    // closes; returns when all that wait are answered
 
   private:
     using Time = std::chrono::steady_clock::time_point;
-    struct Wait {
-        std::string key;
-        Time end;
-        Answered<LookupOutcome> answered;
-        std::optional<Waiters::Place> place = {};  // at its end, which the key outlives
-        std::chrono::milliseconds poll{0};
-        Time next = {};  // when it is looked at; the first time at once
-    };
+    struct Wait;
+    using Waits = std::multimap<Time, std::unique_ptr<Wait>>;  // by when they are looked at next
 
     void run();
     bool take_up();  // false: the end has come
-    void look(bool at_all);
+    Waits take_due(Time now);
+    void look(Waits due, Time now);
+    [[nodiscard]] std::vector<Result<LookupOutcome>> look_up(const Waits& due);
+    void look_again(Waits::node_type node, Time next);
+    void answer(std::unique_ptr<Wait> wait);
     [[nodiscard]] std::chrono::milliseconds until_next() const;
 
     Cache& cache_;
+    const std::size_t waits_max_;
     Waiters::Sleeper sleeper_;
-    std::list<Wait> waits_;
+    Waits waits_;
     Mutex mutex_;
-    std::list<Wait> come_ DEDUP_GUARDED_BY(mutex_);
+    Waits come_ DEDUP_GUARDED_BY(mutex_);             // not taken up yet
+    std::size_t count_ DEDUP_GUARDED_BY(mutex_) = 0;  // added and not answered
+    bool closed_ DEDUP_GUARDED_BY(mutex_) = false;
     bool stop_ DEDUP_GUARDED_BY(mutex_) = false;
     std::thread thread_;
 };

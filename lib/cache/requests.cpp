@@ -58,30 +58,39 @@ RequestThreads::RequestThreads(Cache& cache, std::size_t threads, std::size_t re
             threads_.push_back(start_thread("dedup-queue", [this] { run(); }));
         }
     } catch (...) {
-        end_threads();
+        end();
         throw;
     }
 }
 
 RequestThreads::~RequestThreads() {
-    end_threads();
+    end();
 }
 
-void RequestThreads::end_threads() {
-    const NoCancel no_cancel;
+void RequestThreads::close() {
     {
         const MutexLock lock(mutex_);
-        stop_ = true;
+        closed_ = true;
     }
     changed_.notify_all();
+}
+
+void RequestThreads::end() {
+    const NoCancel no_cancel;
+    close();
     for (std::thread& thread : threads_) {
         thread.join();
     }
+    threads_.clear();
 }
 
 Result<void> RequestThreads::give(Request request) {
     {
         const MutexLock lock(mutex_);
+        if (closed_) {
+            return std::unexpected(Error{
+                .code = Code::closed, .message = "what is being destroyed takes no more requests"});
+        }
         if (requests_ >= requests_max_) {
             return std::unexpected(Error{
                 .code = Code::busy,
@@ -106,7 +115,7 @@ void RequestThreads::run() {
         batch.clear();
         {
             MutexLock lock(mutex_);
-            while (waiting_.empty() && !stop_) {
+            while (waiting_.empty() && !closed_) {
                 changed_.wait(lock);
             }
             if (waiting_.empty()) {

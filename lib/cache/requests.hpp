@@ -35,12 +35,14 @@ class RequestThreads {
     RequestThreads(const RequestThreads&) = delete;
     RequestThreads& operator=(const RequestThreads&) = delete;
 
-    // Errors: busy.
+    // Errors: busy, closed.
     [[nodiscard]] Result<void> give(Request request);
+
+    void close();  // from now on nothing can be given
+    void end();    // closes; returns when all that was given is answered
 
   private:
     void run();
-    void end_threads();
 
     Cache& cache_;
     const std::size_t requests_max_;
@@ -49,7 +51,7 @@ class RequestThreads {
     Condition changed_;
     std::vector<Request> waiting_ DEDUP_GUARDED_BY(mutex_);
     std::size_t requests_ DEDUP_GUARDED_BY(mutex_) = 0;  // given and not answered
-    bool stop_ DEDUP_GUARDED_BY(mutex_) = false;
+    bool closed_ DEDUP_GUARDED_BY(mutex_) = false;
     std::vector<std::thread> threads_;
 };
 

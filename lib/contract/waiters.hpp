@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <list>
 #include <mutex>
 #include <string_view>
 #include <unordered_map>
-#include <utility>
 
 #include "dedup/store.hpp"
 
@@ -16,6 +16,8 @@ namespace dedup {
 // Any thread may call it. `mutex_` is held for no I/O.
 class Waiters {
   public:
+    class Place;
+
     // Who sleeps until something is decided that it waits for. One thread at a time uses it.
     class Sleeper {
       public:
@@ -34,6 +36,18 @@ class Waiters {
             wake_locked();
         }
 
+        // Calls `decided` for each of its places whose stream was decided since this was asked
+        // last. It must be quick and call nothing of the Waiters: all others wait for it.
+        template <class Decided>
+        void take_decided(const Decided& decided) {
+            const std::lock_guard lock(waiters_.mutex_);
+            while (!decided_.empty()) {
+                Place& place = *decided_.front();
+                place.undecided_.splice(place.undecided_.end(), decided_, decided_.begin());
+                decided(place);
+            }
+        }
+
       private:
         friend class Waiters;
         void wake_locked() {
@@ -44,6 +58,7 @@ class Waiters {
         Waiters& waiters_;
         std::condition_variable woken_by_;
         bool woken_ = false;
+        std::list<Place*> decided_;
     };
 
     // A sleeper's place among the waiters of `stream`, whose bytes outlive it.
@@ -57,22 +72,21 @@ class Waiters {
         ~Place() {
             const std::lock_guard lock(waiters_.mutex_);
             waiters_.by_key_.erase(at_);
+            if (undecided_.empty()) {
+                sleeper_.decided_.erase(listed_);
+            }
         }
         Place(const Place&) = delete;
         Place& operator=(const Place&) = delete;
-
-        // Whether the stream was decided since this was asked last.
-        [[nodiscard]] bool take_decided() {
-            const std::lock_guard lock(waiters_.mutex_);
-            return std::exchange(decided_, false);
-        }
 
       private:
         friend class Waiters;
         Waiters& waiters_;
         Sleeper& sleeper_;
         const std::string_view ns_;
-        bool decided_ = false;
+        // This place, unless it is on the sleeper's list: the one node moves between the two.
+        std::list<Place*> undecided_{this};
+        const std::list<Place*>::iterator listed_ = undecided_.begin();
         std::unordered_multimap<std::string_view, Place*>::iterator at_;
     };
 
@@ -99,8 +113,10 @@ class Waiters {
         auto [at, end] = by_key_.equal_range(stream.key);
         for (; at != end; ++at) {
             if (at->second->ns_ == stream.ns) {
-                at->second->decided_ = true;
-                at->second->sleeper_.wake_locked();
+                Place& place = *at->second;
+                auto& decided = place.sleeper_.decided_;
+                decided.splice(decided.end(), place.undecided_);
+                place.sleeper_.wake_locked();
             }
         }
     }

@@ -102,7 +102,7 @@ class SmallDisk {
 
 TEST_CASE("full disk: out_of_space, nothing acknowledged is lost, and room makes it go on") {
     NEEDS_POSTGRES();
-    const SmallDisk disk("8m");
+    const SmallDisk disk("4m");
     if (!disk.mounted()) {
         MESSAGE("no file system can be mounted here");
         return;

@@ -83,6 +83,7 @@ class Filter(cli.CliTest):
 
     def test_a_store_that_is_replaced_is_not_written_to(self):
         running = self.write_beside()
+        self.dedupctl("remember", "another", expect=OK)  # which waits until it is let go
         shutil.rmtree(self.store)
         self.dedupctl("remember", "another", expect=OK)
         running.stdin.write(b"line\n")

@@ -213,7 +213,7 @@ TEST_CASE("every call fails in turn: clear errors, nothing acknowledged lost, do
         calls = Trial(kWays[0], dir.path(), ++seed).count_calls(background_calls);
         REQUIRE(seed < last_seed);
     }
-    const std::uint64_t step = number_from_environment("DEDUP_FAULT_STEP", 2);
+    const std::uint64_t step = number_from_environment("DEDUP_FAULT_STEP", 3);
     std::uint64_t first = 0;  // so that the ways together fail every call
     for (const Way& way : kWays) {
         first = first % step + 1;

@@ -518,7 +518,7 @@ TEST_CASE("sweep model: random histories give what a plain map gives") {
         const std::uint64_t seeds =
             number_from_environment("DEDUP_SWEEP_SEEDS", factory.heads_only         ? 8
                                                          : factory.name == "remote" ? 10
-                                                         : factory.durable          ? 100
+                                                         : factory.durable          ? 60
                                                                                     : 400);
         for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : seeds);
              ++seed) {
@@ -538,7 +538,7 @@ TEST_CASE("sweep model: a store that loses its catalog again and again is as one
     // record is dropped, and what was swept comes back.
     const StoreFactory log{"log", true, open_log_store};
     const std::uint64_t only = number_from_environment("DEDUP_SWEEP_SEED", 0);
-    const std::uint64_t seeds = number_from_environment("DEDUP_SWEEP_SEEDS", 60);
+    const std::uint64_t seeds = number_from_environment("DEDUP_SWEEP_SEEDS", 30);
     for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : seeds); ++seed) {
         CAPTURE(seed);
         History keeps(log, seed, false);

@@ -65,6 +65,7 @@ class WorkRef {
   public:
     using Given = std::expected<std::string, Failure>;
 
+    // NOLINTBEGIN(cppcoreguidelines-missing-std-forward): it is referred to
     template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, WorkRef> &&
              std::is_invocable_v<F&, const Attempt&>) WorkRef(F&& work)
@@ -77,6 +78,7 @@ class WorkRef {
                   return f(attempt);
               }
           }) {}
+    // NOLINTEND(cppcoreguidelines-missing-std-forward)
 
     Given operator()(const Attempt& attempt) const { return call_(work_, attempt); }
 

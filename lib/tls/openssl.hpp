@@ -31,6 +31,7 @@ namespace dedup::tls {
 // clang-format on
 
 struct OpenSsl {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): the name of a member
 #define DEDUP_DECLARE(name) decltype(&::name) name;
     DEDUP_OPENSSL_FUNCTIONS(DEDUP_DECLARE)
 #undef DEDUP_DECLARE

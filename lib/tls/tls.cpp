@@ -232,6 +232,7 @@ class OpenSslContext final : public Context {
             ssl_.SSL_free(session);
             return nullptr;
         }
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): the number is what is kept there
         ssl_.BIO_set_data(bio, reinterpret_cast<void*>(static_cast<std::intptr_t>(socket)));
         ssl_.BIO_set_init(bio, 1);
         ssl_.SSL_set_bio(session, bio, bio);

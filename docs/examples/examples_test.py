@@ -42,6 +42,12 @@ class Example(unittest.TestCase):
 class ClaimExample(Example):
     command = [PROGRAMS / "example_claim"]
 
+    @classmethod
+    def place_for_program(cls):
+        directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
+        cls.addClassCleanup(directory.cleanup)
+        return directory.name
+
     def claim(self, invoice, store=None):
         return subprocess.run([*self.command, store or self.store, invoice], capture_output=True,
                               text=True, timeout=60)
@@ -93,9 +99,8 @@ class ClaimExample(Example):
 class ClaimInC(ClaimExample):
     @classmethod
     def setUpClass(cls):
-        directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
-        cls.addClassCleanup(directory.cleanup)
-        program = directory.name + "/claim"
+        directory = cls.place_for_program()
+        program = directory + "/claim"
         subprocess.run(
             ["gcc", "-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror",
              f"-I{SOURCE_ROOT}/include", HERE / "claim.c", "-o", program, f"-L{LIBRARY.parent}",
@@ -108,13 +113,12 @@ class ClaimInC(ClaimExample):
 class ClaimInGo(ClaimExample):
     @classmethod
     def setUpClass(cls):
-        directory = tempfile.TemporaryDirectory(prefix="dedup-example-")
-        cls.addClassCleanup(directory.cleanup)
-        program = directory.name + "/claim"
+        directory = cls.place_for_program()
+        program = directory + "/claim"
         settings = {
             "CGO_CFLAGS": f"-I{SOURCE_ROOT}/include",
             "CGO_LDFLAGS": f"-L{LIBRARY.parent} -Wl,-rpath,{LIBRARY.parent}",
-            "GOCACHE": directory.name + "/cache",
+            "GOCACHE": directory + "/cache",
             "GO111MODULE": "off",
         }
         subprocess.run(["go", "build", "-o", program, HERE / "claim.go"], check=True,

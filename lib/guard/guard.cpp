@@ -147,11 +147,9 @@ Result<void> Guard::check_stream(const Offsets& offsets, std::string_view pipeli
             "the events are not in the order of their offsets, each above the one "
             "before it");
     }
-    Backoff backoff(options_.retry, store_, retry_deadline_ms(options_.retry, store_));
-    auto found = offsets.find(pipeline, stream);
-    while (!found && found.error().code == Code::unavailable && backoff.pause()) {
-        found = offsets.find(pipeline, stream);
-    }
+    auto found = call_until_available(
+        Backoff(options_.retry, store_, retry_deadline_ms(options_.retry, store_)),
+        [&] { return offsets.find(pipeline, stream); });
     return found ? Result<void>() : std::unexpected(std::move(found).error());
 }
 

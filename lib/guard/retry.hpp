@@ -52,6 +52,16 @@ inline std::int64_t retry_deadline_ms(const Retry& retry, StreamStore& store) {
     return store.now_ms() + std::min(retry.deadline, kMax).count();
 }
 
+// `call`, and again as long as the store is unavailable.
+template <class Call>
+auto call_until_available(Backoff backoff, const Call& call) {
+    auto result = call();
+    while (!result && result.error().code == Code::unavailable && backoff.pause()) {
+        result = call();
+    }
+    return result;
+}
+
 // `call` with all requests, and again with those for which the store was unavailable.
 template <class Request, class Call>
 auto call_until_available(std::vector<Request> requests, Backoff backoff, const Call& call) {

@@ -60,10 +60,16 @@ class Guard::Run {
     };
     class Beating;
 
+    [[nodiscard]] Backoff backoff() const {
+        return {guard_.options_.retry, guard_.store_, deadline_ms_};
+    }
+    template <class Call>
+    auto until_available(const Call& call) const {
+        return call_until_available(backoff(), call);
+    }
     template <class Request, class Call>
     auto until_available(std::vector<Request> requests, const Call& call) const {
-        return call_until_available(
-            std::move(requests), Backoff(guard_.options_.retry, guard_.store_, deadline_ms_), call);
+        return call_until_available(std::move(requests), backoff(), call);
     }
 
     std::vector<std::size_t> claim(std::span<const std::size_t> open);

@@ -48,12 +48,8 @@ bool Guard::Run::move_to(std::size_t end, std::span<const Completion> completion
         .stream = std::string(stream.stream),
         .offset = last.offset,
         .event_id = last.id.size() <= kLabelBytesMax ? std::string(last.id) : std::string()};
-    const auto move = [&](auto) {
-        std::vector<Result<CommitOutcome>> moved;
-        moved.push_back(stream.offsets.settle(guard_.cache_, completions, commit));
-        return moved;
-    };
-    commit_ = std::move(until_available(std::vector{end}, move).front());
+    commit_ =
+        until_available([&] { return stream.offsets.settle(guard_.cache_, completions, commit); });
     if (!commit_ || !std::holds_alternative<Committed>(*commit_)) {
         return false;
     }

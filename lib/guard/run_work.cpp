@@ -114,7 +114,7 @@ Result<void> Guard::Run::note(Mine& mine, std::string_view text) const {
 }
 
 std::expected<std::string, Failure> Guard::Run::attempt(Mine& mine) {
-    Backoff backoff(guard_.options_.retry, guard_.store_, deadline_ms_);
+    Backoff pauses = backoff();
     while (true) {
         auto result = work_({.event_id = mine.claim.key,
                              .index = mine.index,
@@ -123,7 +123,7 @@ std::expected<std::string, Failure> Guard::Run::attempt(Mine& mine) {
                              .fence = mine.claim.claim_sequence,
                              .note = [&](std::string_view text) { return note(mine, text); },
                              .previous = mine.previous ? &*mine.previous : nullptr});
-        if (result || !result.error().transient || !backoff.pause()) {
+        if (result || !result.error().transient || !pauses.pause()) {
             return result;
         }
         ++mine.retries;
@@ -226,16 +226,13 @@ void Guard::Run::give_up(std::span<Mine> part) {
 }
 
 void Guard::Run::hold(Mine& mine) {
-    const auto held = until_available(std::vector<Mine*>{&mine}, [this](auto span) {
-        const Mine& held_mine = *span.front();
-        return std::vector<Result<void>>{
-            guard_.cache_.hold(held_mine.claim, *held_mine.hold_reason)};
-    });
+    const auto held =
+        until_available([&] { return guard_.cache_.hold(mine.claim, *mine.hold_reason); });
     if (mine.result && *mine.result) {
         return;  // the outcome says why it is not completed
     }
-    if (!held.front() && held.front().error().code != Code::stale_claim) {
-        outcomes_[mine.index] = std::unexpected(held.front().error());
+    if (!held && held.error().code != Code::stale_claim) {
+        outcomes_[mine.index] = std::unexpected(held.error());
     } else if (mine.result) {
         outcomes_[mine.index] = Failed{std::move(mine.result->error()), mine.retries};
     } else if (mine.previous) {

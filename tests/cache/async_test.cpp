@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "../../lib/contract/waiters.hpp"  // internal: dedup_dep has public headers only
 #include "cache/helpers.hpp"
+#include "contract/waiters.hpp"
 #include "dedup/async.hpp"
 #include "support/hooked_store.hpp"
 #include "support/stores.hpp"

@@ -11,23 +11,14 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import unittest
 
 import cli
 from cli import COMPLETED
+from redis_py import redis
 from resp import Client, Refused
-
-try:
-    import redis
-except ImportError:  # a Python that is not Debian's; the package is Python alone
-    sys.path.append("/usr/lib/python3/dist-packages")
-    try:
-        import redis
-    except ImportError:
-        redis = None
 
 # How many random commands are compared with Redis' answers.
 COMMANDS = int(os.environ.get("DEDUP_REDIS_COMMANDS", "1500"))

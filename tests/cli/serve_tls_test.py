@@ -9,21 +9,12 @@ import socket
 import ssl
 import struct
 import subprocess
-import sys
 import unittest
 
 import cli
 from cli import ERROR, OK
+from redis_py import redis
 from resp import Client, Refused
-
-try:
-    import redis
-except ImportError:  # a Python that is not Debian's; the package is Python alone
-    sys.path.append("/usr/lib/python3/dist-packages")
-    try:
-        import redis
-    except ImportError:
-        redis = None
 
 SECRET = "a secret of some length"
 

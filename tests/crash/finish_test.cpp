@@ -21,6 +21,47 @@
 namespace dedup::test {
 namespace {
 
+// A store that records every call to its disk, and what is left of it when the power fails.
+struct Recorded {
+    Recorded() {
+        REQUIRE(life.open());
+        const auto ledger = std::make_shared<Ledger>();
+        life.keep(ledger);
+        life.record(ledger);
+    }
+
+    // Calls check(store, acknowledged, is_last) for each call and each way to lose power before
+    // it. `finished` has for each step how many moments there had been when it was acknowledged.
+    template <class Check>
+    void cut_power(const std::vector<std::size_t>& finished, const Check& check) {
+        std::uint64_t acknowledged = 0;
+        for (std::size_t m = 0; m < life.moments.size(); ++m) {
+            while (acknowledged < finished.size() && finished[acknowledged] <= m) {
+                ++acknowledged;
+            }
+            for (int s = 0; s < kSurvivals; ++s) {
+                CAPTURE(m);
+                CAPTURE(s);
+                Random random(m * 101 + static_cast<std::uint64_t>(s));
+                const Moment& moment = life.moments[m];
+                const Wreck wreck{lose_power(moment.disk, static_cast<Survival>(s), random),
+                                  moment.catalogs.back()};
+                Life after(wreck_dir.path(), wreck, options, random());
+                REQUIRE(after.open());
+                check(after.log_store(), acknowledged, m + 1 == life.moments.size());
+            }
+        }
+    }
+
+    const TempDir live_dir{fast_directory()};
+    const TempDir wreck_dir{fast_directory()};
+    ManualClock clock{1'700'000'000'000};
+    OpenOptions options{.clock = clock.clock(),
+                        .trust_clock = true,  // by which days go in one step
+                        .segment_bytes = kSegmentBytesMin};
+    Life life{live_dir.path(), {}, options, 1};
+};
+
 constexpr std::uint64_t kEvents = 120;
 
 std::string event(std::uint64_t offset) {
@@ -66,18 +107,8 @@ std::uint64_t check_agreement(StreamStore& store) {
 }
 
 TEST_CASE("power loss at every call: an event is completed if and only if its offset is there") {
-    const TempDir live_dir(fast_directory());
-    const TempDir wreck_dir(fast_directory());
-    ManualClock clock(1'700'000'000'000);
-    OpenOptions options;
-    options.segment_bytes = kSegmentBytesMin;
-    options.clock = clock.clock();
-    options.trust_clock = true;  // by which days go in one step
-    Life life(live_dir.path(), {}, options, 1);
-    REQUIRE(life.open());
-    const auto ledger = std::make_shared<Ledger>();
-    life.keep(ledger);
-    life.record(ledger);
+    Recorded recorded;
+    Life& life = recorded.life;
     std::vector<std::size_t> finished;  // so many moments had been by each event's end
     for (std::uint64_t i = 1; i <= kEvents; ++i) {
         REQUIRE(finish(life.store(), i));
@@ -87,25 +118,14 @@ TEST_CASE("power loss at every call: an event is completed if and only if its of
     CHECK(check_agreement(life.store()) == kEvents);
     CHECK(life.store().stats()->segments_sealed > 0);
 
-    std::uint64_t acknowledged = 0;
     std::uint64_t in_part = 0;
-    for (std::size_t m = 0; m < life.moments.size(); ++m) {
-        while (acknowledged < kEvents && finished[acknowledged] <= m) {
-            ++acknowledged;
-        }
-        for (int s = 0; s < kSurvivals; ++s) {
-            Random random(m * 101 + static_cast<std::uint64_t>(s));
-            const Moment& moment = life.moments[m];
-            const Wreck wreck{lose_power(moment.disk, static_cast<Survival>(s), random),
-                              moment.catalogs.back()};
-            Life after(wreck_dir.path(), wreck, options, random());
-            REQUIRE(after.open());
-            const std::uint64_t offset = check_agreement(after.log_store());
-            CHECK(offset >= acknowledged);
-            CHECK(offset <= acknowledged + 1);
-            in_part += offset > acknowledged ? 1 : 0;
-        }
-    }
+    recorded.cut_power(finished,
+                       [&](StreamStore& store, std::uint64_t acknowledged, bool /*is_last*/) {
+                           const std::uint64_t offset = check_agreement(store);
+                           CHECK(offset >= acknowledged);
+                           CHECK(offset <= acknowledged + 1);
+                           in_part += offset > acknowledged ? 1 : 0;
+                       });
     MESSAGE(life.moments.size() << " calls, each with " << kSurvivals << " wrecks; " << in_part
                                 << " kept an event that was not acknowledged");
     CHECK(in_part > 0);
@@ -141,18 +161,8 @@ void process_batch(StreamStore& store, std::uint64_t from) {
 
 TEST_CASE("power loss at every call: the position of a guard's batches passes no event undone") {
     constexpr std::uint64_t kBatches = 12;
-    const TempDir live_dir(fast_directory());
-    const TempDir wreck_dir(fast_directory());
-    ManualClock clock(1'700'000'000'000);
-    OpenOptions options;
-    options.segment_bytes = kSegmentBytesMin;
-    options.clock = clock.clock();
-    options.trust_clock = true;
-    Life life(live_dir.path(), {}, options, 1);
-    REQUIRE(life.open());
-    const auto ledger = std::make_shared<Ledger>();
-    life.keep(ledger);
-    life.record(ledger);
+    Recorded recorded;
+    Life& life = recorded.life;
     const auto position = [](StreamStore& store) {
         const auto found = Registry(store).offsets().find("p", "s");
         REQUIRE_MESSAGE(found.has_value(), found.error().message);
@@ -167,29 +177,16 @@ TEST_CASE("power loss at every call: the position of a guard's batches passes no
     const std::uint64_t last = (kBatches - 1) * (kBatch - 1) + kBatch;
     CHECK(position(life.store()) == last);
 
-    std::uint64_t acknowledged = 0;
     std::uint64_t within = 0;  // a batch, as the power failed
-    for (std::size_t m = 0; m < life.moments.size(); ++m) {
-        while (acknowledged < kBatches && finished[acknowledged] <= m) {
-            ++acknowledged;
-        }
-        for (int s = 0; s < kSurvivals; ++s) {
-            CAPTURE(m);
-            CAPTURE(s);
-            Random random(m * 101 + static_cast<std::uint64_t>(s));
-            const Moment& moment = life.moments[m];
-            const Wreck wreck{lose_power(moment.disk, static_cast<Survival>(s), random),
-                              moment.catalogs.back()};
-            Life after(wreck_dir.path(), wreck, options, random());
-            REQUIRE(after.open());
-            const std::uint64_t offset = position(after.log_store());
+    recorded.cut_power(
+        finished, [&](StreamStore& store, std::uint64_t acknowledged, bool /*is_last*/) {
+            const std::uint64_t offset = position(store);
             for (std::uint64_t i = 1; i <= offset; ++i) {
-                CHECK_MESSAGE(processed(after.log_store(), 2 * i), event(2 * i), " at ", offset);
+                CHECK_MESSAGE(processed(store, 2 * i), event(2 * i), " at ", offset);
             }
             CHECK(offset >= (acknowledged == 0 ? 0 : (acknowledged - 1) * (kBatch - 1) + kBatch));
             within += offset % (kBatch - 1) != 1 ? 1 : 0;
-        }
-    }
+        });
     CHECK(within > 0);
 }
 
@@ -242,18 +239,8 @@ void say_all(StreamStore& store, std::uint64_t i, const Step& step) {
 
 TEST_CASE("power loss at every call: notes, holds and decisions are as acknowledged") {
     // Guards against an effect whose note is lost, and against a held key that is free again.
-    const TempDir live_dir(fast_directory());
-    const TempDir wreck_dir(fast_directory());
-    ManualClock clock(1'700'000'000'000);
-    OpenOptions options;
-    options.segment_bytes = kSegmentBytesMin;
-    options.clock = clock.clock();
-    options.trust_clock = true;
-    Life life(live_dir.path(), {}, options, 1);
-    REQUIRE(life.open());
-    const auto ledger = std::make_shared<Ledger>();
-    life.keep(ledger);
-    life.record(ledger);
+    Recorded recorded;
+    Life& life = recorded.life;
     std::vector<std::string> snapshots{snapshot(life.store())};
     std::vector<std::size_t> finished;
     for (std::uint64_t i = 0; i < kSaidKeys; ++i) {
@@ -264,33 +251,19 @@ TEST_CASE("power loss at every call: notes, holds and decisions are as acknowled
         });
     }
 
-    std::size_t acknowledged = 0;
-    for (std::size_t m = 0; m < life.moments.size(); ++m) {
-        while (acknowledged < finished.size() && finished[acknowledged] <= m) {
-            ++acknowledged;
+    recorded.cut_power(finished, [&](StreamStore& store, std::uint64_t acknowledged, bool is_last) {
+        const std::string found = snapshot(store);
+        const bool one_further =
+            acknowledged + 1 < snapshots.size() && found == snapshots[acknowledged + 1];
+        CHECK((found == snapshots[acknowledged] || one_further));
+        if (is_last) {
+            recorded.clock.advance(1'000LL * 3'600 * 24 * 365);
+            CHECK(store.sweep({}).has_value());
+            Cache cache(store);
+            const auto held = cache.claim(said_key(3));
+            CHECK(std::holds_alternative<Held>(held.value()));
         }
-        for (int s = 0; s < kSurvivals; ++s) {
-            CAPTURE(m);
-            CAPTURE(s);
-            Random random(m * 101 + static_cast<std::uint64_t>(s));
-            const Moment& moment = life.moments[m];
-            const Wreck wreck{lose_power(moment.disk, static_cast<Survival>(s), random),
-                              moment.catalogs.back()};
-            Life after(wreck_dir.path(), wreck, options, random());
-            REQUIRE(after.open());
-            const std::string found = snapshot(after.log_store());
-            const bool one_further =
-                acknowledged + 1 < snapshots.size() && found == snapshots[acknowledged + 1];
-            CHECK((found == snapshots[acknowledged] || one_further));
-            if (m + 1 == life.moments.size()) {
-                clock.advance(1'000LL * 3'600 * 24 * 365);
-                CHECK(after.log_store().sweep({}).has_value());
-                Cache cache(after.log_store());
-                const auto held = cache.claim(said_key(3));
-                CHECK(std::holds_alternative<Held>(held.value()));
-            }
-        }
-    }
+    });
 }
 
 }  // namespace

@@ -26,13 +26,7 @@ dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     dedup::ClaimOptions claim;
     claim.owner = options.owner;
     claim.fingerprint = options.fingerprint;
-    if (options.hold) {
-        claim.unanswered = dedup::Unanswered::hold;
-    }
-    if (!options.attempts_max.empty()) {
-        claim.attempts_max = static_cast<std::uint32_t>(
-            parse_number(options.attempts_max, "--attempts-max", 1, UINT32_MAX));
-    }
+    set_policy(claim, options.hold, options.attempts_max);
     if (!options.lease.empty()) {
         claim.lease = parse_duration(options.lease, "--lease");
     }

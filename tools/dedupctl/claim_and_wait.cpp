@@ -4,6 +4,8 @@
 #include <chrono>
 #include <thread>
 
+#include "common/text.hpp"
+
 namespace dedupctl {
 namespace {
 
@@ -40,6 +42,16 @@ void watch_key(const Context& context, const std::string& key, SteadyTime until,
 }
 
 }  // namespace
+
+void set_policy(dedup::ClaimOptions& claim, bool hold, const std::string& attempts_max) {
+    if (hold) {
+        claim.unanswered = dedup::Unanswered::hold;
+    }
+    if (!attempts_max.empty()) {
+        claim.attempts_max =
+            static_cast<std::uint32_t>(parse_number(attempts_max, "--attempts-max", 1, UINT32_MAX));
+    }
+}
 
 ClaimAnswer claim_and_wait(const Context& context, const std::string& key,
                            const dedup::ClaimOptions& options, milliseconds wait,

@@ -86,13 +86,7 @@ Job make_job(const ExecArguments& options, const Context& context) {
         static_cast<int>(parse_number(options.in_flight_exit, "--in-flight-exit", 0, 255));
     job.stores_output = !options.no_output;
     job.claim.lease = job.lease;
-    if (options.hold) {
-        job.claim.unanswered = dedup::Unanswered::hold;
-    }
-    if (!options.attempts_max.empty()) {
-        job.claim.attempts_max = static_cast<std::uint32_t>(
-            parse_number(options.attempts_max, "--attempts-max", 1, UINT32_MAX));
-    }
+    set_policy(job.claim, options.hold, options.attempts_max);
     job.claim.owner = options.owner.empty() ? process_name() : options.owner;
     if (!options.ttl.empty()) {
         job.claim.ttl = parse_ttl(options.ttl);

@@ -36,8 +36,8 @@ struct OpenOptions {
     // dedup/clock.hpp). Jumps are noted all the same.
     bool trust_clock = false;
     std::chrono::milliseconds grace = kDefaultGrace;
-    // The size at which a segment is sealed, 64 KiB to 1 GiB. 0: the store chooses, and larger
-    // ones as it grows.
+    // The size at which a segment is sealed, 64 KiB to 1 GiB. 0: the store chooses, larger ones as
+    // it grows, and a close seals one, too, if the next opening would read it for long.
     std::uint64_t segment_bytes = 0;
     Capacity capacity = {};
     // Who may use the store that is created: the permissions of its directory, less the umask; at

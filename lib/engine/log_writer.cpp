@@ -22,6 +22,17 @@ constexpr std::uint64_t kSegmentShare = 64;
 // is removed is given back by segments, so then small logs have smaller ones.
 constexpr std::uint64_t kSegmentBytesUnswept = 64 * 1024 * 1024;
 constexpr std::uint64_t kSegmentBytesSwept = 2 * 1024 * 1024;
+// A closed store's newest segment is shorter than this, or than that part of the log: reading it is
+// most of what a process costs that opens the store for a single key.
+constexpr std::uint64_t kTailBytesKept = 1024 * 1024;
+
+std::uint64_t sealed_bytes(const View& view) {
+    std::uint64_t bytes = 0;
+    for (const SealedSegment& sealed : view.sealed->segments()) {
+        bytes += sealed.row.bytes;
+    }
+    return bytes;
+}
 
 }  // namespace
 
@@ -63,10 +74,7 @@ Result<void> LogWriter::start_segment(const Turn& /*turn*/) {
     if (!view) {
         return std::unexpected(context_.closed_error());
     }
-    std::uint64_t log_bytes = file_->end();
-    for (const SealedSegment& sealed : view->sealed->segments()) {
-        log_bytes += sealed.row.bytes;
-    }
+    const std::uint64_t log_bytes = file_->end() + sealed_bytes(*view);
     // The next header says how long this segment is, so all of it must be durable before.
     auto done = flush_written();
     if (done) {
@@ -97,7 +105,7 @@ Result<void> LogWriter::start_segment(const Turn& /*turn*/) {
         return std::unexpected(context_.failure.set(next.error()));
     }
     choose_segment_bytes(log_bytes);
-    auto newest = std::make_shared<Unsealed>((*next)->segment(), segment_bytes_);
+    auto newest = std::make_shared<Unsealed>((*next)->segment(), segment_bytes_, segment_bytes_);
     newest->grown_to((*next)->end());
     newest->manifest = manifest;
     manifest_ = std::move(manifest);
@@ -112,6 +120,15 @@ Result<void> LogWriter::start_segment(const Turn& /*turn*/) {
     }
     sealer_.add(std::move(full));
     return {};
+}
+
+Result<void> LogWriter::shorten_tail(const Turn& turn) {
+    const ViewPtr view = shown_.view();
+    if (!view || context_.failure.failed() || context_.options.segment_bytes != 0 ||
+        file_->end() < std::max(kTailBytesKept, sealed_bytes(*view) / kSegmentShare)) {
+        return {};
+    }
+    return start_segment(turn);
 }
 
 // Shows what has been written: change(access, newest) does so to the numbers of the newest segment.

@@ -51,6 +51,9 @@ class LogWriter {
     // Makes durable what has been written. For any thread.
     [[nodiscard]] Result<void> flush();
     void stop_flusher();
+    // Before the sealer stops: ends the newest segment if the next opening would read it for long.
+    // Where that does not succeed, the store has failed, or nothing has changed.
+    [[nodiscard]] Result<void> shorten_tail(const Turn& turn);
     // Leaves the log such that the next opening finds it whole.
     [[nodiscard]] Result<void> finish(const Turn& turn);
     void close_file(const Turn& /*turn*/) { file_.reset(); }

@@ -11,6 +11,15 @@
 
 namespace dedup {
 
+// Lookups wait while a delta grows; so one that has much in it already is not made to.
+std::size_t Unsealed::entries_at_first(std::uint64_t room, std::uint64_t there) {
+    constexpr std::uint64_t kEntriesMore = 1024;
+    constexpr std::uint64_t kSmallPart = 8;
+    const std::uint64_t small = 2 * there / kFrameBytesTypical + kEntriesMore;
+    const std::uint64_t whole = room / kFrameBytesTypical;
+    return small < whole / kSmallPart ? small : whole;
+}
+
 void Unsealed::count(const Applied& applied) {
     const IndexEntry& entry = applied.entry;
     const Link& link = applied.link;

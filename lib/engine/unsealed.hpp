@@ -45,9 +45,11 @@ struct Applied {
 };
 
 struct Unsealed {
-    // `room` bytes is what the segment is expected to grow to.
-    Unsealed(std::shared_ptr<const Segment> of, std::uint64_t room)
-        : segment(std::move(of)), delta(room / kFrameBytesTypical) {
+    // `room` bytes is what the segment is expected to grow to. Of a segment that is going to be
+    // read and is `there` bytes long, the delta is small as long as little comes: a process that
+    // opens a store for a single claim would spend most of its time on the pages of a large one.
+    Unsealed(std::shared_ptr<const Segment> of, std::uint64_t room, std::uint64_t there)
+        : segment(std::move(of)), delta(entries_at_first(room, there), room / kFrameBytesTypical) {
         segment->map(room + kMapSlack);
         row.id = segment->id();
         row.bytes = kSegmentHeaderBytes;
@@ -92,6 +94,7 @@ struct Unsealed {
     std::map<std::uint64_t, std::uint64_t> damaged;
 
   private:
+    static std::size_t entries_at_first(std::uint64_t room, std::uint64_t there);
     StateCounts& counts(std::string_view ns);
 
     // Most appends are to the namespace of the one before.

@@ -252,6 +252,13 @@ std::string text_of(int fd) {
     return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
 }
 
+// In place: to give a file's only block back and take another takes longer than all else that
+// locking does. What a crash in between leaves after the text makes the line of names another one.
+bool replace_text(int fd, std::size_t bytes_before, std::string_view text) {
+    return ::pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
+           (bytes_before == text.size() || ::ftruncate(fd, static_cast<off_t>(text.size())) == 0);
+}
+
 constexpr std::string_view kNames = "names flushed";
 
 // Where the line of the names begins in a lock file's text: its end if there is none.
@@ -316,9 +323,7 @@ class PosixLock final : public Lock {
         }
         const std::string text = text_of(file_.get());
         const std::string noted = text.substr(0, names_at(text)) + line;
-        names_noted_ = ::ftruncate(file_.get(), 0) == 0 &&
-                       ::pwrite(file_.get(), noted.data(), noted.size(), 0) ==
-                           static_cast<ssize_t>(noted.size());
+        names_noted_ = replace_text(file_.get(), text.size(), noted);
     }
 
     Result<void> check() override {
@@ -616,10 +621,8 @@ class PosixEnv final : public Env {
             // What is in it is worth no error: the lock itself is what counts, and a full disk must
             // not keep a store from being opened.
             const std::string text = lock_text() + noted;
-            if (::ftruncate(fd->get(), 0) != 0 ||
-                ::pwrite(fd->get(), text.data(), text.size(), 0) < 0) {
-                errno = 0;
-            }
+            (void)replace_text(fd->get(), before.size(), text);
+            errno = 0;
             return std::make_unique<PosixLock>(path, std::move(*fd), std::move(*directory), both,
                                                same);
         }

@@ -11,7 +11,7 @@ constexpr std::size_t kSlotsMin = 16;
 
 }  // namespace
 
-Delta::Delta(std::size_t entries) {
+Delta::Delta(std::size_t entries, std::size_t grown) : grown_(grown) {
     const std::size_t slots = std::bit_ceil(std::max(kSlotsMin, entries + entries / 3 + 1));
     slots_ = allocate(slots);
     mask_ = slots - 1;
@@ -45,7 +45,7 @@ void Delta::put(const IndexEntry& entry, std::uint64_t replaced_sequence) {
 }
 
 void Delta::make_room(std::size_t entries) {
-    const std::size_t wanted = entries_.size() + entries;
+    const std::size_t wanted = std::max(entries_.size() + entries, grown_);
     if (wanted > entries_.capacity()) {
         entries_.reserve(std::max(wanted, 2 * entries_.capacity()));
     }

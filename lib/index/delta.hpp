@@ -20,8 +20,9 @@ namespace dedup {
 // Not synchronised.
 class Delta {
   public:
-    // Makes room for `entries` without growing. Memory is touched only as entries come.
-    explicit Delta(std::size_t entries = 0);
+    // Makes room for `entries` without growing. Memory is touched only as entries come, but each of
+    // them touches another page of a large table. When it grows, it is to at least `grown` entries.
+    explicit Delta(std::size_t entries = 0, std::size_t grown = 0);
 
     // Calls accept(entry) for the entries with this id until it returns true; gives that entry.
     template <class Accept>
@@ -94,6 +95,7 @@ class Delta {
     std::vector<IndexEntry> entries_;
     Slots slots_;
     std::size_t mask_ = 0;
+    std::size_t grown_;
 };
 
 }  // namespace dedup

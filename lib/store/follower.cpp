@@ -301,7 +301,8 @@ Result<bool> Follower::follow_segments(News& news) {
     }
     news.view->unsealed.insert(
         news.view->unsealed.begin(),
-        std::make_shared<Unsealed>(*opened, expected_bytes(context_, segment, file_bytes)));
+        std::make_shared<Unsealed>(*opened, expected_bytes(context_, segment, file_bytes),
+                                   file_bytes));
     return true;
 }
 

@@ -204,6 +204,7 @@ Result<void> LogStore::close_engine() {
         const OwnedLock sweeps(planner_.mutex());
     }
     engine_->writer.stop_flusher();
+    (void)context_.failure.answered([&] { return engine_->writer.shorten_tail(turn); });
     engine_->sealer.stop();
     auto done = context_.failure.answered([&] { return engine_->writer.finish(turn); });
     engine_->writer.close_file(turn);

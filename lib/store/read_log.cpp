@@ -44,7 +44,7 @@ Result<ReplayedSegment> replay_segment(StoreContext& context, std::uint64_t id,
     const std::uint64_t file_bytes = DEDUP_TRY(segment->bytes_there());
     const std::uint64_t room =
         bytes == 0 ? expected_bytes(context, *segment, file_bytes) : std::min(bytes, file_bytes);
-    ReplayedSegment replayed{std::make_shared<Unsealed>(segment, room)};
+    ReplayedSegment replayed{std::make_shared<Unsealed>(segment, room, file_bytes)};
     Unsealed& unsealed = *replayed.unsealed;
     replayed.frames = DEDUP_TRY(replay(unsealed, context.locator, bytes));
     for (const auto& [begin, end] : unsealed.damaged) {

@@ -6,6 +6,8 @@
 // over, with any part of what was not flushed left: any subset of the writes to each file, torn at
 // sectors, and names that vanish. Every such wreck has to open, to have all that was acknowledged,
 // nothing that was swept and no half of anything else, and to be usable.
+//
+// The same for a close that ends a long segment and seals it, in two threads.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
@@ -59,7 +61,8 @@ struct Explored {
     std::uint64_t again = 0;        // cut again while they recovered
     std::uint64_t interrupted = 0;  // cut within a sweep which took hold
     std::uint64_t synchronous_writes = 0;
-    std::uint64_t swept = 0;  // streams, by the workloads
+    std::uint64_t swept = 0;   // streams, by the workloads
+    std::uint64_t sealed = 0;  // states with a sealed segment
     std::string wrong;
 };
 
@@ -162,6 +165,13 @@ class RealExplorer {
         options_.trust_clock = true;  // by which days go in one step
     }
 
+    // Cuts the power only while a store of the default segments closes that has much to seal.
+    void run_close() {
+        options_.segment_bytes = 0;
+        only_close_ = true;
+        run(UINT64_MAX);
+    }
+
     void run(std::uint64_t states_max) {
         std::vector<Moment> moments;
         live(moments);
@@ -169,7 +179,7 @@ class RealExplorer {
         Random random(seed_);
         for (Moment& moment : moments) {
             // The log's own writes are tried at greater length elsewhere.
-            const int wrecks = moment.in_catalog() ? kSurvivals : 1;
+            const int wrecks = moment.in_catalog() || only_close_ ? kSurvivals : 1;
             for (int i = 0; i < wrecks; ++i) {
                 if (!explored_.wrong.empty() || explored_.states >= states_max) {
                     return;
@@ -199,10 +209,10 @@ class RealExplorer {
         }
         life.keep(*ledger);
         life.record(ledger, std::nullopt);
-        Workload workload(life.store(), clock_, seed_);
-        for (int i = 0; i < kSteps; ++i) {
-            workload.step();
+        work(life);
+        if (only_close_) {
             life.settle();
+            life.recorder().alone([&] { life.moments.clear(); });
         }
         for (const SweepReport& report : life.store().reports) {
             explored_.swept += report.removed.total();
@@ -218,6 +228,22 @@ class RealExplorer {
         }
         explored_.synchronous_writes += life.recorder().synchronous_writes();
         moments = std::move(life.moments);
+    }
+
+    void work(RealLife& life) {
+        if (only_close_) {
+            Cache cache(life.store());
+            for (int i = 0; i < 9; ++i) {
+                if (!cache.remember("big-" + std::to_string(i), std::string(128 * 1024, 'r'))) {
+                    wrong("a large receipt was refused");
+                }
+            }
+        }
+        Workload workload(life.store(), clock_, seed_);
+        for (int i = 0; i < (only_close_ ? kSteps / 10 : kSteps); ++i) {
+            workload.step();
+            life.settle();
+        }
     }
 
     // Cuts the power at `moment`, unless that gives a state that has been explored already. Then,
@@ -283,6 +309,7 @@ class RealExplorer {
         }
         explored_.in_part += verdict.present > moment.mark.durable ? 1U : 0U;
         explored_.rebuilt += stats->catalog_rebuilt ? 1U : 0U;
+        explored_.sealed += stats->segments_sealed > 0 ? 1U : 0U;
         explored_.interrupted +=
             history && !history->empty() && history->front().interrupted ? 1U : 0U;
         const auto ledger =
@@ -331,6 +358,7 @@ class RealExplorer {
     ManualClock clock_{1'700'000'000'000};
     OpenOptions options_;
     std::set<std::size_t> seen_;
+    bool only_close_ = false;
 };
 
 TEST_CASE("power loss within LMDB's writes: what was acknowledged stays, what was swept does not") {
@@ -357,6 +385,19 @@ TEST_CASE("power loss within LMDB's writes: what was acknowledged stays, what wa
         CHECK(explored.interrupted > 0);
         CHECK(explored.swept > 0);
     }
+}
+
+TEST_CASE("power loss while a store closes that has much to seal: all of it is there") {
+    Explored explored;
+    const auto rounds = number_from_environment("DEDUP_CLOSE_ROUNDS", 3);
+    for (std::uint64_t seed = 1; seed <= rounds && explored.wrong.empty(); ++seed) {
+        RealExplorer(seed, explored).run_close();
+    }
+    MESSAGE(explored.states << " crash states at " << explored.moments << " calls; "
+                            << explored.sealed << " with the segment sealed");
+    CHECK(explored.wrong == "");
+    CHECK(explored.sealed > 0);
+    CHECK(explored.sealed < explored.states);
 }
 
 }  // namespace

@@ -42,5 +42,22 @@ TEST_CASE("a delta holds what a map holds, while it grows and ids collide") {
     CHECK(delta.find(sorted.front().id) == nullptr);
 }
 
+TEST_CASE("a delta that is small at first grows to its whole size at once") {
+    Delta delta(2, 1000);
+    CHECK(delta.memory_bytes() < 1024);
+    for (std::uint64_t i = 1; i <= 3; ++i) {
+        delta.put({{i << 40 | i}, i, 1, 0}, 0);
+    }
+    CHECK(delta.has_room(997));
+    const std::size_t grown = delta.memory_bytes();
+    for (std::uint64_t i = 4; i <= 1000; ++i) {
+        delta.put({{i << 40 | i}, i, 1, 0}, 0);
+    }
+    CHECK(delta.memory_bytes() == grown);
+    for (std::uint64_t i = 1; i <= 1000; ++i) {
+        CHECK(delta.find({i << 40 | i})->sequence == i);
+    }
+}
+
 }  // namespace
 }  // namespace dedup::test

@@ -534,5 +534,32 @@ TEST_CASE("the highest time seen outlives a clean close") {
     CHECK(must_open(path, options)->now_ms() == 10'000'000);
 }
 
+TEST_CASE("a close leaves little for the next opening to read, unless the caller chose lengths") {
+    const TempDir dir;
+    const std::string receipt(64 * 1024, 'r');
+    for (const bool chosen : {false, true}) {
+        CAPTURE(chosen);
+        const auto path = dir.path() / (chosen ? "chosen" : "usual");
+        OpenOptions options;
+        options.segment_bytes = chosen ? 8 * 1024 * 1024 : 0;
+        std::vector<std::string> keys;
+        for (const int more : {8, 8, 2}) {  // 0.5 MiB, then 1 MiB in all, then the rest
+            const auto store = must_open(path, options);
+            for (int i = 0; i < more; ++i) {
+                keys.push_back("key-" + std::to_string(keys.size()));
+                must_append(*store, keys.back(), receipt);
+            }
+            REQUIRE(store->close());
+        }
+        const auto store = must_open(path, options);
+        CHECK(store->stats()->segments_sealed == (chosen ? 0 : 1));
+        CHECK((store->stats()->tail_bytes < 256 * 1024) == !chosen);
+        CHECK(store->stats()->completed == keys.size());
+        for (const std::string& key : keys) {
+            CHECK(receipt_of(*store, key) == receipt);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace dedup::test

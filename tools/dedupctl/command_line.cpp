@@ -1,6 +1,7 @@
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <sstream>
@@ -202,11 +203,15 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
     // When a help is asked for: making all of them takes longer than a command.
     app.footer([&] { return footer_of(program, nullptr, globals); });
     app.require_subcommand(1);
+    const std::vector<std::string> arguments = readable(program, argc, argv);
     std::map<const CLI::App*, const Command*> commands;
     for (const Command& command : program.commands) {
         CLI::App* added = app.add_subcommand(std::string(command.name), std::string(command.help));
-        const std::vector<Added> more = add_options(*added, command.options);
-        all.insert(all.end(), more.begin(), more.end());
+        // Making the options of all commands takes a quarter of the time of a short one.
+        if (std::ranges::find(arguments, command.name) != arguments.end()) {
+            const std::vector<Added> more = add_options(*added, command.options);
+            all.insert(all.end(), more.begin(), more.end());
+        }
         added->fallthrough();  // the program's options may follow the command
         added->footer([&] { return footer_of(program, &command, globals); });
         if (command.hidden) {
@@ -220,7 +225,6 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
     };
     try {
         read_environment(program.options, settings);
-        const std::vector<std::string> arguments = readable(program, argc, argv);
         std::vector<const char*> pointers;
         for (const std::string& argument : arguments) {
             pointers.push_back(argument.c_str());

@@ -190,6 +190,24 @@ class ServeHttp(cli.CliTest):
         report = self.dedupctl("--json", "report", expect=OK).json["namespaces"]
         self.assertEqual({row["namespace"]: row["in_flight"] for row in report}, counted)
 
+    def test_owners_beyond_the_table_are_counted(self):
+        many = 10_003
+        server = self.begin()
+        with Client(self.store + ".sock") as client:
+            for first in range(0, many, 1000):
+                numbers = range(first, min(first + 1000, many))
+                client.socket.sendall(b"".join(
+                    client.request("DEDUP.CLAIM", f"k-{number}", "OWNER", f"o-{number}")
+                    for number in numbers))
+                for _ in numbers:
+                    self.assertNotIsInstance(client.reply(), Refused)
+
+        def words():
+            return " ".join(Page(self.get("/")).words.split())
+        self.wait_until(lambda: "9,950 more owners" in words(), "the claims are counted")
+        self.wait_until(lambda: "beyond 10,000 owners: 3 in flight" in words(), "and the others")
+        self.end(server)
+
     def test_a_token(self):
         self.some_keys()
         with open(self.path("token"), "w", encoding="ascii") as file:

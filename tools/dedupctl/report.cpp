@@ -238,9 +238,9 @@ void Report::add(const dedup::Record& record) {
         in.repeated += record.attempt > 1 ? 1U : 0U;
         in.conflicts += record.conflict.count;
     }
-    if (record.state() == dedup::State::in_flight && !moment.expired(record) &&
-        (owners.size() < kOwners || owners.contains(record.owner))) {
-        OwnerCounts& owner = owners[record.owner];
+    if (record.state() == dedup::State::in_flight && !moment.expired(record)) {
+        const bool listed = owners.size() < kOwners || owners.contains(record.owner);
+        OwnerCounts& owner = listed ? owners[record.owner] : other_owners;
         ++owner.in_flight;
         owner.stuck += moment.past_lease(record) ? 1U : 0U;
         owner.held += moment.held(record) ? 1U : 0U;

@@ -59,6 +59,7 @@ struct Report {
     Moment moment;                           // as of which all below is
     NamespaceCounts namespaces;
     std::map<std::string, OwnerCounts> owners;  // the first kOwners that were met
+    OwnerCounts other_owners;                   // all others together
     std::array<KeyCounts, kAges.size()> ages{};
     std::array<HourCounts, kHours> hours{};  // the last is the hour that `moment` is in
     std::uint64_t stuck = 0;

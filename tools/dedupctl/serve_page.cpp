@@ -178,6 +178,13 @@ void add_owners(Page& page, const Report& report) {
     if (owners.size() > kOwnersShown) {
         page.add("<p>And {} more owners.</p>\n", group_digits(owners.size() - kOwnersShown));
     }
+    if (const OwnerCounts& others = report.other_owners; others.in_flight > 0) {
+        page.add(
+            "<p>Not told apart, beyond {} owners: {} in flight, {} past their lease, {} "
+            "held.</p>\n",
+            group_digits(Report::kOwners), group_digits(others.in_flight),
+            group_digits(others.stuck), group_digits(others.held));
+    }
     page.end();
 }
 

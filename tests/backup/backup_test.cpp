@@ -118,7 +118,9 @@ TEST_CASE("an older copy is replaced, and shares what has not changed") {
     fill(*must_open(paths.copy, small_segments()), "other-", 1000);
     CHECK(keys_in(paths.store) == 4000);
     CHECK(verify(paths.store)->problems.empty());
-    // And what has become of it since is not taken for the store's.
+    // And what has become of it since is not taken for the store's, if somebody calls it a copy.
+    REQUIRE_FALSE(backup(paths.store, paths.copy));
+    write_file(paths.copy / "COPY", "");
     fill(*store, "third-", 1000);
     wait_until_sealed(*store);
     CHECK(must_back_up(paths).keys == 5000);
@@ -338,11 +340,19 @@ TEST_CASE("a copy that somebody writes to is not replaced") {
     const Paths paths;
     must_append(*must_open(paths.store), "key");
     must_back_up(paths);
-    const auto writer = must_open(paths.copy);
-    const auto refused = backup(paths.store, paths.copy);
-    REQUIRE_FALSE(refused);
-    CHECK(refused.error().code == Code::busy);
+    auto writer = must_open(paths.copy);
     must_append(*writer, "still there");
+    // Nor later: it has become a store, as one that was put back by `cp`.
+    for (const bool closed : {false, true}) {
+        const auto refused = backup(paths.store, paths.copy);
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().code == Code::invalid_argument);
+        CHECK(refused.error().message.find("no copy of this store") != std::string::npos);
+        if (!closed) {
+            writer.reset();
+        }
+    }
+    CHECK(receipt_of(*must_open(paths.copy), "still there") == "done");
 }
 
 TEST_CASE("a damaged store makes no copy, and the older one stays") {
@@ -391,7 +401,10 @@ TEST_CASE("claims from after the copy are dead in a store that was put back, and
     REQUIRE_FALSE(stale);
     CHECK(stale.error().code == Code::stale_claim);
     CHECK(stale.error().message.find("put back from a copy") != std::string::npos);
-    CHECK(restored.complete(unknown, "done").error().code == Code::stale_claim);
+    const auto never = restored.complete(unknown, "done");
+    REQUIRE_FALSE(never);
+    CHECK(never.error().code == Code::stale_claim);
+    CHECK(never.error().message.find("put back from a copy") != std::string::npos);
     // The same sequence is not assigned to somebody else, whom that claim would then pass for.
     CHECK(claim(restored, "order-8").claim_sequence > last);
     CHECK(restored.complete(unknown, "done").error().code == Code::stale_claim);
@@ -411,6 +424,36 @@ TEST_CASE("two stores that were put back from one copy assign different sequence
     fs::remove_all(paths.back);
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     CHECK(must_restore(paths).next_sequence > first);
+}
+
+TEST_CASE(
+    "sequences from after the copy do not come again, also if the clock is behind the store") {
+    const Paths paths;
+    {
+        auto store = LogStore::open(posix_env(), paths.store, {});
+        REQUIRE(store);
+        LogWriter& writer = (*store)->engine().writer;
+        REQUIRE(writer.alone([&](const Turn& turn) -> Result<void> {
+            const std::uint64_t ahead = std::uint64_t{1} << 52;  // of the clock, by a century
+            REQUIRE(writer.write_mark(turn, ahead));
+            writer.set_next_sequence(turn, ahead + 1);
+            return {};
+        }));
+        must_append(**store, "key");
+    }
+    must_back_up(paths);
+    std::uint64_t last = 0;
+    {
+        const auto store = must_open(paths.store);
+        for (int i = 0; i < 100; ++i) {
+            last = must_append(*store, "later-" + std::to_string(i));
+        }
+    }
+    const std::uint64_t one = must_restore(paths).next_sequence;
+    CHECK(one > last + (std::uint64_t{1} << 39));
+    fs::remove_all(paths.back);
+    const std::uint64_t other = must_restore(paths).next_sequence;
+    CHECK((one > other ? one - other : other - one) > 100);
 }
 
 TEST_CASE("a store can be put back as it was, and only where nothing is") {

@@ -1,9 +1,10 @@
 """Global options from files, the environment and the command line, in the order that is promised."""
 
 import os
+import subprocess
 
 import cli
-from cli import ERROR, OK, USAGE
+from cli import DONE_ERROR, ERROR, EXEC_ERROR, OK, USAGE
 
 
 class Config(cli.CliTest):
@@ -70,6 +71,28 @@ class Config(cli.CliTest):
         self.assertInError(["DEDUP_CONFIG", "/nowhere"], self.dedupctl("ls", expect=USAGE))
         self.variables["DEDUP_CONFIG"] = self.dir
         self.assertInError([self.dir, "Is a directory"], self.dedupctl("ls", expect=ERROR))
+        # Where 1 is an answer, or the command's, it is never an error.
+        self.dedupctl("done", "k", expect=DONE_ERROR)
+        self.dedupctl("exec", "--key", "k", "--", "true", expect=EXEC_ERROR)
+
+    def test_a_place_that_is_closed_to_this_user_has_no_file(self):
+        self.dedupctl("remember", "k", expect=OK)
+        closed = self.path("closed")
+        os.makedirs(closed, mode=0)
+        self.addCleanup(os.chmod, closed, 0o700)
+        self.variables["XDG_CONFIG_HOME"] = closed
+        if os.geteuid() == 0:
+            os.chmod(self.dir, 0o755)
+            for directory, _, files in os.walk(self.store):
+                for name in [directory] + [os.path.join(directory, file) for file in files]:
+                    os.chown(name, 65534, 65534)
+            as_other = subprocess.run(
+                ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                 cli.DEDUPCTL, "-s", self.store, "done", "k"],
+                env=self.environment(), capture_output=True, check=False, timeout=cli.HANG_SECONDS)
+            self.assertEqual((as_other.returncode, as_other.stderr), (OK, b""))
+        else:
+            self.dedupctl("done", "k", expect=OK)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import time
 
 import cli
-from cli import (ABSENT, BUSY, COMPLETED, EXEC_ERROR, HELD, IN_FLIGHT, OK, STALE, TIMEOUT, USAGE)
+from cli import (ABSENT, COMPLETED, EXEC_ERROR, HELD, IN_FLIGHT, OK, STALE, TIMEOUT, USAGE)
 
 
 class Exec(cli.CliTest):
@@ -349,7 +349,7 @@ class Exec(cli.CliTest):
         while running.poll() is None:  # the first one only warns
             running.send_signal(signal.SIGINT)
             time.sleep(0.05)
-        self.assertEqual(running.returncode, BUSY)
+        self.assertEqual(running.returncode, EXEC_ERROR)
         told = json.loads(running.stdout.read())
         self.assertEqual((told["exit"], told["output"], told["error"]["code"]),
                          (0, "out\n", "busy"))

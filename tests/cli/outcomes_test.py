@@ -38,9 +38,23 @@ class Outcomes(cli.CliTest):
         self.assertEqual(self.dedupctl("lookup", "k").out, b"one")
 
     def test_completing_needs_a_claim(self):
+        self.dedupctl("init", expect=OK)
         self.assertInError("not claimed", self.dedupctl("complete", "k", expect=ABSENT))
         absent = self.dedupctl("lookup", "k", expect=ABSENT)
         self.assertEqual((absent.out, absent.error), (b"", "dedupctl: absent\n"))
+
+    def test_what_needs_a_claim_makes_no_store(self):
+        why = ["--reason", "r"]
+        for arguments in (("complete", "k"), ("release", "k"), ("renew", "k", "--claim", "1", "--lease", "1m"),
+                          ("note", "k", "--claim", "1", "text"), ("forget", "k", *why),
+                          ("resolve", "k", "--claim", "1", "--not-done", *why)):
+            with self.subTest(arguments):
+                self.assertInError("no store at", self.dedupctl(*arguments, expect=ERROR))
+                self.assertFalse(os.path.exists(self.store))
+
+    def test_holding_is_about_a_lease(self):
+        for policy in (("--hold",), ("--attempts-max", "2")):
+            self.assertInError("--lease", self.dedupctl("claim", "k", *policy, expect=USAGE))
 
     def test_release_lets_others_try(self):
         first = self.claim("k")
@@ -143,6 +157,10 @@ class Outcomes(cli.CliTest):
 
         fence = self.hold("not done")
         self.dedupctl("resolve", "not done", "--claim", fence, "--not-done", *why, expect=OK)
+        late = self.dedupctl("resolve", "not done", "--claim", fence, "--receipt", "r", "--reason",
+                             "other", "--by", "bob", expect=STALE)
+        self.assertInError(['"ada" decided that it was not done ("in the statement")',
+                            "inspect -- 'not done'"], late)
         taken = self.dedupctl("claim", "not done", expect=OK)
         self.assertInError(["resolved", "reason in the statement", "said by ada"], taken)
         running = str(self.claim("running", "--lease", "1h"))

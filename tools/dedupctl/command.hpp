@@ -36,6 +36,7 @@ struct Command {
     std::string_view examples{};  // lines, for its help and its manual page
     bool* chosen = nullptr;       // becomes true if it is named, whatever is wrong behind it
     bool hidden = false;          // in no list: for the build
+    int error_exit = 1;           // of any error that has no exit code of its own
 };
 
 struct Program {

@@ -70,7 +70,9 @@ std::optional<toml::table> load(const std::string& path, Settings& settings) {
         return std::nullopt;
     }
     settings.files.push_back({path, false});
-    if (::stat(path.c_str(), &status) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+    // In a directory that is closed to this user, as root's is to one that root has become.
+    if (::stat(path.c_str(), &status) != 0 &&
+        (errno == ENOENT || errno == ENOTDIR || errno == EACCES)) {
         if (path == variable("DEDUP_CONFIG")) {
             throw usage_failure("DEDUP_CONFIG: there is no file " + escape(path));
         }

@@ -36,6 +36,7 @@ struct Context {
     mutable bool made_store = false;     // open_writer() has
     std::vector<std::string> arguments;  // as they came, without the program's name
     bool sigpipe_was_ignored = false;    // before main ignored it; for children
+    int error_exit = 1;                  // see Command::error_exit
 
     milliseconds lock_timeout{30'000};
     Output out{STDOUT_FILENO};
@@ -65,6 +66,8 @@ struct Context {
         const std::function<bool()>& keeps_waiting = nullptr) const;
     [[nodiscard]] dedup::Result<std::unique_ptr<dedup::StreamStore>> try_open_writer(
         milliseconds timeout, const std::function<bool()>& keeps_waiting = nullptr) const;
+    // The same, for what makes sense only where there is a store: makes none.
+    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_existing() const;
     // Makes the store if there is none; `created` says whether.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_or_create(
         bool& created, const std::function<bool()>& keeps_waiting = nullptr) const;

@@ -218,7 +218,7 @@ class ClaimedRun {
         } catch (const Failure& failure) {
             note(failure.message);
             print_json(failure.exit_code == kExitStale ? "lost" : "in_flight", &failure);
-            return failure.exit_code;
+            return failure.exit_code == kExitStale ? kExitStale : kExitExecError;
         }
         print_json("completed", nullptr);
         if (end_.output_cut() && job_.stores_output) {
@@ -285,7 +285,8 @@ class ClaimedRun {
         }
     }
 
-    // With the output in a file, if there is any: it is the receipt.
+    // With the output in a file, if there is any: it is the receipt. Where there is no room for that
+    // either, somebody has to find it elsewhere, as an empty receipt would be a wrong one.
     std::string completing_command() {
         std::vector<std::string> options{"--claim", std::to_string(claim_.claim_sequence)};
         if (!end_.output.empty()) {
@@ -295,6 +296,11 @@ class ClaimedRun {
             const FileDescriptor file(::mkstemp(path.data()));
             if (file.get() >= 0 && write_all(file.get(), end_.output) == 0) {
                 options.insert(options.end(), {"--receipt-file", path});
+            } else {
+                options.insert(options.end(), {"--receipt-file", "OUTPUT"});
+                if (file.get() >= 0) {
+                    ::unlink(path.c_str());
+                }
             }
         }
         return context_.command_line("complete", job_.key, options);
@@ -436,15 +442,7 @@ int claim_and_run(const Job& job, Context& context) {
 int run_exec(const ExecArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
-    const Job job = make_job(options, context);
-    try {
-        return claim_and_run(job, context);
-    } catch (Failure& failure) {
-        if (failure.exit_code == kExitError) {
-            failure.exit_code = kExitExecError;
-        }
-        throw;
-    }
+    return claim_and_run(make_job(options, context), context);
 }
 
 }  // namespace
@@ -523,7 +521,8 @@ Command exec_command(Context& context) {
             "  dedupctl exec --key \"invoices-$(date +%F)\" --lease 5m -- ./send-invoices\n"
             "  dedupctl exec --key \"deploy-$SHA\" --ttl never --wait 10m -- make deploy\n"
             "  dedupctl exec --key nightly --ttl 20h --on-duplicate quiet "
-            "--in-flight-exit 0 -- ./nightly\n"};
+            "--in-flight-exit 0 -- ./nightly\n",
+        .error_exit = kExitExecError};
 }
 
 }  // namespace dedupctl

@@ -49,7 +49,7 @@ KeyAnswer done_answer(const Context& context, std::string_view key,
     return answer;
 }
 
-int answer_done(const KeyArgument& keys, Context& context) {
+int run_done(const KeyArgument& keys, Context& context) {
     context.check_globals();
     keys.check(context);
     if (keys.many()) {
@@ -76,16 +76,6 @@ int answer_done(const KeyArgument& keys, Context& context) {
     return answer.exit_code;
 }
 
-// 1 is an answer here, so no error may exit with it.
-int run_done(const KeyArgument& keys, Context& context) {
-    try {
-        return answer_done(keys, context);
-    } catch (Failure& failure) {
-        failure.exit_code = failure.exit_code == kExitError ? kExitDoneError : failure.exit_code;
-        throw;
-    }
-}
-
 }  // namespace
 
 Command lookup_command(Context& context) {
@@ -107,7 +97,8 @@ Command done_command(Context& context) {
             .run = [keys, &context] { return run_done(*keys, context); },
             .examples =
                 "  if dedupctl done order-17; then echo 'was paid'; fi\n"
-                "  dedupctl done - < orders | grep '^no'\n"};
+                "  dedupctl done - < orders | grep '^no'\n",
+            .error_exit = kExitDoneError};
 }
 
 }  // namespace dedupctl

@@ -95,6 +95,7 @@ Program whole_program(Context& context) {
 int run(const Program& program, Context& context, int argc, char** argv) {
     std::string text;
     const Command* command = parse(program, argc, argv, text, context.settings);
+    context.error_exit = command == nullptr ? kExitError : command->error_exit;
     if (command != nullptr && !command->hidden) {
         read_config_files(program.options, context.store_path, context.settings);
     }
@@ -127,15 +128,14 @@ int guarded_main(int argc, char** argv) {
         return run(program, context, argc, argv);
     } catch (const Failure& failure) {
         report(failure, context);
-        return failure.exit_code;
+        return failure.exit_code == kExitError ? context.error_exit : failure.exit_code;
     } catch (const std::bad_alloc&) {
         report({.exit_code = kExitError, .code = "out_of_memory", .message = "out of memory"},
                context);
-        return kExitError;
     } catch (const std::exception& error) {
         report({.exit_code = kExitError, .code = "internal", .message = error.what()}, context);
-        return kExitError;
     }
+    return context.error_exit;
 }
 
 }  // namespace

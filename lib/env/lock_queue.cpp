@@ -16,6 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::int64_t kPlacesBegin = std::int64_t{1} << 32;
+constexpr std::int64_t kPlacesEnd = INT64_MAX;
 constexpr int kPlaceTries = 100;  // two may come in the same nanosecond
 // The first in the queue looks often at first, so that the lock does not lie idle between two; one
 // who waits for a long holder need not. The others look the more often the nearer their turn is: of
@@ -56,6 +57,11 @@ LockQueue::LockQueue(Descriptor file)
     }
 }
 
+bool LockQueue::has_waiters(int file) {
+    struct flock lock = range(F_WRLCK, kPlacesBegin, kPlacesEnd);
+    return ::fcntl(file, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 LockQueue::~LockQueue() {
     if (place_ != 0) {  // a child that was forked past the C library may have the file open
         struct flock lock = range(F_UNLCK, place_, place_ + 1);
@@ -94,7 +100,7 @@ int LockQueue::places_ahead() const {
     return kPlacesCounted;
 }
 
-// Whoever takes the lock writes into its file.
+// Whoever takes the lock writes into its file, and whoever gives it back touches it.
 bool LockQueue::is_stuck() const {
     struct stat status {};
     const std::time_t now = std::time(nullptr);

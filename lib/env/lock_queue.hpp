@@ -18,6 +18,8 @@ class LockQueue {
   public:
     // `file`: the lock file, open for reading and writing.
     explicit LockQueue(Descriptor file);
+    // Whether somebody waits for the lock of this lock file.
+    [[nodiscard]] static bool has_waiters(int file);
     LockQueue(const LockQueue&) = delete;
     LockQueue& operator=(const LockQueue&) = delete;
     ~LockQueue();

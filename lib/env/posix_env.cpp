@@ -302,6 +302,9 @@ class PosixLock final : public Lock {
         close_in_children({file_.get(), directory_.get()});
     }
     ~PosixLock() override {
+        if (!mark_.inherited()) {
+            (void)::futimens(file_.get(), nullptr);  // see LockQueue::is_stuck
+        }
         for (Descriptor* fd : {&directory_, &file_}) {
             if (mark_.inherited()) {
                 fd->leave();  // it has been closed, and may have been opened again
@@ -515,8 +518,11 @@ class PosixEnv final : public Env {
         const auto until =
             std::chrono::steady_clock::now() +
             std::min<std::chrono::milliseconds>(wait.time, std::chrono::hours{24 * 36'500});
-        auto lock = try_lock(path, wait.time.count() == 0);
-        if (lock || lock.error().code != Code::busy || wait.time.count() == 0) {
+        // Nobody who would wait gets in before those who do: one that closes and opens again at
+        // once would always be faster than they look.
+        const bool waits = wait.time.count() != 0;
+        auto lock = try_lock(path, waits ? Tries::gives_way : Tries::once);
+        if (lock || lock.error().code != Code::busy || !waits) {
             return lock;
         }
         const auto at = places_.place(path);
@@ -532,7 +538,7 @@ class PosixEnv final : public Env {
             if (!tries && !last) {
                 continue;
             }
-            lock = try_lock(path, last);
+            lock = try_lock(path, last ? Tries::once : Tries::again);
             if (lock || lock.error().code != Code::busy || last) {
                 return lock;
             }
@@ -575,12 +581,16 @@ class PosixEnv final : public Env {
     }
 
   private:
-    // `says_who`: a busy error names the holder, for which much is read.
-    Result<std::unique_ptr<Lock>> try_lock(const Path& path, bool says_who) {
+    enum class Tries : std::uint8_t {
+        once,       // a busy error names the holder, for which much is read
+        again,      // no busy error is the last one
+        gives_way,  // likewise; busy also if somebody waits
+    };
+    Result<std::unique_ptr<Lock>> try_lock(const Path& path, Tries tries) {
         const Path store = path.parent_path();
         const auto busy = [&](int locked, int file) {
-            return std::unexpected(says_who ? busy_error(store, locked, text_of(file))
-                                            : Error{Code::busy, ""});
+            return std::unexpected(tries == Tries::once ? busy_error(store, locked, text_of(file))
+                                                        : Error{Code::busy, ""});
         };
         while (true) {
             const auto at = places_.place(path);
@@ -614,6 +624,9 @@ class PosixEnv final : public Env {
             // It may have been removed between the first two calls.
             if (!names(path, id_of(fd->get()))) {
                 continue;
+            }
+            if (tries == Tries::gives_way && LockQueue::has_waiters(fd->get())) {
+                return busy(fd->get(), fd->get());
             }
             const std::string before = text_of(fd->get());
             const std::string noted = before.substr(names_at(before));

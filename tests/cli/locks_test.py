@@ -108,6 +108,20 @@ class Locks(cli.CliTest):
         holder.stdin.close()
         self.assertEqual(other.wait(cli.HANG_SECONDS), OK)
 
+    def test_nobody_overtakes_those_who_wait(self):
+        """As one would that closes the store and opens it again at once, again and again."""
+        holder = self.hold_store()
+        first = self.start("--lock-timeout", "1h", "claim", "a", stdout=subprocess.DEVNULL)
+        self.wait_until(lambda: self.in_queue() == 1, "it waits")
+        first.send_signal(signal.SIGSTOP)  # or it would have the lock before the next one looks
+        holder.stdin.close()
+        holder.wait(cli.HANG_SECONDS)
+        second = self.start("--lock-timeout", "1h", "claim", "b", stdout=subprocess.DEVNULL)
+        self.wait_until(lambda: self.in_queue() == 2, "the lock is free, and it waits all the same")
+        first.send_signal(signal.SIGCONT)
+        for one in (first, second):
+            self.assertEqual(one.wait(cli.HANG_SECONDS), OK)
+
     def test_hundreds_at_once_are_all_served(self):
         many = int(os.environ.get("CLI_CROWD", "40"))
         crowd = [self.start("remember", f"k{number}", stdout=subprocess.DEVNULL)

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <filesystem>
 #include <string>
 
 #include "env/env.hpp"
@@ -132,6 +134,17 @@ TEST_CASE("a flush that fails is not tried again, not even if a signal interrupt
         REQUIRE_FALSE(done);
         CHECK(done.error().os_error == os_error);
     }
+}
+
+TEST_CASE("who gives a lock back touches its file: so those who wait know that nobody is stuck") {
+    const TempDir dir;
+    const auto path = dir.path() / "LOCK";
+    auto lock = posix_env().lock(path, {});
+    REQUIRE(lock);
+    const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours{1};
+    std::filesystem::last_write_time(path, long_ago);
+    lock->reset();
+    CHECK(std::filesystem::last_write_time(path) > long_ago + std::chrono::minutes{30});
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "writer_turns.hpp"
 
-#include <algorithm>
-
 #include "common/text.hpp"
 #include "line_reader.hpp"
 
@@ -13,9 +11,8 @@ using std::chrono::steady_clock;
 // An input that rests for this long is idle. Shorter, and a writer of many small pieces would cost
 // an opening each.
 constexpr milliseconds kIdle{100};
-// How long one holds the store while others wait: an opening may have read much.
+// How long one holds the store while others wait.
 constexpr std::chrono::seconds kTurn{2};
-constexpr int kTurnOpenings = 20;
 // How long to wait before saying what for.
 constexpr milliseconds kSaysAfter{2000};
 
@@ -32,7 +29,6 @@ dedup::StreamStore* WriterTurns::store() {
 }
 
 void WriterTurns::open() {
-    const auto started = steady_clock::now();
     const auto goes_on = [this] { return !stopped_(); };
     if (store_id_.empty()) {
         store_ = context_.open_writer(goes_on);
@@ -52,7 +48,6 @@ void WriterTurns::open() {
         check_same();
     }
     opened_at_ = steady_clock::now();
-    opening_took_ = std::min(opened_at_ - started, steady_clock::duration(kTurn));
 }
 
 void WriterTurns::check_same() {
@@ -71,8 +66,7 @@ void WriterTurns::rest(int fd) {
     if (!store_ || store_->reads_are_remote()) {  // any number may write to such a store
         return;
     }
-    const auto turn = std::max(steady_clock::duration(kTurn), opening_took_ * kTurnOpenings);
-    if (steady_clock::now() - opened_at_ > turn || !readable_within(fd, kIdle)) {
+    if (steady_clock::now() - opened_at_ > kTurn || !readable_within(fd, kIdle)) {
         close();
     }
 }

@@ -39,7 +39,6 @@ class WriterTurns {
     std::unique_ptr<dedup::StreamStore> store_;
     std::string store_id_;  // of the first opening
     std::chrono::steady_clock::time_point opened_at_;
-    std::chrono::steady_clock::duration opening_took_{};
 };
 
 }  // namespace dedupctl

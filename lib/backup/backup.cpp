@@ -39,24 +39,31 @@ bool lies_in(const Path& inner, const Path& outer) {
     return !inside.empty() && *inside.begin() != "..";
 }
 
-// In each copy, from its beginning on, and in nothing else: what may be replaced and removed.
-constexpr const char* kMarkName = "COPY";
+// In each copy, and in nothing else: what may be replaced and removed. As long as the copy is not
+// finished, and while it is removed, the file is named kPartialName.
+constexpr const char* kCopyName = "COPY";
 constexpr std::string_view kMarkText =
-    "A copy made by `dedupctl backup`, which the next one replaces. `dedupctl restore` makes a "
-    "store "
-    "of it.\n";
+    "Made by `dedupctl backup` or `restore`. Named COPY, this file says that the directory is a "
+    "copy of a store, which the next backup replaces, and of which `dedupctl restore` makes a "
+    "store; named PARTIAL, that it is not finished.\n";
 
 Result<bool> is_copy(Env& env, const Path& path) {
     return DEDUP_TRY(env.type(path)) == PathType::directory &&
-           DEDUP_TRY(env.type(path / kMarkName)) == PathType::file;
+           DEDUP_TRY(env.type(path / kCopyName)) == PathType::file;
 }
 
-// Whether it is a copy, or had just been begun.
+Result<bool> is_partial(Env& env, const Path& path) {
+    return DEDUP_TRY(env.type(path)) == PathType::directory &&
+           DEDUP_TRY(env.type(path / kPartialName)) == PathType::file;
+}
+
+// Whether it is a copy, or a part of one, or had just been begun.
 Result<bool> is_rest(Env& env, const Path& path) {
-    if (DEDUP_TRY(env.type(path)) != PathType::directory || DEDUP_TRY(is_copy(env, path))) {
-        return is_copy(env, path);
+    if (DEDUP_TRY(is_copy(env, path)) || DEDUP_TRY(is_partial(env, path))) {
+        return true;
     }
-    return std::ranges::all_of(DEDUP_TRY(env.list(path)),
+    return DEDUP_TRY(env.type(path)) == PathType::directory &&
+           std::ranges::all_of(DEDUP_TRY(env.list(path)),
                                [](const std::string& name) { return name == kLockName; });
 }
 
@@ -66,10 +73,51 @@ Result<void> remove_directory(const Path& path) {
     return error ? std::unexpected(os_failure("remove", path, error.value())) : Result<void>();
 }
 
+// From now on nobody takes it for a copy, nor for a store, whatever a crash leaves of it.
+Result<void> mark_as_partial(Env& env, const Path& path) {
+    const Path partial = path / kPartialName;
+    if (DEDUP_TRY(is_copy(env, path))) {
+        DEDUP_TRY(env.rename(path / kCopyName, partial));
+    } else if (!DEDUP_TRY(is_partial(env, path))) {
+        const auto mark = DEDUP_TRY(env.open(partial, OpenMode::create));
+        DEDUP_TRY(mark->write(0, kMarkText));
+        DEDUP_TRY(mark->sync());
+    }
+    return env.sync_directory(path);
+}
+
 Result<void> mark_as_copy(Env& env, const Path& path) {
-    const auto mark = DEDUP_TRY(env.open(path / kMarkName, OpenMode::create));
-    DEDUP_TRY(mark->write(0, kMarkText));
-    return mark->sync();
+    DEDUP_TRY(env.rename(path / kPartialName, path / kCopyName));
+    return env.sync_directory(path);
+}
+
+// From now on it is a store.
+Result<void> remove_mark(Env& env, const Path& path) {
+    DEDUP_TRY(env.remove(path / kPartialName));
+    return env.sync_directory(path);
+}
+
+// Removes a copy, or a part of one; the mark last. Not in the environment of the copy that is made,
+// which may have had this name.
+Result<void> remove_copy(const Path& path) {
+    Env& env = posix_env();
+    DEDUP_TRY(mark_as_partial(env, path));
+    for (const std::string& name : DEDUP_TRY(env.list(path))) {
+        if (name != kPartialName) {
+            DEDUP_TRY(remove_directory(path / name));
+        }
+    }
+    DEDUP_TRY(env.sync_directory(path));
+    return remove_directory(path);
+}
+
+// Removes a store that was put back until its mark was to go, unless somebody is at it.
+Result<void> remove_partial(Env& env, const Path& path) {
+    if (!DEDUP_TRY(is_partial(env, path))) {
+        return {};
+    }
+    const auto lock = DEDUP_TRY(env.lock(path / kLockName, {}));
+    return DEDUP_TRY(is_partial(env, path)) ? remove_copy(path) : Result<void>();
 }
 
 // Makes the directory in which the copy comes to be, or empties what one that was cut short has
@@ -81,7 +129,7 @@ Result<std::unique_ptr<Lock>> begin_partial(Env& env, const Path& partial, const
         return in_the_way(partial, "which is not the rest of a copy that was cut short");
     }
     auto lock = DEDUP_TRY(env.lock(partial / kLockName, {}));
-    DEDUP_TRY(mark_as_copy(env, partial));
+    DEDUP_TRY(mark_as_partial(env, partial));
     DEDUP_TRY(remove_directory(partial / kReserveName));
     for (const char* name : {"log", "catalog"}) {
         // Not the directories: the environment may have them open.
@@ -123,6 +171,7 @@ using Change = std::function<Result<void>(LogStore&)>;
 Result<void> settle(Env& env, const Path& copy, const Change& change, BackupReport& report) {
     LogStoreInternals internals;
     internals.ignore_jumps = true;  // it has rested for no time
+    internals.partial = true;
     OpenOptions options;
     options.create = false;
     const auto store = DEDUP_TRY(LogStore::open(env, copy, options, internals));
@@ -137,7 +186,12 @@ Result<void> settle(Env& env, const Path& copy, const Change& change, BackupRepo
 }
 
 Result<void> check(Env& env, const Path& copy, const Path& from, const Progress& progress) {
-    const VerifyReport report = DEDUP_TRY(verify(env, copy, progress));
+    LogStoreInternals internals;
+    internals.partial = true;
+    OpenOptions reading;
+    reading.read_only = true;
+    const auto store = DEDUP_TRY(LogStore::open(env, copy, reading, internals));
+    const VerifyReport report = DEDUP_TRY(verify(*store, progress));
     if (report.problems.empty()) {
         return {};
     }
@@ -174,7 +228,7 @@ Result<void> put_in_place(Env& env, const Path& partial, const Path& target, boo
     placed = true;
     DEDUP_TRY(env.sync_directory(target / ".."));
     if (replace) {
-        (void)remove_directory(replaced);  // or the next copy does
+        (void)remove_copy(replaced);  // or the next copy does
     }
     return {};
 }
@@ -182,11 +236,10 @@ Result<void> put_in_place(Env& env, const Path& partial, const Path& target, boo
 // What a replacement that was cut short between two names has left.
 Result<void> tidy_older(Env& env, const Path& target) {
     const Path older = older_of(target);
-    if (!DEDUP_TRY(is_copy(env, older))) {
-        return {};
+    if (DEDUP_TRY(env.type(target)) == PathType::absent) {
+        return DEDUP_TRY(is_copy(env, older)) ? env.rename(older, target) : Result<void>();
     }
-    return DEDUP_TRY(env.type(target)) == PathType::absent ? env.rename(older, target)
-                                                           : remove_directory(older);
+    return DEDUP_TRY(is_rest(env, older)) ? remove_copy(older) : Result<void>();
 }
 
 struct Wanted {
@@ -221,7 +274,7 @@ class Copying {
         if (!made && begun_ && !placed && made.error().code != Code::busy &&
             made.error().code != Code::closed) {
             // Or it is another one's; or the parent's, of a child that was forked in `progress`.
-            (void)remove_directory(partial_);
+            (void)remove_copy(partial_);
         }
         return made;
     }
@@ -229,6 +282,7 @@ class Copying {
   private:
     Result<void> look_at_target(LogStore& store) {
         if (!wanted_.replace) {
+            DEDUP_TRY(remove_partial(env_, wanted_.to));
             return DEDUP_TRY(env_.type(wanted_.to)) == PathType::absent
                        ? Result<void>()
                        : in_the_way(wanted_.to, "and nothing is replaced");
@@ -258,10 +312,14 @@ class Copying {
         DEDUP_TRY(settle(env_, partial_, wanted_.change, report));
         lock = DEDUP_TRY(env_.lock(partial_ / kLockName, {}));
         DEDUP_TRY(check(env_, partial_, wanted_.from, progress_));
-        if (!wanted_.replace) {
-            DEDUP_TRY(env_.remove(partial_ / kMarkName));
+        if (wanted_.replace) {
+            DEDUP_TRY(mark_as_copy(env_, partial_));
         }
         DEDUP_TRY(put_in_place(env_, partial_, wanted_.to, replace_, placed));
+        if (!wanted_.replace) {
+            DEDUP_TRY(
+                remove_mark(env_, wanted_.to));  // by which it was known until it had its name
+        }
         return report;
     }
 

@@ -70,7 +70,8 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
                                                  const LogStoreInternals& internals) {
     const NoCancel no_cancel;
     DEDUP_TRY(check_options(options));
-    if (!DEDUP_TRY(find_store(env, path)) && (options.read_only || !options.create)) {
+    if (!DEDUP_TRY(find_store(env, path, internals.partial)) &&
+        (options.read_only || !options.create)) {
         return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));

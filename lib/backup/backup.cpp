@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "backup/copy_files.hpp"
+#include "backup/copy_mark.hpp"
 #include "record/invalid.hpp"
 #include "record/try.hpp"
 #include "repair/verify.hpp"
@@ -37,87 +38,6 @@ bool lies_in(const Path& inner, const Path& outer) {
     const Path inside = std::filesystem::weakly_canonical(inner, error)
                             .lexically_relative(std::filesystem::weakly_canonical(outer, error));
     return !inside.empty() && *inside.begin() != "..";
-}
-
-// In each copy, and in nothing else: what may be replaced and removed. As long as the copy is not
-// finished, and while it is removed, the file is named kPartialName.
-constexpr const char* kCopyName = "COPY";
-constexpr std::string_view kMarkText =
-    "Made by `dedupctl backup` or `restore`. Named COPY, this file says that the directory is a "
-    "copy of a store, which the next backup replaces, and of which `dedupctl restore` makes a "
-    "store; named PARTIAL, that it is not finished.\n";
-
-Result<bool> is_copy(Env& env, const Path& path) {
-    return DEDUP_TRY(env.type(path)) == PathType::directory &&
-           DEDUP_TRY(env.type(path / kCopyName)) == PathType::file;
-}
-
-Result<bool> is_partial(Env& env, const Path& path) {
-    return DEDUP_TRY(env.type(path)) == PathType::directory &&
-           DEDUP_TRY(env.type(path / kPartialName)) == PathType::file;
-}
-
-// Whether it is a copy, or a part of one, or had just been begun.
-Result<bool> is_rest(Env& env, const Path& path) {
-    if (DEDUP_TRY(is_copy(env, path)) || DEDUP_TRY(is_partial(env, path))) {
-        return true;
-    }
-    return DEDUP_TRY(env.type(path)) == PathType::directory &&
-           std::ranges::all_of(DEDUP_TRY(env.list(path)),
-                               [](const std::string& name) { return name == kLockName; });
-}
-
-Result<void> remove_directory(const Path& path) {
-    std::error_code error;
-    std::filesystem::remove_all(path, error);
-    return error ? std::unexpected(os_failure("remove", path, error.value())) : Result<void>();
-}
-
-// From now on nobody takes it for a copy, nor for a store, whatever a crash leaves of it.
-Result<void> mark_as_partial(Env& env, const Path& path) {
-    const Path partial = path / kPartialName;
-    if (DEDUP_TRY(is_copy(env, path))) {
-        DEDUP_TRY(env.rename(path / kCopyName, partial));
-    } else if (!DEDUP_TRY(is_partial(env, path))) {
-        const auto mark = DEDUP_TRY(env.open(partial, OpenMode::create));
-        DEDUP_TRY(mark->write(0, kMarkText));
-        DEDUP_TRY(mark->sync());
-    }
-    return env.sync_directory(path);
-}
-
-Result<void> mark_as_copy(Env& env, const Path& path) {
-    DEDUP_TRY(env.rename(path / kPartialName, path / kCopyName));
-    return env.sync_directory(path);
-}
-
-// From now on it is a store.
-Result<void> remove_mark(Env& env, const Path& path) {
-    DEDUP_TRY(env.remove(path / kPartialName));
-    return env.sync_directory(path);
-}
-
-// Removes a copy, or a part of one; the mark last. Not in the environment of the copy that is made,
-// which may have had this name.
-Result<void> remove_copy(const Path& path) {
-    Env& env = posix_env();
-    DEDUP_TRY(mark_as_partial(env, path));
-    for (const std::string& name : DEDUP_TRY(env.list(path))) {
-        if (name != kPartialName) {
-            DEDUP_TRY(remove_directory(path / name));
-        }
-    }
-    DEDUP_TRY(env.sync_directory(path));
-    return remove_directory(path);
-}
-
-// Removes a store that was put back until its mark was to go, unless somebody is at it.
-Result<void> remove_partial(Env& env, const Path& path) {
-    if (!DEDUP_TRY(is_partial(env, path))) {
-        return {};
-    }
-    const auto lock = DEDUP_TRY(env.lock(path / kLockName, {}));
-    return DEDUP_TRY(is_partial(env, path)) ? remove_copy(path) : Result<void>();
 }
 
 // Makes the directory in which the copy comes to be, or empties what one that was cut short has

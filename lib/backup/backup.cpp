@@ -236,9 +236,8 @@ class Copying {
             DEDUP_TRY(mark_as_copy(env_, partial_));
         }
         DEDUP_TRY(put_in_place(env_, partial_, wanted_.to, replace_, placed));
-        if (!wanted_.replace) {
-            DEDUP_TRY(
-                remove_mark(env_, wanted_.to));  // by which it was known until it had its name
+        if (!wanted_.replace) {  // it was known by its mark until it had its name
+            DEDUP_TRY(remove_mark(env_, wanted_.to));
         }
         return report;
     }

@@ -1,6 +1,7 @@
 #include "backup/copy_mark.hpp"
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -16,6 +17,16 @@ constexpr std::string_view kMarkText =
     "Made by `dedupctl backup` or `restore`. Named COPY, this file says that the directory is a "
     "copy of a store, which the next backup replaces, and of which `dedupctl restore` makes a "
     "store; named PARTIAL, that it is not finished.\n";
+
+// Whether there is nothing in it that is not of a copy, and so somebody else's.
+Result<bool> is_only_partial(Env& env, const Path& path) {
+    constexpr std::array<std::string_view, 5> kNames = {kLockName, kPartialName, kReserveName,
+                                                        "log", "catalog"};
+    return DEDUP_TRY(is_partial(env, path)) &&
+           std::ranges::all_of(DEDUP_TRY(env.list(path)), [&](const std::string& name) {
+               return std::ranges::find(kNames, name) != kNames.end();
+           });
+}
 
 }  // namespace
 
@@ -79,11 +90,11 @@ Result<void> remove_copy(const Path& path) {
 }
 
 Result<void> remove_partial(Env& env, const Path& path) {
-    if (!DEDUP_TRY(is_partial(env, path))) {
+    if (!DEDUP_TRY(is_only_partial(env, path))) {
         return {};
     }
     const auto lock = DEDUP_TRY(env.lock(path / kLockName, {}));
-    return DEDUP_TRY(is_partial(env, path)) ? remove_copy(path) : Result<void>();
+    return DEDUP_TRY(is_only_partial(env, path)) ? remove_copy(path) : Result<void>();
 }
 
 }  // namespace dedup

@@ -24,7 +24,8 @@ namespace dedup {
 [[nodiscard]] Result<void> remove_directory(const Path& path);
 // Removes a copy, or a part of one; the mark last. Whoever calls it keeps others out.
 [[nodiscard]] Result<void> remove_copy(const Path& path);
-// Removes what is there if it is partial. Errors: busy (somebody is at it).
+// Removes what is there if it is partial, and nothing else lies in it. Errors: busy (somebody is at
+// it).
 [[nodiscard]] Result<void> remove_partial(Env& env, const Path& path);
 
 }  // namespace dedup

@@ -271,6 +271,10 @@ TEST_CASE("what is not finished is no store, whatever its name is") {
     must_restore(paths);
     write_file(paths.back / "PARTIAL", "");
     refused(LogStore::open(paths.back, {}));
+    write_file(paths.back / "letters", "dear");  // which nobody removes
+    CHECK_FALSE(restore(paths.copy, paths.back));
+    CHECK(read_file(paths.back / "letters") == "dear");
+    fs::remove(paths.back / "letters");
     must_restore(paths);
     CHECK(keys_in(paths.back) == 500);
     CHECK_FALSE(fs::exists(paths.back / "COPY"));

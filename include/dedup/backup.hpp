@@ -34,12 +34,14 @@ struct BackupReport {
 // If `target` is an older copy of the same store, which a file COPY in it says, it is replaced, in
 // one step where the file system can do that (renameat2 with RENAME_EXCHANGE), and what both have
 // is shared and not copied again. Who has the older one open for reading gets `failed`, and opens
-// it again; one that has been opened for writing is a copy no more. What fails, or is cut short, leaves the
-// older copy as it was, and maybe a "<target>.partial" that the next call removes. `progress` is
-// called on this thread with bytes copied or linked, and then with bytes checked. Errors:
-// invalid_argument (no store there, `target` lies in it, or is anything else than an older copy of
-// it), busy (somebody else makes this copy), corruption (of the store:
-// see verify() and repair()), out_of_space, io, unavailable, unsupported_version.
+// it again; one that has been opened for writing is a copy no more. What fails, or is cut short by
+// whatever, a power cut too, leaves the older copy as it was, and maybe a "<target>.partial" that
+// the next call removes; a file PARTIAL in it keeps it from being opened. (Where two names cannot
+// be exchanged, the older one may be left as "<target>.older"; the next call puts it back.)
+// `progress` is called on this thread with bytes copied or linked, and then with bytes checked.
+// Errors: invalid_argument (no store there, `target` lies in it, or is anything else than an older
+// copy of it), busy (somebody else makes this copy), corruption (of the store: see verify() and
+// repair()), out_of_space, io, unavailable, unsupported_version.
 [[nodiscard]] DEDUP_API Result<BackupReport> backup(const std::filesystem::path& store,
                                                     const std::filesystem::path& target,
                                                     const BackupOptions& options = {},
@@ -57,10 +59,11 @@ struct RestoreReport {
     std::uint64_t next_sequence = 0;  // of the restored store
 };
 
-// Makes a store at `target`, where nothing is, of the copy at `backup`. With `raise` sequences go
-// on at 1,024 times the clock's milliseconds since 1970, or if that is more, 2^40 and a random
-// number below that above the copy's last one. So none that was assigned after the copy comes
-// again, and no two stores that were restored from one copy assign the same ones.
+// Makes a store at `target`, where nothing is, of the copy at `backup`. What is cut short leaves
+// nothing that can be opened, and is removed by the next call. With `raise` sequences go on at
+// 1,024 times the clock's milliseconds since 1970, or if that is more, 2^40 and a random number
+// below that above the copy's last one. So none that was assigned after the copy comes again, and
+// no two stores that were restored from one copy assign the same ones.
 // Errors: as backup(); invalid_argument (something is at `target`).
 [[nodiscard]] DEDUP_API Result<RestoreReport> restore(const std::filesystem::path& backup,
                                                       const std::filesystem::path& target,

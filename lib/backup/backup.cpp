@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "backup/copy_files.hpp"
+#include "backup/copy_mark.hpp"
 #include "record/invalid.hpp"
 #include "record/try.hpp"
 #include "repair/verify.hpp"
@@ -44,37 +45,6 @@ bool lies_in(const Path& inner, const Path& outer) {
     return !inside.empty() && *inside.begin() != "..";
 }
 
-constexpr std::string_view kMarkText =
-    "A copy made by `dedupctl backup`, which the next one replaces. `dedupctl restore` makes a "
-    "store "
-    "of it.\n";
-
-Result<bool> is_copy(Env& env, const Path& path) {
-    return DEDUP_TRY(env.type(path)) == PathType::directory &&
-           DEDUP_TRY(env.type(path / kCopyMarkName)) == PathType::file;
-}
-
-// Whether it is a copy, or had just been begun.
-Result<bool> is_rest(Env& env, const Path& path) {
-    if (DEDUP_TRY(env.type(path)) != PathType::directory || DEDUP_TRY(is_copy(env, path))) {
-        return is_copy(env, path);
-    }
-    return std::ranges::all_of(DEDUP_TRY(env.list(path)),
-                               [](const std::string& name) { return name == kLockName; });
-}
-
-Result<void> remove_directory(const Path& path) {
-    std::error_code error;
-    std::filesystem::remove_all(path, error);
-    return error ? std::unexpected(os_failure("remove", path, error.value())) : Result<void>();
-}
-
-Result<void> mark_as_copy(Env& env, const Path& path) {
-    const auto mark = DEDUP_TRY(env.open(path / kCopyMarkName, OpenMode::create));
-    DEDUP_TRY(mark->write(0, kMarkText));
-    return mark->sync();
-}
-
 // Makes the directory in which the copy comes to be, or empties what one that was cut short has
 // left. As long as the lock is held nobody else does.
 Result<std::unique_ptr<Lock>> begin_partial(Env& env, const Path& partial, const Path& like) {
@@ -84,7 +54,7 @@ Result<std::unique_ptr<Lock>> begin_partial(Env& env, const Path& partial, const
         return in_the_way(partial, "which is not the rest of a copy that was cut short");
     }
     auto lock = DEDUP_TRY(env.lock(partial / kLockName, {}));
-    DEDUP_TRY(mark_as_copy(env, partial));
+    DEDUP_TRY(mark_as_partial(env, partial));
     DEDUP_TRY(remove_directory(partial / kReserveName));
     for (const char* name : {"log", "catalog"}) {
         // Not the directories: the environment may have them open.
@@ -126,7 +96,7 @@ using Change = std::function<Result<void>(LogStore&)>;
 Result<void> settle(Env& env, const Path& copy, const Change& change, BackupReport& report) {
     LogStoreInternals internals;
     internals.ignore_jumps = true;  // it has rested for no time
-    internals.stays_a_copy = true;
+    internals.partial = true;
     OpenOptions options;
     options.create = false;
     const auto store = DEDUP_TRY(LogStore::open(env, copy, options, internals));
@@ -141,7 +111,12 @@ Result<void> settle(Env& env, const Path& copy, const Change& change, BackupRepo
 }
 
 Result<void> check(Env& env, const Path& copy, const Path& from, const Progress& progress) {
-    const VerifyReport report = DEDUP_TRY(verify(env, copy, progress));
+    LogStoreInternals internals;
+    internals.partial = true;
+    OpenOptions reading;
+    reading.read_only = true;
+    const auto store = DEDUP_TRY(LogStore::open(env, copy, reading, internals));
+    const VerifyReport report = DEDUP_TRY(verify(*store, progress));
     if (report.problems.empty()) {
         return {};
     }
@@ -178,7 +153,7 @@ Result<void> put_in_place(Env& env, const Path& partial, const Path& target, boo
     placed = true;
     DEDUP_TRY(env.sync_directory(target / ".."));
     if (replace) {
-        (void)remove_directory(replaced);  // or the next copy does
+        (void)remove_copy(replaced);  // or the next copy does
     }
     return {};
 }
@@ -186,11 +161,10 @@ Result<void> put_in_place(Env& env, const Path& partial, const Path& target, boo
 // What a replacement that was cut short between two names has left.
 Result<void> tidy_older(Env& env, const Path& target) {
     const Path older = older_of(target);
-    if (!DEDUP_TRY(is_copy(env, older))) {
-        return {};
+    if (DEDUP_TRY(env.type(target)) == PathType::absent) {
+        return DEDUP_TRY(is_copy(env, older)) ? env.rename(older, target) : Result<void>();
     }
-    return DEDUP_TRY(env.type(target)) == PathType::absent ? env.rename(older, target)
-                                                           : remove_directory(older);
+    return DEDUP_TRY(is_rest(env, older)) ? remove_copy(older) : Result<void>();
 }
 
 struct Wanted {
@@ -225,7 +199,7 @@ class Copying {
         if (!made && begun_ && !placed && made.error().code != Code::busy &&
             made.error().code != Code::closed) {
             // Or it is another one's; or the parent's, of a child that was forked in `progress`.
-            (void)remove_directory(partial_);
+            (void)remove_copy(partial_);
         }
         return made;
     }
@@ -233,6 +207,7 @@ class Copying {
   private:
     Result<void> look_at_target(LogStore& store) {
         if (!wanted_.replace) {
+            DEDUP_TRY(remove_partial(env_, wanted_.to));
             return DEDUP_TRY(env_.type(wanted_.to)) == PathType::absent
                        ? Result<void>()
                        : in_the_way(wanted_.to, "and nothing is replaced");
@@ -262,10 +237,13 @@ class Copying {
         DEDUP_TRY(settle(env_, partial_, wanted_.change, report));
         lock = DEDUP_TRY(env_.lock(partial_ / kLockName, {}));
         DEDUP_TRY(check(env_, partial_, wanted_.from, progress_));
-        if (!wanted_.replace) {
-            DEDUP_TRY(env_.remove(partial_ / kCopyMarkName));
+        if (wanted_.replace) {
+            DEDUP_TRY(mark_as_copy(env_, partial_));
         }
         DEDUP_TRY(put_in_place(env_, partial_, wanted_.to, replace_, placed));
+        if (!wanted_.replace) {  // it was known by its mark until it had its name
+            DEDUP_TRY(remove_mark(env_, wanted_.to));
+        }
         return report;
     }
 

@@ -155,6 +155,9 @@ Result<void> copy_files(LogStore& store, const CopyPlace& place, BackupReport& r
         DEDUP_TRY(place.env.open(place.to / "catalog" / "data.mdb", OpenMode::create));
     DEDUP_TRY(DEDUP_TRY(store.catalog().open_one())->copy_to(*catalog));
     DEDUP_TRY(catalog->sync());
+    for (const char* directory : {"log", "catalog"}) {
+        DEDUP_TRY(place.env.sync_directory(place.to / directory));
+    }
     report.segments = view->sealed->segments().size() + view->unsealed.size();
     return {};
 }

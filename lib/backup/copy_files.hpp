@@ -18,8 +18,8 @@ struct CopyPlace {
 };
 
 // Copies what `store`, open for reading, shows, as far as its last call has followed the writer:
-// segments, indexes and the catalog. Adds what it does to `report`. All of it is durable but for
-// the names. Errors: io, out_of_space, corruption.
+// segments, indexes and the catalog. Adds what it does to `report`. All of it is durable then,
+// with the names in the two directories. Errors: io, out_of_space, corruption.
 [[nodiscard]] Result<void> copy_files(LogStore& store, const CopyPlace& place, BackupReport& report,
                                       const Progress& progress);
 

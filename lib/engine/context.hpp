@@ -25,7 +25,7 @@ struct LogStoreInternals {
     std::uint64_t id_mask = UINT64_MAX;
     bool* only_catalog = nullptr;  // becomes true if it is the catalog that keeps a reader out
     bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
-    bool stays_a_copy = false;     // although it is opened for writing
+    bool partial = false;          // opens a copy that is not finished, too
     // How long a sweep waits for readers of segments that it removes together.
     std::chrono::milliseconds readers_wait{100};
     // Called before waiting for the sealer, after a change of the catalog, and before a reader
@@ -35,9 +35,11 @@ struct LogStoreInternals {
 
 inline constexpr const char* kLockName = "LOCK";
 
-// In each copy of a backup, from its beginning on, and in nothing else: what the next backup may
-// replace and remove. Whoever opens a copy for writing makes a store of it.
-inline constexpr const char* kCopyMarkName = "COPY";
+// In a copy that is whole: what the next backup may replace and remove. Whoever opens a copy for
+// writing makes a store of it.
+inline constexpr const char* kCopyName = "COPY";
+// In a copy of a store that is not finished, and in what is being removed of one.
+inline constexpr const char* kPartialName = "PARTIAL";
 
 // A store opens files as long as it is open: neither a change of the working directory nor of a
 // symbolic link may take it to others.

@@ -48,8 +48,11 @@ bool Guard::Run::move_to(std::size_t end, std::span<const Completion> completion
         .stream = std::string(stream.stream),
         .offset = last.offset,
         .event_id = last.id.size() <= kLabelBytesMax ? std::string(last.id) : std::string()};
-    commit_ =
-        until_available([&] { return stream.offsets.settle(guard_.cache_, completions, commit); });
+    // What is refused together with completions is tried again without them, and counted then.
+    commit_ = until_available([&] {
+        return completions.empty() ? stream.offsets.commit(commit)
+                                   : stream.offsets.settle(guard_.cache_, completions, commit);
+    });
     if (!commit_ || !std::holds_alternative<Committed>(*commit_)) {
         return false;
     }

@@ -121,28 +121,35 @@ class RecordTogether {
     Recorder moved_;
 };
 
+// Counts what `outcome` says was refused: that nothing was carried out.
+inline void count_refused(const Cache& completer, const Cache& offsets,
+                          const Result<CommitOutcome>& outcome) {
+    if (!outcome) {
+        const bool stale = outcome.error().code == Code::stale_claim;
+        CacheInside::count(completer, {.stale = stale ? 1U : 0U, .errors = stale ? 0U : 1U});
+    } else if (std::holds_alternative<Behind>(*outcome)) {
+        CacheInside::count(offsets, {.offsets_behind = 1});
+    }
+}
+
 // Carries out `ops` and `offset` in one atomic append, or nothing of it; see decide_together. A
-// lost race is settled by reading everything again, as in settle_batch.
+// lost race is settled by reading everything again, as in settle_batch. What is carried out is
+// counted; what is refused is not, since the caller may try each for itself then.
 template <class Op, class Refusal>
 [[nodiscard]] Result<CommitOutcome> settle_with_offset(StreamStore& store, const Cache& completer,
                                                        const Cache& offsets,
                                                        std::span<const Op> ops,
                                                        const OffsetOp& offset,
                                                        const Refusal& refusal) {
-    const auto failed = [&](const Error& error) {
-        const bool stale = error.code == Code::stale_claim;
-        CacheInside::count(completer, {.stale = stale ? 1U : 0U, .errors = stale ? 0U : 1U});
-        return std::unexpected(error);
-    };
     std::vector<StreamKey> streams;
     for (const Op& op : ops) {
         if (const Result<void> checked = op.check(); !checked) {
-            return failed(checked.error());
+            return std::unexpected(checked.error());
         }
         streams.push_back({op.cache.ns, op.key});
     }
     if (const Result<void> checked = offset.check(); !checked) {
-        return failed(checked.error());
+        return std::unexpected(checked.error());
     }
     streams.push_back({offset.ns, offset.key});
     Together<Op> all;
@@ -151,15 +158,11 @@ template <class Op, class Refusal>
         const std::int64_t now_ms = store.now_ms();  // after the heads, as in settle_batch
         for (const auto& head : heads) {
             if (!head) {
-                return failed(head.error());
+                return std::unexpected(head.error());
             }
         }
         decide_together(all, ops, offset, heads, now_ms, store.grace(), refusal);
-        if (!all.moved.answer) {
-            return failed(all.moved.answer.error());
-        }
-        if (std::holds_alternative<Behind>(*all.moved.answer)) {
-            CacheInside::count(offsets, {.offsets_behind = 1});
+        if (!all.moved.answer || std::holds_alternative<Behind>(*all.moved.answer)) {
             return std::move(all.moved.answer);
         }
         RecordTogether record(completer, offsets, all.items.size());
@@ -171,7 +174,7 @@ template <class Op, class Refusal>
             return std::move(all.moved.answer);
         }
         if (landed.front().error().code != Code::sequence_conflict) {
-            return failed(landed.front().error());
+            return std::unexpected(landed.front().error());
         }
         CacheInside::count(offsets, {.races_lost = 1});
     }

@@ -107,10 +107,12 @@ Result<CommitOutcome> Offsets::commit(const OffsetCommit& commit) {
 
 Result<CommitOutcome> Offsets::complete_and_commit(std::span<const Completion> completions,
                                                    const OffsetCommit& commit) {
-    return settle(cache_, completions, commit);
+    auto outcome = settle(cache_, completions, commit);
+    count_refused(cache_, cache_, outcome);
+    return outcome;
 }
 
-// `completer` counts and tells the completions.
+// `completer` counts and tells the completions; what is refused is for the caller to count.
 Result<CommitOutcome> Offsets::settle(Cache& completer, std::span<const Completion> completions,
                                       const OffsetCommit& commit) {
     std::vector<CacheOptions> caches;  // each claim says of which namespace it is

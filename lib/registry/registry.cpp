@@ -98,8 +98,10 @@ Result<CommitOutcome> Registry::finish(const OffsetCommit& commit, std::string_v
     const ClaimOptions options{.event_id = commit.event_id};
     const RememberOp record{receipt_options_, key, details, options};
     const OffsetOp offset{offsets_ns_, position_key(commit.pipeline, commit.stream), commit};
-    return settle_with_offset(store_, receipts_, offsets_.cache_,
-                              std::span<const RememberOp>(&record, 1), offset, refusal);
+    auto outcome = settle_with_offset(store_, receipts_, offsets_.cache_,
+                                      std::span<const RememberOp>(&record, 1), offset, refusal);
+    count_refused(receipts_, offsets_.cache_, outcome);
+    return outcome;
 }
 
 std::vector<CacheMetrics> Registry::metrics() const {

@@ -32,7 +32,7 @@ Error lost_log(const Path& path) {
 
 }  // namespace
 
-Result<bool> find_store(Env& env, const Path& path) {
+Result<bool> find_store(Env& env, const Path& path, bool partial) {
     const auto type = env.type(path);
     if (!type) {
         return std::unexpected(type.error());
@@ -47,6 +47,12 @@ Result<bool> find_store(Env& env, const Path& path) {
     const auto names = env.list(path);
     if (!names) {
         return std::unexpected(names.error());
+    }
+    if (!partial && std::ranges::find(*names, kPartialName) != names->end()) {
+        return invalid(
+            fmt::format("{} is a copy that was not finished, and no store; make it again with what "
+                        "had begun it (`dedupctl backup` or `restore`), or remove it",
+                        path.string()));
     }
     if (std::ranges::find(*names, "log") != names->end()) {
         return true;
@@ -78,7 +84,7 @@ Result<void> sync_directories(const StoreContext& context) {
 }
 
 Result<void> make_store_of_copy(const StoreContext& context) {
-    const Path mark = context.path / kCopyMarkName;
+    const Path mark = context.path / kCopyName;
     if (DEDUP_TRY(context.env.type(mark)) == PathType::absent) {
         return {};
     }

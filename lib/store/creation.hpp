@@ -5,8 +5,9 @@
 
 namespace dedup {
 
-// True if there is a store at `path`, false if one could be created there.
-[[nodiscard]] Result<bool> find_store(Env& env, const Path& path);
+// True if there is a store at `path`, false if one could be created there. `partial`: a copy that
+// is not finished is one, too.
+[[nodiscard]] Result<bool> find_store(Env& env, const Path& path, bool partial = false);
 
 // Of a log without segments. Errors: corruption (it had some), invalid_argument (there is no store,
 // and none is to be created).

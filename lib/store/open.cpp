@@ -70,7 +70,8 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
                                                  const LogStoreInternals& internals) {
     const NoCancel no_cancel;
     DEDUP_TRY(check_options(options));
-    if (!DEDUP_TRY(find_store(env, path)) && (options.read_only || !options.create)) {
+    if (!DEDUP_TRY(find_store(env, path, internals.partial)) &&
+        (options.read_only || !options.create)) {
         return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
@@ -108,9 +109,7 @@ Result<void> LogStore::open_for_writing() {
     engine_->lock =
         DEDUP_TRY(context_.env.lock(context_.path / kLockName, {context_.options.lock_timeout,
                                                                 context_.options.keeps_waiting}));
-    if (!context_.internals.stays_a_copy) {
-        DEDUP_TRY(make_store_of_copy(context_));
-    }
+    DEDUP_TRY(make_store_of_copy(context_));
     DEDUP_TRY(context_.env.make_directory(context_.log_path));
     std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     if (ids.empty()) {

@@ -251,6 +251,37 @@ TEST_CASE("the rest of a copy that was cut short is removed, and nothing else") 
     CHECK(read_file(paths.partial() / "letters") == "dear");
 }
 
+TEST_CASE("what is not finished is no store, whatever its name is") {
+    // Guards against a part of a copy that is put back, or served, as if it were all of it.
+    const Paths paths;
+    fill(*must_open(paths.store), "key-", 500);
+    must_back_up(paths);
+    fs::rename(paths.copy / "COPY", paths.copy / "PARTIAL");
+    const auto refused = [](const auto& result) {
+        REQUIRE_FALSE(result);
+        CHECK(result.error().code == Code::invalid_argument);
+        CHECK(result.error().message.find("was not finished") != std::string::npos);
+    };
+    refused(LogStore::open(paths.copy, {}));
+    refused(LogStore::open(paths.copy, read_only()));
+    refused(verify(paths.copy));
+    refused(restore(paths.copy, paths.back));
+    CHECK_FALSE(backup(paths.store, paths.copy));  // it may be somebody's, at that name
+    fs::rename(paths.copy / "PARTIAL", paths.copy / "COPY");
+
+    // As a crash leaves what is put back, at the last step.
+    must_restore(paths);
+    write_file(paths.back / "PARTIAL", "");
+    refused(LogStore::open(paths.back, {}));
+    write_file(paths.back / "letters", "dear");  // which nobody removes
+    CHECK_FALSE(restore(paths.copy, paths.back));
+    CHECK(read_file(paths.back / "letters") == "dear");
+    fs::remove(paths.back / "letters");
+    must_restore(paths);
+    CHECK(keys_in(paths.back) == 500);
+    CHECK_FALSE(fs::exists(paths.back / "COPY"));
+}
+
 TEST_CASE("what is no copy of this store is not replaced") {
     const Paths paths;
     must_append(*must_open(paths.store), "key");

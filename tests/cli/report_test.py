@@ -74,6 +74,27 @@ class Report(cli.CliTest):
         text = self.dedupctl("report", expect=OK).text
         self.assertIn("lease has run out unanswered: 1", text)
 
+    def test_what_was_taken_back(self):
+        self.assertEqual(self.report_of("forgotten", "taken_back"), (0, []))
+        for key in ("paid", "again", "<b>"):
+            self.dedupctl("remember", key, expect=OK)
+            self.dedupctl("forget", key, "--reason", f"no {key}", "--by", "ada", expect=OK)
+        self.dedupctl("claim", "again", expect=OK)  # so nobody waits for it
+        count, rows = self.report_of("forgotten", "taken_back")
+        self.assertEqual(count, 2)
+        self.assertEqual(
+            {(row["key"], row["verdict"]["by"], row["verdict"]["reason"]) for row in rows},
+            {("paid", "ada", "no paid"), ("<b>", "ada", "no <b>")})
+        text = self.dedupctl("report", expect=OK).text
+        self.assertIn("taken back, and not claimed since: 2", text)
+        self.assertIn("no paid", text)
+        self.assertIn("no <b>", Parsed(self.dedupctl("report", "--html", "-", expect=OK).text).words)
+
+    def report_of(self, *names):
+        self.dedupctl("init", expect=OK)
+        report = self.report()
+        return tuple(report[name] for name in names)
+
     def test_the_page(self):
         self.some_keys()
         self.dedupctl("remember", "short", "--ttl", "1ms", expect=OK)

@@ -11,17 +11,12 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
-#include <fstream>
 #include <set>
-#include <thread>
 
 #include "crash/aftermath.hpp"
-#include "crash/ledger.hpp"
+#include "crash/real_life.hpp"
 #include "crash/workload.hpp"
 #include "repair/verify.hpp"
-#include "store/log_store.hpp"
-#include "support/call_recorder.hpp"
 #include "support/environment.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
@@ -29,28 +24,19 @@
 namespace dedup::test {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr int kSteps = 100;
 constexpr const char* kDataFile = "store/catalog/data.mdb";
 
-// A moment before a call, or within a synchronous write.
-struct Moment {
-    DiskState disk;
-    std::shared_ptr<const Ledger> ledger;
-    Ledger::Mark mark;
-    std::string after;  // the call before it
-
-    // Whether something of LMDB's is on its way to the disk.
-    [[nodiscard]] bool in_catalog() const {
-        const int data = disk.find(kDataFile);
-        const int directory = disk.find("store/catalog");
-        return after.find("catalog") != std::string::npos ||
-               (data >= 0 && !disk.nodes[static_cast<std::size_t>(data)].pending.empty()) ||
-               (directory >= 0 &&
-                !disk.nodes[static_cast<std::size_t>(directory)].pending_entries.empty());
-    }
-};
+// Whether something of LMDB's is on its way to the disk.
+bool in_catalog(const RealMoment& moment) {
+    const DiskState& disk = moment.disk;
+    const int data = disk.find(kDataFile);
+    const int directory = disk.find("store/catalog");
+    return moment.after.find("catalog") != std::string::npos ||
+           (data >= 0 && !disk.nodes[static_cast<std::size_t>(data)].pending.empty()) ||
+           (directory >= 0 &&
+            !disk.nodes[static_cast<std::size_t>(directory)].pending_entries.empty());
+}
 
 struct Explored {
     std::uint64_t states = 0;
@@ -64,97 +50,6 @@ struct Explored {
     std::uint64_t swept = 0;   // streams, by the workloads
     std::uint64_t sealed = 0;  // states with a sealed segment
     std::string wrong;
-};
-
-// Puts what a disk holds into the empty directory `root`.
-void lay_out(const DiskState& disk, int node, const Path& path) {
-    for (const auto& [name, child] : disk.nodes[static_cast<std::size_t>(node)].entries) {
-        const Node& entry = disk.nodes[static_cast<std::size_t>(child)];
-        if (entry.directory) {
-            fs::create_directory(path / name);
-            lay_out(disk, child, path / name);
-        } else {
-            std::ofstream file(path / name, std::ios::binary);
-            file << *entry.durable;
-        }
-    }
-}
-
-// A store on real files, with a note of the calls it makes.
-class RealLife {
-  public:
-    // In the existing directory `root`, which holds what `disk` does.
-    RealLife(const Path& root, const OpenOptions& options, const DiskState& disk)
-        : root_(root), options_(options), recorder_(root, disk) {}
-
-    ~RealLife() {
-        recorder_.alone([&] { recorder_.before_change = [] {}; });
-        store_.reset();
-    }
-
-    [[nodiscard]] Result<void> open() {
-        LogStoreInternals internals;
-        internals.catalog_map_bytes = std::uint64_t{64} << 20;
-        auto store = LogStore::open(root_ / "store", options_, internals);
-        if (!store) {
-            return std::unexpected(store.error());
-        }
-        store_ = std::move(*store);
-        return {};
-    }
-
-    // From now on each change is preceded by a moment, judged by `ledger` up to `mark`, or, without
-    // a mark, as far as it had come at this thread's last call.
-    void record(std::shared_ptr<Ledger> ledger, std::optional<Ledger::Mark> mark) {
-        recorder_.alone([&] {
-            judged_by_ = std::move(ledger);
-            grows_ = !mark.has_value();
-            mark_ = mark.value_or(judged_by_->mark());
-            recorder_.before_change = [this] {
-                // Appends are this thread's. What others do meanwhile may be judged by less.
-                if (grows_ && std::this_thread::get_id() == owner_) {
-                    mark_ = judged_by_->mark();
-                }
-                moments.push_back({recorder_.disk(), judged_by_, mark_, recorder_.last_call()});
-            };
-        });
-    }
-
-    void keep(Ledger& ledger) {
-        ledger_store_ = std::make_unique<LedgerStore>(*store_, ledger, true);
-    }
-
-    // Waits until what is full has been sealed; what has been acknowledged must last from now on.
-    void settle() {
-        recorder_.alone([&] {
-            if (grows_) {
-                mark_ = judged_by_->mark();
-            }
-        });
-        for (auto stats = store_->stats();
-             stats && stats->background_error.empty() && stats->segments_unsealed > 1;
-             stats = store_->stats()) {
-            std::this_thread::sleep_for(std::chrono::microseconds(20));
-        }
-    }
-
-    [[nodiscard]] LogStore& log_store() { return *store_; }
-    [[nodiscard]] LedgerStore& store() { return *ledger_store_; }
-    [[nodiscard]] CallRecorder& recorder() { return recorder_; }
-
-    std::vector<Moment> moments;
-
-  private:
-    const Path root_;
-    const OpenOptions options_;
-    const std::thread::id owner_ = std::this_thread::get_id();
-    CallRecorder recorder_;
-    std::unique_ptr<LogStore> store_;
-    std::unique_ptr<LedgerStore> ledger_store_;
-    // Guarded by the recorder:
-    std::shared_ptr<Ledger> judged_by_;
-    Ledger::Mark mark_;
-    bool grows_ = false;
 };
 
 class RealExplorer {
@@ -173,13 +68,13 @@ class RealExplorer {
     }
 
     void run(std::uint64_t states_max) {
-        std::vector<Moment> moments;
+        std::vector<RealMoment> moments;
         live(moments);
         explored_.moments += moments.size();
         Random random(seed_);
-        for (Moment& moment : moments) {
+        for (RealMoment& moment : moments) {
             // The log's own writes are tried at greater length elsewhere.
-            const int wrecks = moment.in_catalog() || only_close_ ? kSurvivals : 1;
+            const int wrecks = in_catalog(moment) || only_close_ ? kSurvivals : 1;
             for (int i = 0; i < wrecks; ++i) {
                 if (!explored_.wrong.empty() || explored_.states >= states_max) {
                     return;
@@ -198,7 +93,7 @@ class RealExplorer {
         }
     }
 
-    void live(std::vector<Moment>& moments) {
+    void live(std::vector<RealMoment>& moments) {
         const TempDir dir(fast_directory());
         RealLife life(dir.path(), options_, {});
         const auto ledger = std::make_shared<Ledger>();
@@ -248,27 +143,27 @@ class RealExplorer {
 
     // Cuts the power at `moment`, unless that gives a state that has been explored already. Then,
     // at times, once more while that recovers.
-    void crash(const Moment& moment, Survival survival, Random& random) {
+    void crash(const RealMoment& moment, Survival survival, Random& random) {
         const DiskState wreck = lose_power(moment.disk, survival, random);
         const std::size_t state =
             fingerprint(wreck) ^ (moment.mark.durable << 40) ^ (moment.mark.begun << 20);
         if (!seen_.insert(state).second) {
             return;
         }
-        explored_.in_catalog += moment.in_catalog() ? 1U : 0U;
+        explored_.in_catalog += in_catalog(moment) ? 1U : 0U;
         const std::string where = fmt::format(
             "cut after \"{}\", {} of what was not flushed "
             "survived",
             moment.after, name(survival));
-        std::vector<Moment> later;
+        std::vector<RealMoment> later;
         const bool recovers_again = below(random, 8) == 0;
         const bool rebuilt =
             recover(wreck, moment, where, random, recovers_again ? &later : nullptr);
-        std::erase_if(later, [](const Moment& next) { return !next.in_catalog(); });
+        std::erase_if(later, [](const RealMoment& next) { return !in_catalog(next); });
         if (later.empty() || !explored_.wrong.empty()) {
             return;
         }
-        Moment& next = later[below(random, later.size())];
+        RealMoment& next = later[below(random, later.size())];
         if (rebuilt) {
             auto ledger = std::make_shared<Ledger>(*next.ledger);
             ledger->reports_lost = true;
@@ -282,11 +177,11 @@ class RealExplorer {
     }
 
     // Opens what is left, compares, goes on. True if the catalog was made anew.
-    bool recover(const DiskState& wreck, const Moment& moment, const std::string& where,
-                 Random& random, std::vector<Moment>* later) {
+    bool recover(const DiskState& wreck, const RealMoment& moment, const std::string& where,
+                 Random& random, std::vector<RealMoment>* later) {
         ++explored_.states;
         const TempDir dir(fast_directory());
-        lay_out(wreck, 0, dir.path());
+        lay_out(wreck, dir.path());
         RealLife life(dir.path(), options_, wreck);
         if (later != nullptr) {
             life.record(std::make_shared<Ledger>(*moment.ledger), moment.mark);

@@ -75,6 +75,32 @@ TEST_CASE("claims are counted by their outcome") {
     });
 }
 
+TEST_CASE("notes, holds and decisions are counted by what they did") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        Counted counted(cache);
+        const Claim claim = must_claim(cache, "k");
+        must(cache.note(claim, "about to pay"));
+        must(cache.hold(claim, "timeout"));
+        counted.check({.claimed = 1, .noted = 1, .put_on_hold = 1}, "note and hold");
+        as<Held>(cache.claim("k"));
+        const Resolution paid{.receipt = "r", .reason = "in the statement"};
+        must(cache.resolve("k", claim.claim_sequence, paid));
+        must(cache.resolve("k", claim.claim_sequence, paid));
+        counted.check({.held = 1, .completed_again = 1, .resolved = 1}, "resolve, twice");
+        check_error(cache.forget("k", claim.claim_sequence + 1'000, "why"), Code::stale_claim);
+        check_error(cache.forget("k", 0, ""), Code::invalid_argument);
+        CHECK(must(cache.forget("k", 0, "paid back")));
+        CHECK(!must(cache.forget("k", 0, "paid back")));
+        counted.check({.released_nothing = 1, .forgotten = 1, .stale = 1, .errors = 1},
+                      "forget, twice");
+        const CacheMetrics metrics = cache.metrics();
+        const std::string page = prometheus_text({&metrics, 1});
+        CHECK(page.find("dedup_evidence_total{namespace=\"default\",outcome=\"forgotten\"} 1\n") !=
+              std::string::npos);
+    });
+}
+
 TEST_CASE("lookups are counted by what they found, alone and in spans") {
     on_each_store([](TestStore& store) {
         Cache cache(*store);

@@ -66,6 +66,49 @@ TEST_CASE("a guard's events and its position are counted and told by whom they b
     });
 }
 
+TEST_CASE("what a guard cannot complete together with its position is counted once") {
+    // Guards against a stale claim, or an error, that the metrics show twice.
+    on_each_store([](TestStore& store) {
+        const auto guard = must(Guard::start(*store));
+        Offsets offsets(*store, "offsets");
+        Cache others(*store, {.ns = "events"});
+        const std::array<StreamEvent, 2> events{{{"a", 1}, {"b", 2}}};
+        (void)guard->process_stream(offsets, "p", "s", events, [&](const Attempt& attempt) {
+            if (attempt.event_id == "b") {
+                CHECK(must(others.release_current("b")));
+            }
+            return kWork(attempt);
+        });
+        CHECK(guard->metrics().counts == CacheCounts{.claimed = 2, .completed = 1, .stale = 1});
+        CHECK(offsets.metrics().counts == CacheCounts{.offsets_committed = 1});
+
+        // Behind: a position that somebody else has moved on.
+        as<Committed>(offsets.commit({.pipeline = "p", .stream = "s", .offset = 9}));
+        const std::array<StreamEvent, 1> late{{{"c", 3}}};
+        const auto outcome = guard->process_stream(offsets, "p", "s", late, kWork);
+        CHECK(std::holds_alternative<Behind>(must(outcome.commit)));
+        CHECK(guard->metrics().counts == CacheCounts{.claimed = 3, .completed = 2, .stale = 1});
+        CHECK(offsets.metrics().counts == CacheCounts{.offsets_committed = 2, .offsets_behind = 1});
+    });
+}
+
+TEST_CASE("a position that cannot be moved is an error of the offsets, once") {
+    on_each_store([](TestStore& store) {
+        const auto guard = must(Guard::start(*store));
+        Offsets offsets(*store, "offsets");
+        Cache others(*store, {.ns = "offsets"});
+        const std::array<StreamEvent, 1> events{{{"a", 1}}};
+        const auto outcome =
+            guard->process_stream(offsets, "p", "s", events, [&](const Attempt& attempt) {
+                as<New>(others.remember("1:p,1:s,", "no position"));
+                return kWork(attempt);
+            });
+        check_error(outcome.commit, Code::corruption);
+        CHECK(guard->metrics().counts == CacheCounts{.claimed = 1, .completed = 1});
+        CHECK(offsets.metrics().counts == CacheCounts{.errors = 1});
+    });
+}
+
 TEST_CASE("offsets count commits, and the completions that are made with them") {
     on_each_store([](TestStore& store) {
         Told told;

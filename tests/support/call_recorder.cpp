@@ -1,6 +1,7 @@
 #include "support/call_recorder.hpp"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -108,6 +109,9 @@ class RecordedCall {
         recorder_->open_[fd] = {node, (flags & O_DSYNC) != 0, path};
     }
     void closed(int fd) { recorder_->open_.erase(fd); }
+    [[nodiscard]] bool can_exchange() const {
+        return recorder_ == nullptr || recorder_->can_exchange;
+    }
 
     // Gives `n`.
     template <class Real>
@@ -189,6 +193,8 @@ int open_file(int directory, const char* path, int flags, mode_t mode) {
     const auto below = call.below_root(directory, path);
     if (fd >= 0 && below) {
         call.opened(fd, *below, flags);
+    } else if (call.has(fd)) {
+        call.closed(fd);  // by a call that nobody sees, as closedir() makes
     }
     return fd;
 }
@@ -260,8 +266,13 @@ int recorded_mkdirat(int directory, const char* path, mode_t mode) asm("mkdirat"
 int recorded_unlink(const char* path) asm("unlink");
 int recorded_unlinkat(int directory, const char* path, int flags) asm("unlinkat");
 int recorded_rename(const char* from, const char* to) asm("rename");
+int recorded_rmdir(const char* path) asm("rmdir");
+int recorded_remove(const char* path) asm("remove");
 int recorded_renameat(int from_directory, const char* from, int to_directory,
                       const char* to) asm("renameat");
+int recorded_renameat2(int from_directory, const char* from, int to_directory, const char* to,
+                       unsigned flags) asm("renameat2");
+int recorded_link(const char* from, const char* to) asm("link");
 
 int recorded_open(const char* path, int flags, ...) {
     va_list more;
@@ -362,6 +373,41 @@ int recorded_renameat(int from_directory, const char* from, int to_directory, co
 }
 int recorded_rename(const char* from, const char* to) {
     return recorded_renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+int recorded_rmdir(const char* path) {
+    return recorded_unlinkat(AT_FDCWD, path, AT_REMOVEDIR);
+}
+int recorded_remove(const char* path) {
+    const int rc = recorded_unlinkat(AT_FDCWD, path, 0);
+    return rc != 0 && errno == EISDIR ? recorded_rmdir(path) : rc;
+}
+int recorded_renameat2(int from_directory, const char* from, int to_directory, const char* to,
+                       unsigned flags) {
+    if (flags != RENAME_EXCHANGE) {
+        errno = EINVAL;
+        return -1;
+    }
+    RecordedCall call;
+    if (!call.can_exchange()) {
+        errno = ENOSYS;
+        return -1;
+    }
+    const auto from_below = call.below_root(from_directory, from);
+    return call.change_name(
+        "exchange", call.below_root(to_directory, to),
+        [&] {
+            return static_cast<int>(
+                syscall(SYS_renameat2, from_directory, from, to_directory, to, flags));
+        },
+        [&](FaultDisk& disk, const Path& below) { disk.exchange(*from_below, below); });
+}
+int recorded_link(const char* from, const char* to) {
+    RecordedCall call;
+    const auto from_below = call.below_root(AT_FDCWD, from);
+    return call.change_name(
+        "link", call.below_root(AT_FDCWD, to),
+        [&] { return static_cast<int>(syscall(SYS_link, from, to)); },
+        [&](FaultDisk& disk, const Path& below) { disk.link(*from_below, below); });
 }
 
 }  // extern "C"

@@ -39,6 +39,8 @@ class CallRecorder {
     // No other call is made meanwhile, and it must not make one itself. To be changed within
     // alone() if other threads may be making calls.
     std::function<void()> before_change = [] {};
+    // Whether the file system can exchange two names.
+    bool can_exchange = true;
     // For use in before_change, or in a call of alone().
     [[nodiscard]] const DiskState& disk() const { return disk_.state(); }
     [[nodiscard]] const std::string& last_call() const { return last_call_; }

@@ -28,7 +28,9 @@ void apply(const Change& change, std::string& image, std::uint64_t from, std::ui
 }
 
 void apply_entry(const EntryChange& change, std::map<std::string, int>& entries) {
-    if (!change.renamed_from.empty()) {
+    if (change.exchanged_for >= 0) {
+        entries[change.renamed_from] = change.exchanged_for;
+    } else if (!change.renamed_from.empty()) {
         entries.erase(change.renamed_from);
     }
     if (change.node < 0) {
@@ -361,6 +363,17 @@ int FaultDisk::remove(const std::filesystem::path& path) {
     }
     change_entry(find(path.parent_path()), {.name = path.filename().string()});
     return 0;
+}
+
+void FaultDisk::link(const std::filesystem::path& from, const std::filesystem::path& to) {
+    change_entry(find(to.parent_path()), {.name = to.filename().string(), .node = find(from)});
+}
+
+void FaultDisk::exchange(const std::filesystem::path& from, const std::filesystem::path& to) {
+    change_entry(find(to.parent_path()), {.name = to.filename().string(),
+                                          .node = find(from),
+                                          .renamed_from = from.filename().string(),
+                                          .exchanged_for = find(to)});
 }
 
 void FaultDisk::write(int file, std::uint64_t offset, std::string_view bytes) {

@@ -50,7 +50,8 @@ struct EntryChange {
     std::uint64_t order = 0;
     std::string name = {};
     int node = -1;                  // -1: the name was removed
-    std::string renamed_from = {};  // this name was removed with it
+    std::string renamed_from = {};  // in the same step, this name was removed,
+    int exchanged_for = -1;         // or given to this node
 };
 
 // A file or a directory: what is on the disk for certain, and what may be.
@@ -115,6 +116,10 @@ class FaultDisk {
     int create(const std::filesystem::path& path, bool directory);
     [[nodiscard]] int rename(const std::filesystem::path& from, const std::filesystem::path& to);
     [[nodiscard]] int remove(const std::filesystem::path& path);
+    // `to` becomes another name of the file `from`.
+    void link(const std::filesystem::path& from, const std::filesystem::path& to);
+    // Two names in one directory.
+    void exchange(const std::filesystem::path& from, const std::filesystem::path& to);
     void write(int file, std::uint64_t offset, std::string_view bytes);
     void resize(int file, std::uint64_t bytes);
     // Makes durable what was changed before the change number `before`.

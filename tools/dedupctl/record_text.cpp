@@ -71,6 +71,13 @@ std::string state_sentence(const dedup::Record& record, const Moment& moment) {
            ": the next claim gets it";
 }
 
+Json verdict_json(const dedup::Verdict& verdict) {
+    Json object{{"kind", dedup::name(verdict.kind)}};
+    add_bytes(object, "by", verdict.by);
+    add_bytes(object, "reason", verdict.reason);
+    return object;
+}
+
 Json version_json(const dedup::Version& version) {
     const dedup::Record& record = version.record;
     Json object;
@@ -96,10 +103,7 @@ Json version_json(const dedup::Version& version) {
         object["began_ms"] = record.began_ms;
     }
     if (record.verdict != dedup::Verdict{}) {
-        Json verdict{{"kind", dedup::name(record.verdict.kind)}};
-        add_bytes(verdict, "by", record.verdict.by);
-        add_bytes(verdict, "reason", record.verdict.reason);
-        object["verdict"] = std::move(verdict);
+        object["verdict"] = verdict_json(record.verdict);
     }
     object["conflicts"] = record.conflict.count;
     object["segment"] = version.segment;

@@ -38,6 +38,9 @@ struct Moment {
 // "resolved by ada: in the bank's list"; empty if nobody has said anything.
 [[nodiscard]] std::string verdict_text(const dedup::Verdict& verdict, std::size_t columns_max);
 
+// `kind`, `by` and `reason`; of one that somebody has given.
+[[nodiscard]] Json verdict_json(const dedup::Verdict& verdict);
+
 // Every field of the record, and where it lies.
 [[nodiscard]] Json version_json(const dedup::Version& version);
 

@@ -34,6 +34,10 @@ bool claimed_before(const dedup::Record& a, const dedup::Record& b) {
     return a.timestamp_ms < b.timestamp_ms;
 }
 
+bool decided_after(const dedup::Record& a, const dedup::Record& b) {
+    return a.timestamp_ms > b.timestamp_ms;
+}
+
 bool more_disputed(const dedup::Record& a, const dedup::Record& b) {
     return a.conflict.count > b.conflict.count;
 }
@@ -85,6 +89,9 @@ Json records_json(const std::vector<dedup::Record>& records) {
         row["lease_until_ms"] = time_or_null(record.lease_until_ms);
         row["expires_at_ms"] = time_or_null(record.expires_at_ms);
         row["conflicts"] = record.conflict.count;
+        if (record.verdict != dedup::Verdict{}) {
+            row["verdict"] = verdict_json(record.verdict);
+        }
         rows.push_back(std::move(row));
     }
     return rows;
@@ -139,6 +146,28 @@ void print_claims(Output& out, const Report& report, std::string_view what, std:
     }
 }
 
+void print_forgotten(Output& out, const Report& report) {
+    if (report.forgotten == 0) {
+        return;
+    }
+    out.line(fmt::format("\nCompletions taken back, and not claimed since: {}",
+                         group_digits(report.forgotten)));
+    Table table({{"TAKEN BACK"}, {"BY"}, {"REASON"}, {"NAMESPACE"}, {"KEY"}});
+    const std::size_t shown = std::min<std::size_t>(20, report.forgotten_last.size());
+    for (std::size_t i = 0; i < shown; ++i) {
+        const dedup::Record& record = report.forgotten_last[i];
+        table.add({{format_age(record.timestamp_ms, report.moment.now_ms)},
+                   {record.verdict.by.empty() ? "-" : preview(record.verdict.by, 24)},
+                   {preview(record.verdict.reason, 40)},
+                   {record.ns},
+                   {escape(record.key)}});
+    }
+    table.print(out);
+    if (report.forgotten > shown) {
+        out.line(fmt::format("and {} more", group_digits(report.forgotten - shown)));
+    }
+}
+
 void print_hours(Output& out, const Report& report) {
     out.line("\nBy the hour, as far as the keys that are kept tell:");
     Table table({{"HOUR"},
@@ -170,6 +199,7 @@ void print_text(Output& out, const Report& report) {
                  "dedupctl held -A");
     print_claims(out, report, "Claims whose lease has run out unanswered", report.stuck,
                  report.stuck_first, "dedupctl ls --stuck -A");
+    print_forgotten(out, report);
     print_hours(out, report);
     if (!report.sweeps.empty()) {
         out.line("\nSweeps, the newest first:");
@@ -260,6 +290,10 @@ void Report::add(const dedup::Record& record) {
         ++held;
         keep(held_first, record, leased_before);
     }
+    if (record.verdict.kind == dedup::Verdict::Kind::forgotten) {
+        ++forgotten;
+        keep(forgotten_last, record, decided_after);
+    }
     if (record.conflict.count != 0) {
         conflicts += record.conflict.count;
         keep(disputed, record, more_disputed);
@@ -271,6 +305,7 @@ void Report::finish() {
     sort_and_cut(held_first, leased_before);
     sort_and_cut(working_first, claimed_before);
     sort_and_cut(disputed, more_disputed);
+    sort_and_cut(forgotten_last, decided_after);
 }
 
 Json report_json(const Report& report) {
@@ -308,6 +343,8 @@ Json report_json(const Report& report) {
     object["held"] = records_json(report.held_first);
     object["conflicts"] = report.conflicts;
     object["disputed"] = records_json(report.disputed);
+    object["forgotten"] = report.forgotten;
+    object["taken_back"] = records_json(report.forgotten_last);
     object["sweeps"] = Json::array();
     for (const dedup::SweepReport& sweep : report.sweeps) {
         object["sweeps"].push_back(sweep_json(sweep));

@@ -69,6 +69,8 @@ struct Report {
     std::vector<dedup::Record> working_first;  // in flight otherwise, claimed first
     std::uint64_t conflicts = 0;
     std::vector<dedup::Record> disputed;  // keys with the most conflicts
+    std::uint64_t forgotten = 0;          // completions taken back; nobody has claimed them since
+    std::vector<dedup::Record> forgotten_last;  // the newest first
 
     [[nodiscard]] KeyCounts total() const;
     // When an hour of `hours` began.

@@ -77,6 +77,25 @@ void add_disputed(Page& page, const Report& report, const KeyCell& key_cell) {
     page.end();
 }
 
+void add_forgotten(Page& page, const Report& report, const KeyCell& key_cell) {
+    if (report.forgotten == 0) {
+        return;
+    }
+    page.begin("Completions taken back, and not claimed since");
+    page.begin_table({"Taken back", "By", "Reason", "Namespace", "Key"});
+    for (const dedup::Record& record : report.forgotten_last) {
+        const auto& [kind, by, reason] = record.verdict;
+        page.row({format_time(record.timestamp_ms), html(by.empty() ? "-" : preview(by, 40)),
+                  html(preview(reason, 200)), html(record.ns), key_cell(record)});
+    }
+    page.end_table();
+    if (report.forgotten > report.forgotten_last.size()) {
+        page.add("<p>And {} more.</p>\n",
+                 group_digits(report.forgotten - report.forgotten_last.size()));
+    }
+    page.end();
+}
+
 }  // namespace
 
 std::string report_html(const Report& report, const KeyCommand& command) {
@@ -90,6 +109,7 @@ std::string report_html(const Report& report, const KeyCommand& command) {
     add_hours(page, report);
     add_disputed(page, report, key_cell);
     add_waiting(page, report, key_cell);
+    add_forgotten(page, report, key_cell);
     add_sweeps(page, report.sweeps);
     return page.take();
 }

@@ -12,27 +12,24 @@ namespace {
 
 void take_records(const Frame& frame, std::uint64_t segment) {
     FrameRecords records(frame, segment);
-    FrameRecord record;
     std::string again;
     bool canonical = true;
-    for (std::uint64_t taken = 0;; ++taken) {
-        const auto more = records.next(record);
-        if (!more) {
-            require(more.error().code == Code::corruption && !more.error().message.empty());
-            return;
-        }
-        if (!*more) {
-            require(taken == frame.header.records);
-            break;
-        }
-        require(record.link.segment <= segment, "a link leads forth");
-        const auto decoded = decode(record.encoded);
-        canonical = canonical && decoded && decoded->sequence == record.sequence;
+    std::uint64_t taken = 0;
+    while (const FrameRecord* const record = records.next()) {
+        ++taken;
+        require(record->link.segment <= segment, "a link leads forth");
+        const auto decoded = decode(record->encoded);
+        canonical = canonical && decoded && decoded->sequence == record->sequence;
         if (canonical) {
-            add_record(again, segment, *decoded, record.sequence, record.link,
+            add_record(again, segment, *decoded, record->sequence, record->link,
                        frame.header.records == 1);
         }
     }
+    if (const auto outcome = records.outcome(); !outcome) {
+        require(outcome.error().code == Code::corruption && !outcome.error().message.empty());
+        return;
+    }
+    require(taken == frame.header.records);
     require(!canonical || again == frame.body, "other bytes stand for the same records");
 }
 

@@ -25,6 +25,7 @@
 #include "dedup/registry.hpp"
 #include "dedup/remote_store.hpp"
 #include "dedup/reservations.hpp"
+#include "dedup/scan.hpp"
 #include "dedup/scope.hpp"
 #include "dedup/server.hpp"
 #include "dedup/store.hpp"

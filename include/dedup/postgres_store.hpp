@@ -58,7 +58,7 @@ struct PostgresOptions {
 // It fulfils the contract of StreamStore with these freedoms: history() gives the head alone; no
 // version has a place; a sequence is unique and rises within its stream, but clients take them
 // from blocks of 65,536, so that numbers may be left out, and a stream that began later may have a
-// lower one. Forked children get `closed`, as with a store in a directory.
+// lower one. Forked children get `closed`, as with a store in a directory, and may destroy it.
 // Errors: invalid_argument (the URL, the user, the database, no schema: says what to do),
 // unavailable (no server answers), unsupported_version (the schema is a newer one's, or the server
 // is too old), read_only (the role may not write), failed (the server would acknowledge what a

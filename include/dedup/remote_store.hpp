@@ -44,7 +44,8 @@ struct RemoteOptions {
 // connections alone, the progress of a sweep comes about ten times a second and once at its end,
 // and metrics() are of this client: it flushes nothing itself. The server carries out one sweep at
 // a time: one that is told to stop while it stands behind others gives `busy` (`closed` if close()
-// ends it), and the server does it later all the same. Forked children get `closed`.
+// ends it), and the server does it later all the same. Forked children get `closed`,
+// and may destroy it.
 // Errors: invalid_argument (the URL, or a password that is missing or wrong), unavailable (nobody
 // answers), unsupported_version (the server speaks a newer protocol), failed (later: another store
 // is served there now).

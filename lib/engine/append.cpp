@@ -74,12 +74,10 @@ void Appender::lead(const Turn& turn, CommitQueue::Requests& requests) noexcept 
 }
 
 Applied encode_again(SegmentWriter& file, const RecordAgain& again) {
-    const auto offset = static_cast<std::uint32_t>(file.end());
-    const std::size_t start = file.buffered();
     const RecordView& record = again.record;
-    begin_frame(file.buffer());
+    const std::uint32_t offset = file.begin();
     add_moved(file.buffer(), file.segment()->id(), again.encoded, again.link);
-    file.finish(start, FrameKind::moved, 1, record.sequence);
+    file.finish(FrameKind::moved, 1, record.sequence);
     return {{again.id, record.sequence, offset, pack(record.state(), record.expires_at_ms)},
             again.link,
             again.replaced,

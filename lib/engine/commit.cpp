@@ -202,13 +202,11 @@ void Commit::add_each(AppendRequest& request, std::size_t i) {
         }
     }
     SegmentWriter& file = writer_.file(turn_);
-    const auto offset = static_cast<std::uint32_t>(file.end());
-    const std::size_t start = file.buffered();
     const std::uint64_t sequence = writer_.next_sequence(turn_);
     writer_.set_next_sequence(turn_, sequence + 1);
-    begin_frame(file.buffer());
+    const std::uint32_t offset = file.begin();
     add_record(file.buffer(), file.segment()->id(), item.record, sequence, head->link, true);
-    file.finish(start, FrameKind::records, 1, sequence);
+    file.finish(FrameKind::records, 1, sequence);
     stage(request, i, sequence, *head, offset, file.end() - offset);
 }
 
@@ -277,20 +275,17 @@ void Commit::add_atomic(AppendRequest& request) {
         return refuse(room.error());
     }
     SegmentWriter& file = writer_.file(turn_);
-    const auto offset = static_cast<std::uint32_t>(file.end());
-    const std::size_t start = file.buffered();
     const std::uint64_t first = writer_.next_sequence(turn_);
-    begin_frame(file.buffer());
+    const std::uint32_t offset = file.begin();
     for (std::size_t i = 0; i < request.batch.size(); ++i) {
         add_record(file.buffer(), file.segment()->id(), request.batch[i].record, first + i,
                    heads[i].link, request.batch.size() == 1);
     }
-    if (file.buffered() - start - kFrameHeaderBytes > kAtomicBatchBytesMax &&
-        request.batch.size() > 1) {
-        file.buffer().resize(start);
+    if (file.body_bytes() > kAtomicBatchBytesMax && request.batch.size() > 1) {
+        file.drop();
         return refuse(atomic_batch_too_large());
     }
-    file.finish(start, FrameKind::records, static_cast<std::uint16_t>(request.batch.size()), first);
+    file.finish(FrameKind::records, static_cast<std::uint16_t>(request.batch.size()), first);
     writer_.set_next_sequence(turn_, first + request.batch.size());
     const std::uint64_t bytes_each = (file.end() - offset) / request.batch.size();
     for (std::size_t i = 0; i < request.batch.size(); ++i) {

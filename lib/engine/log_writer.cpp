@@ -179,10 +179,9 @@ Result<void> LogWriter::write_records(const Turn& /*turn*/, std::span<const Appl
 // no sequence above `sequence` has been assigned.
 Result<void> LogWriter::write_now(FrameKind kind, std::string_view body, std::uint64_t sequence,
                                   bool flush) {
-    const std::size_t start = file_->buffered();
-    begin_frame(file_->buffer());
+    file_->begin();
     file_->buffer() += body;
-    file_->finish(start, kind, 0, sequence);
+    file_->finish(kind, 0, sequence);
     if (auto reserved = file_->reserve(); !reserved) {
         file_->discard();
         return reserved;

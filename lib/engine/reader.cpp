@@ -39,29 +39,25 @@ Result<Now> Reader::now() const {
 
 Result<bool> Reader::find_in_frame(const Frame& frame, StreamKey stream, Located& at) {
     FrameRecords records(frame, at.segment->id());
-    FrameRecord record;
-    while (true) {
-        const auto more = records.next(record);
-        if (!more) {
-            return std::unexpected(at.segment->corruption(frame.offset, more.error().message));
-        }
-        if (!*more) {
-            return false;
-        }
-        if (at.entry.sequence != 0 && at.entry.sequence != record.sequence) {
+    while (const FrameRecord* const record = records.next()) {
+        if (at.entry.sequence != 0 && at.entry.sequence != record->sequence) {
             continue;
         }
         at.record = {};
-        if (const auto decoded = decode_view(record.encoded, at.record); !decoded) {
+        if (const auto decoded = decode_view(record->encoded, at.record); !decoded) {
             return std::unexpected(at.segment->corruption(frame.offset, decoded.error().message));
         }
         if (at.record.key == stream.key && at.record.ns == stream.ns) {
-            at.link = record.link;
-            at.entry.sequence = record.sequence;
+            at.link = record->link;
+            at.entry.sequence = record->sequence;
             at.frame_bytes = frame.bytes();
             return true;
         }
     }
+    if (const auto outcome = records.outcome(); !outcome) {
+        return std::unexpected(at.segment->corruption(frame.offset, outcome.error().message));
+    }
+    return false;
 }
 
 Result<bool> Reader::read_record(Located& at, StreamKey stream, FrameBuffer& buffer) {
@@ -224,18 +220,17 @@ Result<void> Reader::try_read_entry(Located& at, FrameBuffer& buffer) const {
         return std::unexpected(frame.error());
     }
     FrameRecords records(*frame, at.segment->id());
-    FrameRecord record;
-    for (auto more = records.next(record); more && *more; more = records.next(record)) {
-        if (record.sequence != at.entry.sequence) {
+    while (const FrameRecord* const record = records.next()) {
+        if (record->sequence != at.entry.sequence) {
             continue;
         }
-        const auto decoded = decode_view(record.encoded);
+        const auto decoded = decode_view(record->encoded);
         if (!decoded) {
             return std::unexpected(
                 at.segment->corruption(at.entry.offset, decoded.error().message));
         }
         at.record = *decoded;
-        at.link = record.link;
+        at.link = record->link;
         at.frame_bytes = frame->bytes();
         return {};
     }

@@ -94,10 +94,8 @@ Result<bool> Scan::is_head(const Located& at) const {
 
 Result<void> Scan::take_frame(const Segment& segment, const Frame& frame) {
     FrameRecords records(frame, segment.id());
-    FrameRecord record;
-    auto more = records.next(record);
-    for (; more && *more; more = records.next(record)) {
-        const auto decoded = decode_view(record.encoded);
+    while (const FrameRecord* const record = records.next()) {
+        const auto decoded = decode_view(record->encoded);
         if (!decoded) {
             DEDUP_TRY(damaged(segment, frame.offset,
                               segment.corruption(frame.offset, decoded.error().message)));
@@ -110,7 +108,7 @@ Result<void> Scan::take_frame(const Segment& segment, const Frame& frame) {
         Located at;
         at.segment = &segment;
         at.entry.id = reader_.context().locator.id({decoded->ns, decoded->key});
-        at.entry.sequence = record.sequence;
+        at.entry.sequence = record->sequence;
         at.entry.offset = frame.offset;
         at.record = *decoded;
         at.frame_bytes = frame.bytes();
@@ -118,9 +116,10 @@ Result<void> Scan::take_frame(const Segment& segment, const Frame& frame) {
             page.heads.push_back(to_version(at));
         }
     }
-    return more ? Result<void>()
-                : damaged(segment, frame.offset,
-                          segment.corruption(frame.offset, more.error().message));
+    const auto outcome = records.outcome();
+    return outcome ? outcome
+                   : damaged(segment, frame.offset,
+                             segment.corruption(frame.offset, outcome.error().message));
 }
 
 Result<void> Scan::run(const Part& part, std::uint64_t& offset) {

@@ -73,10 +73,9 @@ void for_each_record(const Segment& segment, std::uint32_t offset, Use use) {
         return;
     }
     FrameRecords records(*frame, segment.id());
-    FrameRecord record;
-    for (auto more = records.next(record); more && *more; more = records.next(record)) {
-        if (const auto view = decode_view(record.encoded)) {
-            use(record.sequence, *view);
+    while (const FrameRecord* const record = records.next()) {
+        if (const auto view = decode_view(record->encoded)) {
+            use(record->sequence, *view);
         }
     }
 }
@@ -195,33 +194,25 @@ Result<void> Replay::take_records(const Frame& frame) {
             fmt::format("sequence {} follows {}", frame.header.sequence, last_sequence_));
     }
     FrameRecords records(frame, unsealed_.row.id);
-    FrameRecord record;
-    while (true) {
-        const auto more = records.next(record);
-        if (!more) {
-            return damaged(more.error().message);
-        }
-        if (!*more) {
-            return {};
-        }
-        const auto view = decode_view(record.encoded);
+    while (const FrameRecord* const record = records.next()) {
+        const auto view = decode_view(record->encoded);
         if (!view) {
             return view.error().code == Code::unsupported_version ? std::unexpected(view.error())
                                                                   : damaged(view.error().message);
         }
-        if (view->sequence != record.sequence) {
-            return damaged(fmt::format("the frame says sequence {}, its record {}", record.sequence,
-                                       view->sequence));
+        if (view->sequence != record->sequence) {
+            return damaged(fmt::format("the frame says sequence {}, its record {}",
+                                       record->sequence, view->sequence));
         }
         if (!moved) {
-            last_sequence_ = record.sequence;
+            last_sequence_ = record->sequence;
         }
         Applied& applied = next_place();
         applied.entry.id = locator_.id({view->ns, view->key});
-        applied.entry.sequence = record.sequence;
+        applied.entry.sequence = record->sequence;
         applied.entry.offset = frame.offset;
         applied.entry.packed = pack(view->state(), view->expires_at_ms);
-        applied.link = record.link;
+        applied.link = record->link;
         applied.ns = unsealed_.intern(view->ns);
         applied.timestamp_ms = view->timestamp_ms;
         applied.expires_at_ms = view->expires_at_ms;
@@ -229,6 +220,8 @@ Result<void> Replay::take_records(const Frame& frame) {
         applied.moved = moved;
         unsealed_.delta.prefetch(applied.entry.id);
     }
+    const auto outcome = records.outcome();
+    return outcome ? outcome : damaged(outcome.error().message);
 }
 
 Result<void> Replay::take_mark(const Frame& frame) {

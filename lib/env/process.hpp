@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <initializer_list>
+#include <new>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -50,6 +51,22 @@ void forget_in_children(int fd);
 // Takes what a forked child must not destroy: it has locks that threads of the parent held, and
 // is waited for by threads that do not exist here. Never freed, but not lost to leak checkers.
 void leave_to_parent(void* object);
+
+// What a class's destroying operator delete does if a forked child must not destroy its objects.
+// `mark` is the object's own.
+template <class T>
+void delete_unless_inherited(T* object, const ProcessMark& mark) {
+    if (mark.inherited()) {
+        leave_to_parent(object);
+        return;
+    }
+    object->~T();
+    if constexpr (alignof(T) > __STDCPP_DEFAULT_NEW_ALIGNMENT__) {
+        ::operator delete (object, sizeof(T), std::align_val_t{alignof(T)});
+    } else {
+        ::operator delete(object, sizeof(T));
+    }
+}
 
 // Threads cannot be cancelled here: a caller that ended between two steps would leave the callers
 // that wait for it waiting. The request stays, and is met behind it.

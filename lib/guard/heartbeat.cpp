@@ -48,12 +48,7 @@ Heartbeat::~Heartbeat() {
 }
 
 void Heartbeat::operator delete(Heartbeat* heartbeat, std::destroying_delete_t) {
-    if (heartbeat->mark_.inherited()) {
-        leave_to_parent(heartbeat);
-        return;
-    }
-    heartbeat->~Heartbeat();
-    ::operator delete(heartbeat, sizeof(Heartbeat));
+    delete_unless_inherited(heartbeat, heartbeat->mark_);
 }
 
 void Heartbeat::add(std::span<const Claim> claims) {

@@ -89,26 +89,24 @@ class SegmentDumper {
 
     void show_records(const Frame& frame) {
         FrameRecords records(frame, segment_.id());
-        FrameRecord found;
         std::uint32_t number = 0;
-        auto more = records.next(found);
-        for (; more && *more && wanted_; more = records.next(found)) {
-            auto record = decode(found.encoded);
+        while (const FrameRecord* const found = wanted_ ? records.next() : nullptr) {
+            auto record = decode(found->encoded);
             if (!record) {
                 show_wrong(frame, record.error());
                 continue;
             }
             give(RecordDump{.frame = place_of(frame),
                             .number = number++,
-                            .encoded_bytes = found.encoded.size(),
-                            .previous_segment = found.link.segment,
-                            .previous_offset = found.link.offset,
-                            .previous_state = found.link.state,
-                            .begins_anew = found.link.swept,
+                            .encoded_bytes = found->encoded.size(),
+                            .previous_segment = found->link.segment,
+                            .previous_offset = found->link.offset,
+                            .previous_state = found->link.state,
+                            .begins_anew = found->link.swept,
                             .record = std::move(*record)});
         }
-        if (!more) {
-            show_wrong(frame, more.error());
+        if (const auto outcome = records.outcome(); !outcome) {
+            show_wrong(frame, outcome.error());
         }
     }
 

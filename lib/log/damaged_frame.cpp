@@ -85,13 +85,11 @@ Result<std::vector<DamagedRecord>> read_damaged(const Segment& segment, std::uin
             continue;
         }
         FrameRecords found(frame, segment.id());
-        FrameRecord record;
-        auto more = found.next(record);
-        for (; more && *more; more = found.next(record)) {
-            records.push_back(make_out(record, frame.offset));
+        while (const FrameRecord* const record = found.next()) {
+            records.push_back(make_out(*record, frame.offset));
             all = all && !records.back().key.empty();
         }
-        all = all && more;
+        all = all && found.outcome();
     }
     std::erase_if(records, [](const DamagedRecord& record) { return record.key.empty(); });
     if (!all) {

@@ -155,34 +155,41 @@ void finish_frame(std::string& out, std::size_t start, FrameHeader header, const
     store(frame + kFrameChecksumAt, frame_checksum(salt, offset, checked));
 }
 
-Result<bool> FrameRecords::next(FrameRecord& record) {
+const FrameRecord* FrameRecords::malformed(const char* what) {
+    wrong_ = what;
+    return nullptr;
+}
+
+Result<void> FrameRecords::outcome() const {
+    return wrong_ == nullptr ? Result<void>()
+                             : dedup::malformed(fmt::format(fmt::runtime(wrong_), given_));
+}
+
+const FrameRecord* FrameRecords::next() {
     if (given_ == header_.records) {
-        if (!rest_.empty()) {
-            return malformed("bytes after its last record");
-        }
-        return false;
+        return rest_.empty() ? nullptr : malformed("bytes after its last record");
     }
     // A link leads back, never forth, so that following links comes to an end.
-    if (!take_link(rest_, segment_, record.link) ||
-        (record.link.segment == segment_ && record.link.offset >= offset_)) {
-        return malformed(fmt::format("bad link before record {}", given_));
+    if (!take_link(rest_, segment_, record_.link) ||
+        (record_.link.segment == segment_ && record_.link.offset >= offset_)) {
+        return malformed("bad link before record {}");
     }
     std::size_t bytes = rest_.size();
     if (header_.records > 1) {
         if (rest_.size() < sizeof(std::uint32_t)) {
-            return malformed(fmt::format("no length before record {}", given_));
+            return malformed("no length before record {}");
         }
         bytes = load<std::uint32_t>(rest_.data());
         rest_.remove_prefix(sizeof(std::uint32_t));
         if (bytes > rest_.size()) {
-            return malformed(fmt::format("record {} reaches past its end", given_));
+            return malformed("record {} reaches past its end");
         }
     }
-    record.sequence = header_.sequence + given_;
-    record.encoded = rest_.substr(0, bytes);
+    record_.sequence = header_.sequence + given_;
+    record_.encoded = rest_.substr(0, bytes);
     rest_.remove_prefix(bytes);
     ++given_;
-    return true;
+    return &record_;
 }
 
 std::string mark_body(std::int64_t time_ms) {

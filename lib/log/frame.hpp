@@ -141,15 +141,23 @@ class FrameRecords {
     FrameRecords(const Frame& frame, std::uint64_t segment)
         : rest_(frame.body), header_(frame.header), offset_(frame.offset), segment_(segment) {}
 
-    // False: there are no more. Errors: corruption, which says what is wrong with the body.
-    [[nodiscard]] Result<bool> next(FrameRecord& record);
+    // The next record, until the next call; null behind the last one, and where the body is
+    // malformed.
+    [[nodiscard]] const FrameRecord* next();
+
+    // Behind next() == null. Errors: corruption, which says what is wrong with the body.
+    [[nodiscard]] Result<void> outcome() const;
 
   private:
+    const FrameRecord* malformed(const char* what);
+
     std::string_view rest_;
     FrameHeader header_;
     std::uint32_t offset_;
     std::uint64_t segment_;
     std::uint16_t given_ = 0;
+    const char* wrong_ = nullptr;  // with the record that was to come, if that is "{}"
+    FrameRecord record_;
 };
 
 // A whole mark frame's body.

@@ -111,15 +111,20 @@ Result<std::unique_ptr<SegmentWriter>> SegmentWriter::resume(Env& env, const Pat
     return writer;
 }
 
-void SegmentWriter::finish(std::size_t start, FrameKind kind, std::uint16_t records,
-                           std::uint64_t sequence) {
+std::uint32_t SegmentWriter::begin() {
+    begun_at_ = buffer_.size();
+    begin_frame(buffer_);
+    return static_cast<std::uint32_t>(written_ + begun_at_);
+}
+
+void SegmentWriter::finish(FrameKind kind, std::uint16_t records, std::uint64_t sequence) {
     FrameHeader header;
     header.kind = kind;
     header.records = records;
     header.flushed = static_cast<std::uint32_t>(flushed_.load());
     header.sequence = sequence;
-    finish_frame(buffer_, start, header, segment_->salt(),
-                 static_cast<std::uint32_t>(written_ + start));
+    finish_frame(buffer_, begun_at_, header, segment_->salt(),
+                 static_cast<std::uint32_t>(written_ + begun_at_));
 }
 
 Result<Frame> SegmentWriter::read_frame(std::uint32_t offset, FrameBuffer& bytes) const {

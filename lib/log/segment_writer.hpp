@@ -43,10 +43,15 @@ class SegmentWriter {
     [[nodiscard]] std::uint64_t end() const { return written_ + buffer_.size(); }
     [[nodiscard]] std::uint64_t buffered() const { return buffer_.size(); }
 
-    // The buffer that begin_frame and add_record append to. finish() completes the frame that
-    // begins at `start` in it.
+    // Begins a frame in the buffer, one at a time; gives where it will lie. What is appended to the
+    // buffer from then on is its body, until finish(), or drop(), which forgets it.
+    std::uint32_t begin();
     [[nodiscard]] std::string& buffer() { return buffer_; }
-    void finish(std::size_t start, FrameKind kind, std::uint16_t records, std::uint64_t sequence);
+    [[nodiscard]] std::size_t body_bytes() const {
+        return buffer_.size() - begun_at_ - kFrameHeaderBytes;
+    }
+    void finish(FrameKind kind, std::uint16_t records, std::uint64_t sequence);
+    void drop() { buffer_.resize(begun_at_); }
 
     // Reads a frame wherever it is, in the buffer or in the file.
     [[nodiscard]] Result<Frame> read_frame(std::uint32_t offset, FrameBuffer& bytes) const;
@@ -80,6 +85,7 @@ class SegmentWriter {
     std::shared_ptr<File> file_;
     std::shared_ptr<const Segment> segment_;
     std::string buffer_;
+    std::size_t begun_at_ = 0;  // in the buffer: the newest frame
     const std::uint64_t opened_at_;
     std::atomic<std::uint64_t> written_;
     std::atomic<std::uint64_t> flushed_;

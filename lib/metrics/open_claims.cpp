@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "dedup/metrics.hpp"
+#include "dedup/scan.hpp"
 #include "dedup/store.hpp"
 #include "record/try.hpp"
 
@@ -10,9 +11,7 @@ namespace dedup {
 
 Result<std::vector<OpenClaims>> open_claims(StreamStore& store) {
     std::map<std::string, OpenClaims, std::less<>> found;
-    ScanOptions options;
-    do {
-        ScanPage page = DEDUP_TRY(store.scan(options));
+    DEDUP_TRY(for_each_page(store, {}, [&](const ScanPage& page) {
         const std::int64_t now_ms = store.now_ms();
         for (const Version& head : page.heads) {
             const Record& record = head.record;
@@ -31,8 +30,7 @@ Result<std::vector<OpenClaims>> open_claims(StreamStore& store) {
             of.held += held(record, now_ms) ? 1U : 0U;
             of.oldest_ms = std::min(of.oldest_ms, record.timestamp_ms);
         }
-        options.cursor = std::move(page.cursor);
-    } while (!options.cursor.empty());
+    }));
     std::vector<OpenClaims> claims;
     claims.reserve(found.size());
     for (auto& [ns, of] : found) {

@@ -19,11 +19,12 @@ class PostgresStore::Call {
         }
     }
     ~Call() {
-        if (!error_) {
-            const std::lock_guard lock(store_.calls_mutex_);
-            if (--store_.calls_ == 0) {
-                store_.calls_changed_.notify_all();
-            }
+        if (error_ || store_.process_.inherited()) {  // forked in a callback: the lock may be held
+            return;
+        }
+        const std::lock_guard lock(store_.calls_mutex_);
+        if (--store_.calls_ == 0) {
+            store_.calls_changed_.notify_all();
         }
     }
     Call(const Call&) = delete;

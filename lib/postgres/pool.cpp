@@ -30,6 +30,9 @@ Pool::Pool(const Target& target, const Statements& statements, ServerClock& cloc
     : target_(target), statements_(statements), clock_(clock) {}
 
 void Pool::give_back(std::unique_ptr<Connection> connection) {
+    if (process_.inherited()) {
+        return;
+    }
     const bool broken = connection->broken();
     std::vector<std::unique_ptr<Connection>> closed;  // without the lock
     {
@@ -56,6 +59,9 @@ void Pool::close_idle() {
 }
 
 Result<Lease> Pool::try_once() {
+    if (process_.inherited()) {
+        return std::unexpected(process_.inherited_error("the store in the database"));
+    }
     {
         std::unique_lock lock(mutex_);
         const auto deadline = std::chrono::steady_clock::now() + target_.options.timeout;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "contract/server_clock.hpp"
+#include "env/process.hpp"
 #include "postgres/connection.hpp"
 #include "postgres/statements.hpp"
 #include "postgres/target.hpp"
@@ -45,14 +46,16 @@ class Lease {
 };
 
 // For any thread. Invariant: open_ <= options.connections_max; a connection is idle, or in one
-// Lease.
+// Lease. A forked child takes no connection of it, and gives none back: its locks may be held by
+// threads of the parent.
 class Pool {
   public:
     Pool(const Target& target, const Statements& statements, ServerClock& clock);
 
     // A connection that is free, or a new one. Tries until the deadline while the server cannot
     // be reached, with pauses.
-    // Errors: unavailable, and what a server that is not fit is refused with.
+    // Errors: unavailable, closed in a forked child, and what a server that is not fit is refused
+    // with.
     [[nodiscard]] Result<Lease> take(TimePoint deadline);
     // One attempt, without waiting for a server that is not there.
     [[nodiscard]] Result<Lease> try_once();
@@ -78,6 +81,7 @@ class Pool {
     const Target& target_;
     const Statements& statements_;
     ServerClock& clock_;
+    const ProcessMark process_;
     std::atomic<std::size_t> host_ = 0;  // where the last connection leads
     mutable std::mutex mutex_;           // guards what follows
     std::condition_variable changed_;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -48,6 +49,10 @@ class PostgresStore final : public StreamStore {
   public:
     PostgresStore(Target target, std::shared_ptr<TimeSource> time);
     ~PostgresStore() override;
+    // In a forked child nothing of the parent's store is destroyed.
+    static void operator delete(PostgresStore* store, std::destroying_delete_t) {
+        delete_unless_inherited(store, store->process_);
+    }
 
     // Connects, and reads what the store is. Errors: as open_postgres.
     [[nodiscard]] Result<void> begin();

@@ -129,6 +129,9 @@ Result<SweepReport> PostgresStore::run_sweep(const SweepOptions& options, const 
     if (done && !options.dry_run) {
         done = finish_sweep(sweeping);
     }
+    if (process_.inherited()) {  // forked in its progress: no lock is taken any more
+        return std::unexpected(process_.inherited_error("the store in the database"));
+    }
     if (!options.dry_run) {
         const std::lock_guard error_lock(error_mutex_);
         sweep_error_ = done ? std::string() : done.error().message;

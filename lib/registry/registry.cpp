@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "dedup/json_pointer.hpp"
+#include "dedup/scan.hpp"
 #include "record/check.hpp"
 #include "record/try.hpp"
 #include "registry/offset_op.hpp"
@@ -110,14 +111,9 @@ std::vector<CacheMetrics> Registry::metrics() const {
 
 Result<RegistryStats> Registry::stats() {
     RegistryStats stats;
-    ScanOptions options;
-    do {
-        const auto page = store_.scan(options);
-        if (!page) {
-            return std::unexpected(page.error());
-        }
+    DEDUP_TRY(for_each_page(store_, {}, [&](const ScanPage& page) {
         const std::int64_t now_ms = store_.now_ms();
-        for (const auto& [head, segment, offset, bytes] : page->heads) {
+        for (const auto& [head, segment, offset, bytes] : page.heads) {
             if (head.kind == Kind::tombstone ||
                 expired(head.expires_at_ms, now_ms, store_.grace())) {
                 continue;
@@ -130,8 +126,7 @@ Result<RegistryStats> Registry::stats() {
                 ++stats.keys;
             }
         }
-        options.cursor = page->cursor;
-    } while (!options.cursor.empty());
+    }));
     return stats;
 }
 

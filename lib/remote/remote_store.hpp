@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,7 +36,7 @@ struct TimeSource {
 // a sweep.
 class RemoteStore final : public StreamStore {
   public:
-    // Everything that a forked child must leave alone.
+    // What there is before the server's greeting, with which the store is made.
     struct Parts {
         Parts(const Address& address, const std::shared_ptr<const tls::Context>& tls,
               std::string id)
@@ -63,6 +64,10 @@ class RemoteStore final : public StreamStore {
     RemoteStore(std::unique_ptr<Parts> parts, std::shared_ptr<TimeSource> time,
                 const Greeting& greeting, const RemoteOptions& options);
     ~RemoteStore() override;
+    // In a forked child nothing of the parent's store is destroyed.
+    static void operator delete(RemoteStore* store, std::destroying_delete_t) {
+        delete_unless_inherited(store, store->process_);
+    }
 
     // What time it is at the server.
     [[nodiscard]] Result<void> ask_time();
@@ -94,7 +99,7 @@ class RemoteStore final : public StreamStore {
         [[nodiscard]] const Error& error() const { return *error_; }
 
       private:
-        Parts& parts_;
+        const RemoteStore& store_;
         std::optional<Error> error_;
     };
 
@@ -119,7 +124,7 @@ class RemoteStore final : public StreamStore {
     // sweep.cpp
     [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options);
 
-    std::unique_ptr<Parts> parts_;
+    const std::unique_ptr<Parts> parts_;
     const std::shared_ptr<TimeSource> source_;
     const std::chrono::milliseconds timeout_;
     const bool read_only_;

@@ -58,33 +58,31 @@ Result<void> RemoteStore::ask_time() {
 
 RemoteStore::~RemoteStore() {
     source_->ask = nullptr;
-    if (process_.inherited()) {
-        // Threads of the parent may hold its locks.
-        leave_to_parent(parts_.release());
-        return;
-    }
     static_cast<void>(close());
 }
 
 RemoteStore::Call::Call(const RemoteStore& store, bool writes)
-    : parts_(*store.parts_), error_(store.unusable(writes)) {
+    : store_(store), error_(store.unusable(writes)) {
     if (error_) {
         return;
     }
-    const MutexLock lock(parts_.calls_mutex);
-    if (parts_.closing) {
+    Parts& parts = *store.parts_;
+    const MutexLock lock(parts.calls_mutex);
+    if (parts.closing) {
         error_ = Error{Code::closed, "the store behind the server was closed here"};
     } else {
-        ++parts_.calls;
+        ++parts.calls;
     }
 }
 
 RemoteStore::Call::~Call() {
-    if (!error_) {
-        const MutexLock lock(parts_.calls_mutex);
-        if (--parts_.calls == 0) {
-            parts_.calls_ended.notify_all();
-        }
+    if (error_ || store_.process_.inherited()) {  // forked in a callback: the lock may be held
+        return;
+    }
+    Parts& parts = *store_.parts_;
+    const MutexLock lock(parts.calls_mutex);
+    if (--parts.calls == 0) {
+        parts.calls_ended.notify_all();
     }
 }
 

@@ -57,26 +57,75 @@ RequestWriter sweep_request(const SweepOptions& options, const std::string& id) 
     return request;
 }
 
-// The answer to the sweep, which a thread of its own waits for.
-class Answer {
+// A sweep that the server was asked for. A thread of its own waits for the answer.
+class RequestedSweep {
   public:
-    void set(Result<Reply> reply) {
-        const std::lock_guard lock(mutex_);
-        reply_ = std::move(reply);
-        changed_.notify_all();
+    RequestedSweep(std::shared_ptr<Channel> channel, RequestWriter request)
+        : channel_(std::move(channel)),
+          request_(std::move(request)),
+          thread_(start_thread("dedup-sweeping", [this] { run(); })) {}
+    ~RequestedSweep() { end(); }
+    // In a child that was forked in the sweep's progress there is no such thread.
+    static void operator delete(RequestedSweep* sweep, std::destroying_delete_t) {
+        delete_unless_inherited(sweep, sweep->mark_);
     }
-    // Whether it is there.
+    RequestedSweep(const RequestedSweep&) = delete;
+    RequestedSweep& operator=(const RequestedSweep&) = delete;
+
+    // Whether the answer is there.
     [[nodiscard]] bool wait(std::chrono::milliseconds most) {
         std::unique_lock lock(mutex_);
-        changed_.wait_for(lock, most, [this] { return reply_.has_value(); });
-        return reply_.has_value();
+        changed_.wait_for(lock, most, [this] { return answer_.has_value(); });
+        return answer_.has_value();
     }
-    [[nodiscard]] Result<Reply> take() { return *std::move(reply_); }
+    // The answer, or that the connection was lost: it is not waited for any longer.
+    [[nodiscard]] Result<Reply> take() {
+        end();
+        return *std::move(answer_);
+    }
 
   private:
+    void run() {
+        try {
+            set(ask());
+        } catch (const std::bad_alloc&) {
+            set(std::unexpected(Error{Code::out_of_space, "out of memory"}));
+        }
+    }
+    [[nodiscard]] Result<Reply> ask() {
+        // A sweep may take hours; that its connection lives is told by what is asked meanwhile.
+        constexpr std::chrono::hours kForever{24 * 365};
+        Reply reply;
+        if (channel_->exchange(request_.bytes(), reply,
+                               std::chrono::steady_clock::now() + kForever) !=
+            Channel::Outcome::answered) {
+            return std::unexpected(
+                Error{Code::unavailable,
+                      "the connection was lost while the store was swept; the server goes on, and "
+                      "sweep_history() will have the report"});
+        }
+        return reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
+                                : Result<Reply>(std::move(reply));
+    }
+    void set(Result<Reply> answer) {
+        const std::lock_guard lock(mutex_);
+        answer_ = std::move(answer);
+        changed_.notify_all();
+    }
+    void end() {
+        if (thread_.joinable()) {
+            channel_->break_off();
+            thread_.join();
+        }
+    }
+
+    const ProcessMark mark_;
+    const std::shared_ptr<Channel> channel_;
+    const RequestWriter request_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::optional<Result<Reply>> reply_;
+    std::optional<Result<Reply>> answer_;
+    std::thread thread_;
 };
 
 }  // namespace
@@ -104,60 +153,36 @@ Result<SweepReport> RemoteStore::sweep(const SweepOptions& options) {
 }
 
 Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
-    // A sweep may take hours; that its connection lives is told by what is asked meanwhile.
-    constexpr std::chrono::hours kForever{24 * 365};
     auto channel = DEDUP_TRY(parts_->chores.new_channel(deadline()));
     const std::string id = fmt::format("{}.s{}", parts_->client, ++parts_->appends);
-    const RequestWriter request = sweep_request(options, id);
-    Answer answer;
-    std::thread waiting = start_thread("dedup-sweeping", [&] {
-        try {
-            Reply reply;
-            const auto outcome = channel->exchange(request.bytes(), reply,
-                                                   std::chrono::steady_clock::now() + kForever);
-            if (outcome == Channel::Outcome::answered) {
-                answer.set(reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
-                                            : Result<Reply>(std::move(reply)));
-            } else {
-                answer.set(std::unexpected(Error{
-                    Code::unavailable,
-                    "the connection was lost while the store was swept; the server goes on, and "
-                    "sweep_history() will have the report"}));
-            }
-        } catch (const std::bad_alloc&) {
-            answer.set(std::unexpected(Error{Code::out_of_space, "out of memory"}));
-        }
-    });
+    const auto sweep =
+        std::make_unique<RequestedSweep>(std::move(channel), sweep_request(options, id));
     std::uint64_t total = 1;
     bool left = false;
-    {
-        // However this ends: the thread uses what is here.
-        const Finally ended([&] {
-            channel->break_off();
-            waiting.join();
-        });
-        int in_vain = 0;
-        while (!left && !answer.wait(kLookEvery)) {
-            const bool stop = options.stop.stop_requested() || parts_->stop_sweeps;
-            RequestWriter look(stop ? 3 : 2);
-            look.add("DEDUP.SWEEPING").add(id);
-            if (stop) {
-                look.add("STOP");
-            }
-            const auto seen = parts_->hot.ask(look.bytes(), deadline());
-            if (!seen) {
-                break;
-            }
-            const bool runs = seen->list.size() == 2;
-            in_vain = stop && !runs ? in_vain + 1 : 0;
-            left = in_vain == kLooksInVain;
-            if (runs && options.progress) {
-                total = static_cast<std::uint64_t>(seen->list[1].integer);
-                options.progress(static_cast<std::uint64_t>(seen->list[0].integer), total);
+    int in_vain = 0;
+    while (!left && !sweep->wait(kLookEvery)) {
+        const bool stop = options.stop.stop_requested() || parts_->stop_sweeps;
+        RequestWriter look(stop ? 3 : 2);
+        look.add("DEDUP.SWEEPING").add(id);
+        if (stop) {
+            look.add("STOP");
+        }
+        const auto seen = parts_->hot.ask(look.bytes(), deadline());
+        if (!seen) {
+            break;
+        }
+        const bool runs = seen->list.size() == 2;
+        in_vain = stop && !runs ? in_vain + 1 : 0;
+        left = in_vain == kLooksInVain;
+        if (runs && options.progress) {
+            total = static_cast<std::uint64_t>(seen->list[1].integer);
+            options.progress(static_cast<std::uint64_t>(seen->list[0].integer), total);
+            if (auto error = unusable(false)) {
+                return std::unexpected(*std::move(error));  // forked there
             }
         }
     }
-    const auto reply = answer.take();
+    const auto reply = sweep->take();
     if (!reply && left) {
         return std::unexpected(
             Error{parts_->stop_sweeps ? Code::closed : Code::busy,
@@ -172,6 +197,9 @@ Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
     wire::visit_fields(report, reader);
     if (options.progress) {
         options.progress(std::max<std::uint64_t>(total, 1), std::max<std::uint64_t>(total, 1));
+        if (auto error = unusable(false)) {
+            return std::unexpected(*std::move(error));
+        }
     }
     return report;
 }

@@ -45,11 +45,7 @@ Result<void> CopyTarget::append_in_turn(const Turn& turn, std::span<const Copied
     const bool whole = mode == Batch::atomic;
     std::vector<Applied> applied;
     Heads heads;
-    std::size_t start = file.buffered();
-    auto offset = static_cast<std::uint32_t>(file.end());
-    if (whole) {
-        begin_frame(file.buffer());
-    }
+    std::uint32_t offset = whole ? file.begin() : 0;
     for (const auto& [record, begins_anew] : records) {
         const auto known = heads.find({record.ns, record.key});
         Head head;
@@ -65,14 +61,12 @@ Result<void> CopyTarget::append_in_turn(const Turn& turn, std::span<const Copied
         }
         head.link.swept = begins_anew && head.link.segment != 0;
         if (!whole) {
-            start = file.buffered();
-            offset = static_cast<std::uint32_t>(file.end());
-            begin_frame(file.buffer());
+            offset = file.begin();
         }
         add_record(file.buffer(), segment, record, record.sequence, head.link,
                    !whole || records.size() == 1);
         if (!whole) {
-            file.finish(start, FrameKind::records, 1, record.sequence);
+            file.finish(FrameKind::records, 1, record.sequence);
         }
         const StreamId id = store_.context().locator.id({record.ns, record.key});
         applied.push_back(
@@ -87,7 +81,7 @@ Result<void> CopyTarget::append_in_turn(const Turn& turn, std::span<const Copied
         heads[{record.ns, record.key}] = {{segment, offset, record.state()}, record.sequence};
     }
     if (whole) {
-        file.finish(start, FrameKind::records, static_cast<std::uint16_t>(records.size()),
+        file.finish(FrameKind::records, static_cast<std::uint16_t>(records.size()),
                     records.front().record.sequence);
         std::ranges::for_each(
             applied, [&](Applied& each) { each.bytes = (file.end() - offset) / records.size(); });

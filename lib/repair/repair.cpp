@@ -315,20 +315,19 @@ Result<void> Salvage::take(const Segment& segment, const Frame& frame) {
     }
     std::vector<CopiedRecord> items;
     FrameRecords records(frame, segment.id());
-    FrameRecord record;
-    auto more = records.next(record);
-    for (; more && *more; more = records.next(record)) {
-        auto decoded = decode(record.encoded);
+    const FrameRecord* record = nullptr;
+    while ((record = records.next()) != nullptr) {
+        auto decoded = decode(record->encoded);
         if (!decoded && decoded.error().code == Code::unsupported_version) {
             return std::unexpected(decoded.error());
         }
-        if (!decoded || decoded->sequence != record.sequence) {
+        if (!decoded || decoded->sequence != record->sequence) {
             break;
         }
         note_time(segment, decoded->timestamp_ms);
-        items.push_back({*std::move(decoded), record.link.swept});
+        items.push_back({*std::move(decoded), record->link.swept});
     }
-    if (!more || *more || frame.header.sequence <= last_sequence_) {
+    if (record != nullptr || !records.outcome() || frame.header.sequence <= last_sequence_) {
         add_loss({segment.path().string(), frame.offset, frame.bytes(), 0, 0,
                   "the frame contradicts itself or those before it"});
         return {};

@@ -102,20 +102,19 @@ Result<void> Salvage::take_moved(const Segment& segment, const Frame& frame) {
         return appended;
     }
     FrameRecords records(frame, segment.id());
-    FrameRecord record;
-    const auto more = records.next(record);
-    const auto decoded =
-        more && *more ? decode_view(record.encoded) : Result<RecordView>(std::unexpected(Error{}));
+    const FrameRecord* const record = records.next();
+    const auto decoded = record != nullptr ? decode_view(record->encoded)
+                                           : Result<RecordView>(std::unexpected(Error{}));
     if (!decoded && decoded.error().code == Code::unsupported_version) {
         return std::unexpected(decoded.error());
     }
-    if (!decoded || decoded->sequence != record.sequence) {
+    if (!decoded || decoded->sequence != record->sequence) {
         add_loss({segment.path().string(), frame.offset, frame.bytes(), 0, 0,
                   "the frame contradicts itself"});
         return {};
     }
-    next_sequence_ = std::max(next_sequence_, record.sequence + 1);
-    report.records += DEDUP_TRY(target_->append_moved(record.encoded, *decoded)) ? 1U : 0U;
+    next_sequence_ = std::max(next_sequence_, record->sequence + 1);
+    report.records += DEDUP_TRY(target_->append_moved(record->encoded, *decoded)) ? 1U : 0U;
     return {};
 }
 

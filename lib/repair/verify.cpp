@@ -111,42 +111,41 @@ void Verifier::check_entry_of(const Segment& segment, const Frame& frame, const 
 void Verifier::check_records(const Segment& segment, const Frame& frame,
                              const SealedSegment* sealed, SegmentRow& counted) {
     FrameRecords records(frame, segment.id());
-    FrameRecord record;
-    auto more = records.next(record);
-    for (; more && *more; more = records.next(record)) {
-        const auto decoded = decode_view(record.encoded);
+    while (const FrameRecord* const record = records.next()) {
+        const auto decoded = decode_view(record->encoded);
         if (!decoded) {
             problem(segment.corruption(frame.offset, decoded.error().message).message);
             continue;
         }
         const bool moved = frame.header.kind == FrameKind::moved;
-        if (decoded->sequence != record.sequence || (!moved && record.sequence <= last_sequence_)) {
+        if (decoded->sequence != record->sequence ||
+            (!moved && record->sequence <= last_sequence_)) {
             problem(segment
                         .corruption(frame.offset,
                                     fmt::format("sequence {} is out of order", decoded->sequence))
                         .message);
         }
-        last_sequence_ = std::max(last_sequence_, record.sequence);
+        last_sequence_ = std::max(last_sequence_, record->sequence);
         ++report.records;
         ++counted.versions[decoded->state()];
         counted.version_bytes[decoded->state()] += frame.bytes() / frame.header.records;
-        if (record.link.segment != segment.id()) {
+        if (record->link.segment != segment.id()) {
             ++counted.entries;
         }
-        counted.next_sequence = std::max(counted.next_sequence, record.sequence + 1);
+        counted.next_sequence = std::max(counted.next_sequence, record->sequence + 1);
         counted.expires_max_ms =
             std::max(counted.expires_max_ms,
                      decoded->expires_at_ms == 0 ? INT64_MAX : decoded->expires_at_ms);
         ++counted.streams[decoded->state()];
-        if (record.link.segment == segment.id() && !record.link.swept) {
-            --counted.streams[record.link.state];
+        if (record->link.segment == segment.id() && !record->link.swept) {
+            --counted.streams[record->link.state];
         }
         if (sealed != nullptr) {
             check_entry_of(segment, frame, *decoded, *sealed);
         }
     }
-    if (!more) {
-        problem(segment.corruption(frame.offset, more.error().message).message);
+    if (const auto outcome = records.outcome(); !outcome) {
+        problem(segment.corruption(frame.offset, outcome.error().message).message);
     }
 }
 
@@ -226,11 +225,10 @@ void Verifier::check_index(const SealedSegment& sealed, const Segment& segment) 
             continue;
         }
         FrameRecords records(*frame, sealed.row.id);
-        FrameRecord record;
         bool found = false;
-        for (auto more = records.next(record); more && *more; more = records.next(record)) {
-            const auto decoded = decode_view(record.encoded);
-            found = found || (decoded && record.sequence == entry->sequence &&
+        while (const FrameRecord* const record = records.next()) {
+            const auto decoded = decode_view(record->encoded);
+            found = found || (decoded && record->sequence == entry->sequence &&
                               locator_.id({decoded->ns, decoded->key}) == entry->id &&
                               pack(decoded->state(), decoded->expires_at_ms) == entry->packed);
         }

@@ -6,6 +6,8 @@
 #include <array>
 #include <utility>
 
+#include "dedup/scan.hpp"
+#include "record/try.hpp"
 #include "server/chore.hpp"
 #include "server/command_table.hpp"
 #include "server/field_map.hpp"
@@ -311,20 +313,15 @@ CommandPtr make_scan(const Request& request) {
 // As Redis counts: what has expired and is not swept yet, too.
 Result<std::string> count_strings(const std::string& ns, const Chore& work) {
     std::int64_t count = 0;
-    ScanOptions options{.ns = ns};
-    do {
-        if (work.stop.stop_requested()) {
-            return std::unexpected(Error{Code::closed, "the server ends"});
-        }
-        auto page = work.store.scan(options);
-        if (!page) {
-            return std::unexpected(std::move(page).error());
-        }
-        count += std::ranges::count_if(page->heads, [](const Version& version) {
+    DEDUP_TRY(for_each_page(work.store, {.ns = ns}, [&](const ScanPage& page) {
+        count += std::ranges::count_if(page.heads, [](const Version& version) {
             return version.record.state() == State::completed;
         });
-        options.cursor = std::move(page->cursor);
-    } while (!options.cursor.empty());
+        return !work.stop.stop_requested();
+    }));
+    if (work.stop.stop_requested()) {
+        return std::unexpected(Error{Code::closed, "the server ends"});
+    }
     return fmt::format(":{}\r\n", count);
 }
 

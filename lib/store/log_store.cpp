@@ -19,12 +19,7 @@ LogStore::~LogStore() {
 }
 
 void LogStore::operator delete(LogStore* store, std::destroying_delete_t) {
-    if (store->context_.mark.inherited()) {
-        leave_to_parent(store);
-        return;
-    }
-    store->~LogStore();
-    ::operator delete (store, sizeof(LogStore), std::align_val_t{alignof(LogStore)});
+    delete_unless_inherited(store, store->context_.mark);
 }
 
 // Before a read: a read-only store takes up what its writer has done.

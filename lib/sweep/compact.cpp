@@ -329,11 +329,9 @@ Result<void> Compactor::pick(const View& view, const Segment& segment, const Fra
     };
     FrameBuffer buffer;
     FrameRecords records(frame, segment.id());
-    FrameRecord record;
-    auto more = records.next(record);
-    for (; more && *more; more = records.next(record)) {
+    while (const FrameRecord* const record = records.next()) {
         ++report_.records_scanned;
-        const auto decoded = decode_view(record.encoded);
+        const auto decoded = decode_view(record->encoded);
         if (!decoded) {
             return damaged(segment.corruption(frame.offset, decoded.error().message));
         }
@@ -341,14 +339,14 @@ Result<void> Compactor::pick(const View& view, const Segment& segment, const Fra
         at.segment = &segment;
         at.entry.id = context_.locator.id({decoded->ns, decoded->key});
         at.entry.offset = frame.offset;
-        at.entry.sequence = record.sequence;
+        at.entry.sequence = record->sequence;
         at.record = *decoded;
         const auto newest = reader_.newest_of(view, at, reader_.probe(view, at.entry.id), buffer);
         if (!newest) {
             return std::unexpected(newest.error());
         }
         if (!*newest || !same_place(**newest, at)) {
-            compacted.moved += *newest && (*newest)->entry.sequence == record.sequence;
+            compacted.moved += *newest && (*newest)->entry.sequence == record->sequence;
             continue;
         }
         const bool shield = removed(view, at);
@@ -361,10 +359,11 @@ Result<void> Compactor::pick(const View& view, const Segment& segment, const Fra
                 continue;
             }
         }
-        moving.push_back({at.entry.id, record.sequence, frame.offset, decoded->state(), shield,
-                          std::string(record.encoded)});
+        moving.push_back({at.entry.id, record->sequence, frame.offset, decoded->state(), shield,
+                          std::string(record->encoded)});
     }
-    return more ? Result<void>() : damaged(segment.corruption(frame.offset, more.error().message));
+    const auto outcome = records.outcome();
+    return outcome ? outcome : damaged(segment.corruption(frame.offset, outcome.error().message));
 }
 
 // Whether a removed head in `segment` hides an older record that would come back to life without

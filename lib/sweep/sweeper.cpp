@@ -51,12 +51,7 @@ class SweeperThread final : public Sweeper {
 
     // In a forked child there is no thread to stop.
     static void operator delete(SweeperThread* sweeper, std::destroying_delete_t) {
-        if (sweeper->mark_.inherited()) {
-            leave_to_parent(sweeper);
-            return;
-        }
-        sweeper->~SweeperThread();
-        ::operator delete(sweeper, sizeof(SweeperThread));
+        delete_unless_inherited(sweeper, sweeper->mark_);
     }
 
     Result<SweepReport> sweep_once(std::optional<std::int64_t> now_ms) override {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "contract/contract.hpp"
+#include "dedup/scan.hpp"
 
 namespace dedup::test {
 namespace {
@@ -180,6 +181,31 @@ TEST_CASE("scan: appends between pages hide no stream") {
         for (int i = 6; i < 34; ++i) {  // these did not change
             CHECK(seen[std::to_string(i)] == 1);
         }
+    });
+}
+
+TEST_CASE("scan: all pages, until there are no more or the caller has enough") {
+    // Guards against a walk that leaves a page out, begins again, or hides an error.
+    on_each_store([](TestStore& store) {
+        for (int i = 0; i < 20; ++i) {
+            must_append(*store, 0, in_flight(std::to_string(i)));
+        }
+        std::map<std::string, int> seen;
+        CHECK(for_each_page(*store, pages_of(3), [&](const ScanPage& page) {
+            for (const Version& version : page.heads) {
+                ++seen[version.record.key];
+            }
+        }));
+        CHECK(seen.size() == 20);
+        CHECK(std::ranges::all_of(seen, [](const auto& key) { return key.second == 1; }));
+        int pages = 0;
+        CHECK(for_each_page(*store, pages_of(3), [&](const ScanPage&) { return ++pages < 2; }));
+        CHECK(pages == 2);
+        ScanOptions options;
+        options.cursor = "nonsense";
+        check_error(for_each_page(*store, options, [&](const ScanPage&) { ++pages; }),
+                    Code::invalid_argument, "cursor");
+        CHECK(pages == 2);
     });
 }
 

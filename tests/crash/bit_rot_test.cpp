@@ -103,9 +103,8 @@ class RottingStore {
             place.begin = (*frame)->offset;
             place.end = reader.offset();
             FrameRecords records(**frame, id);
-            FrameRecord record;
-            if (*records.next(record)) {
-                place.key = decode(record.encoded)->key;
+            if (const FrameRecord* const record = records.next()) {
+                place.key = decode(record->encoded)->key;
             }
         }
         return places;

@@ -140,13 +140,14 @@ TEST_CASE("the segment that docs/format.md writes down is what the code writes a
     const auto frame = segment->read_frame(static_cast<std::uint32_t>(start), buffer);
     REQUIRE(frame);
     FrameRecords records(*frame, 1);
-    FrameRecord record;
-    REQUIRE(records.next(record).value());
+    const FrameRecord* const record = records.next();
+    REQUIRE(record != nullptr);
     Record expected = sample_claim();
     expected.sequence = 1;
     expected.claim_sequence = 1;
-    CHECK(decode(record.encoded).value() == expected);
-    CHECK_FALSE(records.next(record).value());
+    CHECK(decode(record->encoded).value() == expected);
+    CHECK(records.next() == nullptr);
+    CHECK(records.outcome());
 }
 
 TEST_CASE("a manifest is read as it was written, and in no other form") {
@@ -253,14 +254,15 @@ TEST_CASE("links and batches come back as they were written") {
     const auto frame = as_segment(dir, bytes)->read_frame(kSegmentHeaderBytes, buffer);
     REQUIRE(frame);
     FrameRecords read(*frame, 7);
-    FrameRecord record;
     for (std::size_t i = 0; i < links.size(); ++i) {
-        REQUIRE(read.next(record).value());
-        CHECK(record.link == links[i]);
-        CHECK(record.sequence == 10 + i);
-        CHECK(decode(record.encoded)->key == "order-7" + std::to_string(i));
+        const FrameRecord* const record = read.next();
+        REQUIRE(record != nullptr);
+        CHECK(record->link == links[i]);
+        CHECK(record->sequence == 10 + i);
+        CHECK(decode(record->encoded)->key == "order-7" + std::to_string(i));
     }
-    CHECK_FALSE(read.next(record).value());
+    CHECK(read.next() == nullptr);
+    CHECK(read.outcome());
 }
 
 TEST_CASE("a body that is not a row of records is an error, whatever it is") {
@@ -282,16 +284,19 @@ TEST_CASE("a body that is not a row of records is an error, whatever it is") {
         frame.header.records = count;
         frame.body = body;
         FrameRecords records(frame, 1);
-        FrameRecord record;
-        Result<bool> more = true;
-        for (int i = 0; more && *more && i < 5; ++i) {
-            more = records.next(record);
-            if (more && *more && !decode(record.encoded)) {
-                more = std::unexpected(Error{Code::corruption, ""});
+        Result<void> outcome;
+        for (int i = 0; outcome && i < 5; ++i) {
+            const FrameRecord* const record = records.next();
+            if (record == nullptr) {
+                outcome = records.outcome();
+                break;
+            }
+            if (!decode(record->encoded)) {
+                outcome = std::unexpected(Error{Code::corruption, ""});
             }
         }
-        REQUIRE_FALSE(more);
-        CHECK(more.error().code == Code::corruption);
+        REQUIRE_FALSE(outcome);
+        CHECK(outcome.error().code == Code::corruption);
     }
 }
 

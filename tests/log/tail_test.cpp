@@ -25,11 +25,9 @@ std::vector<std::uint64_t> write_groups(const TempDir& dir, int groups) {
             Record record;
             record.ns = "test";
             record.key = std::to_string(sequence);
-            starts.push_back((*writer)->end());
-            const std::size_t start = (*writer)->buffered();
-            begin_frame((*writer)->buffer());
+            starts.push_back((*writer)->begin());
             add_record((*writer)->buffer(), 1, record, sequence, {}, true);
-            (*writer)->finish(start, FrameKind::records, 1, sequence);
+            (*writer)->finish(FrameKind::records, 1, sequence);
             ++sequence;
         }
         REQUIRE((*writer)->reserve());

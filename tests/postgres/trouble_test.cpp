@@ -1,6 +1,4 @@
 // What can be wrong with a server, a role, a URL: an error that names it and the way out.
-#include <sys/wait.h>
-
 #include <chrono>
 #include <string>
 #include <thread>
@@ -321,23 +319,6 @@ TEST_CASE("trouble: the largest batch, and one of more bytes than a message may 
     CHECK(heads == 6);
 }
 
-TEST_CASE("trouble: a forked child gets closed, and its parent's connections are left alone") {
-    NEEDS_POSTGRES();
-    const Schema schema;
-    const auto store = schema.open();
-    REQUIRE(append_key(*store, "parent").has_value());
-    const pid_t child = ::fork();
-    if (child == 0) {
-        const bool told = append_key(*store, "child").error().code == Code::closed &&
-                          store->head({"trouble", "parent"}).error().code == Code::closed;
-        ::_exit(told ? 0 : 1);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    CHECK(status == 0);
-    CHECK(append_key(*store, "parent again").has_value());
-}
-
 TEST_CASE("trouble: a key that somebody's transaction holds keeps nobody from the others") {
     NEEDS_POSTGRES();
     Schema schema;
@@ -437,28 +418,6 @@ TEST_CASE("trouble: names of up to 63 characters, none of which hides another's 
     for (const auto& result : (*store)->append(two)) {
         CHECK_MESSAGE(result.has_value(), (result ? "" : result.error().message));
     }
-}
-
-TEST_CASE("trouble: a child that destroys the store leaves its parent's sessions alone") {
-    NEEDS_POSTGRES();
-    const Schema schema;
-    auto store = schema.open();
-    REQUIRE(append_key(*store, "parent").has_value());
-    const std::string sessions =
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = "
-        "'dedup'";
-    const std::string before = schema.sql(sessions);
-    const pid_t child = ::fork();
-    if (child == 0) {
-        store.reset();
-        ::_exit(0);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    CHECK(status == 0);
-    CHECK(schema.sql(sessions) == before);
-    CHECK(append_key(*store, "parent again").has_value());
-    CHECK(schema.sql(sessions) == before);
 }
 
 TEST_CASE("trouble: a host that ends connections, or says nothing, does not hide the next one") {

@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -24,8 +23,8 @@
 #include "dedup/log_store.hpp"
 #include "dedup/memory_store.hpp"
 #include "dedup/server.hpp"
+#include "server/away.hpp"
 #include "server/client.hpp"
-#include "server/faulty_way.hpp"
 #include "support/hooked_store.hpp"
 #include "support/temp_dir.hpp"
 
@@ -35,57 +34,12 @@ namespace {
 using namespace std::chrono_literals;
 using namespace std::string_literals;
 
-Append item(std::uint64_t expected, std::string key, std::optional<std::string> receipt = {}) {
-    Record record;
-    record.ns = "remote";
-    record.key = std::move(key);
-    record.timestamp_ms = 1'000;
-    record.receipt = std::move(receipt);
-    return {expected, std::move(record)};
-}
-
 // A completion of the claim that is the stream's head.
 Append completion(const Record& claim, std::string receipt) {
     Append append = item(claim.sequence, claim.key, std::move(receipt));
     append.record.claim_sequence = claim.claim_sequence;
     return append;
 }
-
-// A store in files, its server, the way there, and a client.
-struct Away {
-    explicit Away(std::chrono::milliseconds timeout = 10s) {
-        serve();
-        client = open_at(way_path, timeout);
-    }
-    void serve() {
-        server.reset();
-        if (inner) {
-            REQUIRE(inner->close().has_value());
-        }
-        inner.reset();
-        inner = open(directory.path() / "store").value();
-        server = Server::start(*inner, {.unix_path = server_path}).value();
-    }
-    static std::unique_ptr<StreamStore> open_at(const std::string& path,
-                                                std::chrono::milliseconds timeout = 10s) {
-        auto opened = open_remote("unix:" + path, {.timeout = timeout});
-        REQUIRE_MESSAGE(opened.has_value(), opened.error().message);
-        return *std::move(opened);
-    }
-    [[nodiscard]] Result<std::uint64_t> append(const Append& append) {
-        auto landed = client->append({&append, 1}, Batch::each).front();
-        way.settle();
-        return landed;
-    }
-
-    TempDir directory;
-    const std::string server_path = (directory.path() / "server.sock").string();
-    const std::string way_path = (directory.path() / "way.sock").string();
-    std::unique_ptr<StreamStore> inner;
-    std::unique_ptr<Server> server;
-    FaultyWay way{way_path, server_path};
-    std::unique_ptr<StreamStore> client;
-};
 
 // Takes connections, and says nothing.
 class SilentServer {
@@ -497,24 +451,6 @@ TEST_CASE("remote: addresses and passwords") {
     }
     CHECK(open("unix:/nowhere/at/all").error().code == Code::unavailable);
     CHECK(open_remote("tcp://" + at, {.timeout = 1ms}).error().code == Code::invalid_argument);
-}
-
-TEST_CASE("remote: a forked child is told that the connection is its parent's") {
-    Away away;
-    REQUIRE(away.append(item(0, "k")).has_value());
-    const pid_t child = ::fork();
-    if (child == 0) {
-        const auto refused = away.client->head({"remote", "k"});
-        const bool good = !refused && refused.error().code == Code::closed &&
-                          away.append(item(0, "x")).error().code == Code::closed &&
-                          away.client->stats().error().code == Code::closed;
-        away.client.reset();
-        ::_exit(good ? 0 : 1);
-    }
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    CHECK(status == 0);
-    CHECK(away.append(item(0, "y")).has_value());
 }
 
 }  // namespace

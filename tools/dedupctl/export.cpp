@@ -7,6 +7,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/scan.hpp"
 #include "export_format.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
@@ -51,10 +52,8 @@ std::optional<Done> write_all_heads(dedup::StreamStore& store, const std::string
     out.json(frame);
     Progress progress("export", ns.empty() ? stats.streams() : 0);
     Done done;
-    dedup::ScanOptions options{.ns = ns};
-    options.heads_max = kHeadsAtOnce;
-    do {
-        const dedup::ScanPage page = take(store.scan(options));
+    const dedup::ScanOptions options{.ns = ns, .heads_max = kHeadsAtOnce};
+    take(for_each_page(store, options, [&](const dedup::ScanPage& page) {
         for (const dedup::Version& version : page.heads) {
             const dedup::Record& record = version.record;
             if (dedup::expired(record.expires_at_ms, store.now_ms(), store.grace())) {
@@ -64,12 +63,12 @@ std::optional<Done> write_all_heads(dedup::StreamStore& store, const std::string
                 ++done.records;
             }
             if (stop.requested()) {
-                return std::nullopt;
+                return false;
             }
         }
         progress.update_count(done.records + done.expired);
-        options.cursor = page.cursor;
-    } while (!options.cursor.empty() && !stop.requested());
+        return true;
+    }));
     if (stop.requested()) {
         return std::nullopt;
     }

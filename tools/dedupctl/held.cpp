@@ -6,6 +6,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/scan.hpp"
 #include "record_text.hpp"
 
 namespace dedupctl {
@@ -35,10 +36,8 @@ void print_text(Context& context, const dedup::Record& record, const Moment& mom
 int run_held(bool all_namespaces, Context& context) {
     context.check_globals();
     const auto store = context.open_reader();
-    dedup::ScanOptions scan;
-    scan.ns = all_namespaces ? "" : context.ns;
-    do {
-        const dedup::ScanPage page = take(store->scan(scan));
+    const dedup::ScanOptions scan{.ns = all_namespaces ? "" : context.ns};
+    take(for_each_page(*store, scan, [&](const dedup::ScanPage& page) {
         const Moment moment{store->now_ms(), store->grace()};
         for (const dedup::Version& head : page.heads) {
             if (!moment.held(head.record)) {
@@ -55,8 +54,7 @@ int run_held(bool all_namespaces, Context& context) {
             object["state"] = "held";
             context.out.json(object);
         }
-        scan.cursor = page.cursor;
-    } while (!scan.cursor.empty());
+    }));
     return kExitOk;
 }
 

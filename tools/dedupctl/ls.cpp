@@ -9,6 +9,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/scan.hpp"
 #include "key_counts.hpp"
 #include "record_text.hpp"
 #include "table.hpp"
@@ -160,16 +161,13 @@ int run_ls(const LsArguments& options, Context& context) {
     dedup::ScanOptions scan;
     scan.ns = options.all_namespaces ? "" : context.ns;
     scan.key_prefix = options.prefix;
-    bool more = true;
-    do {
-        dedup::ScanPage page = take(store->scan(scan));
+    take(for_each_page(*store, scan, [&](dedup::ScanPage& page) {
         const Moment moment{store->now_ms(), store->grace()};
         std::erase_if(page.heads, [&](const dedup::Version& head) {
             return !wanted.wants(head.record, moment);
         });
-        more = listing.add(std::move(page.heads), moment);
-        scan.cursor = page.cursor;
-    } while (!scan.cursor.empty() && more);
+        return listing.add(std::move(page.heads), moment);
+    }));
     listing.finish();
     return kExitOk;
 }
@@ -178,15 +176,12 @@ int run_namespaces(Context& context) {
     context.check_globals();
     const auto store = context.open_reader();
     std::map<std::string, KeyCounts> counts;
-    dedup::ScanOptions scan;
-    do {
-        const dedup::ScanPage page = take(store->scan(scan));
+    take(for_each_page(*store, {}, [&](const dedup::ScanPage& page) {
         const Moment moment{store->now_ms(), store->grace()};
         for (const dedup::Version& head : page.heads) {
             counts[head.record.ns].add(head.record, moment);
         }
-        scan.cursor = page.cursor;
-    } while (!scan.cursor.empty());
+    }));
 
     Table table({{"IN-FLIGHT", true},
                  {"STUCK", true},

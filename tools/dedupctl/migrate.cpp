@@ -9,6 +9,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/scan.hpp"
 #include "importer.hpp"
 #include "progress.hpp"
 #include "stop_signal.hpp"
@@ -25,10 +26,8 @@ struct MigrateArguments {
 
 // False if a signal has ended it.
 bool take_all(dedup::StreamStore& from, Importer& importer, StopSignal& stop, Progress& progress) {
-    dedup::ScanOptions options;
-    options.heads_max = kPageHeads;
-    do {
-        dedup::ScanPage page = take(from.scan(options));
+    const dedup::ScanOptions options{.heads_max = kPageHeads};
+    take(for_each_page(from, options, [&](dedup::ScanPage& page) {
         for (dedup::Version& version : page.heads) {
             if (stop.requested()) {
                 return false;
@@ -42,9 +41,9 @@ bool take_all(dedup::StreamStore& from, Importer& importer, StopSignal& stop, Pr
             }
         }
         progress.update_count(importer.counts().read());
-        options.cursor = page.cursor;
-    } while (!options.cursor.empty());
-    return true;
+        return true;
+    }));
+    return !stop.requested();
 }
 
 void print_migrated(Context& context, const ImportCounts& counts) {

@@ -9,6 +9,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/scan.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
 #include "stop_signal.hpp"
@@ -59,21 +60,16 @@ bool gather(dedup::StreamStore& store, const std::string& ns, StopSignal& stop, 
     report.moment = {store.now_ms(), store.grace()};
     Progress progress("report", ns.empty() ? report.stats.streams() : 0);
     std::uint64_t done = 0;
-    dedup::ScanOptions options{.ns = ns};
-    do {
-        const dedup::ScanPage page = take(store.scan(options));
+    take(for_each_page(store, {.ns = ns}, [&](const dedup::ScanPage& page) {
         for (const dedup::Version& head : page.heads) {
             report.add(head.record);
         }
-        if (stop.requested()) {
-            return false;
-        }
         done += page.heads.size();
         progress.update(done);
-        options.cursor = page.cursor;
-    } while (!options.cursor.empty());
+        return !stop.requested();
+    }));
     report.finish();
-    return true;
+    return !stop.requested();
 }
 
 Json records_json(const std::vector<dedup::Record>& records) {

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "dedup/metrics.hpp"
+#include "dedup/scan.hpp"
 
 namespace dedupctl {
 namespace {
@@ -183,24 +184,19 @@ dedup::Result<std::shared_ptr<Report>> ServeWatch::read_keys() {
     }
     report->stats = *std::move(stats);
     report->moment = {store_.now_ms(), store_.grace()};
-    dedup::ScanOptions options{.heads_max = 256};
-    do {
-        const auto page = store_.scan(options);
-        if (!page) {
-            return std::unexpected(page.error());
-        }
-        for (const dedup::Version& head : page->heads) {
+    const auto read = for_each_page(store_, {.heads_max = 256}, [&](const dedup::ScanPage& page) {
+        for (const dedup::Version& head : page.heads) {
             report->add(head.record);
         }
-        options.cursor = page->cursor;
         if (Steady::now() >= last_look_ + kEvery) {
             look();
         }
         const std::lock_guard stop_lock(mutex_);
-        if (stop_) {
-            break;
-        }
-    } while (!options.cursor.empty());
+        return !stop_;
+    });
+    if (!read) {
+        return std::unexpected(read.error());
+    }
     report->finish();
     return report;
 }

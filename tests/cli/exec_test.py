@@ -259,6 +259,29 @@ class Exec(cli.CliTest):
         done = self.exec("a key", "sh", "-c", script, expect=OK, env=environment)
         self.assertEqual(done.out, b"a key|1|1\n")
 
+    def without_variables(self):
+        return {name: value for name, value in self.environment().items()
+                if name not in ("DEDUP_STORE", "DEDUP_NAMESPACE")}
+
+    def test_a_note_of_the_command_is_in_the_store_that_exec_was_told(self):
+        # From another directory, and the store is named by a relative path.
+        note = (f'mkdir -p elsewhere && cd elsewhere && {cli.DEDUPCTL} -q note "$DEDUP_KEY" '
+                '--claim "$DEDUP_CLAIM" "calling the bank" && kill -9 $$')
+        plain = {"env": self.without_variables()}
+        killed = self.dedupctl("-s", "./store", "-n", "pay", "--json", "exec", "--key", "k", "--",
+                               "sh", "-c", note, **plain)
+        self.assertEqual(killed.json["outcome"], "held", killed)
+        found = self.dedupctl("-n", "pay", "--json", "lookup", "k", expect=IN_FLIGHT).json
+        self.assertEqual((found["held"], found["note"]), (True, "calling the bank"))
+
+    def test_a_note_of_the_command_goes_to_the_server_that_exec_was_told(self):
+        self.serve()
+        note = (f'cd / && {cli.DEDUPCTL} -q note "$DEDUP_KEY" --claim "$DEDUP_CLAIM" noted && '
+                'kill -9 $$')
+        killed = self.dedupctl("-s", "unix:store.sock", "-n", "pay", "--json", "exec", "--key", "k",
+                               "--", "sh", "-c", note, env=self.without_variables())
+        self.assertEqual(killed.json["outcome"], "held", killed)
+
     def test_what_a_duplicate_does(self):
         self.exec("k", "echo", "out", expect=OK)
         quiet = self.exec("k", "false", options=("--on-duplicate", "quiet"), expect=OK)

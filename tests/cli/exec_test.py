@@ -282,6 +282,36 @@ class Exec(cli.CliTest):
                                "--", "sh", "-c", note, env=self.without_variables())
         self.assertEqual(killed.json["outcome"], "held", killed)
 
+    def test_who_was_there_before_is_told(self):
+        script = ('echo "$DEDUP_PREVIOUS_CLAIM|$DEDUP_PREVIOUS_OWNER|$DEDUP_PREVIOUS_BEGAN_MS|'
+                  '$DEDUP_PREVIOUS_END|$DEDUP_PREVIOUS_NOTE"')
+        nested = dict(self.environment(), DEDUP_PREVIOUS_NOTE="of an exec around this one")
+        first = self.exec("first", "sh", "-c", script, expect=OK, env=nested)
+        self.assertEqual(first.out, b"||||\n")
+        self.assertNotIn("before", first.error)
+
+        def begun(key):
+            claim = self.dedupctl("--json", "claim", key, "--owner", "w1", "--lease", "1h",
+                                  expect=OK).json["claim_sequence"]
+            self.dedupctl("note", key, "--claim", str(claim), "reference 8125", expect=OK)
+            began = self.dedupctl("--json", "lookup", key, expect=IN_FLIGHT).json["since_ms"]
+            self.dedupctl("release", key, "--claim", str(claim), expect=OK)
+            return claim, began
+
+        claim, began = begun("text")
+        again = self.exec("text", "sh", "-c", script, expect=OK)
+        self.assertEqual(again.text, f"{claim}|w1|{began}|released|reference 8125\n")
+        [line] = [line for line in again.error.splitlines() if "before" in line]
+        for part in ("by w1", "since 2", "released", "reference 8125"):
+            self.assertIn(part, line)
+        claim, began = begun("json")
+        before = self.exec("json", "true", options=("--json",), expect=OK).json["previous"]
+        self.assertEqual((before["claim_sequence"], before["owner"], before["began_ms"],
+                          before["end"], before["note"]),
+                         (claim, "w1", began, "released", "reference 8125"))
+        begun("quiet")
+        self.assertEqual(self.exec("quiet", "true", options=("-q",), expect=OK).err, b"")
+
     def test_what_a_duplicate_does(self):
         self.exec("k", "echo", "out", expect=OK)
         quiet = self.exec("k", "false", options=("--on-duplicate", "quiet"), expect=OK)

@@ -172,16 +172,21 @@ int say_running(Context& context, const Job& job, const dedup::InFlight& in_flig
 // One run of the command under a claim, to its record in the store.
 class ClaimedRun {
   public:
-    ClaimedRun(Context& context, const Job& job, dedup::Claim claim, SignalPipe& signals)
-        : context_(context), job_(job), claim_(std::move(claim)), signals_(signals) {}
+    ClaimedRun(Context& context, const Job& job, const dedup::Claimed& claimed, SignalPipe& signals)
+        : context_(context),
+          job_(job),
+          claim_(claimed.claim),
+          previous_(claimed.previous),
+          signals_(signals) {}
 
     int run() {
         if (const auto signal = signals_.take()) {  // came while the store was opened
             end_.told_by = signal->number;
             return end_badly();
         }
+        note_previous(context_, previous_, dedup::system_now_ms());
         ChildOptions child = job_.child;
-        child.environment = exec_environment(context_, claim_);
+        child.environment = exec_environment(context_, claim_, previous_);
         {
             const LeaseKeeper keeper(context_, claim_, job_.lease);
             end_ = run_child(child, signals_);
@@ -197,6 +202,7 @@ class ClaimedRun {
         }
         Json object = context_.outcome(outcome, job_.key);
         object["claim_sequence"] = claim_.claim_sequence;
+        add_previous(object, previous_);
         object["exit"] = end_.exit_code();
         if (outcome == "completed") {
             add_bytes(object, "receipt", end_.output);
@@ -384,6 +390,7 @@ class ClaimedRun {
     Context& context_;
     const Job& job_;
     const dedup::Claim claim_;
+    const std::optional<dedup::Previous> previous_;
     SignalPipe& signals_;
     ChildEnd end_;
     int signals_heard_ = 0;
@@ -412,7 +419,7 @@ int claim_and_run(const Job& job, Context& context) {
         throw;
     }
     if (const auto* claimed = std::get_if<dedup::Claimed>(&answer.outcome)) {
-        return ClaimedRun(context, job, claimed->claim, signals).run();
+        return ClaimedRun(context, job, *claimed, signals).run();
     }
     if (signal) {
         throw Failure{.exit_code = kExitSignalBase + *signal,

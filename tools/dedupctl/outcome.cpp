@@ -132,7 +132,9 @@ Json completed_json(const Context& context, std::string_view key, const dedup::C
                     std::string_view outcome) {
     Json object = context.outcome(outcome, key);
     object["claim_sequence"] = completed.claim_sequence;
+    object["attempt"] = completed.attempt;
     object["completed_at_ms"] = completed.completed_at_ms;
+    object["expires_at_ms"] = time_or_null(completed.expires_at_ms);
     if (!completed.event_id.empty()) {
         add_bytes(object, "event_id", completed.event_id);
     }

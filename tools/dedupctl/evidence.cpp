@@ -13,17 +13,17 @@ using Kind = dedup::Verdict::Kind;
 
 constexpr std::string_view kIndent = "              ";
 constexpr std::size_t kLineColumns = 80 - kIndent.size();
-constexpr std::size_t kTextColumns = 20 * kLineColumns;  // a note may be long
+constexpr std::size_t kTextColumns = 64 * kLineColumns;  // all of a reason; a note may be longer
 
 bool is_noted(const dedup::Record& record, const dedup::Record& before) {
     return record.state() == dedup::State::in_flight && !record.metadata.empty() &&
            record.metadata != before.metadata;
 }
 
-std::string_view said_in(const dedup::Record& record) {
+std::string_view sentence_of(const dedup::Record& record) {
     switch (record.verdict.kind) {
         case Kind::none:
-            return "noted";
+            break;
         case Kind::held:
             return "held: nobody knows what became of it";
         case Kind::resolved:
@@ -63,21 +63,24 @@ void print_wrapped(Context& context, std::string_view name, const std::string& v
     }
 }
 
-void print_evidence_of(Context& context, const dedup::Record& record, const Moment& moment) {
-    const dedup::Verdict& verdict = record.verdict;
-    const bool noted = verdict.kind == Kind::none;
-    context.out.line(
-        fmt::format("{}  claim {} {}", record.sequence, record.claim_sequence, said_in(record)));
-    const std::string& who = noted ? record.owner : verdict.by;
+void print_heading(Context& context, const dedup::Record& record, std::string_view what,
+                   const std::string& who) {
+    context.out.line(fmt::format("{}  claim {} {}", record.sequence, record.claim_sequence, what));
     print_wrapped(context, "by", who.empty() ? "somebody" : escape(who));
-    if (!noted) {
-        print_wrapped(context, "when",
-                      format_time_and_age(
-                          verdict.kind == Kind::held ? record.lease_until_ms : record.timestamp_ms,
-                          moment.now_ms));
-    }
-    print_wrapped(context, noted ? "note" : "reason",
-                  preview(noted ? record.metadata : verdict.reason, kTextColumns));
+}
+
+void print_note(Context& context, const dedup::Record& record) {
+    print_heading(context, record, "noted", record.owner);
+    print_wrapped(context, "note", preview(record.metadata, kTextColumns));
+}
+
+void print_verdict(Context& context, const dedup::Record& record, const Moment& moment) {
+    const dedup::Verdict& verdict = record.verdict;
+    print_heading(context, record, sentence_of(record), verdict.by);
+    const std::int64_t when_ms =
+        verdict.kind == Kind::held ? record.lease_until_ms : record.timestamp_ms;
+    print_wrapped(context, "when", format_time_and_age(when_ms, moment.now_ms));
+    print_wrapped(context, "reason", preview(verdict.reason, kTextColumns));
 }
 
 }  // namespace
@@ -88,14 +91,18 @@ void print_evidence(Context& context, const std::vector<dedup::Version>& history
     bool is_first = true;
     for (const dedup::Version& version : history) {
         const dedup::Record& record = version.record;
+        const bool noted = is_noted(record, before);
         const bool decided = record.verdict.kind != Kind::none && record.verdict != before.verdict;
-        if (decided || (record.verdict.kind == Kind::none && is_noted(record, before))) {
-            if (is_first) {
-                context.out.line("");
-                context.out.line("WHAT WAS SAID, by the sequences above");
-            }
+        if (is_first && (noted || decided)) {
+            context.out.line("");
+            context.out.line("WHAT WAS SAID, by the sequences above");
             is_first = false;
-            print_evidence_of(context, record, moment);
+        }
+        if (noted) {
+            print_note(context, record);
+        }
+        if (decided) {
+            print_verdict(context, record, moment);
         }
         before = record;
     }

@@ -14,7 +14,9 @@ std::string reachable_store(const Context& context) {
         return store;
     }
     const std::size_t path = is_socket ? kSocket.size() : 0;
-    return store.substr(0, path) + std::filesystem::absolute(store.substr(path)).string();
+    std::error_code error;
+    const auto absolute = std::filesystem::absolute(store.substr(path), error);
+    return error ? store : store.substr(0, path) + absolute.string();
 }
 
 }  // namespace

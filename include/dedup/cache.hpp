@@ -118,7 +118,7 @@ enum class End : std::uint8_t {
 // The claim before this one, and what is known of it.
 struct Previous {
     std::string owner;
-    std::int64_t began_ms = 0;  // 0: not known
+    std::int64_t began_ms = 0;  // 0: not known, as of what was forgotten
     std::int64_t ended_ms = 0;
     std::uint32_t attempt = 1;
     std::string note;  // the last one, or the metadata that it was claimed with

@@ -116,6 +116,10 @@ struct ServeOptions {
     std::function<void(const Error&)> on_error = {};
     // Of a key whose server died at work: as in CacheOptions. None: the cache's.
     std::optional<Unanswered> unanswered = {};
+    // The attempt whose failure, by an exception or a response of 500 to 599 that is not final,
+    // holds the key instead of releasing it; and from which on keys are under Unanswered::hold, so
+    // that a server that dies at it leaves the key held, too. None: the cache's. 0: never.
+    std::optional<std::uint32_t> attempts_max = {};
     // Asked before a key is handled again that nobody answered, or that is held. The receipt of
     // Finding::done is an encoded response. With it keys are under Unanswered::hold, so that what
     // is known of them stays until it has answered.
@@ -133,7 +137,8 @@ struct ServeOptions {
 // the response (its kept headers) and gives it; or gives what stands above. If `handle` throws, the
 // key is released and the exception passed on. **So a handler whose effect may have taken place by
 // then must have said so before: with a note, Cache::note(claim, ...), the key is held instead, and
-// so it is when a response of 500 to 599 comes that is not final.** If its response cannot be
+// so it is when a response of 500 to 599 comes that is not final.** Either of them at the attempt
+// ServeOptions::attempts_max holds the key, too. If its response cannot be
 // stored because somebody has taken the claim over, the client gets 409 and will get the other
 // one's response. If it is no response that can be stored (its status is none, a header has a line
 // break, it is longer than a receipt), 500 is stored and given instead, and on_error told: the work

@@ -85,7 +85,7 @@ struct Record {
     std::string metadata;                // opaque
     Conflict conflict;
     bool hold = false;          // in flight: never taken over, and never expires
-    std::int64_t began_ms = 0;  // in a tombstone: the timestamp of what it has ended; 0: not known
+    std::int64_t began_ms = 0;  // in a tombstone: when the claim began that it ended; 0: not known
     Verdict verdict;
     std::string unknown_fields;  // optional fields of a newer version, kept as they are
 

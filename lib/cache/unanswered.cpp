@@ -140,6 +140,7 @@ Decision<bool> ForgetOp::decide(const Seen& seen) const {
     const std::uint64_t sequence = seen.sequence();
     Record record = released(*std::move(seen.head), seen.now_ms, cache);
     record.receipt.reset();
+    record.began_ms = 0;  // the head says when it was completed, and not when that claim began
     record.verdict = {Verdict::Kind::forgotten, std::string(by), std::string(reason)};
     return {true, Append{sequence, std::move(record)}, Change::forgotten};
 }

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <optional>
 
+#include "cache/inside.hpp"
 #include "cache/reconcile.hpp"
 #include "dedup/reservations.hpp"
 #include "http/printable.hpp"
@@ -170,6 +171,10 @@ class Serving {
             }
             return as_response(Held{previous});
         }
+        if (claim == nullptr && finding.what == Finding::What::not_done &&
+            was_last(previous.attempt)) {
+            return as_response(Held{previous});
+        }
         if (claim != nullptr && finding.what == Finding::What::not_done) {
             // Asking may have taken longer than the lease.
             const auto renewed = cache_.renew(*claim, options_.lease);
@@ -193,12 +198,15 @@ class Serving {
     }
 
   private:
-    // Releases the key, unless its effect may have begun.
-    void give_up(const Claim& claim, bool may_have_begun, const std::string& reason) const {
-        const auto begun = may_have_begun ? is_noted(claim) : Result<bool>(false);
-        if (!begun) {
-            tell(begun.error());  // so that it stays claimed until its lease has run out
-        } else if (*begun) {
+    // Releases the key, unless its handling has failed and the effect may have begun, or that was
+    // the last attempt.
+    void give_up(const Claim& claim, bool has_failed, const std::string& reason) const {
+        const auto holds = !has_failed               ? Result<bool>(false)
+                           : was_last(claim.attempt) ? Result<bool>(true)
+                                                     : is_noted(claim);
+        if (!holds) {
+            tell(holds.error());  // so that it stays claimed until its lease has run out
+        } else if (*holds) {
             tell_of(cache_.hold(claim, reason));
         } else {
             tell_of(cache_.release(claim));
@@ -210,6 +218,13 @@ class Serving {
         if (is_noted(claim).value_or(false)) {
             tell_of(cache_.hold(claim, kept_reason(reason)));
         }
+    }
+
+    // Whether what fails at this attempt is not to be tried again.
+    [[nodiscard]] bool was_last(std::uint32_t attempt) const {
+        const std::uint32_t most =
+            options_.attempts_max.value_or(CacheInside::options(cache_).attempts_max);
+        return most != 0 && attempt >= most;
     }
 
     // Whether the claim is current, and its holder has written down what it was about to do.
@@ -351,6 +366,7 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
     claim_options.fingerprint = fingerprint(request.method, request.target, request.body);
     claim_options.lease = options.lease;
     claim_options.unanswered = options.reconcile ? Unanswered::hold : options.unanswered;
+    claim_options.attempts_max = options.attempts_max;
     const Serving serving(cache, options);
     const auto wait_until = std::chrono::steady_clock::now() + options.wait;
     while (true) {

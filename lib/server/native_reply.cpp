@@ -63,7 +63,9 @@ MapWriter completed_map(Protocol protocol, std::string_view ns, std::string_view
                         const Completed& completed, std::string_view outcome) {
     MapWriter map = outcome_map(protocol, outcome, ns, key);
     map.number("claim_sequence", completed.claim_sequence);
+    map.number("attempt", completed.attempt);
     map.number("completed_at_ms", completed.completed_at_ms);
+    map.time_or_null("expires_at_ms", completed.expires_at_ms);
     if (!completed.event_id.empty()) {
         map.text("event_id", completed.event_id);
     }
@@ -108,6 +110,19 @@ void add_version(MapWriter& map, const Version& version) {
         map.text("receipt", *record.receipt);
     }
     map.text("metadata", record.metadata);
+    if (record.hold) {
+        map.number("hold", record.hold);
+    }
+    if (record.began_ms != 0) {
+        map.number("began_ms", record.began_ms);
+    }
+    if (record.verdict != Verdict{}) {
+        MapWriter verdict(map.protocol());
+        verdict.text("kind", name(record.verdict.kind));
+        verdict.text("by", record.verdict.by);
+        verdict.text("reason", record.verdict.reason);
+        map.map("verdict", verdict);
+    }
     map.number("conflicts", record.conflict.count);
     map.number("segment", version.segment);
     map.number("offset", version.offset);

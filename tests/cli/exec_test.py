@@ -259,6 +259,59 @@ class Exec(cli.CliTest):
         done = self.exec("a key", "sh", "-c", script, expect=OK, env=environment)
         self.assertEqual(done.out, b"a key|1|1\n")
 
+    def without_variables(self):
+        return {name: value for name, value in self.environment().items()
+                if name not in ("DEDUP_STORE", "DEDUP_NAMESPACE")}
+
+    def test_a_note_of_the_command_is_in_the_store_that_exec_was_told(self):
+        # From another directory, and the store is named by a relative path.
+        note = (f'mkdir -p elsewhere && cd elsewhere && {cli.DEDUPCTL} -q note "$DEDUP_KEY" '
+                '--claim "$DEDUP_CLAIM" "calling the bank" && kill -9 $$')
+        plain = {"env": self.without_variables()}
+        killed = self.dedupctl("-s", "./store", "-n", "pay", "--json", "exec", "--key", "k", "--",
+                               "sh", "-c", note, **plain)
+        self.assertEqual(killed.json["outcome"], "held", killed)
+        found = self.dedupctl("-n", "pay", "--json", "lookup", "k", expect=IN_FLIGHT).json
+        self.assertEqual((found["held"], found["note"]), (True, "calling the bank"))
+
+    def test_a_note_of_the_command_goes_to_the_server_that_exec_was_told(self):
+        self.serve()
+        note = (f'cd / && {cli.DEDUPCTL} -q note "$DEDUP_KEY" --claim "$DEDUP_CLAIM" noted && '
+                'kill -9 $$')
+        killed = self.dedupctl("-s", "unix:store.sock", "-n", "pay", "--json", "exec", "--key", "k",
+                               "--", "sh", "-c", note, env=self.without_variables())
+        self.assertEqual(killed.json["outcome"], "held", killed)
+
+    def test_who_was_there_before_is_told(self):
+        script = ('echo "$DEDUP_PREVIOUS_CLAIM|$DEDUP_PREVIOUS_OWNER|$DEDUP_PREVIOUS_BEGAN_MS|'
+                  '$DEDUP_PREVIOUS_END|$DEDUP_PREVIOUS_NOTE"')
+        nested = dict(self.environment(), DEDUP_PREVIOUS_NOTE="of an exec around this one")
+        first = self.exec("first", "sh", "-c", script, expect=OK, env=nested)
+        self.assertEqual(first.out, b"||||\n")
+        self.assertNotIn("before", first.error)
+
+        def begun(key):
+            claim = self.dedupctl("--json", "claim", key, "--owner", "w1", "--lease", "1h",
+                                  expect=OK).json["claim_sequence"]
+            self.dedupctl("note", key, "--claim", str(claim), "reference 8125", expect=OK)
+            began = self.dedupctl("--json", "lookup", key, expect=IN_FLIGHT).json["since_ms"]
+            self.dedupctl("release", key, "--claim", str(claim), expect=OK)
+            return claim, began
+
+        claim, began = begun("text")
+        again = self.exec("text", "sh", "-c", script, expect=OK)
+        self.assertEqual(again.text, f"{claim}|w1|{began}|released|reference 8125\n")
+        [line] = [line for line in again.error.splitlines() if "before" in line]
+        for part in ("by w1", "since 2", "released", "reference 8125"):
+            self.assertIn(part, line)
+        claim, began = begun("json")
+        before = self.exec("json", "true", options=("--json",), expect=OK).json["previous"]
+        self.assertEqual((before["claim_sequence"], before["owner"], before["began_ms"],
+                          before["end"], before["note"]),
+                         (claim, "w1", began, "released", "reference 8125"))
+        begun("quiet")
+        self.assertEqual(self.exec("quiet", "true", options=("-q",), expect=OK).err, b"")
+
     def test_what_a_duplicate_does(self):
         self.exec("k", "echo", "out", expect=OK)
         quiet = self.exec("k", "false", options=("--on-duplicate", "quiet"), expect=OK)

@@ -31,6 +31,48 @@ class Looking(cli.CliTest):
         self.assertEqual(rows[0].index("STATE"), rows[1].index("in-flight"))
         self.assertNotIn("\033", text, "colour only on a terminal")
 
+    def test_inspect_keeps_telling_who_decided_what_and_why(self):
+        # Guards against a decision that can be seen no more once the key is claimed again.
+        claim = ("claim", "k", "--owner", "w1", "--lease", "1h", "--print", "sequence")
+        first = self.dedupctl(*claim, expect=OK).text.strip()
+        self.dedupctl("note", "k", "--claim", first, "POST api.bank/payments", expect=OK)
+        self.dedupctl("note", "k", "--claim", first, "reference 8125", expect=OK)
+        self.dedupctl("complete", "k", "--claim", first, "--receipt", "paid", expect=OK)
+        why = "refunded by the bank; " + "it took them long enough to say so. " * 8 + "x" * 100
+        self.dedupctl("forget", "k", "--reason", why, "--by", "ada", expect=OK)
+        second = self.dedupctl("claim", "k", "--owner", "w2", "--print", "sequence", expect=OK).text.strip()
+        self.dedupctl("resolve", "k", "--claim", second, "--not-done", "--reason", "w2 is gone",
+                      "--by", "bob", expect=OK)
+        third = self.dedupctl(*claim, expect=OK).text.strip()
+        self.dedupctl("renew", "k", "--claim", third, "--lease", "2h", expect=OK)
+        text = self.dedupctl("inspect", "k", expect=OK).text
+        said = text.split("WHAT WAS SAID")[1].splitlines()[1:]
+        self.assertEqual([line for line in said if len(line) > 80], [])
+        heads = [line.split("  ", 1)[1] for line in said if line[0] != " "]
+        self.assertEqual(heads, [
+            f"claim {first} noted", f"claim {first} noted",
+            f"claim {first} forgotten: its receipt counts no more",
+            f"claim {second} resolved: it had not been done"])
+        words = " ".join(" ".join(said).split())
+        for part in ("by w1 note POST api.bank/payments", "by w1 note reference 8125", "by ada when 2",
+                     "reason refunded by the bank; it took", "long enough to say so. x",
+                     "by bob when 2", "reason w2 is gone"):
+            self.assertIn(part, words)
+        self.assertNotIn("...", words)
+        # What stands in the list is found in the table above it.
+        sequences = [line.split()[0] for line in text.split("\n\n")[1].splitlines()[1:]]
+        for line in said:
+            self.assertTrue(line[0] == " " or line.split()[0] in sequences, text)
+
+    def test_inspect_tells_what_is_noted_of_a_held_key(self):
+        self.dedupctl("exec", "--key", "k", "--hold", "--", "sh", "-c", "kill -9 $$")
+        fence = str(self.dedupctl("--json", "lookup", "k").json["claim_sequence"])
+        self.dedupctl("note", "k", "--claim", fence, "asked the bank", expect=OK)
+        said = self.dedupctl("inspect", "k", expect=OK).text.split("WHAT WAS SAID")[1]
+        self.assertRegex(said, r"(?s)held: nobody knows what became of it.*ended by signal 9.*"
+                         r" noted\n.*note +asked the bank\n$")
+        self.assertEqual(said.count("held:"), 1, said)
+
     def test_inspect_says_what_a_lost_lease_means(self):
         self.dedupctl("claim", "k", "--lease", "1ms", expect=OK)
         self.wait_until(lambda: "lease ran out" in self.dedupctl("inspect", "k").text,

@@ -1,9 +1,13 @@
 """--json: the fields that scripts rely on."""
 
 import json
+import os
+import re
 
 import cli
 from cli import ABSENT, COMPLETED, ERROR, IN_FLIGHT, MISMATCH, OK, STALE, USAGE
+
+PAGE = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "dedupctl.md")
 
 
 class JsonOutput(cli.CliTest):
@@ -26,8 +30,11 @@ class JsonOutput(cli.CliTest):
         self.assertEqual(self.run_json("complete", "k", "--receipt", "r", expect=OK)["outcome"],
                          "completed")
         completed = self.run_json("lookup", "k", expect=COMPLETED)
-        self.assertEqual((completed["outcome"], completed["receipt"], completed["receipt_base64"]),
-                         ("completed", "r", cli.b64(b"r")))
+        self.assertEqual((completed["outcome"], completed["receipt"], completed["receipt_base64"],
+                          completed["attempt"]), ("completed", "r", cli.b64(b"r"), 1))
+        self.assertEqual(completed["expires_at_ms"] - completed["completed_at_ms"], 24 * 3600 * 1000)
+        self.dedupctl("remember", "kept", "--ttl", "never", expect=OK)
+        self.assertIsNone(self.run_json("lookup", "kept", expect=COMPLETED)["expires_at_ms"])
         self.assertEqual(self.run_json("remember", "n", expect=OK)["outcome"], "new")
         self.assertEqual(self.run_json("remember", "n", expect=COMPLETED)["outcome"], "duplicate")
         self.assertEqual(self.run_json("lookup", "none", expect=ABSENT)["outcome"], "absent")
@@ -92,6 +99,52 @@ class JsonOutput(cli.CliTest):
         verified = self.run_json("verify", expect=OK)
         self.assertEqual((verified["ok"], verified["records"], verified["problems"]),
                          (True, 2, []))
+
+    def documented(self, begin, end):
+        """The names between backticks in a part of the page."""
+        with open(PAGE) as page:
+            part = page.read().split(begin, 1)[1].split(end, 1)[0]
+        return set(re.findall(r"`([a-z_]+)`", part))
+
+    def assertDocumented(self, objects, begin, end):
+        names = set().union(*objects)
+        plain = {name.removesuffix("_base64") for name in names}
+        self.assertEqual(plain - self.documented(begin, end), set())
+
+    def test_the_page_names_every_word_and_member(self):
+        # Guards against a reference that lacks what scripts would need most.
+        def run(*arguments):
+            return self.dedupctl("--json", *arguments).json
+
+        def fence(key):
+            return str(run("lookup", key)["claim_sequence"])
+
+        claims = [run("claim", "k", "--lease", "1h", "--fingerprint", "f"), run("claim", "k"),
+                  run("claim", "k", "--fingerprint", "g"), run("claim", "held", "--lease", "1ms",
+                                                               "--hold", "--owner", "w")]
+        self.wait_until(lambda: run("claim", "held")["outcome"] == "held", "the lease has run out")
+        others = [run("renew", "k", "--claim", fence("k"), "--lease", "2h"),
+                  run("note", "k", "--claim", fence("k"), "text"), run("complete", "k"),
+                  run("remember", "k"), run("forget", "k", "--reason", "why", "--by", "ada"),
+                  run("lookup", "k"), run("remember", "n"), run("claim", "free"),
+                  run("release", "free")]
+        claims += [run("claim", "held"), run("claim", "k"), run("claim", "n")]
+        words = {answer["outcome"] for answer in claims + others}
+        self.assertEqual(words, self.documented("`outcome` is one of", "`claim_sequence` is"))
+        common = {"outcome", "namespace", "key"}
+        for answer in claims:
+            flat = (set(answer) | set(answer.get("previous", ()))) - common - {"key_base64"}
+            self.assertDocumented([flat], "### claim KEY", "### complete KEY")
+        self.dedupctl("resolve", "held", "--claim", fence("held"), "--not-done", "--reason", "why",
+                      expect=OK)
+        self.dedupctl("claim", "still held", "--lease", "1ms", "--hold", expect=OK)
+        for key in ("k", "held"):
+            found = run("inspect", key)
+            records = [set(record) | set(record.get("verdict", ())) for record in found["records"]]
+            self.assertDocumented(records, "### inspect KEY", "### ls")
+        exported = [json.loads(line) for line in self.dedupctl("export").text.splitlines()[1:-1]]
+        self.assertDocumented([set(line) | set(line.get("verdict", ())) for line in exported],
+                              "### export", "### import")
 
     def test_errors_are_objects_too(self):
         for arguments, code, name in (

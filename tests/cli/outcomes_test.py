@@ -148,7 +148,8 @@ class Outcomes(cli.CliTest):
         self.dedupctl("resolve", "k", "--claim", fence, "--receipt", "paid", *why, expect=OK)
         self.dedupctl("resolve", "k", "--claim", fence, "--not-done", *why, expect=STALE)
         self.assertEqual(self.dedupctl("claim", "k", expect=COMPLETED).out, b"paid")
-        self.assertIn("resolved by ada: in the statement", self.dedupctl("inspect", "k").text)
+        self.assertIn(f"claim {fence} resolved: it had been done\n    by        ada\n",
+                      self.dedupctl("inspect", "k").text)
         self.assertEqual(self.dedupctl("held", expect=OK).text, "")
 
         fence = self.hold("empty")

@@ -308,6 +308,62 @@ TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 
     CHECK(server.errors.empty());
 }
 
+TEST_CASE("a request that fails at its last attempt is held, with its last error") {
+    // Guards against a request that fails for ever, whoever sends it.
+    for (const bool of_the_cache : {false, true}) {
+        CAPTURE(of_the_cache);
+        Service server;
+        Cache capped(server.hooked, {.attempts_max = 2});
+        if (!of_the_cache) {
+            server.options.attempts_max = 2;
+        }
+        int handled = 0;
+        const auto post = [&](const char* key, auto then) {
+            const Request request{
+                .method = "POST", .target = "/", .key_header = std::string("\"") + key + '"'};
+            const auto handle = [&](const Claim&) -> Response {
+                ++handled;
+                return then();
+            };
+            return http::serve(server.hooked, of_the_cache ? capped : server.cache, request, handle,
+                               server.options);
+        };
+        const auto fail = []() -> Response { throw std::runtime_error("no such column"); };
+        const auto refuse = [] { return Response{.status = 429}; };
+        CHECK_THROWS_AS(post("thrown", fail), std::runtime_error);
+        CHECK_THROWS_AS(post("thrown", fail), std::runtime_error);
+        CHECK(post("thrown", fail).status == 409);
+        CHECK(as<Held>(server.cache.claim("thrown")).previous.reason == "no such column");
+        CHECK(post("bad", [] { return Response{.status = 500}; }).status == 500);
+        CHECK(post("bad", [] { return Response{.status = 502}; }).status == 502);
+        CHECK(post("bad", refuse).status == 409);
+        CHECK(as<Held>(server.cache.claim("bad")).previous.reason ==
+              "the handler's response was 502");
+        handled = 0;
+        for (int i = 0; i < 3; ++i) {
+            CHECK_MESSAGE(post("refused", refuse).status == 429, "no failure of the handler's");
+        }
+        CHECK(post("refused", [] { return Response{.status = 201}; }).status == 201);
+        CHECK(handled == 4);
+        CHECK(server.errors.empty());
+    }
+}
+
+TEST_CASE("what failed for the last time stays held, although nothing was done") {
+    Service server;
+    server.options.attempts_max = 1;
+    server.options.reconcile = [](std::string_view, const Previous&) {
+        return Finding::not_done();
+    };
+    server.handler = [](const Claim&) { return Response{.status = 500}; };
+    CHECK(server.post("k").status == 500);
+    CHECK(server.post("k").status == 409);
+    CHECK(server.handled == 1);
+    server.options.attempts_max = 2;
+    CHECK(server.post("k").status == 500);
+    CHECK(server.handled == 2);
+}
+
 TEST_CASE("a server that died is asked after before its request is handled again") {
     Service server;
     Finding finding;

@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
+from unittest import mock
 
 from base import StoreTest
 from dedupstore import (
-    Absent, Completed, InFlight, OnHold, OtherRequest, StillInFlight, Unanswered, current_attempt,
-    idempotent,
+    NEVER, Absent, Code, Completed, InFlight, InvalidArgument, OnHold, OtherRequest, OutcomeUnknown,
+    StillInFlight, Unanswered, current_attempt, idempotent, per_process,
 )
 
 
@@ -54,6 +55,62 @@ class Functions(StoreTest):
             work()
         self.assertEqual(raised.exception.outcome.previous.reason, "OSError: lost the connection")
         self.assertEqual(raised.exception.outcome.previous.note, b"about to pay")
+
+    def test_a_note_that_was_not_written_holds_nothing(self):
+        @idempotent(self.cache, key=lambda note: "k")
+        def work(note):
+            current_attempt().note(note)
+
+        self.assertRaises(InvalidArgument, work, "x" * 70_000)
+        self.assertRaises(TypeError, work, None)
+        self.assertIsInstance(self.cache.lookup("k"), Absent)
+
+    def test_a_note_that_may_have_been_written_holds_the_key(self):
+        for error in (OutcomeUnknown(Code.OUTCOME_UNKNOWN, "the server is gone"), KeyboardInterrupt()):
+            @idempotent(self.cache, key=lambda key: key)
+            def work(key):
+                with mock.patch.object(self.cache, "note", side_effect=error):
+                    current_attempt().note("about to pay")
+
+            key = type(error).__name__
+            self.assertRaises(type(error), work, key)
+            self.assertRaises(OnHold, work, key)
+
+    def test_a_note_that_was_written_counts_whatever_the_next_one_comes_to(self):
+        @idempotent(self.cache, key=lambda: "k")
+        def work():
+            current_attempt().note("about to pay")
+            current_attempt().note("x" * 70_000)
+
+        self.assertRaises(InvalidArgument, work)
+        self.assertRaises(OnHold, work)
+
+    def test_what_fails_too_often_is_held(self):
+        # Guards against work that fails for ever: its last error is kept for somebody to look at.
+        capped = self.store.cache("capped", attempts_max=2)
+        for cache, options in ((self.cache, {"attempts_max": 2}), (capped, {}),
+                               (per_process(lambda: capped), {})):
+            key = f"k{cache is self.cache}{cache is capped}"
+
+            @idempotent(cache, key=lambda: key, **options)
+            def work():
+                raise ValueError(f"at {current_attempt().claim.attempt}")
+
+            self.assertRaisesRegex(ValueError, "at 1", work)
+            self.assertRaisesRegex(ValueError, "at 2", work)
+            with self.assertRaises(OnHold) as raised:
+                work()
+            self.assertEqual(raised.exception.outcome.previous.reason, "ValueError: at 2")
+
+    def test_an_option_goes_before_the_cap_of_the_cache(self):
+        capped = self.store.cache("capped", attempts_max=1)
+
+        @idempotent(capped, key=lambda: "k", attempts_max=NEVER)
+        def work():
+            raise ValueError
+
+        for _ in range(3):
+            self.assertRaises(ValueError, work)
 
     def test_a_result_that_cannot_be_kept_holds_the_key(self):
         @idempotent(self.cache, key=lambda: "k")
@@ -183,6 +240,21 @@ class Coroutines(StoreTest):
 
         asyncio.run(main())
         self.assertIsInstance(self.cache.lookup("kFalse"), Absent)
+
+    def test_what_fails_too_often_is_held(self):
+        @idempotent(self.cache, key=lambda: "k", attempts_max=2)
+        async def work():
+            raise ValueError(f"at {current_attempt().claim.attempt}")
+
+        async def main():
+            for _ in range(2):
+                with self.assertRaises(ValueError):
+                    await work()
+            with self.assertRaises(OnHold) as raised:
+                await work()
+            return raised.exception.outcome.previous.reason
+
+        self.assertEqual(asyncio.run(main()), "ValueError: at 2")
 
     def test_a_cancelled_task_frees_its_key(self):
         @idempotent(self.cache, key=lambda: "k")

@@ -68,10 +68,14 @@ TEST_CASE("decisions: a claim that is held waits until somebody says what became
     CHECK(has(client.ask({"DEDUP.RESOLVE", "k", first, "NOTDONE", "REASON", "the bank has none",
                           "BY", "ada"}),
               "'outcome' 'released'"));
+    CHECK(has(client.ask({"DEDUP.HISTORY", "k"}),
+              "'began_ms' 1000000 'verdict' ['kind' 'resolved' 'by' 'ada' 'reason' 'the bank has "
+              "none']"));
     const std::string next =
         client.ask({"DEDUP.CLAIM", "k", "LEASE", "1000", "UNANSWERED", "HOLD"});
     CHECK(has(next, "'by' 'ada'"));
     CHECK(has(next, "'reason' 'the bank has none'"));
+    CHECK(has(client.ask({"DEDUP.HISTORY", "k"}), "'hold' 1"));
     const std::size_t at = next.find("'claim_sequence' ") + 17;
     const std::string second = next.substr(at, next.find(' ', at) - at);
     // Its lease still runs: its holder may be at work.
@@ -84,6 +88,8 @@ TEST_CASE("decisions: a claim that is held waits until somebody says what became
     CHECK(has(client.ask({"DEDUP.LOOKUP", "k"}), "'receipt' 'paid'"));
     CHECK(has(client.ask({"DEDUP.FORGET", "k", "CURRENT", "REASON", "paid back"}),
               "'outcome' 'forgotten'"));
+    CHECK(has(client.ask({"DEDUP.HISTORY", "k"}),
+              "'verdict' ['kind' 'forgotten' 'by' '' 'reason' 'paid back']"));
     CHECK(
         has(client.ask({"DEDUP.FORGET", "k", "CURRENT", "REASON", "again"}), "'outcome' 'absent'"));
     CHECK(has(client.ask({"DEDUP.CLAIM", "k"}), "'end' 'forgotten'"));

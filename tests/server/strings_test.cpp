@@ -244,7 +244,9 @@ TEST_CASE("native commands: maps in RESP3, flat arrays in RESP2, and fences") {
     CHECK(strings.ask({"DEDUP.COMPLETE", "k", "1", "s"}).starts_with("-RECEIPT_MISMATCH "));
     CHECK(strings.ask({"DEDUP.LOOKUP", "k"}) ==
           "{'outcome': 'completed', 'namespace': 'default', 'key': 'k', 'claim_sequence': 1, "
-          "'completed_at_ms': 1000000, 'event_id': 'e', 'receipt': 'r'}");
+          "'attempt': 1, 'completed_at_ms': 1000000, 'expires_at_ms': 1005000, 'event_id': 'e', "
+          "'receipt': 'r'}");
+    CHECK(strings.ask({"DEDUP.CLAIM", "k"}) == strings.ask({"DEDUP.LOOKUP", "k"}));
     CHECK(strings.ask({"DEDUP.REMEMBER", "k", "x"}).find("'duplicate'") != std::string::npos);
     CHECK(strings.ask({"DEDUP.REMEMBER", "n", "x"}).find("'new'") != std::string::npos);
     CHECK(strings.ask({"DEDUP.RELEASE", "k", "CURRENT"}).find("'completed'") != std::string::npos);

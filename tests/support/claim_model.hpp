@@ -203,6 +203,7 @@ class KeyModel {
         }
         ttl_ms_ = 0;
         bury(now_ms);
+        began_ms_ = 0;
         said(End::forgotten, reason, "");
         return show(true);
     }

@@ -19,6 +19,7 @@
 #include "commands.hpp"
 #include "common/file_descriptor.hpp"
 #include "common/text.hpp"
+#include "exec_environment.hpp"
 #include "lease_keeper.hpp"
 #include "outcome.hpp"
 
@@ -171,18 +172,21 @@ int say_running(Context& context, const Job& job, const dedup::InFlight& in_flig
 // One run of the command under a claim, to its record in the store.
 class ClaimedRun {
   public:
-    ClaimedRun(Context& context, const Job& job, dedup::Claim claim, SignalPipe& signals)
-        : context_(context), job_(job), claim_(std::move(claim)), signals_(signals) {}
+    ClaimedRun(Context& context, const Job& job, const dedup::Claimed& claimed, SignalPipe& signals)
+        : context_(context),
+          job_(job),
+          claim_(claimed.claim),
+          previous_(claimed.previous),
+          signals_(signals) {}
 
     int run() {
         if (const auto signal = signals_.take()) {  // came while the store was opened
             end_.told_by = signal->number;
             return end_badly();
         }
+        note_previous(context_, previous_, dedup::system_now_ms());
         ChildOptions child = job_.child;
-        child.environment = {"DEDUP_KEY=" + claim_.key,
-                             "DEDUP_CLAIM=" + std::to_string(claim_.claim_sequence),
-                             "DEDUP_ATTEMPT=" + std::to_string(claim_.attempt)};
+        child.environment = exec_environment(context_, claim_, previous_);
         {
             const LeaseKeeper keeper(context_, claim_, job_.lease);
             end_ = run_child(child, signals_);
@@ -198,6 +202,7 @@ class ClaimedRun {
         }
         Json object = context_.outcome(outcome, job_.key);
         object["claim_sequence"] = claim_.claim_sequence;
+        add_previous(object, previous_);
         object["exit"] = end_.exit_code();
         if (outcome == "completed") {
             add_bytes(object, "receipt", end_.output);
@@ -391,6 +396,7 @@ class ClaimedRun {
     Context& context_;
     const Job& job_;
     const dedup::Claim claim_;
+    const std::optional<dedup::Previous> previous_;
     SignalPipe& signals_;
     ChildEnd end_;
     int signals_heard_ = 0;
@@ -419,7 +425,7 @@ int claim_and_run(const Job& job, Context& context) {
         throw;
     }
     if (const auto* claimed = std::get_if<dedup::Claimed>(&answer.outcome)) {
-        return ClaimedRun(context, job, claimed->claim, signals).run();
+        return ClaimedRun(context, job, *claimed, signals).run();
     }
     if (signal) {
         throw Failure{.exit_code = kExitSignalBase + *signal,
@@ -452,70 +458,69 @@ Command exec_command(Context& context) {
     return {
         .name = "exec",
         .help = "Run a command once; then replay its output",
-        .options =
-            {{.name = "--key",
-              .to = &options->key,
-              .help = "What stands for this run of the command",
-              .type = "KEY",
-              .required = true},
-             {.name = "--lease",
-              .to = &options->lease,
-              .help = "If dedupctl dies, others may run the command after this long",
-              .type = "D",
-              .filled = true,
-              .shows_default = true},
-             {.name = "--hold",
-              .to = &options->hold,
-              .help = "If dedupctl dies, nobody runs it again by itself, see `held`"},
-             {.name = "--attempts-max",
-              .to = &options->attempts_max,
-              .help = "If it fails this often, nobody runs it again by itself, see `held`",
-              .type = "N",
-              .filled = true},
-             {.name = "--ttl",
-              .to = &options->ttl,
-              .help = "Forget it after this long (24h), or 'never'",
-              .type = "D",
-              .filled = true},
-             {.name = "--owner",
-              .to = &options->owner,
-              .help = "Who runs it; for people (host:pid)",
-              .type = "O",
-              .filled = true},
-             {.name = "--wait",
-              .to = &options->wait,
-              .help = "If it runs elsewhere, wait this long for it to end",
-              .type = "D",
-              .filled = true},
-             {.name = "--timeout",
-              .to = &options->timeout,
-              .help = "End the command after this long: SIGTERM, and SIGKILL 10s later",
-              .type = "D",
-              .filled = true},
-             {.name = "--on-duplicate",
-              .to = &options->on_duplicate,
-              .help = "If it ran before: replay its output, be quiet, or fail with 11",
-              .type = "WHAT",
-              .shows_default = true,
-              .choices = {"replay", "quiet", "fail"}},
-             {.name = "--in-flight-exit",
-              .to = &options->in_flight_exit,
-              .help = "Exit code if it runs elsewhere, 0 to 255",
-              .type = "N",
-              .filled = true,
-              .shows_default = true},
-             {.name = "--output-limit",
-              .to = &options->output_limit,
-              .help = "How much of the command's output is stored, at most 16MiB",
-              .type = "SIZE",
-              .shows_default = true},
-             {.name = "--no-output",
-              .to = &options->no_output,
-              .help = "Store none of the command's output; a duplicate prints nothing"},
-             {.name = "CMD",
-              .to = &options->command,
-              .help = "The command and its arguments, after '--'; it gets DEDUP_KEY, DEDUP_CLAIM "
-                      "and DEDUP_ATTEMPT"}},
+        .options = {{.name = "--key",
+                     .to = &options->key,
+                     .help = "What stands for this run of the command",
+                     .type = "KEY",
+                     .required = true},
+                    {.name = "--lease",
+                     .to = &options->lease,
+                     .help = "If dedupctl dies, others may run the command after this long",
+                     .type = "D",
+                     .filled = true,
+                     .shows_default = true},
+                    {.name = "--hold",
+                     .to = &options->hold,
+                     .help = "If dedupctl dies, nobody runs it again by itself, see `held`"},
+                    {.name = "--attempts-max",
+                     .to = &options->attempts_max,
+                     .help = "If it fails this often, nobody runs it again by itself, see `held`",
+                     .type = "N",
+                     .filled = true},
+                    {.name = "--ttl",
+                     .to = &options->ttl,
+                     .help = "Forget it after this long (24h), or 'never'",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--owner",
+                     .to = &options->owner,
+                     .help = "Who runs it; for people (host:pid)",
+                     .type = "O",
+                     .filled = true},
+                    {.name = "--wait",
+                     .to = &options->wait,
+                     .help = "If it runs elsewhere, wait this long for it to end",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--timeout",
+                     .to = &options->timeout,
+                     .help = "End the command after this long: SIGTERM, and SIGKILL 10s later",
+                     .type = "D",
+                     .filled = true},
+                    {.name = "--on-duplicate",
+                     .to = &options->on_duplicate,
+                     .help = "If it ran before: replay its output, be quiet, or fail with 11",
+                     .type = "WHAT",
+                     .shows_default = true,
+                     .choices = {"replay", "quiet", "fail"}},
+                    {.name = "--in-flight-exit",
+                     .to = &options->in_flight_exit,
+                     .help = "Exit code if it runs elsewhere, 0 to 255",
+                     .type = "N",
+                     .filled = true,
+                     .shows_default = true},
+                    {.name = "--output-limit",
+                     .to = &options->output_limit,
+                     .help = "How much of the command's output is stored, at most 16MiB",
+                     .type = "SIZE",
+                     .shows_default = true},
+                    {.name = "--no-output",
+                     .to = &options->no_output,
+                     .help = "Store none of the command's output; a duplicate prints nothing"},
+                    {.name = "CMD",
+                     .to = &options->command,
+                     .help = "The command and its arguments, after '--'; it gets DEDUP_STORE, "
+                             "DEDUP_NAMESPACE, DEDUP_KEY, DEDUP_CLAIM and DEDUP_ATTEMPT"}},
         .run = [options, &context] { return run_exec(*options, context); },
         .examples =
             "  dedupctl exec --key \"invoices-$(date +%F)\" --lease 5m -- ./send-invoices\n"

@@ -6,6 +6,7 @@
 
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "evidence.hpp"
 #include "outcome.hpp"
 #include "record_text.hpp"
 #include "table.hpp"
@@ -50,9 +51,6 @@ void print_summary(Context& context, const std::string& key, const dedup::Record
     }
     if (!head.metadata.empty()) {
         print_field(context, "metadata", preview(head.metadata, 60));
-    }
-    if (head.verdict != dedup::Verdict{}) {
-        print_field(context, "verdict", verdict_text(head.verdict, 200));
     }
     if (head.conflict.count != 0) {
         std::string others;
@@ -120,6 +118,7 @@ int run_inspect(const std::string& key, Context& context) {
     } else {
         print_summary(context, key, found.back().record, found.size(), moment);
         print_records(context, found, moment);
+        print_evidence(context, found, moment);
     }
     return kExitOk;
 }

@@ -85,15 +85,26 @@ void explain_text(Context& context, const std::string& text, Explain explain) {
 
 }  // namespace
 
+void note_previous(const Context& context, const std::optional<dedup::Previous>& previous,
+                   std::int64_t now_ms) {
+    if (previous && !context.quiet) {
+        note("before: " + previous_text(*previous, now_ms));
+    }
+}
+
+void add_previous(Json& object, const std::optional<dedup::Previous>& previous) {
+    if (previous) {
+        object["previous"] = previous_json(*previous);
+    }
+}
+
 Json claimed_json(const Context& context, const dedup::Claim& claim,
                   const std::optional<dedup::Previous>& previous) {
     Json object = context.outcome("claimed", claim.key);
     object["claim_sequence"] = claim.claim_sequence;
     object["attempt"] = claim.attempt;
     object["deadline_ms"] = time_or_null(claim.deadline_ms);
-    if (previous) {
-        object["previous"] = previous_json(*previous);
-    }
+    add_previous(object, previous);
     return object;
 }
 
@@ -102,9 +113,7 @@ int print_claimed(Context& context, const dedup::Claimed& claimed, std::int64_t 
         context.out.json(claimed_json(context, claimed.claim, claimed.previous));
         return kExitOk;
     }
-    if (claimed.previous && !context.quiet) {
-        note("before: " + previous_text(*claimed.previous, now_ms));
-    }
+    note_previous(context, claimed.previous, now_ms);
     return print_claimed(context, claimed.claim, now_ms);
 }
 
@@ -123,7 +132,9 @@ Json completed_json(const Context& context, std::string_view key, const dedup::C
                     std::string_view outcome) {
     Json object = context.outcome(outcome, key);
     object["claim_sequence"] = completed.claim_sequence;
+    object["attempt"] = completed.attempt;
     object["completed_at_ms"] = completed.completed_at_ms;
+    object["expires_at_ms"] = time_or_null(completed.expires_at_ms);
     if (!completed.event_id.empty()) {
         add_bytes(object, "event_id", completed.event_id);
     }

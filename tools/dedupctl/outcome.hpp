@@ -19,6 +19,12 @@ int print_claimed(Context& context, const dedup::Claim& claim, std::int64_t now_
 // The same, and what is known of the claim before it, on standard error.
 int print_claimed(Context& context, const dedup::Claimed& claimed, std::int64_t now_ms);
 
+// Says on standard error what is known of the claim before it, if there was one and not told to be
+// quiet; and the same as the member `previous` of an object.
+void note_previous(const Context& context, const std::optional<dedup::Previous>& previous,
+                   std::int64_t now_ms);
+void add_previous(Json& object, const std::optional<dedup::Previous>& previous);
+
 // The receipt alone goes to standard output; the explanation goes to standard error. `outcome` is
 // "completed" or "duplicate".
 int print_completed(Context& context, std::string_view key, const dedup::Completed& completed,

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union
 
 from . import _library
 from .aio import AsyncCache
-from .errors import DedupError, StaleClaim
+from .errors import DedupError, OutcomeUnknown, StaleClaim
 from .outcomes import Claim, ClaimOutcome, Claimed, Completed, Held, InFlight, Mismatch, Previous
 from .store import Cache, Seconds, Text, claim_options, milliseconds
 
@@ -57,10 +57,18 @@ class Attempt:
 
     def note(self, what: Text) -> None:
         """Says what the function is about to do; durable before it returns. If it fails behind
-        that, the key is held, as nobody knows what was done, and not released.
+        that, the key is held, as nobody knows what was done, and not released. A note that was not
+        written changes nothing.
         """
-        self._may_have_begun = True
-        self._cache.note(self.claim, what)
+        text = _library.as_bytes(what)
+        written = True
+        try:
+            self._cache.note(self.claim, text)
+        except DedupError as error:
+            written = isinstance(error, OutcomeUnknown)
+            raise
+        finally:
+            self._may_have_begun = self._may_have_begun or written
 
 
 _attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("attempt", default=None)
@@ -231,10 +239,16 @@ class _Once:
         attempt._may_have_begun = True  # whatever fails from now on, the work has been done
         return self._dumps(result)
 
+    def was_last(self, cache: Cache, attempt: Attempt) -> bool:
+        most = self._options.get("attempts_max") or cache._attempts_max
+        return 0 < most <= attempt.claim.attempt
+
     def give_up(self, cache: Cache, attempt: Attempt, error: BaseException) -> None:
-        """What has failed is free at once, unless it may have had its effect."""
+        """What has failed is free at once, unless it may have had its effect, or never shall be
+        tried again.
+        """
         try:
-            if attempt._may_have_begun:
+            if attempt._may_have_begun or self.was_last(cache, attempt):
                 reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
                 cache.hold(attempt.claim, reason[:4096])
             else:
@@ -304,8 +318,8 @@ def idempotent(
     kept as JSON. While it runs, a thread renews its lease; a process that dies frees the key when
     the lease runs out (in seconds), or holds it with unanswered=Unanswered.HOLD. Callers meanwhile
     wait for at most `wait` seconds, and get StillInFlight then. A function that raises frees its
-    key at once; behind current_attempt().note(...) it holds it. Other options are those of a
-    claim. `cache` may be a function that gives one: see per_process.
+    key at once; behind current_attempt().note(...), or at attempt `attempts_max`, it holds it.
+    Other options are those of a claim. `cache` may be a function that gives one: see per_process.
     """
     if milliseconds(lease) < 3:
         raise ValueError("the lease must be at least 0.003 seconds")

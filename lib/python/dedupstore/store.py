@@ -275,6 +275,7 @@ class Cache:
         call(library.dedup_cache_new, store._handle.pointer, options, pointer)
         self.store = store
         self._handle = _Handle(library.dedup_cache_free, pointer)
+        self._attempts_max = attempts_max  # for once.py
         self._lock = threading.Lock()
         self._heartbeats: dict[int, object] = {}  # by lease; see once.py
 

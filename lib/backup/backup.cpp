@@ -5,6 +5,8 @@
 #include <stdio.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cerrno>
 #include <functional>
 #include <system_error>
@@ -22,6 +24,9 @@ namespace {
 // can assign, and until the year 2248 less than 2^53, above which JavaScript's numbers are not
 // exact.
 constexpr std::uint64_t kSequencesPerMs = 1024;
+// Or so far above the copy's last one, if the clock tells less than the store does: more than was
+// assigned after the copy.
+constexpr std::uint64_t kSequencesPassed = std::uint64_t{1} << 40;
 
 Path partial_of(const Path& target) {
     return target.string() + ".partial";
@@ -39,8 +44,6 @@ bool lies_in(const Path& inner, const Path& outer) {
     return !inside.empty() && *inside.begin() != "..";
 }
 
-// In each copy, from its beginning on, and in nothing else: what may be replaced and removed.
-constexpr const char* kMarkName = "COPY";
 constexpr std::string_view kMarkText =
     "A copy made by `dedupctl backup`, which the next one replaces. `dedupctl restore` makes a "
     "store "
@@ -48,7 +51,7 @@ constexpr std::string_view kMarkText =
 
 Result<bool> is_copy(Env& env, const Path& path) {
     return DEDUP_TRY(env.type(path)) == PathType::directory &&
-           DEDUP_TRY(env.type(path / kMarkName)) == PathType::file;
+           DEDUP_TRY(env.type(path / kCopyMarkName)) == PathType::file;
 }
 
 // Whether it is a copy, or had just been begun.
@@ -67,7 +70,7 @@ Result<void> remove_directory(const Path& path) {
 }
 
 Result<void> mark_as_copy(Env& env, const Path& path) {
-    const auto mark = DEDUP_TRY(env.open(path / kMarkName, OpenMode::create));
+    const auto mark = DEDUP_TRY(env.open(path / kCopyMarkName, OpenMode::create));
     DEDUP_TRY(mark->write(0, kMarkText));
     return mark->sync();
 }
@@ -123,6 +126,7 @@ using Change = std::function<Result<void>(LogStore&)>;
 Result<void> settle(Env& env, const Path& copy, const Change& change, BackupReport& report) {
     LogStoreInternals internals;
     internals.ignore_jumps = true;  // it has rested for no time
+    internals.stays_a_copy = true;
     OpenOptions options;
     options.create = false;
     const auto store = DEDUP_TRY(LogStore::open(env, copy, options, internals));
@@ -259,7 +263,7 @@ class Copying {
         lock = DEDUP_TRY(env_.lock(partial_ / kLockName, {}));
         DEDUP_TRY(check(env_, partial_, wanted_.from, progress_));
         if (!wanted_.replace) {
-            DEDUP_TRY(env_.remove(partial_ / kMarkName));
+            DEDUP_TRY(env_.remove(partial_ / kCopyMarkName));
         }
         DEDUP_TRY(put_in_place(env_, partial_, wanted_.to, replace_, placed));
         return report;
@@ -274,11 +278,21 @@ class Copying {
     std::vector<std::unique_ptr<Lock>> older_locks_;
 };
 
+Result<std::uint64_t> random_number(Env& env) {
+    std::array<char, sizeof(std::uint64_t)> bytes{};
+    DEDUP_TRY(env.random(bytes));
+    return std::bit_cast<std::uint64_t>(bytes);
+}
+
 Result<void> raise_sequences(LogStore& store) {
     LogWriter& writer = store.engine().writer;
     return writer.alone([&](const Turn& turn) -> Result<void> {
         const auto now = static_cast<std::uint64_t>(std::max<std::int64_t>(system_now_ms(), 0));
-        const std::uint64_t last = std::max(writer.next_sequence(turn), now * kSequencesPerMs);
+        // A part of it is random: another store may be made of the same copy.
+        const std::uint64_t passed =
+            kSequencesPassed + DEDUP_TRY(random_number(store.context().env)) % kSequencesPassed;
+        const std::uint64_t last =
+            std::max(writer.next_sequence(turn) + passed, now * kSequencesPerMs);
         DEDUP_TRY(writer.write_mark(turn, last));
         writer.set_next_sequence(turn, last + 1);
         return {};

@@ -58,16 +58,26 @@ Result<void> check_claim(const CacheOptions& cache, std::string_view key, const 
 std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
     std::string end;
     if (!seen.head) {
-        end = "the store knows nothing of it; claim the key again";
+        end =
+            "the store knows nothing of it: it has expired, or this store was put back from a copy "
+            "that is older; find out whether your work was done before you claim the key again";
     } else if (seen.head->claim_sequence < claim.claim_sequence) {
         // A store does not forget its newest claim.
         end = fmt::format(
-            "the newest that the store knows is {}: yours is of another store, or "
-            "this one was put back from a copy that is older than yours; find out "
-            "whether your work was done before you claim the key again",
+            "the newest that the store knows is {}: yours is mistyped, of another store, or this "
+            "one "
+            "was put back from a copy that is older; find out whether your work was done before "
+            "you "
+            "claim the key again",
             seen.head->claim_sequence);
     } else if (!seen.current()) {
         end = "it has expired; claim the key again";
+    } else if (seen.head->verdict.kind == Verdict::Kind::resolved) {
+        end = fmt::format(
+            "{} decided that it was {} ({}); {}",
+            seen.head->verdict.by.empty() ? "somebody" : quoted_bytes(seen.head->verdict.by),
+            seen.completed() ? "done" : "not done", quoted_bytes(seen.head->verdict.reason),
+            seen.completed() ? "look its receipt up" : "the key can be claimed");
     } else if (seen.head->kind == Kind::tombstone) {
         end = "the key was released; claim it again";
     } else if (seen.in_flight() && seen.head->claim_sequence == claim.claim_sequence) {

@@ -19,12 +19,13 @@
 
 namespace dedup {
 
-// What tests set and nobody else.
+// What callers outside the library cannot set.
 struct LogStoreInternals {
     std::uint64_t catalog_map_bytes = kCatalogMapBytes;
     std::uint64_t id_mask = UINT64_MAX;
     bool* only_catalog = nullptr;  // becomes true if it is the catalog that keeps a reader out
     bool ignore_jumps = false;     // of the clock: while records are copied, or it is reset
+    bool stays_a_copy = false;     // although it is opened for writing
     // How long a sweep waits for readers of segments that it removes together.
     std::chrono::milliseconds readers_wait{100};
     // Called before waiting for the sealer, after a change of the catalog, and before a reader
@@ -33,6 +34,10 @@ struct LogStoreInternals {
 };
 
 inline constexpr const char* kLockName = "LOCK";
+
+// In each copy of a backup, from its beginning on, and in nothing else: what the next backup may
+// replace and remove. Whoever opens a copy for writing makes a store of it.
+inline constexpr const char* kCopyMarkName = "COPY";
 
 // A store opens files as long as it is open: neither a change of the working directory nor of a
 // symbolic link may take it to others.

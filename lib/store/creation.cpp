@@ -77,6 +77,15 @@ Result<void> sync_directories(const StoreContext& context) {
     return synced || synced.error().code == Code::read_only ? Result<void>() : synced;
 }
 
+Result<void> make_store_of_copy(const StoreContext& context) {
+    const Path mark = context.path / kCopyMarkName;
+    if (DEDUP_TRY(context.env.type(mark)) == PathType::absent) {
+        return {};
+    }
+    DEDUP_TRY(context.env.remove(mark));
+    return context.env.sync_directory(context.path);
+}
+
 Result<void> check_creatable(const StoreContext& context) {
     const auto names = context.env.list(context.path);
     if (!names) {

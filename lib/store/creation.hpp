@@ -20,6 +20,10 @@ namespace dedup {
 // been cut short just after it had created them.
 [[nodiscard]] Result<void> sync_directories(const StoreContext& context);
 
+// A copy that is opened for writing is one no more: before anything is appended, so that no backup
+// replaces it.
+[[nodiscard]] Result<void> make_store_of_copy(const StoreContext& context);
+
 // Makes an empty catalog with a new secret in place of whatever is there.
 [[nodiscard]] Result<void> make_catalog(const StoreContext& context);
 

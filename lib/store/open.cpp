@@ -108,6 +108,9 @@ Result<void> LogStore::open_for_writing() {
     engine_->lock =
         DEDUP_TRY(context_.env.lock(context_.path / kLockName, {context_.options.lock_timeout,
                                                                 context_.options.keeps_waiting}));
+    if (!context_.internals.stays_a_copy) {
+        DEDUP_TRY(make_store_of_copy(context_));
+    }
     DEDUP_TRY(context_.env.make_directory(context_.log_path));
     std::vector<std::uint64_t> ids = DEDUP_TRY(list_segments(context_.env, context_.log_path));
     if (ids.empty()) {

@@ -27,6 +27,12 @@ dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     claim.owner = options.owner;
     claim.fingerprint = options.fingerprint;
     set_policy(claim, options.hold, options.attempts_max);
+    if (options.lease.empty() && (options.hold || !options.attempts_max.empty())) {
+        throw usage_failure(
+            "--hold and --attempts-max are about a claim whose lease has run out: say how long "
+            "that "
+            "is with --lease");
+    }
     if (!options.lease.empty()) {
         claim.lease = parse_duration(options.lease, "--lease");
     }
@@ -137,7 +143,7 @@ Command claim_command(Context& context) {
                          .filled = true},
                         {.name = "--hold",
                          .to = &options->hold,
-                         .help = "If it stays unanswered: nobody takes it over, see `held`"},
+                         .help = "If its lease runs out: nobody takes it over, see `held`"},
                         {.name = "--attempts-max",
                          .to = &options->attempts_max,
                          .help = "From this attempt on as with --hold",

@@ -24,7 +24,7 @@ int complete_one(const CompleteArguments& options, Context& context) {
         options.claim.empty() ? 0 : parse_number(options.claim, "--claim", 1, UINT64_MAX);
     const std::string receipt = options.receipt.read();
 
-    const auto store = context.open_writer();
+    const auto store = context.open_existing();
     dedup::Cache cache = context.cache(*store);
     if (fence != 0) {
         take(cache.complete({.ns = context.ns, .key = key, .claim_sequence = fence}, receipt));

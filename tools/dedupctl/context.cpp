@@ -128,6 +128,10 @@ std::unique_ptr<dedup::StreamStore> Context::open_writer(
     return made;
 }
 
+std::unique_ptr<dedup::StreamStore> Context::open_existing() const {
+    return take(try_open_writer(lock_timeout));
+}
+
 std::unique_ptr<dedup::StreamStore> Context::open_or_create(
     bool& created, const std::function<bool()>& keeps_waiting) const {
     dedup::OpenOptions options;

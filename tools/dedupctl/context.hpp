@@ -65,6 +65,8 @@ struct Context {
         const std::function<bool()>& keeps_waiting = nullptr) const;
     [[nodiscard]] dedup::Result<std::unique_ptr<dedup::StreamStore>> try_open_writer(
         milliseconds timeout, const std::function<bool()>& keeps_waiting = nullptr) const;
+    // The same, for what makes sense only where there is a store: makes none.
+    [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_existing() const;
     // Makes the store if there is none; `created` says whether.
     [[nodiscard]] std::unique_ptr<dedup::StreamStore> open_or_create(
         bool& created, const std::function<bool()>& keeps_waiting = nullptr) const;

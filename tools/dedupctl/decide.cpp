@@ -1,7 +1,9 @@
 // dedupctl note, resolve and forget: what is said of a claim beside its answer.
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <memory>
 
 #include "commands.hpp"
@@ -27,6 +29,20 @@ int print_outcome(Context& context, std::string_view outcome, const std::string&
     return kExitOk;
 }
 
+// A decision without a name would be nobody's.
+std::string who_says_so(const std::string& by) {
+    if (!by.empty()) {
+        return by;
+    }
+    for (const char* variable : {"SUDO_USER", "LOGNAME", "USER"}) {
+        const char* const name = std::getenv(variable);
+        if (name != nullptr && *name != '\0') {
+            return std::string(name).substr(0, dedup::kLabelBytesMax);
+        }
+    }
+    return fmt::format("uid {}", ::getuid());
+}
+
 struct NoteArguments {
     std::string key;
     std::string claim;
@@ -37,7 +53,7 @@ int run_note(const NoteArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
-    const auto store = context.open_writer();
+    const auto store = context.open_existing();
     take(context.cache(*store).note({.ns = context.ns, .key = options.key, .claim_sequence = fence},
                                     options.text));
     take(store->close());
@@ -65,11 +81,11 @@ int run_resolve(const ResolveArguments& options, Context& context) {
             "resolve: say either --receipt R or --receipt-file FILE, if the work had been done, or "
             "--not-done");
     }
-    dedup::Resolution resolution{.reason = options.reason, .by = options.by};
+    dedup::Resolution resolution{.reason = options.reason, .by = who_says_so(options.by)};
     if (done) {
         resolution.receipt = options.receipt.read();
     }
-    const auto store = context.open_writer();
+    const auto store = context.open_existing();
     const auto resolved = context.cache(*store).resolve(options.key, fence, resolution);
     if (!resolved && resolved.error().code == dedup::Code::busy) {
         throw Failure{.exit_code = kExitInFlight,
@@ -77,6 +93,12 @@ int run_resolve(const ResolveArguments& options, Context& context) {
                       .message = resolved.error().message +
                                  "\n  if its holder is known to be dead: dedupctl complete or "
                                  "release, with --claim"};
+    }
+    if (!resolved && resolved.error().code == dedup::Code::stale_claim) {
+        Failure failure = library_failure(resolved.error());
+        failure.message +=
+            "\n  what became of it: " + context.command_line("inspect", options.key, {});
+        throw failure;
     }
     take(resolved);
     take(store->close());
@@ -95,9 +117,10 @@ int run_forget(const ForgetArguments& options, Context& context) {
     context.check_key(options.key);
     const std::uint64_t fence =
         options.claim.empty() ? 0 : parse_number(options.claim, "--claim", 1, UINT64_MAX);
-    const auto store = context.open_writer();
+    const auto store = context.open_existing();
     dedup::Cache cache = context.cache(*store);
-    const bool forgot = take(cache.forget(options.key, fence, options.reason, options.by));
+    const bool forgot =
+        take(cache.forget(options.key, fence, options.reason, who_says_so(options.by)));
     const dedup::LookupOutcome found = take(cache.lookup(options.key));
     const std::int64_t now_ms = store->now_ms();
     take(store->close());
@@ -130,7 +153,11 @@ Option reason_option(std::string& to) {
 }
 
 Option by_option(std::string& to) {
-    return {.name = "--by", .to = &to, .help = "Who says so", .type = "WHO", .filled = true};
+    return {.name = "--by",
+            .to = &to,
+            .help = "Who says so; default: the login name",
+            .type = "WHO",
+            .filled = true};
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ int release_one(const ReleaseArguments& options, Context& context) {
     const std::uint64_t fence =
         options.claim.empty() ? 0 : parse_number(options.claim, "--claim", 1, UINT64_MAX);
 
-    const auto store = context.open_writer();
+    const auto store = context.open_existing();
     dedup::Cache cache = context.cache(*store);
     const bool released =
         fence == 0 ? release_current(context, cache, key)

@@ -22,7 +22,7 @@ int run_renew(const RenewArguments& options, Context& context) {
     const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
     const milliseconds lease = parse_duration(options.lease, "--lease");
 
-    const auto store = context.open_writer();
+    const auto store = context.open_existing();
     const dedup::Claim claim = take(context.cache(*store).renew(
         {.ns = context.ns, .key = options.key, .claim_sequence = fence}, lease));
     const std::int64_t now_ms = store->now_ms();

@@ -244,6 +244,16 @@ void note(std::string_view text) {
     static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", message_text(text))));
 }
 
+void print_done(Context& context, std::string_view fact, const std::function<void()>& print) {
+    try {
+        print();
+        context.out.flush();
+    } catch (Failure& failure) {
+        say_done(failure, fact);
+        throw;
+    }
+}
+
 void report(const Failure& failure, Context& context) {
     Json object;
     object["error"] = {{"code", failure.code}, {"message", failure.message}};

@@ -96,6 +96,10 @@ struct Context {
 // One line on standard error, for people: "dedupctl: <text>". Failing to write it is not an error.
 void note(std::string_view text);
 
+// Prints what a command has done. If that cannot be written, the Failure also says `fact`: what is
+// done all the same.
+void print_done(Context& context, std::string_view fact, const std::function<void()>& print);
+
 // Prints a failure: on standard error for people and, with --json, as an object on standard output.
 // Of a command whose standard output is data, the object is what goes to standard error.
 void report(const Failure& failure, Context& context);

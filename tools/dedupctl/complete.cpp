@@ -130,7 +130,8 @@ Command complete_command(Context& context) {
             .run = [options, &context] { return run_complete(*options, context); },
             .examples =
                 "  dedupctl complete order-17 --claim 42 --receipt paid\n"
-                "  ./render | dedupctl complete page-3 --receipt-file -\n"
+                "  if ./render > page; then dedupctl complete page-3 --receipt-file page\n"
+                "  else dedupctl release page-3; fi\n"
                 "  dedupctl complete - < paid-orders\n"};
 }
 

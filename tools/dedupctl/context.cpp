@@ -232,6 +232,14 @@ std::string Context::command_line_in(std::string_view in_ns, std::string_view co
     return line + " -- " + shell_word(key);
 }
 
+Context::Answers Context::answers_to(std::string_view in_ns, std::string_view key,
+                                     std::uint64_t claim_sequence) const {
+    const std::string claim = std::to_string(claim_sequence);
+    return {
+        command_line_in(in_ns, "resolve", key, {"--claim", claim, "--receipt", "", "--reason", ""}),
+        command_line_in(in_ns, "resolve", key, {"--claim", claim, "--not-done", "--reason", ""})};
+}
+
 Json Context::outcome(std::string_view name, std::string_view key) const {
     Json object;
     object["outcome"] = name;

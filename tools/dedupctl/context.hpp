@@ -89,6 +89,15 @@ struct Context {
                                               std::string_view key,
                                               const std::vector<std::string>& options) const;
 
+    // The two answers to a held claim, as commands. Their reason is empty, which `resolve` refuses:
+    // whoever pastes one has to fill it in.
+    struct Answers {
+        std::string done;
+        std::string not_done;
+    };
+    [[nodiscard]] Answers answers_to(std::string_view in_ns, std::string_view key,
+                                     std::uint64_t claim_sequence) const;
+
     // {"outcome": ..., "namespace": ..., "key": ..., "key_base64": ...}, to be added to.
     [[nodiscard]] Json outcome(std::string_view name, std::string_view key) const;
 };

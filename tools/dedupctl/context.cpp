@@ -249,7 +249,9 @@ Json Context::outcome(std::string_view name, std::string_view key) const {
 }
 
 void note(std::string_view text) {
-    static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", message_text(text))));
+    static_cast<void>(
+        write_all(STDERR_FILENO,
+                  fmt::format("dedupctl: {}\n", message_text(with_times_told(std::string(text))))));
 }
 
 void print_done(Context& context, std::string_view fact, const std::function<void()>& print) {

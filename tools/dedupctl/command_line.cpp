@@ -270,7 +270,7 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
     note_what_was_given(all);
     for (const Added& added : globals) {
         if (added.parsed->count() > 0) {
-            settings.origins[added.option->name] = "command line";
+            settings.origins[added.option->name] = kFromCommandLine;
         }
     }
     const Command* command = chosen();

@@ -34,13 +34,25 @@ void Context::check_globals() {
     if (quiet) {
         forbid_progress();
     }
-    lock_timeout = parse_duration(lock_timeout_text, "--lock-timeout", milliseconds{0});
+    lock_timeout = parse_duration(lock_timeout_text, said_by("--lock-timeout", "--lock-timeout"),
+                                  milliseconds{0});
     if (const auto checked = dedup::check_namespace(ns); !checked) {
-        throw usage_failure("--namespace: " + checked.error().message);
+        throw usage_failure(said_by("-n,--namespace", "--namespace") + ": " +
+                            checked.error().message);
     }
     if (store_path.empty()) {
-        throw usage_failure("--store: the path is empty");
+        throw usage_failure(said_by("-s,--store", "--store") + ": the path is empty");
     }
+}
+
+std::string Context::said_by(std::string_view option, std::string_view long_name) const {
+    const auto found = settings.origins.find(option);
+    if (found == settings.origins.end() || found->second == kFromCommandLine) {
+        return std::string(long_name);
+    }
+    const std::string& origin = found->second;
+    return origin.starts_with('$') ? origin.substr(1)
+                                   : escape(origin) + ": " + std::string(long_name.substr(2));
 }
 
 void Context::check_key(std::string_view key) const {

@@ -43,6 +43,9 @@ struct Context {
     // The checks that every command makes before it touches a store. Throw usage Failures.
     void check_globals();
     void check_key(std::string_view key) const;
+    // Where a global option's value comes from, to begin an error with: "--lock-timeout",
+    // "DEDUP_LOCK_TIMEOUT" or "/etc/dedup.toml: lock-timeout". `option` is its Option::name.
+    [[nodiscard]] std::string said_by(std::string_view option, std::string_view long_name) const;
     // For commands that work on a store's files. `instead`: what to do with a database.
     void need_directory(std::string_view command, std::string_view instead) const;
 

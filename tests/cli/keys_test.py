@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
+import time
 
 import cli
 from cli import ABSENT, COMPLETED, DONE_ERROR, ERROR, OK, USAGE
@@ -29,6 +30,10 @@ class Keys(cli.CliTest):
             self.dedupctl(*wrong, expect=USAGE)
         self.dedupctl("remember", "a", expect=OK)
         self.dedupctl("done", "-", stdin=b"a\n\n", expect=DONE_ERROR)
+        self.assertInError("no key", self.dedupctl("done", "-", expect=DONE_ERROR))
+        with open("/dev/null", "w") as closed:  # not to be read
+            self.dedupctl("done", "-0", stdin=None, preexec_fn=lambda: os.close(0), stdout=closed,
+                          expect=DONE_ERROR)
 
     def test_many_keys_and_their_answers_in_order(self):
         keys = b"a\nb\na\nlast without end"
@@ -63,8 +68,21 @@ class Keys(cli.CliTest):
         self.assertEqual([line.split("\t")[0] for line in done.text.splitlines()],
                          ["new", "error", "error", "new"])
         self.assertInError("1 to 1,024 bytes", done)
+        self.assertNotIn("x" * 100, done.error)
         missing = self.dedupctl("complete", "-", stdin=b"b\nnobody\n", expect=ABSENT)
         self.assertInError('key "nobody"', missing)
+
+    def test_each_outcome_is_an_answer(self):
+        self.dedupctl("remember", "-", stdin=b"known\n", expect=OK)
+        self.dedupctl("claim", "held", "--lease", "1ms", "--hold", expect=OK)
+        self.dedupctl("claim", "works", "--fingerprint", "f", expect=OK)
+        time.sleep(0.01)
+        keys = b"known\nheld\nworks\n"
+        for command, words in ((("claim", "--fingerprint", "g"), ["completed", "held", "mismatch"]),
+                               (("remember",), ["duplicate", "held", "in-flight"]),
+                               (("lookup",), ["completed", "in-flight", "in-flight"])):
+            got = self.answers(command[0], "-", *command[1:], keys=keys, expect=OK)
+            self.assertEqual([answer[0] for answer in got], words)
 
     def test_json_has_one_object_a_key(self):
         done = self.dedupctl("--json", "remember", "-", stdin=b"a\na\n", expect=OK)

@@ -98,7 +98,7 @@ class ManyKeys {
         ends.push_back(context_.out.bytes_given() + line.size());
         context_.out.write(line);
         if (!answer.message.empty()) {
-            note(fmt::format("key \"{}\": {}", escape(key), answer.message));
+            note(fmt::format("key \"{}\": {}", preview(key, kKeyColumns), answer.message));
         }
     }
 

@@ -129,10 +129,23 @@ std::string list_of(const std::vector<pid_t>& pids) {
     return pids.size() > kProcessesNamed ? list + " and others" : list;
 }
 
+// "42s", "3m7s", "2h5m", "3d4h".
+std::string age_text(std::time_t seconds) {
+    if (seconds < 60) {
+        return fmt::format("{}s", std::max<std::time_t>(seconds, 0));
+    }
+    if (seconds < 3'600) {
+        return fmt::format("{}m{}s", seconds / 60, seconds % 60);
+    }
+    return seconds < 86'400 ? fmt::format("{}h{}m", seconds / 3'600, seconds % 3'600 / 60)
+                            : fmt::format("{}d{}h", seconds / 86'400, seconds % 86'400 / 3'600);
+}
+
 std::string since_text(const Holder& holder) {
     return holder.since == 0
                ? std::string()
-               : fmt::format(" since {:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(holder.since));
+               : fmt::format(" since {:%Y-%m-%d %H:%M:%SZ} ({} ago)", fmt::gmtime(holder.since),
+                             age_text(std::time(nullptr) - holder.since));
 }
 
 // What follows "store ... ".

@@ -16,12 +16,18 @@ namespace dedup::pg {
 namespace {
 
 // One line, without the end of it that libpq gives.
+// libpq begins the lines of its advice with a tab.
 std::string one_line(std::string_view text) {
-    std::string line(text);
-    while (!line.empty() && line.back() == '\n') {
+    std::string line;
+    for (const char c : text) {
+        const bool blank = c == '\n' || c == '\t' || c == ' ';
+        if (!blank || !(line.empty() || line.back() == ' ')) {
+            line += blank ? ' ' : c;
+        }
+    }
+    if (line.ends_with(' ')) {
         line.pop_back();
     }
-    std::ranges::replace(line, '\n', ' ');
     return line;
 }
 

@@ -62,10 +62,20 @@ class Config(cli.CliTest):
                             ('namespace = "a', [":1: "]),
                             ('\xff = 1', [":1: "]),
                             ('store = "x"', ["cannot stand", self.users]),
-                            ('namespace = "\\u0000"', ["--namespace"])):
+                            ("namespace = orders", [":1: ", "texts stand in quotes"]),
+                            ('namespace = "\\u0000"', [self.beside + ": namespace: "]),
+                            ('lock-timeout = "5"', [self.beside + ": lock-timeout: ", "has no unit"])):
             with self.subTest(text):
                 self.write(self.beside, text)
                 self.assertInError(words, self.dedupctl("ls", expect=USAGE))
+        shown = self.dedupctl("config", expect=USAGE)
+        self.assertRegex(shown.text, "lock-timeout +5 +" + self.beside)
+        self.assertInError(self.beside + ": lock-timeout: '5' has no unit", shown)
+        self.assertIn("has no unit", self.dedupctl("--json", "config", expect=USAGE).json["problem"])
+        self.variables["DEDUP_LOCK_TIMEOUT"] = "6"
+        self.assertInError("DEDUP_LOCK_TIMEOUT: '6' has no unit", self.dedupctl("ls", expect=USAGE))
+        self.assertInError("--lock-timeout: '7' has no unit",
+                           self.dedupctl("ls", "--lock-timeout", "7", expect=USAGE))
         self.dedupctl("--help", expect=OK)
         self.variables["DEDUP_CONFIG"] = "/nowhere"
         self.assertInError(["DEDUP_CONFIG", "/nowhere"], self.dedupctl("ls", expect=USAGE))

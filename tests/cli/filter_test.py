@@ -1,5 +1,6 @@
 """filter: every line at least once, and once only unless something crashed."""
 
+import json
 import os
 import shutil
 import signal
@@ -55,6 +56,21 @@ class Filter(cli.CliTest):
         self.assertEqual(found.out, b"2\n")
         self.assertIn("2\ta\n", found.error)
         self.assertEqual(self.filter(b"a\nc\n", "--count").out, b"1\n")
+
+    def test_what_is_counted_is_remembered_as_the_help_says(self):
+        self.assertRegex(self.dedupctl("help", "filter", expect=OK).text,
+                         r"not the lines;\s+remembers\s+all\s+the\s+same")
+        self.filter(b"a\n", "--count")
+        self.assertEqual(self.filter(b"a\nb\n").out, b"b\n")
+
+    def test_lines_that_could_not_be_printed_are_counted(self):
+        with open("/dev/full", "wb") as full:
+            found = self.dedupctl("filter", stdin=b"a\nb\na\n", stdout=full, expect=ERROR)
+            shown = self.dedupctl("--json", "filter", stdin=b"a\nb\na\n", stdout=full, expect=ERROR)
+        self.assertInError(["3 lines read: 2 new, 1 repeated",
+                            "the last 2 new lines may come again in the next run"], found)
+        self.assertEqual(json.loads(shown.err.splitlines()[0])["not_remembered"], 2)
+        self.assertEqual(self.filter(b"a\nb\n").out, b"a\nb\n")
 
     def test_lines_without_a_key_can_be_an_error(self):
         self.assertEqual(self.filter(b"\na\n", "--strict", expect=ERROR).out, b"\na\n")

@@ -1,8 +1,10 @@
 """done, and many keys at once: keys on standard input, answers one a line in order."""
 
+import fcntl
 import json
 import os
 import subprocess
+import time
 
 import cli
 from cli import ABSENT, COMPLETED, DONE_ERROR, ERROR, OK, USAGE
@@ -28,6 +30,10 @@ class Keys(cli.CliTest):
             self.dedupctl(*wrong, expect=USAGE)
         self.dedupctl("remember", "a", expect=OK)
         self.dedupctl("done", "-", stdin=b"a\n\n", expect=DONE_ERROR)
+        self.assertInError("no key", self.dedupctl("done", "-", expect=DONE_ERROR))
+        with open("/dev/null", "w") as closed:  # not to be read
+            self.dedupctl("done", "-0", stdin=None, preexec_fn=lambda: os.close(0), stdout=closed,
+                          expect=DONE_ERROR)
 
     def test_many_keys_and_their_answers_in_order(self):
         keys = b"a\nb\na\nlast without end"
@@ -62,8 +68,21 @@ class Keys(cli.CliTest):
         self.assertEqual([line.split("\t")[0] for line in done.text.splitlines()],
                          ["new", "error", "error", "new"])
         self.assertInError("1 to 1,024 bytes", done)
+        self.assertNotIn("x" * 100, done.error)
         missing = self.dedupctl("complete", "-", stdin=b"b\nnobody\n", expect=ABSENT)
         self.assertInError('key "nobody"', missing)
+
+    def test_each_outcome_is_an_answer(self):
+        self.dedupctl("remember", "-", stdin=b"known\n", expect=OK)
+        self.dedupctl("claim", "held", "--lease", "1ms", "--hold", expect=OK)
+        self.dedupctl("claim", "works", "--fingerprint", "f", expect=OK)
+        time.sleep(0.01)
+        keys = b"known\nheld\nworks\n"
+        for command, words in ((("claim", "--fingerprint", "g"), ["completed", "held", "mismatch"]),
+                               (("remember",), ["duplicate", "held", "in-flight"]),
+                               (("lookup",), ["completed", "in-flight", "in-flight"])):
+            got = self.answers(command[0], "-", *command[1:], keys=keys, expect=OK)
+            self.assertEqual([answer[0] for answer in got], words)
 
     def test_json_has_one_object_a_key(self):
         done = self.dedupctl("--json", "remember", "-", stdin=b"a\na\n", expect=OK)
@@ -85,6 +104,63 @@ class Keys(cli.CliTest):
             asked.stdin.flush()
             self.assertRegex(asked.stdout.readline(), b"^new\t\\d+\t" + key + b"$")
             self.dedupctl("remember", b"other " + key, expect=OK)
+
+    def test_claims_whose_answers_were_not_written_are_released(self):
+        for form in ((), ("--json",)):
+            with open("/dev/full", "wb") as full:
+                done = self.dedupctl(*form, "claim", "-", stdin=b"x1\nx2\n", stdout=full, expect=ERROR)
+            self.assertInError("what was claimed and not printed was released again: 2 keys", done)
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        with open(write_end, "wb") as gone:
+            self.dedupctl("claim", "-", stdin=b"x1\nx2\n", stdout=gone, expect=ERROR)
+        self.assertEqual(self.dedupctl("ls", "--state", "in-flight", expect=OK).out, b"")
+
+    def test_claims_whose_answers_were_written_are_kept(self):
+        keys = [b"%05d" % number + b"x" * 200 for number in range(3000)]
+        with open(self.path("keys"), "wb") as file:
+            file.write(b"\n".join(keys))
+        with open(self.path("keys"), "rb") as file:
+            claiming = self.start("claim", "-", stdin=file, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL)
+            read = b""
+            while len(read) < 300_000:
+                read += os.read(claiming.stdout.fileno(), 65_536)
+            pipe_bytes = fcntl.fcntl(claiming.stdout, fcntl.F_GETPIPE_SZ)
+            claiming.stdout.close()
+            self.assertEqual(claiming.wait(cli.HANG_SECONDS), ERROR)
+        answered = [line.split(b"\t")[2] for line in read.split(b"\n")[:-1]]
+        held = [json.loads(line)["key"].encode() for line in
+                self.dedupctl("--json", "ls", "--state", "in-flight", expect=OK).out.splitlines()]
+        self.assertEqual(held, keys[:len(held)], "a part that was written, and no other")
+        self.assertLessEqual(len(answered), len(held))
+        self.assertLessEqual(len(held), (len(read) + pipe_bytes) // len(b"claimed\t1\t" + keys[0]))
+
+    def test_what_is_done_and_not_printed_is_said_to_be_done(self):
+        full = open("/dev/full", "wb")
+        self.addCleanup(full.close)
+        self.dedupctl("claim", "-", stdin=b"a\nb\nc\nd\n", expect=OK)
+        for command, keys, facts in (
+                (("remember", "new"), b"", ["but the key is recorded, as new"]),
+                (("complete", "a"), b"", ["but the key is completed"]),
+                (("renew", "b", "--claim", "2", "--lease", "1h"), b"", ["renewed  claim_sequence=2"]),
+                (("release", "b"), b"", ["but the answer is: released"]),
+                (("remember", "-"), b"c\nn1\nn2\n", ['but 2 keys are recorded as new, from "n1" on']),
+                (("complete", "-"), b"nobody\nc\n", ['but 1 key is recorded as completed, from "c" on']),
+                (("release", "-"), b"d\n", ['but 1 key is recorded as released, from "d" on'])):
+            done = self.dedupctl(*command, stdin=keys, stdout=full, expect=ERROR)
+            for fact in facts + ["cannot write to standard output: No space left on device\n"]:
+                self.assertIn(fact, done.error, done)
+            self.assertNotIn("try again", done.error)
+        self.assertEqual([word for word, *_ in self.answers("lookup", "-", keys=b"new\na\nb\nc\nd\nn2\n")],
+                         ["completed", "completed", "absent", "completed", "absent", "completed"])
+
+    def test_what_is_done_is_said_to_a_pipe_that_is_closed(self):
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        with open(write_end, "wb") as gone:
+            done = self.dedupctl("remember", "k", stdout=gone, expect=ERROR)
+        self.assertInError(["nobody reads standard output any more", "recorded, as new"], done)
 
     def test_what_does_not_go_together(self):
         for wrong in (("claim", "k", "-0"), ("claim", "-", "--wait", "1s"),

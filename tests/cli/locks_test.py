@@ -49,6 +49,17 @@ class Locks(cli.CliTest):
         holder.stdin.close()
         self.assertEqual(holder.wait(cli.HANG_SECONDS), OK)
 
+    def test_since_when_is_told_as_other_times_are(self):
+        server = self.start("serve", "--no-unix", "--tcp", "127.0.0.1:0", stderr=subprocess.PIPE)
+        while b"listening" not in server.stderr.readline():
+            pass
+        there = dict(self.environment(), TZ="XYZ-9")
+        for globals_, zone in (((), r"\+09:00"), (("--utc",), "Z")):
+            told = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d" + zone + r" \(([0-9hms]+ ago|now)\)"
+            self.assertRegex(self.dedupctl(*globals_, "who", expect=OK, env=there).text, told)
+            busy = self.dedupctl(*globals_, "--lock-timeout", "0s", "claim", "k", expect=BUSY, env=there)
+            self.assertRegex(busy.error, told)
+
     def test_who_holds_the_store(self):
         self.assertInError(self.store, self.dedupctl("who", expect=ERROR))
         self.dedupctl("init", expect=OK)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 
 import cli
@@ -135,6 +136,26 @@ class Outcomes(cli.CliTest):
         self.assertIn("until somebody resolves it", self.dedupctl("inspect", "k", expect=OK).text)
         self.dedupctl("sweep", expect=OK)
         self.dedupctl("claim", "k", expect=HELD)
+
+    def test_the_commands_that_decide_can_be_pasted(self):
+        fence = self.hold("o'clock -k")
+        for option, outcome in (("--receipt ''", COMPLETED), ("--not-done", OK)):
+            shown = (self.dedupctl("-n", "default", "claim", "o'clock -k", expect=HELD).error,
+                     self.dedupctl("held", "-A", expect=OK).text)
+            for text in shown:
+                commands = [line[line.index("dedupctl -s"):] for line in text.splitlines()
+                            if "resolve" in line and option in line]
+                self.assertEqual(len(commands), 1, text)
+                command = commands[0].replace("dedupctl", cli.DEDUPCTL, 1)
+                refused = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+                self.assertEqual(refused.returncode, USAGE, "without a reason")
+            subprocess.run(["bash", "-c", command.replace("--reason ''", "--reason asked")],
+                           capture_output=True, check=True, cwd="/")
+            self.dedupctl("claim", "o'clock -k", expect=outcome)
+            if outcome == COMPLETED:
+                self.dedupctl("forget", "o'clock -k", "--reason", "test", expect=OK)
+                self.hold("o'clock -k")
+        self.assertNotIn("resolve", self.dedupctl("-q", "held", expect=OK).text)
 
     def test_a_decision_is_fenced_and_says_why_and_by_whom(self):
         fence = self.hold("k")

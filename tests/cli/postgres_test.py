@@ -187,6 +187,7 @@ class Postgres(unittest.TestCase):
     def test_a_server_that_is_not_there(self):
         refused = self.run_on("postgresql:///x?host=/nowhere", "lookup", "k", code=UNAVAILABLE)
         self.assertIn("/nowhere", refused.error)
+        self.assertNotIn("\\x09", refused.error)
 
     def test_init_of_a_directory(self):
         path = os.path.join(self.directory, "store")

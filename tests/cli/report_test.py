@@ -4,9 +4,20 @@ import html.parser
 import json
 import os
 import re
+import shutil
+import subprocess
 
 import cli
 from cli import ERROR, OK
+
+# The width, the widths of tables that are cut, and what becomes of what does not fit.
+PROBE = """<pre id="probe"></pre><script>
+document.getElementById("probe").textContent = JSON.stringify([
+    window.innerWidth,
+    [...document.querySelectorAll(".scroll")].map(box => box.firstElementChild.getBoundingClientRect().right)
+        .filter(right => right > window.innerWidth),
+    getComputedStyle(document.querySelector(".scroll")).overflowX]);
+</script>"""
 
 VOID = {"meta", "br"}
 
@@ -111,6 +122,26 @@ class Report(cli.CliTest):
         self.assertIn("-n pay", command)
         self.assertEqual(self.dedupctl("report", "--html", "-", expect=OK).text[:15], page[:15])
         self.assertFalse(os.path.exists(path + ".unfinished"))
+
+    def test_it_fits_on_paper(self):
+        browser = shutil.which("chromium")
+        if browser is None:
+            self.skipTest("there is no chromium: nobody has looked at the page")
+        for option in ("--hold", "--attempts-max=9"):
+            self.dedupctl("-n", "n" * 90, "claim", f"for{option}-" + "key" * 40, "--lease", "1ms",
+                          option, "--owner", "w" * 40, expect=OK)
+        self.wait_until(lambda: self.report()["keys"]["stuck"] == 1, "its lease has run out")
+        page = self.dedupctl("report", "--html", "-", expect=OK).text
+        self.assertIn("<li><b>2</b>in-flight</li>", page)
+        self.assertNotIn("in flight", page)
+        # A4 has 739 px between margins. Paper's rules for a screen, and what does not fit there.
+        with open(self.path("page.html"), "w", encoding="utf-8") as file:
+            file.write(page.replace("@media print", "@media all").replace("</body>", PROBE + "</body>"))
+        done = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--user-data-dir=" + self.path("profile"), "--window-size=739,900", "--dump-dom",
+             "file://" + self.path("page.html")], capture_output=True, timeout=cli.HANG_SECONDS, check=True)
+        self.assertIn('<pre id="probe">[739,[],"visible"]</pre>', done.stdout.decode())
 
     def test_an_empty_store(self):
         self.dedupctl("init", expect=OK)

@@ -136,7 +136,7 @@ class ServeHttp(cli.CliTest):
         page = Page(self.get("/"))
         for tag in ("main", "nav", "header", "h1", "table", "svg"):
             self.assertIn(tag, page.tags)
-        for words in (SCRIPT, "</table><b>o", "bytes\\xff\\xfe", "Claims in flight by owner"):
+        for words in (SCRIPT, "</table><b>o", "bytes\\xff\\xfe", "Claims in-flight by owner"):
             self.assertIn(words, page.words)
         self.assertLess(page.words.index("wait for a decision"), page.words.index("worked on"))
         links = [link for link in page.links if link.startswith("/key?")]
@@ -205,7 +205,7 @@ class ServeHttp(cli.CliTest):
         def words():
             return " ".join(Page(self.get("/")).words.split())
         self.wait_until(lambda: "9,950 more owners" in words(), "the claims are counted")
-        self.wait_until(lambda: "beyond 10,000 owners: 3 in flight" in words(), "and the others")
+        self.wait_until(lambda: "beyond 10,000 owners: 3 in-flight" in words(), "and the others")
         self.end(server)
 
     def test_a_token(self):

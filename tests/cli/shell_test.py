@@ -70,7 +70,10 @@ class Errors(cli.CliTest):
 
     def test_what_was_meant(self):
         for wrong, meant in ((("clam", "k"), "claim"), (("claim", "k", "--leese", "1s"), "--lease"),
-                             (("filter", "--feild=1"), "--field"), (("--sotre", "x"), "--store")):
+                             (("filter", "--feild=1"), "--field"), (("--sotre", "x"), "--store"),
+                             (("help", "clam"), "claim"), (("clam", "--help"), "claim"),
+                             (("exec", "--kye", "a", "--", "b"), "--key"),
+                             (("resolve", "k", "--calim=3"), "--claim")):
             self.assertInError(f"did you mean '{meant}'", self.dedupctl(*wrong, expect=USAGE))
         self.assertNotIn("did you mean", self.dedupctl("qqqqqq", expect=USAGE).error)
 

@@ -6,6 +6,8 @@
 namespace dedupctl {
 namespace {
 
+constexpr std::string_view kTryAgain = "; free some space and try again";
+
 int exit_code_of(dedup::Code code) {
     switch (code) {
         case dedup::Code::stale_claim:
@@ -67,11 +69,21 @@ Failure system_failure(const std::string& what, int os_error) {
     const bool full = os_error == ENOSPC || os_error == EDQUOT;
     std::string message = what + ": " + std::generic_category().message(os_error);
     if (full) {
-        message += "; free some space and try again";
+        message += kTryAgain;
     }
     return {.exit_code = kExitError,
             .code = full ? "out_of_space" : "io",
             .message = std::move(message)};
+}
+
+void say_done(Failure& failure, std::string_view fact) {
+    std::string& message = failure.message;
+    if (message.empty()) {
+        message = "nobody reads standard output any more";
+    } else if (message.ends_with(kTryAgain)) {
+        message.resize(message.size() - kTryAgain.size());
+    }
+    message.append("\n  ").append(fact);
 }
 
 Failure library_failure(const dedup::Error& error) {

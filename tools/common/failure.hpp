@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "dedup/error.hpp"
@@ -40,6 +41,10 @@ struct Failure {
 
 // An errno as "<what>: No space left on device", with the way out where there is an obvious one.
 [[nodiscard]] Failure system_failure(const std::string& what, int os_error);
+
+// For an output that failed after the work was done: what holds all the same. It takes the place of
+// the advice to try again.
+void say_done(Failure& failure, std::string_view fact);
 
 // Gives an error of the library its exit code and, where the library cannot know it, a hint.
 [[nodiscard]] Failure library_failure(const dedup::Error& error);

@@ -143,6 +143,25 @@ std::string format_age(std::int64_t time_ms, std::int64_t now_ms) {
     return passed > 0 ? distance + " ago" : "in " + distance;
 }
 
+std::string with_times_told(std::string message) {
+    constexpr std::string_view kBefore = " since ";
+    const std::size_t at = message.rfind(kBefore);
+    if (at == std::string::npos) {
+        return message;
+    }
+    const std::size_t begin = at + kBefore.size();
+    std::tm parts{};
+    const char* const behind = ::strptime(message.c_str() + begin, "%Y-%m-%d %H:%M:%SZ (", &parts);
+    const std::size_t end = message.find(')', begin);
+    if (behind == nullptr || end == std::string::npos) {
+        return message;
+    }
+    const auto now = std::chrono::time_point_cast<milliseconds>(std::chrono::system_clock::now());
+    return message.replace(
+        begin, end + 1 - begin,
+        format_time_and_age(std::int64_t{::timegm(&parts)} * 1000, now.time_since_epoch().count()));
+}
+
 std::string format_time_and_age(std::int64_t time_ms, std::int64_t now_ms) {
     return fmt::format("{} ({})", format_time(time_ms), format_age(time_ms, now_ms));
 }

@@ -31,6 +31,9 @@ void show_times_in_utc(bool utc);
 // "3m ago", "in 20s" or "now".
 [[nodiscard]] std::string format_age(std::int64_t time_ms, std::int64_t now_ms);
 
+// The library says since when somebody writes in UTC: the same message, with that as below.
+[[nodiscard]] std::string with_times_told(std::string message);
+
 // "2026-03-01 12:00:00+01:00 (3m ago)".
 [[nodiscard]] std::string format_time_and_age(std::int64_t time_ms, std::int64_t now_ms);
 

@@ -1,6 +1,9 @@
 // dedupctl claim: takes a key, or says who has it.
 
+#include <fmt/format.h>
+
 #include <memory>
+#include <span>
 
 #include "claim_and_wait.hpp"
 #include "commands.hpp"
@@ -42,32 +45,67 @@ dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     return claim;
 }
 
+std::string free_command(const Context& context, const dedup::Claim& claim) {
+    return context.command_line("release", claim.key,
+                                {"--claim", std::to_string(claim.claim_sequence)});
+}
+
 // Nobody knows of a claim that could not be printed. So it is released, and the message says so.
 void give_back(Context& context, const dedup::Claim& claim, Failure& failure) {
-    const std::string fence = std::to_string(claim.claim_sequence);
     try {
         const auto store = context.open_writer();
         take(context.cache(*store).release(claim));
         take(store->close());
     } catch (const Failure&) {
-        failure.message += "\n  the key is claimed; this frees it: " +
-                           context.command_line("release", claim.key, {"--claim", fence});
+        failure.message += "\n  the key is claimed; this frees it: " + free_command(context, claim);
         return;
     }
     failure.message += failure.message.empty() ? "" : "\n  the key was released again";
+}
+
+// The same for the last keys of a batch.
+void give_back_many(const Context& context, dedup::StreamStore& store,
+                    std::span<const std::string_view> keys, std::span<const KeyAnswer> answers,
+                    Failure& failure) {
+    std::vector<dedup::Claim> claims;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        if (answers[i].word == "claimed") {
+            claims.push_back({.ns = context.ns,
+                              .key = std::string(keys[i]),
+                              .claim_sequence = answers[i].sequence});
+        }
+    }
+    const auto released = context.cache(store).release_many(claims);
+    std::string kept;
+    for (std::size_t i = 0; i < claims.size(); ++i) {
+        if (!released[i]) {
+            kept += "\n  " + free_command(context, claims[i]);
+        }
+    }
+    if (!kept.empty()) {
+        failure.message += "\n  keys are claimed; this frees them:" + kept;
+    } else if (!failure.message.empty() && !claims.empty()) {
+        failure.message +=
+            fmt::format("\n  what was claimed and not printed was released again: {}",
+                        count_of(claims.size(), "key"));
+    }
 }
 
 int claim_many(const ClaimArguments& options, const dedup::ClaimOptions& claim, Context& context) {
     if (!options.wait.empty() || !options.print.empty()) {
         throw usage_failure("--wait and --print are for one key");
     }
-    return for_many_keys(context, options.keys, true, [&](dedup::StreamStore& store, auto keys) {
+    const KeyWork work = [&](dedup::StreamStore& store, auto keys) {
         std::vector<dedup::ClaimRequest> requests;
         for (const std::string_view key : keys) {
             requests.push_back({std::string(key), claim});
         }
         return key_answers(context, keys, context.cache(store).claim_many(requests));
-    });
+    };
+    return for_many_keys(context, options.keys, true, work,
+                         [&](dedup::StreamStore& store, auto keys, auto answers, Failure& failure) {
+                             give_back_many(context, store, keys, answers, failure);
+                         });
 }
 
 int print_claim(Context& context, const ClaimArguments& options, const dedup::Claimed& claimed,

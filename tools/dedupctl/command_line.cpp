@@ -144,6 +144,25 @@ std::string misspelt_command(const Program& program, const std::string& word) {
            (meant.empty() ? "" : "; did you mean '" + std::string(meant) + "'?");
 }
 
+std::string not_expected(const std::string& word, const Program& program, const Command* command) {
+    std::vector<std::string_view> names;
+    add_long_names(program.options, names);
+    if (command != nullptr) {
+        add_long_names(command->options, names);
+    }
+    const std::string_view meant =
+        word.starts_with("--") ? closest(word.substr(0, word.find('=')), names) : "";
+    return "'" + escape(word) + "' was not expected" +
+           (meant.empty() ? "" : "; did you mean '" + std::string(meant) + "'?");
+}
+
+std::string see_help(const Command* command) {
+    return std::string("\n  see `dedupctl ") +
+           (command == nullptr ? "--help`, or `dedupctl help COMMAND`"
+                               : "help " + std::string(command->name) + "`") +
+           "; a KEY that starts with '-' goes after '--'";
+}
+
 std::string what_is_wrong(const CLI::ParseError& error, const CLI::App& app, const Program& program,
                           const Command* command) {
     std::string message = error.what();
@@ -154,21 +173,16 @@ std::string what_is_wrong(const CLI::ParseError& error, const CLI::App& app, con
         message = rest.empty() ? "there is no command" : misspelt_command(program, rest.front());
     } else if (no_command ||
                (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !rest.empty())) {
-        const std::string& first = rest.front();
-        std::vector<std::string_view> names;
-        add_long_names(program.options, names);
-        if (command != nullptr) {
-            add_long_names(command->options, names);
+        message = not_expected(rest.front(), program, command);
+    } else if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+        // Whoever misspelt an option has not left it out.
+        const auto unknown =
+            std::ranges::find_if(rest, [](const auto& word) { return word.starts_with("--"); });
+        if (unknown != rest.end()) {
+            message = not_expected(*unknown, program, command);
         }
-        const std::string_view meant =
-            first.starts_with("--") ? closest(first.substr(0, first.find('=')), names) : "";
-        message = "'" + escape(first) + "' was not expected" +
-                  (meant.empty() ? "" : "; did you mean '" + std::string(meant) + "'?");
     }
-    const std::string name = command == nullptr ? "COMMAND" : std::string(command->name);
-    return message + "\n  see `dedupctl " + (command == nullptr ? "" : "help " + name + "`") +
-           (command == nullptr ? "--help`, or `dedupctl help COMMAND`" : "") +
-           "; a KEY that starts with '-' goes after '--'";
+    return message + see_help(command);
 }
 
 std::string options_text(const std::vector<Added>& options) {
@@ -233,6 +247,10 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
     } catch (const CLI::ParseError& error) {
         // Help and version are "parse errors" to CLI11, with exit code 0.
         if (error.get_exit_code() == 0) {
+            const std::vector<std::string> rest = app.remaining();
+            if (chosen() == nullptr && !rest.empty() && !rest.front().starts_with('-')) {
+                throw usage_failure(misspelt_command(program, rest.front()) + see_help(nullptr));
+            }
             std::ostringstream shown;
             app.exit(error, shown, shown);
             text = shown.str();
@@ -252,7 +270,7 @@ const Command* parse(const Program& program, int argc, const char* const* argv, 
     note_what_was_given(all);
     for (const Added& added : globals) {
         if (added.parsed->count() > 0) {
-            settings.origins[added.option->name] = "command line";
+            settings.origins[added.option->name] = kFromCommandLine;
         }
     }
     const Command* command = chosen();

@@ -18,6 +18,20 @@ struct CompleteArguments {
     ReceiptOption receipt;
 };
 
+void print_completion(Context& context, const std::string& key, std::uint64_t fence,
+                      const std::string& receipt) {
+    if (!context.json) {
+        context.out.line(fmt::format("completed  receipt {}", human_bytes(receipt.size())));
+        return;
+    }
+    Json object = context.outcome("completed", key);
+    if (fence != 0) {
+        object["claim_sequence"] = fence;
+    }
+    add_bytes(object, "receipt", receipt);
+    context.out.json(object);
+}
+
 int complete_one(const CompleteArguments& options, Context& context) {
     const std::string& key = options.keys.key;
     const std::uint64_t fence =
@@ -36,16 +50,8 @@ int complete_one(const CompleteArguments& options, Context& context) {
     }
     take(store->close());
 
-    if (context.json) {
-        Json object = context.outcome("completed", key);
-        if (fence != 0) {
-            object["claim_sequence"] = fence;
-        }
-        add_bytes(object, "receipt", receipt);
-        context.out.json(object);
-    } else {
-        context.out.line(fmt::format("completed  receipt {}", human_bytes(receipt.size())));
-    }
+    print_done(context, "but the key is completed; only that could not be printed",
+               [&] { print_completion(context, key, fence, receipt); });
     return kExitOk;
 }
 
@@ -97,10 +103,12 @@ int run_complete(const CompleteArguments& options, Context& context) {
             throw usage_failure("--claim and --receipt-file - are for one key");
         }
         const std::string receipt = options.receipt.read();
-        return for_many_keys(context, options.keys, true,
-                             [&](dedup::StreamStore& store, auto keys) {
-                                 return complete_keys(context, store, keys, receipt);
-                             });
+        return for_many_keys(
+            context, options.keys, true,
+            [&](dedup::StreamStore& store, auto keys) {
+                return complete_keys(context, store, keys, receipt);
+            },
+            say_outcomes("completed"));
     }
     return complete_one(options, context);
 }
@@ -122,7 +130,8 @@ Command complete_command(Context& context) {
             .run = [options, &context] { return run_complete(*options, context); },
             .examples =
                 "  dedupctl complete order-17 --claim 42 --receipt paid\n"
-                "  ./render | dedupctl complete page-3 --receipt-file -\n"
+                "  if ./render > page; then dedupctl complete page-3 --receipt-file page\n"
+                "  else dedupctl release page-3; fi\n"
                 "  dedupctl complete - < paid-orders\n"};
 }
 

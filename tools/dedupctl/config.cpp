@@ -15,8 +15,20 @@ std::string value_of(const Option& option, const Context& context) {
     return &value == &context.store_path ? context.shown_store() : value;
 }
 
+// Why other commands refuse these options; empty: they do not.
+std::string problem_of(Context& context) {
+    try {
+        context.check_globals();
+        return "";
+    } catch (const Failure& failure) {
+        return failure.message;
+    }
+}
+
 int run_config(const Program& program, Context& context) {
     const Settings& settings = context.settings;
+    const std::string problem = problem_of(context);
+    const int exit_code = problem.empty() ? kExitOk : kExitUsage;
     Table table({{"OPTION"}, {"VALUE"}, {"FROM"}});
     Json options = Json::array();
     for (const Option& option : program.options) {
@@ -32,15 +44,21 @@ int run_config(const Program& program, Context& context) {
         files.push_back({{"path", file.path}, {"is_there", file.is_there}});
     }
     if (context.json) {
-        context.out.json({{"options", options}, {"files", files}});
-        return kExitOk;
+        context.out.json({{"options", options},
+                          {"files", files},
+                          {"problem", problem.empty() ? Json(nullptr) : Json(problem)}});
+        return exit_code;
     }
     table.print(context.out);
     context.out.line("");
     for (const Settings::File& file : settings.files) {
         context.out.line((file.is_there ? "read      " : "not there ") + escape(file.path));
     }
-    return kExitOk;
+    if (!problem.empty()) {
+        context.out.flush();
+        note(problem);
+    }
+    return exit_code;
 }
 
 }  // namespace

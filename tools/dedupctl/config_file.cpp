@@ -91,7 +91,9 @@ std::optional<toml::table> load(const std::string& path, Settings& settings) {
     try {
         return toml::parse(text, path);
     } catch (const toml::parse_error& error) {
-        fail(path, error.source(), error.description());
+        fail(path, error.source(),
+             fmt::format("{}; texts stand in quotes, as in lock-timeout = \"5s\"",
+                         error.description()));
     }
 }
 

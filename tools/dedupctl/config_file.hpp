@@ -10,9 +10,12 @@
 
 namespace dedupctl {
 
+inline constexpr std::string_view kFromCommandLine = "command line";
+
 // Where the values of global options came from.
 struct Settings {
-    std::map<std::string_view, std::string> origins;  // by Option::name; none: the default
+    // By Option::name: kFromCommandLine, "$" and a variable, or a file; none: the default.
+    std::map<std::string_view, std::string> origins;
     struct File {
         std::string path;
         bool is_there = false;

@@ -34,13 +34,25 @@ void Context::check_globals() {
     if (quiet) {
         forbid_progress();
     }
-    lock_timeout = parse_duration(lock_timeout_text, "--lock-timeout", milliseconds{0});
+    lock_timeout = parse_duration(lock_timeout_text, said_by("--lock-timeout", "--lock-timeout"),
+                                  milliseconds{0});
     if (const auto checked = dedup::check_namespace(ns); !checked) {
-        throw usage_failure("--namespace: " + checked.error().message);
+        throw usage_failure(said_by("-n,--namespace", "--namespace") + ": " +
+                            checked.error().message);
     }
     if (store_path.empty()) {
-        throw usage_failure("--store: the path is empty");
+        throw usage_failure(said_by("-s,--store", "--store") + ": the path is empty");
     }
+}
+
+std::string Context::said_by(std::string_view option, std::string_view long_name) const {
+    const auto found = settings.origins.find(option);
+    if (found == settings.origins.end() || found->second == kFromCommandLine) {
+        return std::string(long_name);
+    }
+    const std::string& origin = found->second;
+    return origin.starts_with('$') ? origin.substr(1)
+                                   : escape(origin) + ": " + std::string(long_name.substr(2));
 }
 
 void Context::check_key(std::string_view key) const {
@@ -232,6 +244,14 @@ std::string Context::command_line_in(std::string_view in_ns, std::string_view co
     return line + " -- " + shell_word(key);
 }
 
+Context::Answers Context::answers_to(std::string_view in_ns, std::string_view key,
+                                     std::uint64_t claim_sequence) const {
+    const std::string claim = std::to_string(claim_sequence);
+    return {
+        command_line_in(in_ns, "resolve", key, {"--claim", claim, "--receipt", "", "--reason", ""}),
+        command_line_in(in_ns, "resolve", key, {"--claim", claim, "--not-done", "--reason", ""})};
+}
+
 Json Context::outcome(std::string_view name, std::string_view key) const {
     Json object;
     object["outcome"] = name;
@@ -241,7 +261,19 @@ Json Context::outcome(std::string_view name, std::string_view key) const {
 }
 
 void note(std::string_view text) {
-    static_cast<void>(write_all(STDERR_FILENO, fmt::format("dedupctl: {}\n", message_text(text))));
+    static_cast<void>(
+        write_all(STDERR_FILENO,
+                  fmt::format("dedupctl: {}\n", message_text(with_times_told(std::string(text))))));
+}
+
+void print_done(Context& context, std::string_view fact, const std::function<void()>& print) {
+    try {
+        print();
+        context.out.flush();
+    } catch (Failure& failure) {
+        say_done(failure, fact);
+        throw;
+    }
 }
 
 void report(const Failure& failure, Context& context) {

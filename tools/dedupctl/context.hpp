@@ -44,6 +44,9 @@ struct Context {
     // The checks that every command makes before it touches a store. Throw usage Failures.
     void check_globals();
     void check_key(std::string_view key) const;
+    // Where a global option's value comes from, to begin an error with: "--lock-timeout",
+    // "DEDUP_LOCK_TIMEOUT" or "/etc/dedup.toml: lock-timeout". `option` is its Option::name.
+    [[nodiscard]] std::string said_by(std::string_view option, std::string_view long_name) const;
     // For commands that work on a store's files. `instead`: what to do with a database.
     void need_directory(std::string_view command, std::string_view instead) const;
 
@@ -90,12 +93,25 @@ struct Context {
                                               std::string_view key,
                                               const std::vector<std::string>& options) const;
 
+    // The two answers to a held claim, as commands. Their reason is empty, which `resolve` refuses:
+    // whoever pastes one has to fill it in.
+    struct Answers {
+        std::string done;
+        std::string not_done;
+    };
+    [[nodiscard]] Answers answers_to(std::string_view in_ns, std::string_view key,
+                                     std::uint64_t claim_sequence) const;
+
     // {"outcome": ..., "namespace": ..., "key": ..., "key_base64": ...}, to be added to.
     [[nodiscard]] Json outcome(std::string_view name, std::string_view key) const;
 };
 
 // One line on standard error, for people: "dedupctl: <text>". Failing to write it is not an error.
 void note(std::string_view text);
+
+// Prints what a command has done. If that cannot be written, the Failure also says `fact`: what is
+// done all the same.
+void print_done(Context& context, std::string_view fact, const std::function<void()>& print);
 
 // Prints a failure: on standard error for people and, with --json, as an object on standard output.
 // Of a command whose standard output is data, the object is what goes to standard error.

@@ -149,6 +149,8 @@ class Filter {
     void finish() { turns_.close(); }
 
     [[nodiscard]] const LineCounts& counts() const { return counts_; }
+    // New lines of a batch that failed: printed or not, the next run prints them.
+    [[nodiscard]] std::uint64_t not_remembered() const { return not_remembered_; }
     [[nodiscard]] std::optional<int> signal() const { return signal_; }
     void clear_progress() { progress_.clear(); }
 
@@ -190,11 +192,17 @@ class Filter {
             return;
         }
         dedup::Cache cache = context_.cache(*store);
-        print(batch_.sort_out(cache, lines_));
+        const std::string_view text = batch_.sort_out(cache, lines_);
+        counts_ += batch_.counts();
         try {
-            counts_ += batch_.remember(cache);
+            print(text);
+            batch_.remember(cache);
         } catch (Failure& failure) {
-            failure.message += "\n  the lines printed last may come again in the next run";
+            not_remembered_ = batch_.counts().fresh;
+            if (!failure.message.empty()) {
+                failure.message += fmt::format("\n  the last {} may come again in the next run",
+                                               count_of(not_remembered_, "new line"));
+            }
             throw;
         }
     }
@@ -226,6 +234,7 @@ class Filter {
     WriterTurns turns_;
     std::vector<std::string_view> lines_;
     LineCounts counts_;
+    std::uint64_t not_remembered_ = 0;
     std::uint64_t bytes_before_ = 0;  // of the files that are done
     bool unfinished_line_ = false;
     std::optional<int> signal_;
@@ -255,14 +264,15 @@ class Repeats {
     std::unordered_map<std::string, std::uint64_t> counts_;
 };
 
-void print_json_summary(const Context& context, const LineCounts& counts, double seconds,
-                        double rate) {
+void print_json_summary(const Context& context, const Filter& filter, double seconds, double rate) {
+    const LineCounts& counts = filter.counts();
     Json object;
     object["read"] = counts.read;
     object["new"] = counts.fresh;
     object["repeated"] = counts.repeated;
     object["no_key"] = counts.no_key;
     object["in_flight"] = counts.in_flight;
+    object["not_remembered"] = filter.not_remembered();
     object["seconds"] = seconds;
     object["lines_per_second"] = rate;
     if (context.made_store) {
@@ -271,12 +281,13 @@ void print_json_summary(const Context& context, const LineCounts& counts, double
     static_cast<void>(write_all(STDERR_FILENO, json_line(object)));
 }
 
-void print_summary(const Context& context, const LineCounts& counts, SteadyTime started) {
+void print_summary(const Context& context, const Filter& filter, SteadyTime started) {
+    const LineCounts& counts = filter.counts();
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     const double rate = seconds > 0 ? static_cast<double>(counts.read) / seconds : 0;
     if (context.json) {
-        print_json_summary(context, counts, seconds, rate);
+        print_json_summary(context, filter, seconds, rate);
         return;
     }
     note(fmt::format("{} read: {} new, {} repeated; {:.1f}s, {} lines/s",
@@ -310,7 +321,7 @@ void print_end(const FilterArguments& options, Context& context, const Filter& f
                                         filter.counts().in_flight));
     }
     if (!context.quiet) {
-        print_summary(context, filter.counts(), started);
+        print_summary(context, filter, started);
     }
 }
 
@@ -404,7 +415,7 @@ Command filter_command(Context& context) {
                          .help = "Exit with 1 if there was a line without a key"},
                         {.name = "--count",
                          .to = &options->count,
-                         .help = "Print how many lines are new, not the lines"},
+                         .help = "Print how many are new, not the lines; remembers all the same"},
                         {.name = "--repeats",
                          .to = &options->repeats,
                          .help = "At the end say on standard error how often each key came again"}},

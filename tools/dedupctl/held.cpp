@@ -31,6 +31,11 @@ void print_text(Context& context, const dedup::Record& record, const Moment& mom
     field("event id", record.event_id);
     field("note", record.metadata);
     field("reason", record.verdict.reason);
+    if (!context.quiet) {
+        const auto answers = context.answers_to(record.ns, record.key, record.claim_sequence);
+        context.out.line("    done      " + answers.done);
+        context.out.line("    not done  " + answers.not_done);
+    }
 }
 
 int run_held(bool all_namespaces, Context& context) {

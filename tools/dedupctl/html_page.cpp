@@ -17,6 +17,7 @@ constexpr std::string_view kStyle =
                        --open: #c77700; --gone: #8a939c; --bad: #c62828; --card: #fff; }
                details > *, details::details-content { content-visibility: visible; }
                section { break-inside: avoid; } }
+@page { margin: 12mm; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem; max-width: 64rem; background: var(--back);
        color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
@@ -53,6 +54,10 @@ input, button { font: inherit; color: var(--text); background: var(--card); max-
                 border: 1px solid var(--soft); border-radius: .3rem; padding: .3rem .6rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 1.5rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .2rem; }
+@media print { body { max-width: none; padding: 0; font-size: 12px; } h2, summary { break-after: avoid; }
+               .scroll { overflow: visible; } td, th { white-space: normal; padding: .2rem .4rem; }
+               td { overflow-wrap: anywhere; }
+               td code { width: auto; max-width: none; font-size: 11px; } tr { break-inside: avoid; } }
 )css";
 
 void add_legend(Page& page, const std::vector<Part>& parts) {

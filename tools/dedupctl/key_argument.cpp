@@ -14,12 +14,16 @@
 namespace dedupctl {
 namespace {
 
+constexpr std::size_t kKeyColumns = 80;
+
 class ManyKeys {
   public:
-    ManyKeys(Context& context, char end_of_key, bool writes, const KeyWork& work)
+    ManyKeys(Context& context, char end_of_key, bool writes, const KeyWork& work,
+             const Unwritten& unwritten)
         : context_(context),
           end_of_key_(end_of_key),
           work_(work),
+          unwritten_(unwritten),
           reader_(STDIN_FILENO, end_of_key),
           turns_(context, [this] { return stop_.requested(); }) {
         if (!writes) {
@@ -70,29 +74,44 @@ class ManyKeys {
             return;  // told to stop
         }
         const std::vector<KeyAnswer> answers = work_(*store, keys);
-        for (std::size_t i = 0; i < answers.size(); ++i) {
-            print(keys[i], answers[i]);
+        std::vector<std::uint64_t> ends;  // of the answers, in the output
+        try {
+            for (std::size_t i = 0; i < answers.size(); ++i) {
+                print(keys[i], answers[i], ends);
+            }
+            context_.out.flush();
+        } catch (Failure& failure) {
+            // Whoever reads lines takes one for whole that lacks nothing but its end.
+            const auto cut = std::ranges::upper_bound(ends, context_.out.bytes_written() + 1);
+            const auto written = static_cast<std::size_t>(cut - ends.begin());
+            if (unwritten_) {
+                unwritten_(*store, std::span(keys).subspan(written),
+                           std::span(answers).subspan(written), failure);
+            }
+            throw;
         }
-        context_.out.flush();
     }
 
-    void print(std::string_view key, const KeyAnswer& answer) {
+    void print(std::string_view key, const KeyAnswer& answer, std::vector<std::uint64_t>& ends) {
         exit_code_ = std::max(exit_code_, answer.exit_code);
-        if (context_.json) {
-            context_.out.json(answer.json);
-        } else {
-            context_.out.line(fmt::format(
-                "{}\t{}\t{}", answer.word,
-                answer.sequence == 0 ? "-" : std::to_string(answer.sequence), escape(key)));
-        }
+        const std::string line = context_.json ? json_line(answer.json) : answer_line(key, answer);
+        ends.push_back(context_.out.bytes_given() + line.size());
+        context_.out.write(line);
         if (!answer.message.empty()) {
-            note(fmt::format("key \"{}\": {}", escape(key), answer.message));
+            note(fmt::format("key \"{}\": {}", preview(key, kKeyColumns), answer.message));
         }
+    }
+
+    static std::string answer_line(std::string_view key, const KeyAnswer& answer) {
+        return fmt::format("{}\t{}\t{}\n", answer.word,
+                           answer.sequence == 0 ? "-" : std::to_string(answer.sequence),
+                           escape(key));
     }
 
     Context& context_;
     char end_of_key_;
     const KeyWork& work_;
+    const Unwritten& unwritten_;
     StopSignal stop_;
     LineReader reader_;
     std::unique_ptr<dedup::StreamStore> reading_;
@@ -134,8 +153,26 @@ KeyAnswer error_answer(const Context& context, std::string_view key, const dedup
     return {"error", 0, std::move(json), failure.exit_code, failure.message};
 }
 
-int for_many_keys(Context& context, const KeyArgument& keys, bool writes, const KeyWork& work) {
-    return ManyKeys(context, keys.null_ended ? '\0' : '\n', writes, work).run();
+int for_many_keys(Context& context, const KeyArgument& keys, bool writes, const KeyWork& work,
+                  const Unwritten& unwritten) {
+    return ManyKeys(context, keys.null_ended ? '\0' : '\n', writes, work, unwritten).run();
+}
+
+Unwritten say_outcomes(std::string_view word) {
+    return [word](dedup::StreamStore&, auto keys, auto answers, Failure& failure) {
+        const auto first = std::ranges::find(answers, word, &KeyAnswer::word);
+        if (first == answers.end()) {
+            return;
+        }
+        const auto count =
+            static_cast<std::uint64_t>(std::ranges::count(answers, word, &KeyAnswer::word));
+        const auto place = static_cast<std::size_t>(first - answers.begin());
+        say_done(failure,
+                 fmt::format("but {} recorded as {}, from \"{}\" on; only the {} could "
+                             "not be printed",
+                             count == 1 ? "1 key is" : count_of(count, "key") + " are", word,
+                             preview(keys[place], kKeyColumns), count == 1 ? "answer" : "answers"));
+    };
 }
 
 }  // namespace dedupctl

@@ -44,7 +44,17 @@ struct KeyAnswer {
 // writing, for one batch after the other; `work` costs it one flush.
 using KeyWork = std::function<std::vector<KeyAnswer>(dedup::StreamStore& store,
                                                      std::span<const std::string_view> keys)>;
+
+// What became of the last keys of a batch, whose answers could not be written: adds it to the
+// failure's message.
+using Unwritten =
+    std::function<void(dedup::StreamStore& store, std::span<const std::string_view> keys,
+                       std::span<const KeyAnswer> answers, Failure& failure)>;
+
 [[nodiscard]] int for_many_keys(Context& context, const KeyArgument& keys, bool writes,
-                                const KeyWork& work);
+                                const KeyWork& work, const Unwritten& unwritten = nullptr);
+
+// Says how many of them had `word` as their outcome, which holds all the same.
+[[nodiscard]] Unwritten say_outcomes(std::string_view word);
 
 }  // namespace dedupctl

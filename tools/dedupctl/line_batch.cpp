@@ -125,14 +125,14 @@ std::string_view LineBatch::sort_out(dedup::Cache& cache, std::span<const std::s
     return text_;
 }
 
-LineCounts LineBatch::remember(dedup::Cache& cache) {
-    if (requests_used_ != 0) {
-        for (auto& result : cache.remember_many({requests_.data(), requests_used_})) {
-            // Whatever the outcome: the key is known now, or somebody claimed it.
-            static_cast<void>(take(std::move(result)));
-        }
+void LineBatch::remember(dedup::Cache& cache) {
+    if (requests_used_ == 0) {
+        return;
     }
-    return counts_;
+    for (auto& result : cache.remember_many({requests_.data(), requests_used_})) {
+        // Whatever the outcome: the key is known now, or somebody claimed it.
+        static_cast<void>(take(std::move(result)));
+    }
 }
 
 }  // namespace dedupctl

@@ -34,9 +34,11 @@ class LineBatch {
     [[nodiscard]] std::string_view sort_out(dedup::Cache& cache,
                                             std::span<const std::string_view> lines);
 
-    // Makes the new ones among them known, with one flush. Throws a Failure. Gives the counts of
-    // the batch.
-    LineCounts remember(dedup::Cache& cache);
+    // Makes the new ones among them known, with one flush. Throws a Failure.
+    void remember(dedup::Cache& cache);
+
+    // Of the lines that were sorted out last.
+    [[nodiscard]] const LineCounts& counts() const { return counts_; }
 
     // Called with the key of each repeated line; empty: nobody is.
     std::function<void(std::string_view)> on_repeated;

@@ -49,22 +49,36 @@ KeyAnswer done_answer(const Context& context, std::string_view key,
     return answer;
 }
 
+int done_many(const KeyArgument& keys, Context& context) {
+    bool asked_any = false;
+    const KeyWork work = [&](dedup::StreamStore& store, auto asked) {
+        asked_any = true;
+        const auto found = look_up(context, store, asked);
+        std::vector<KeyAnswer> answers;
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            answers.push_back(found[i] ? done_answer(context, asked[i], *found[i])
+                                       : error_answer(context, asked[i], found[i].error()));
+            if (!found[i] && answers.back().exit_code == kExitError) {
+                answers.back().exit_code = kExitDoneError;
+            }
+        }
+        return answers;
+    };
+    const int exit_code = for_many_keys(context, keys, false, work);
+    if (exit_code == kExitOk && !asked_any) {
+        throw Failure{.code = "invalid_argument",
+                      .message =
+                          "there was no key on standard input, which is no yes\n  see "
+                          "whether what writes the keys has failed"};
+    }
+    return exit_code;
+}
+
 int run_done(const KeyArgument& keys, Context& context) {
     context.check_globals();
     keys.check(context);
     if (keys.many()) {
-        return for_many_keys(context, keys, false, [&](dedup::StreamStore& store, auto asked) {
-            const auto found = look_up(context, store, asked);
-            std::vector<KeyAnswer> answers;
-            for (std::size_t i = 0; i < found.size(); ++i) {
-                answers.push_back(found[i] ? done_answer(context, asked[i], *found[i])
-                                           : error_answer(context, asked[i], found[i].error()));
-                if (!found[i] && answers.back().exit_code == kExitError) {
-                    answers.back().exit_code = kExitDoneError;
-                }
-            }
-            return answers;
-        });
+        return done_many(keys, context);
     }
     const auto store = context.open_reader();
     const KeyAnswer answer =

@@ -212,10 +212,9 @@ int print_held(Context& context, std::string_view key, const dedup::Held& held, 
     }
     explain_text(context, "held  " + previous_text(held.previous, now_ms), explain);
     if (!context.quiet) {
-        note("nobody works on it before this is answered: " +
-             context.command_line("resolve", std::string(key),
-                                  {"--claim", std::to_string(held.previous.claim_sequence)}) +
-             " with --receipt R or --not-done, and --reason");
+        const auto answers = context.answers_to(context.ns, key, held.previous.claim_sequence);
+        note("nobody works on it before somebody says whether it was done, and why\n  done:     " +
+             answers.done + "\n  not done: " + answers.not_done);
     }
     return kExitHeld;
 }

@@ -12,9 +12,8 @@ namespace {
 
 constexpr std::size_t kBufferBytes = 256 * 1024;
 
-}  // namespace
-
-int write_all(int fd, std::string_view bytes) {
+// Removes from `bytes` what was written.
+int write_from(int fd, std::string_view& bytes) {
     while (!bytes.empty()) {
         const ssize_t written = ::write(fd, bytes.data(), bytes.size());
         if (written >= 0) {
@@ -26,8 +25,15 @@ int write_all(int fd, std::string_view bytes) {
     return 0;
 }
 
+}  // namespace
+
+int write_all(int fd, std::string_view bytes) {
+    return write_from(fd, bytes);
+}
+
 void Output::write(std::string_view bytes) {
     buffer_ += bytes;
+    bytes_given_ += bytes.size();
     if (buffer_.size() >= kBufferBytes) {
         flush();
     }
@@ -47,7 +53,9 @@ void Output::json(const Json& value) {
 }
 
 void Output::flush() {
-    const int error = write_all(fd_, buffer_);
+    std::string_view rest = buffer_;
+    const int error = write_from(fd_, rest);
+    bytes_written_ += buffer_.size() - rest.size();
     buffer_.clear();
     if (error == EPIPE) {
         throw Failure{.exit_code = kExitError, .code = "io", .message = ""};

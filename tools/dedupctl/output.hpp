@@ -1,6 +1,7 @@
 // Standard output and standard error, with every write checked.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -28,9 +29,15 @@ class Output {
     // again.
     void flush();
 
+    // All that it was given, and how much of that got through: they differ after a Failure.
+    [[nodiscard]] std::uint64_t bytes_given() const { return bytes_given_; }
+    [[nodiscard]] std::uint64_t bytes_written() const { return bytes_written_; }
+
   private:
     int fd_;
     std::string buffer_;
+    std::uint64_t bytes_given_ = 0;
+    std::uint64_t bytes_written_ = 0;
 };
 
 // One line of JSON, as Output::json writes it.

@@ -44,13 +44,15 @@ int release_one(const ReleaseArguments& options, Context& context) {
     const std::string_view outcome = released ? "released" : state_now(cache, key);
     take(store->close());
 
-    if (context.json) {
-        context.out.json(context.outcome(outcome, key));
-    } else if (released) {
-        context.out.line("released");
-    } else {
-        context.out.line(std::string("nothing to release  the key is ").append(outcome));
-    }
+    const std::string text =
+        released ? "released" : std::string("nothing to release  the key is ").append(outcome);
+    print_done(context, "but the answer is: " + text, [&] {
+        if (context.json) {
+            context.out.json(context.outcome(outcome, key));
+        } else {
+            context.out.line(text);
+        }
+    });
     return kExitOk;
 }
 
@@ -98,9 +100,10 @@ int run_release(const ReleaseArguments& options, Context& context) {
     if (!options.claim.empty()) {
         throw usage_failure("--claim is for one key");
     }
-    return for_many_keys(context, options.keys, true, [&](dedup::StreamStore& store, auto keys) {
-        return release_keys(context, store, keys);
-    });
+    return for_many_keys(
+        context, options.keys, true,
+        [&](dedup::StreamStore& store, auto keys) { return release_keys(context, store, keys); },
+        say_outcomes("released"));
 }
 
 }  // namespace

@@ -19,25 +19,28 @@ struct RememberArguments {
 };
 
 int print_new(Context& context, const std::string& key, const dedup::New& fresh) {
-    if (context.json) {
-        Json object = context.outcome("new", key);
-        object["claim_sequence"] = fresh.claim_sequence;
-        context.out.json(object);
-    } else {
-        context.out.line(fmt::format("new  claim_sequence={}", fresh.claim_sequence));
-    }
+    print_done(context, "but the key is recorded, as new; only that could not be printed", [&] {
+        if (context.json) {
+            Json object = context.outcome("new", key);
+            object["claim_sequence"] = fresh.claim_sequence;
+            context.out.json(object);
+        } else {
+            context.out.line(fmt::format("new  claim_sequence={}", fresh.claim_sequence));
+        }
+    });
     return kExitOk;
 }
 
 int remember_many(const KeyArgument& arguments, const std::string& receipt,
                   const dedup::ClaimOptions& claim, Context& context) {
-    return for_many_keys(context, arguments, true, [&](dedup::StreamStore& store, auto keys) {
+    const KeyWork work = [&](dedup::StreamStore& store, auto keys) {
         std::vector<dedup::RememberRequest> requests;
         for (const std::string_view key : keys) {
             requests.push_back({std::string(key), receipt, claim});
         }
         return key_answers(context, keys, context.cache(store).remember_many(requests));
-    });
+    };
+    return for_many_keys(context, arguments, true, work, say_outcomes("new"));
 }
 
 int run_remember(const RememberArguments& options, Context& context) {

@@ -28,17 +28,20 @@ int run_renew(const RenewArguments& options, Context& context) {
     const std::int64_t now_ms = store->now_ms();
     take(store->close());
 
-    if (context.json) {
+    const std::string text =
+        fmt::format("renewed  claim_sequence={}  attempt={}  deadline {}", claim.claim_sequence,
+                    claim.attempt, format_time_and_age(claim.deadline_ms, now_ms));
+    print_done(context, "but the answer is: " + text, [&] {
+        if (!context.json) {
+            context.out.line(text);
+            return;
+        }
         Json object = context.outcome("renewed", options.key);
         object["claim_sequence"] = claim.claim_sequence;
         object["attempt"] = claim.attempt;
         object["deadline_ms"] = time_or_null(claim.deadline_ms);
         context.out.json(object);
-    } else {
-        context.out.line(fmt::format("renewed  claim_sequence={}  attempt={}  deadline {}",
-                                     claim.claim_sequence, claim.attempt,
-                                     format_time_and_age(claim.deadline_ms, now_ms)));
-    }
+    });
     return kExitOk;
 }
 

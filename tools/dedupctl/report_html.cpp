@@ -17,7 +17,7 @@ void add_summary(Page& page, const Report& report) {
         html(escape(report.store)), format_time(report.moment.now_ms), html(report.stats.store_id));
     add_cards(page,
               {{"keys completed", group_digits(all.completed)},
-               {"in flight", group_digits(all.in_flight)},
+               {"in-flight", group_digits(all.in_flight)},
                {"of these past their lease", group_digits(all.stuck), all.stuck != 0},
                {"held for a decision", group_digits(all.held), all.held != 0},
                {"released", group_digits(all.released)},
@@ -35,7 +35,7 @@ void add_hours(Page& page, const Report& report) {
         const std::string label = format_time(report.hour_ms(i)).substr(5, 11);
         bars.push_back({label,
                         {{"completed", "done", hour.completed},
-                         {"claimed, in flight since", "open", hour.claimed},
+                         {"claimed, in-flight since", "open", hour.claimed},
                          {"released", "gone", hour.released}}});
         disputes.push_back({label,
                             {{"repeated attempts", "open", hour.repeated},
@@ -50,7 +50,7 @@ void add_hours(Page& page, const Report& report) {
     page.add("<h2>Repeated attempts and conflicts</h2>\n");
     add_bars(page, "Repeated attempts and requests in conflict", disputes);
     page.add("<details><summary>The numbers</summary>\n");
-    page.begin_table({"Hour", "#Completed", "#In flight", "#Released", "#Repeated", "#Conflicts"});
+    page.begin_table({"Hour", "#Completed", "#In-flight", "#Released", "#Repeated", "#Conflicts"});
     for (std::size_t i = 0; i < report.hours.size(); ++i) {
         const HourCounts& hour = report.hours.at(i);
         page.row({format_time(report.hour_ms(i)), group_digits(hour.completed),

@@ -75,7 +75,7 @@ void add_keys(Page& page, const Report& report) {
 
     page.begin("Keys by namespace");
     page.begin_table(
-        {"Namespace", "#In flight", "#Past lease", "#Held", "#Completed", "#Released", "#Expired"});
+        {"Namespace", "#In-flight", "#Past lease", "#Held", "#Completed", "#Released", "#Expired"});
     for (const auto& [ns, counts] : report.namespaces.rows()) {
         page.row({html(ns), group_digits(counts.in_flight), group_digits(counts.stuck),
                   group_digits(counts.held), group_digits(counts.completed),

@@ -100,8 +100,8 @@ void add_hour(Page& page, const std::deque<Sample>& samples) {
           line("99 %", "open", &Sample::flush_p99_ms)});
     plot("Records flushed together", "",
          {line("mean", "done", &Sample::group_mean), line("99 %", "open", &Sample::group_p99)});
-    plot("Keys in flight, connections", "",
-         {line("keys in flight", "done", &Sample::in_flight),
+    plot("Keys in-flight, connections", "",
+         {line("keys in-flight", "done", &Sample::in_flight),
           line("connections", "open", &Sample::connections)});
     page.add("</div>\n<details><summary>The numbers, every minute</summary>\n");
     page.begin_table({"Time", "#Requests/s", "#Records/s", "#Flush, median ms", "#99 %",
@@ -157,7 +157,7 @@ Json commands_json(const std::vector<dedup::CommandTime>& times) {
 }
 
 void add_owners(Page& page, const Report& report) {
-    page.begin("Claims in flight by owner");
+    page.begin("Claims in-flight by owner");
     if (report.owners.empty()) {
         page.add("<p>None.</p>\n");
         return page.end();
@@ -180,7 +180,7 @@ void add_owners(Page& page, const Report& report) {
     }
     if (const OwnerCounts& others = report.other_owners; others.in_flight > 0) {
         page.add(
-            "<p>Not told apart, beyond {} owners: {} in flight, {} past their lease, {} "
+            "<p>Not told apart, beyond {} owners: {} in-flight, {} past their lease, {} "
             "held.</p>\n",
             group_digits(Report::kOwners), group_digits(others.in_flight),
             group_digits(others.stuck), group_digits(others.held));
@@ -224,7 +224,7 @@ void add_keys_of_store(Page& page, ServeWatch& watch) {
     const KeyCounts all = report->total();
     page.add("<p class=\"soft\">Keys as of {}.</p>\n", format_time(report->moment.now_ms));
     add_cards(page,
-              {{"claims in flight", group_digits(all.in_flight)},
+              {{"claims in-flight", group_digits(all.in_flight)},
                {"of these past their lease", group_digits(all.stuck), all.stuck != 0},
                {"held for a decision", group_digits(all.held), all.held != 0},
                {"keys completed", group_digits(all.completed)},

@@ -28,7 +28,7 @@ int run_who(Context& context) {
         }
         context.out.json(object);
     } else {
-        context.out.line(writer ? message_text(writer->text) : "nobody");
+        context.out.line(writer ? message_text(with_times_told(writer->text)) : "nobody");
         if (!socket.empty()) {
             context.out.line("it serves the store at " + escape(socket));
         }

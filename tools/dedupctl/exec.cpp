@@ -290,8 +290,8 @@ class ClaimedRun {
         }
     }
 
-    // With the output in a file, if there is any: it is the receipt. Where there is no room for that
-    // either, somebody has to find it elsewhere, as an empty receipt would be a wrong one.
+    // With the output in a file, if there is any: it is the receipt. Where there is no room for
+    // that either, somebody has to find it elsewhere, as an empty receipt would be a wrong one.
     std::string completing_command() {
         std::vector<std::string> options{"--claim", std::to_string(claim_.claim_sequence)};
         if (!end_.output.empty()) {

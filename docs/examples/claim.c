@@ -4,7 +4,7 @@
  *
  * The first run claims the invoice, does the work and completes the claim with a receipt. Every
  * later run gets that receipt back and does no work. Exit status: 0 sent, now or earlier; 1 an
- * error; 2 a usage error; 10 somebody else is at it.
+ * error; 2 a usage error; 10 somebody else is at it; 17 somebody has to decide what became of it.
  */
 #include <dedup/dedup.h>
 #include <stdio.h>
@@ -60,6 +60,9 @@ static int send_once(dedup_cache* cache, const char* invoice) {
         printf("replayed: %.*s\n", (int)answer->receipt.size, (const char*)answer->receipt.data);
     } else if (answer->kind == DEDUP_CLAIMED) {
         status = work_and_answer(cache, invoice, answer->claim_sequence);
+    } else if (answer->kind == DEDUP_HELD) {
+        fprintf(stderr, "claim: %s waits for a decision; see `dedupctl held`\n", invoice);
+        status = 17;
     } else {
         fprintf(stderr, "claim: %s is in flight elsewhere; try again later\n", invoice);
         status = 10;

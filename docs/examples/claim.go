@@ -97,6 +97,8 @@ func sendOnce(cache *C.dedup_cache, invoice string) error {
 			return nil
 		case C.DEDUP_CLAIMED:
 			return workAndAnswer(cache, invoice, key, size, answer.claim_sequence)
+		case C.DEDUP_HELD:
+			return errors.New("it waits for a decision; see `dedupctl held`")
 		default:
 			return errInFlight
 		}

@@ -5,12 +5,13 @@
 
 STORE is a directory, unix:PATH or tcp://HOST:PORT of a server, or postgresql://... The first run
 does the work; every later one gets its result. Exit status: 0 sent, now or earlier; 1 an error;
-2 a usage error; 10 somebody else is at it.
+2 a usage error; 10 somebody else is at it; 17 nobody knows what became of it, and somebody has to
+decide.
 """
 
 import sys
 
-from dedupstore import DedupError, StillInFlight, Store, idempotent
+from dedupstore import DedupError, OnHold, StillInFlight, Store, idempotent
 
 
 def main(path, invoice):
@@ -37,6 +38,9 @@ if __name__ == "__main__":
     except StillInFlight as outcome:
         print(f"claim: {outcome}; try again later", file=sys.stderr)
         sys.exit(10)
+    except OnHold as outcome:
+        print(f"claim: {outcome}; see `dedupctl held`", file=sys.stderr)
+        sys.exit(17)
     except (DedupError, OSError) as error:
         print(f"claim: {error}", file=sys.stderr)
         sys.exit(1)

@@ -349,7 +349,8 @@ class DEDUP_API Cache {
                                        const Resolution& resolution);
 
     // Makes a completed key claimable again; nothing else does. The receipt stays in the stream's
-    // history until it is swept. False if the key is not completed. `claim_sequence` 0: whichever
+    // history until it is swept; a store without history, as PostgreSQL's, keeps who and
+    // why until the next claim. False if the key is not completed. `claim_sequence` 0: whichever
     // claim was completed. `reason` as in Resolution.
     // Errors: stale_claim (another claim was completed), invalid_argument, and those of append.
     [[nodiscard]] Result<bool> forget(std::string_view key, std::uint64_t claim_sequence,

@@ -589,6 +589,7 @@ typedef struct dedup_stats {
     dedup_bytes damage;
     dedup_bytes background_error;  // empty: none
     dedup_bytes sweep_error;       // empty: none
+    dedup_bytes write_error;       // why the store takes no more writes; empty: it takes them
 } dedup_stats;
 
 // `stats` is freed with dedup_stats_free. Errors: DEDUP_CLOSED, DEDUP_IO, DEDUP_UNAVAILABLE.

@@ -5,4 +5,11 @@
 #error "dedup needs C++23: compile with -std=c++23"
 #endif
 
+#include <version>
+
+// The types of the two libraries have the same names and are not the same.
+#if defined(_LIBCPP_VERSION) && !defined(DEDUP_LIBCXX)
+#error "dedup is built with libstdc++: compile with -stdlib=libstdc++ (-DDEDUP_LIBCXX: yours is not)"
+#endif
+
 #define DEDUP_API __attribute__((visibility("default")))

@@ -103,6 +103,7 @@ OwnedStats::OwnedStats(StoreStats stats) : dedup_stats{}, from(std::move(stats))
     damage = text_in(from.damage);
     background_error = text_in(from.background_error);
     sweep_error = text_in(from.sweep_error);
+    write_error = text_in(from.write_error);
 }
 
 // `stop` ends the sweep when the callback says so.

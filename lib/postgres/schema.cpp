@@ -115,6 +115,13 @@ CREATE OR REPLACE FUNCTION @.put_on_hold(rest bytea) RETURNS bool LANGUAGE sql I
     FROM @.hold_place(rest) AS place
 $$;
 
+-- Whether a head in flight waits for a decision.
+CREATE OR REPLACE FUNCTION @.is_held(rest bytea, lease_until_ms int8, now_ms int8) RETURNS bool
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT @.holds(rest) AND (@.put_on_hold(rest) OR
+                              (lease_until_ms <> 0 AND now_ms > lease_until_ms))
+$$;
+
 -- `rest` of a tombstone: field 80, when the claim began that it ends.
 CREATE OR REPLACE FUNCTION @.ended(began_ms int8) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -133,9 +140,9 @@ END $$;
 -- For people: claims as text.
 CREATE OR REPLACE VIEW @.heads AS
     SELECT ns, encode(key, 'escape') AS key,
-           CASE WHEN state = 0 AND @.holds(rest) AND lease_until_ms <> 0 AND
+           CASE WHEN state = 0 AND @.is_held(rest, lease_until_ms,
                      (SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000)::int8,
-                                      time_high_ms) FROM @.meta) > lease_until_ms
+                                      time_high_ms) FROM @.meta))
                 THEN 'held' ELSE (ARRAY['in flight', 'completed', 'released'])[state + 1] END
                AS state,
            encode(owner, 'escape') AS owner, attempt, fence,
@@ -229,11 +236,11 @@ BEGIN
                 outcome := 'completed';
                 receipt := h.receipt;
                 RETURN;
+            ELSIF @.is_held(h.rest, h.lease_until_ms, now) THEN
+                outcome := 'held';
+                RETURN;
             ELSIF h.lease_until_ms = 0 OR now <= h.lease_until_ms THEN
                 outcome := 'in_flight';
-                RETURN;
-            ELSIF @.holds(h.rest) THEN
-                outcome := 'held';
                 RETURN;
             END IF;
         END IF;
@@ -463,7 +470,9 @@ BEGIN
         outcome := 'absent';
         RETURN;
     END IF;
-    outcome := CASE WHEN h.state = 1 THEN 'completed' ELSE 'in_flight' END;
+    outcome := CASE WHEN h.state = 1 THEN 'completed'
+                    WHEN @.is_held(h.rest, h.lease_until_ms, @.now_ms()) THEN 'held'
+                    ELSE 'in_flight' END;
     fence := h.fence;
     attempt := h.attempt;
     receipt := h.receipt;

@@ -259,6 +259,13 @@ TEST_CASE("functions: what the library holds is not claimed, however the head ca
         return client.row("SELECT outcome FROM renew('n', $1::bytea, $2::int8, 1000)",
                           {{of.key, true}, {std::to_string(of.claim_sequence), false}})[0];
     };
+    const auto looked_up = [&](const char* key) {
+        return client.row("SELECT outcome FROM lookup('n', $1::bytea)", {{key, true}})[0];
+    };
+    CHECK(looked_up("plain") == "held");
+    CHECK(looked_up("given up") == "held");  // although its lease still runs
+    CHECK(outcome("given up") == "held");
+    CHECK(looked_up("runs") == "in_flight");
     CHECK(renewed(given_up) == "stale_claim");
     CHECK(renewed(runs) == "renewed");
     CHECK(cache.release(runs).has_value());

@@ -85,6 +85,16 @@ class Functions(StoreTest):
         self.assertRaises(InvalidArgument, work)
         self.assertRaises(OnHold, work)
 
+    def test_what_only_begins_when_it_is_called_is_refused(self):
+        def generator():
+            yield 1
+
+        async def asynchronous():
+            yield 1
+
+        for work in (generator, asynchronous):
+            self.assertRaises(TypeError, idempotent(self.cache, key=lambda: "k"), work)
+
     def test_what_fails_too_often_is_held(self):
         # Guards against work that fails for ever: its last error is kept for somebody to look at.
         capped = self.store.cache("capped", attempts_max=2)

@@ -267,6 +267,7 @@ class Stats(ctypes.Structure):
         ("damage", Bytes),
         ("background_error", Bytes),
         ("sweep_error", Bytes),
+        ("write_error", Bytes),
     ]
 
 

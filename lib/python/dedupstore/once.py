@@ -326,6 +326,9 @@ def idempotent(
     once = _Once(cache, key, lease, wait, dumps, loads, ttl, fingerprint, options)
 
     def decorate(work: Work) -> Work:
+        if inspect.isgeneratorfunction(work) or inspect.isasyncgenfunction(work):
+            raise TypeError("a generator has not run when it is called: give a function that "
+                            "runs to its end and returns its result")
         if inspect.iscoroutinefunction(work):
 
             @functools.wraps(work)

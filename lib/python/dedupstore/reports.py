@@ -64,6 +64,7 @@ class Stats:
     damage: str
     background_error: str
     sweep_error: str
+    write_error: str
 
 
 def _counts(from_c: Any) -> Counts:
@@ -120,4 +121,5 @@ def stats_of(from_c: Any) -> Stats:
         damage=text_of(taken(from_c.damage)),
         background_error=text_of(taken(from_c.background_error)),
         sweep_error=text_of(taken(from_c.sweep_error)),
+        write_error=text_of(taken(from_c.write_error)),
     )

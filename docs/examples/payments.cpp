@@ -1,0 +1,132 @@
+// Pays each order once, at a bank that charges again whenever it is asked again, although this
+// program is killed at any moment and the bank's answers get lost.
+//
+//     payments STORE BANK_PORT ORDER...
+//
+// The bank, an HTTP server on 127.0.0.1, has two calls: POST /payments/REFERENCE charges and gives
+// a receipt; GET /payments/REFERENCE gives the receipt of what was charged, or 404.
+//
+// A note says what is about to be done, and is durable before it is done. Whoever finds an order
+// that nobody answered, this program after a restart or after a lost answer, asks the bank before
+// it pays. Exit status: 0 all are paid, 1 an error, 2 a usage error.
+
+#include <httplib.h>
+
+#include <charconv>
+#include <chrono>
+#include <iostream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "dedup/guard.hpp"
+#include "dedup/log_store.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+
+int fail(const dedup::Error& error) {
+    std::cerr << "payments: " << error.message << " (" << dedup::name(error.code) << ")\n";
+    return 1;
+}
+
+class Bank {
+  public:
+    explicit Bank(int port) : port_(port) {}
+
+    // Throws if there is no answer: the payment may have been made then.
+    std::string pay(const std::string& reference) {
+        httplib::Client bank("127.0.0.1", port_);
+        const auto answer = bank.Post("/payments/" + reference, "10 EUR", "text/plain");
+        if (!answer || answer->status != 200) {
+            throw std::runtime_error("the bank has not answered");
+        }
+        return answer->body;
+    }
+
+    dedup::Finding find(std::string_view reference) {
+        httplib::Client bank("127.0.0.1", port_);
+        const auto answer = bank.Get("/payments/" + std::string(reference));
+        if (!answer || (answer->status != 200 && answer->status != 404)) {
+            return dedup::Finding::unknown("the bank cannot be asked");
+        }
+        if (answer->status == 404) {
+            std::cout << reference << ": had not been paid" << std::endl;
+            return dedup::Finding::not_done("the bank has no " + std::string(reference));
+        }
+        std::cout << reference << ": had been paid" << std::endl;
+        return dedup::Finding::done(answer->body);
+    }
+
+  private:
+    int port_;
+};
+
+// The work: only what comes after the note can have had an effect.
+std::string pay(Bank& bank, const dedup::Attempt& attempt) {
+    if (const auto noted = attempt.note("paying, reference " + attempt.event_id); !noted) {
+        throw std::runtime_error(noted.error().message);
+    }
+    return bank.pay(attempt.event_id);
+}
+
+// Until the order is paid. An exception leaves it held, and the next call asks the bank.
+dedup::Result<void> settle(dedup::Guard& guard, Bank& bank, const std::string& order) {
+    while (true) {
+        try {
+            const auto outcome = guard.process_if_new(
+                order, [&](const dedup::Attempt& attempt) -> dedup::WorkRef::Given {
+                    return pay(bank, attempt);
+                });
+            if (!outcome) {
+                return std::unexpected(outcome.error());
+            }
+            if (std::holds_alternative<dedup::Success>(*outcome) ||
+                std::holds_alternative<dedup::AlreadyProcessed>(*outcome)) {
+                return {};
+            }
+        } catch (const std::runtime_error& error) {
+            std::cout << order << ": " << error.what() << std::endl;
+        }
+        std::this_thread::sleep_for(10ms);  // held until the bank can be asked
+    }
+}
+
+int run(const std::string& path, int port, std::vector<std::string> orders) {
+    const auto store = dedup::open(path);
+    if (!store) {
+        return fail(store.error());
+    }
+    Bank bank(port);
+    dedup::GuardOptions options;
+    options.ns = "payments";
+    options.owner = "payments";
+    options.reclaim_own = true;  // one process at a time has this name: the store has one writer
+    options.reconcile = [&](std::string_view order, const dedup::Previous& /*previous*/) {
+        return bank.find(order);
+    };
+    const auto guard = dedup::Guard::start(**store, options);
+    if (!guard) {
+        return fail(guard.error());
+    }
+    for (const std::string& order : orders) {
+        if (const auto settled = settle(**guard, bank, order); !settled) {
+            return fail(settled.error());
+        }
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    int port = 0;
+    const std::string_view number = argc > 3 ? argv[2] : "";
+    if (std::from_chars(number.data(), number.data() + number.size(), port).ec != std::errc{}) {
+        std::cerr << "usage: payments STORE BANK_PORT ORDER...\n";
+        return 2;
+    }
+    return run(argv[1], port, {argv + 3, argv + argc});
+}

@@ -77,7 +77,7 @@ std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
             "{} decided that it was {} ({}); {}",
             seen.head->verdict.by.empty() ? "somebody" : quoted_bytes(seen.head->verdict.by),
             seen.completed() ? "done" : "not done", quoted_bytes(seen.head->verdict.reason),
-            seen.completed() ? "look its receipt up" : "the key can be claimed");
+            seen.completed() ? "look its receipt up" : "the key was released, and can be claimed");
     } else if (seen.head->kind == Kind::tombstone) {
         end = "the key was released; claim it again";
     } else if (seen.in_flight() && seen.head->claim_sequence == claim.claim_sequence) {

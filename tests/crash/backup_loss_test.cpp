@@ -13,6 +13,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <fstream>
 #include <set>
 
 #include "backup/backup.hpp"
@@ -258,7 +259,11 @@ class BackupExplorer {
         fs::remove_all(elsewhere);
         OpenOptions options = options_;
         options.create = false;
+        const bool is_copy = fs::exists(root / name / "COPY");
         check(root / name, LogStore::open(root / name, options));
+        if (is_copy) {  // what was opened for writing is none any more; here nobody keeps it
+            std::ofstream(root / name / "COPY") << "again";
+        }
         explored_.unfinished += restored ? 0U : 1U;
     }
 

@@ -41,8 +41,8 @@ std::string show(const Outcomes& outcomes) {
 
 // All of them, so that no rule of the protocol goes unseen.
 void check_met(const Outcomes& outcomes) {
-    for (const char* kind : {"claimed", "completed", "in flight", "mismatch", "new", "ok",
-                             "stale_claim", "not_claimed", "receipt_mismatch", "released",
+    for (const char* kind : {"claimed", "completed", "in flight", "mismatch", "new", "held", "busy",
+                             "ok", "stale_claim", "not_claimed", "receipt_mismatch", "released",
                              "nothing to release", "absent", "swept", "removed by a sweep"}) {
         CHECK_MESSAGE(outcomes.contains(kind), kind);
     }

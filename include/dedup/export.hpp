@@ -9,7 +9,7 @@
 
 // The types of the two libraries have the same names and are not the same.
 #if defined(_LIBCPP_VERSION) && !defined(DEDUP_LIBCXX)
-#error "dedup is built with libstdc++: compile with -stdlib=libstdc++ (-DDEDUP_LIBCXX: yours is not)"
+#error "dedup is built with libstdc++: use -stdlib=libstdc++ (or, if yours is not, -DDEDUP_LIBCXX)"
 #endif
 
 #define DEDUP_API __attribute__((visibility("default")))

@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "dedup/guard.hpp"
 #include "dedup/log_store.hpp"
@@ -53,10 +54,10 @@ class Bank {
             return dedup::Finding::unknown("the bank cannot be asked");
         }
         if (answer->status == 404) {
-            std::cout << reference << ": had not been paid" << std::endl;
+            std::cout << reference << ": had not been paid\n" << std::flush;
             return dedup::Finding::not_done("the bank has no " + std::string(reference));
         }
-        std::cout << reference << ": had been paid" << std::endl;
+        std::cout << reference << ": had been paid\n" << std::flush;
         return dedup::Finding::done(answer->body);
     }
 
@@ -88,13 +89,13 @@ dedup::Result<void> settle(dedup::Guard& guard, Bank& bank, const std::string& o
                 return {};
             }
         } catch (const std::runtime_error& error) {
-            std::cout << order << ": " << error.what() << std::endl;
+            std::cout << order << ": " << error.what() << '\n' << std::flush;
         }
         std::this_thread::sleep_for(10ms);  // held until the bank can be asked
     }
 }
 
-int run(const std::string& path, int port, std::vector<std::string> orders) {
+int run(const std::string& path, int port, const std::vector<std::string>& orders) {
     const auto store = dedup::open(path);
     if (!store) {
         return fail(store.error());

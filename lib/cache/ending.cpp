@@ -65,14 +65,13 @@ std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
         // A store does not forget its newest claim.
         end = fmt::format(
             "the newest that the store knows is {}: yours is mistyped, of another store, or this "
-            "one "
-            "was put back from a copy that is older; find out whether your work was done before "
-            "you "
-            "claim the key again",
+            "one was put back from a copy that is older; find out whether your work was done "
+            "before you claim the key again",
             seen.head->claim_sequence);
     } else if (!seen.current()) {
         end = "it has expired; claim the key again";
-    } else if (seen.head->verdict.kind == Verdict::Kind::resolved) {
+    } else if (seen.head->verdict.kind == Verdict::Kind::resolved &&
+               seen.head->claim_sequence == claim.claim_sequence) {
         end = fmt::format(
             "{} decided that it was {} ({}); {}",
             seen.head->verdict.by.empty() ? "somebody" : quoted_bytes(seen.head->verdict.by),

@@ -302,14 +302,14 @@ class PosixLock final : public Lock {
         close_in_children({file_.get(), directory_.get()});
     }
     ~PosixLock() override {
-        if (!mark_.inherited()) {
-            (void)::futimens(file_.get(), nullptr);  // see LockQueue::is_stuck
-        }
-        for (Descriptor* fd : {&directory_, &file_}) {
-            if (mark_.inherited()) {
+        if (mark_.inherited()) {
+            for (Descriptor* fd : {&directory_, &file_}) {
                 fd->leave();  // it has been closed, and may have been opened again
-                continue;
             }
+            return;
+        }
+        (void)::futimens(file_.get(), nullptr);  // see LockQueue::is_stuck
+        for (Descriptor* fd : {&directory_, &file_}) {
             // Whoever else has it open: a child that was forked past the C library, or that is just
             // about to run another program.
             (void)::flock(fd->get(), LOCK_UN);

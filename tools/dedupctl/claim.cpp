@@ -33,8 +33,7 @@ dedup::ClaimOptions claim_options(const ClaimArguments& options) {
     if (options.lease.empty() && (options.hold || !options.attempts_max.empty())) {
         throw usage_failure(
             "--hold and --attempts-max are about a claim whose lease has run out: say how long "
-            "that "
-            "is with --lease");
+            "that is with --lease");
     }
     if (!options.lease.empty()) {
         claim.lease = parse_duration(options.lease, "--lease");

@@ -18,6 +18,7 @@ namespace dedup {
 namespace {
 
 constexpr std::size_t kProcessesNamed = 5;
+constexpr std::time_t kTimeMax = 253'402'300'799;  // the last that is written in four digits
 
 template <class Number>
 Number number_in(std::string_view text) {
@@ -195,6 +196,9 @@ Holder holder_in(std::string_view text) {
     holder.start = number_in<std::uint64_t>(field(text, "start"));
     holder.pid_namespace = number_in<std::uint64_t>(field(text, "pid_namespace"));
     holder.since = number_in<std::time_t>(field(text, "since"));
+    if (holder.since < 0 || holder.since > kTimeMax) {
+        holder.since = 0;
+    }
     holder.host = field(text, "host");
     return holder;
 }

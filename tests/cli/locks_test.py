@@ -28,6 +28,30 @@ class Locks(cli.CliTest):
         out, err = waiting.communicate(timeout=cli.HANG_SECONDS)
         self.assertEqual((waiting.returncode, err), (OK, b""), out)
 
+    def test_a_store_that_is_exchanged_while_it_is_waited_for(self):
+        self.dedupctl("-s", self.path("new"), "init", expect=OK)
+        holder = self.hold_store()
+        waiting = self.start("--lock-timeout", "1h", "remember", "k", stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+        fds = f"/proc/{waiting.pid}/fd"
+        self.wait_until(lambda: any(os.readlink(f"{fds}/{fd}").endswith("LOCK")
+                                    for fd in os.listdir(fds)), "it waits")
+        os.rename(self.store, self.path("old"))
+        os.rename(self.path("new"), self.store)
+        holder.stdin.close()
+        _, err = waiting.communicate(timeout=cli.HANG_SECONDS)
+        self.assertEqual(waiting.returncode, ERROR, err)
+        self.assertIn(b"was moved or replaced while it was being opened; open it again", err)
+        self.dedupctl("--lock-timeout", "0s", "remember", "k", expect=OK)
+
+    def test_a_lock_file_that_says_nonsense(self):
+        holder = self.hold_store()
+        with open(os.path.join(self.store, "LOCK"), "w", encoding="ascii") as file:
+            file.write(f"{holder.pid}\nsince 99999999999999999\nhost h\n")
+        self.assertInError(self.store, self.dedupctl("--lock-timeout", "0s", "claim", "k",
+                                                     expect=BUSY))
+        self.dedupctl("who", expect=OK)
+
     def test_a_dead_writer_holds_nothing(self):
         holder = self.hold_store()
         holder.kill()

@@ -182,7 +182,8 @@ Result<void> LogWriter::write_now(FrameKind kind, std::string_view body, std::ui
     file_->begin();
     file_->buffer() += body;
     file_->finish(kind, 0, sequence);
-    if (auto reserved = file_->reserve(); !reserved) {
+    if (auto reserved = file_->reserve(flush); !reserved) {  // nothing follows without a flush
+
         file_->discard();
         return reserved;
     }
@@ -353,7 +354,7 @@ void LogWriter::stop_flusher() {
 
 Result<void> LogWriter::finish(const Turn& turn) {
     if (context_.failure.failed()) {
-        if (!file_ || file_->synced()) {
+        if (!file_ || file_->untouched() || file_->synced()) {
             return {};
         }
         return std::unexpected(
@@ -361,8 +362,10 @@ Result<void> LogWriter::finish(const Turn& turn) {
                                             "open the store again and look",
                                             context_.name(), context_.failure.reason())});
     }
-    if (auto flushed = flush_written(); !flushed) {
-        return std::unexpected(context_.failure.set(flushed.error()));
+    if (!file_->untouched()) {
+        if (auto flushed = flush_written(); !flushed) {
+            return std::unexpected(context_.failure.set(flushed.error()));
+        }
     }
     // The mark proves that all before it was flushed: without it, damage there could not be told
     // from a torn tail. That is worth no flush: if the power takes the mark, all before it is

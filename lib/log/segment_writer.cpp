@@ -14,6 +14,8 @@ namespace {
 constexpr std::uint64_t kReserveBytesMin = 64 * 1024;
 constexpr std::uint64_t kReserveBytesMax = 1024 * 1024;
 constexpr std::uint64_t kReserveShare = 16;  // of the segment so far
+// And no step is longer than what has been written since the file was opened: who comes for one
+// append reserves nothing, and has nothing to cut off, which takes longer than the flush.
 // Groups of more bytes than this flush too rarely for zeros to be worth writing.
 constexpr std::uint64_t kZeroedGroupBytesMax = 128 * 1024;
 constexpr std::uint64_t kRewriteBlockBytes = 1024 * 1024;
@@ -25,6 +27,9 @@ Result<void> rewrite(File& file, std::uint64_t from, std::uint64_t end) {
             file.read(from, {block.data(), std::min<std::uint64_t>(block.size(), end - from)});
         if (!got) {
             return std::unexpected(got.error());
+        }
+        if (*got == 0) {
+            return std::unexpected(Error{Code::io, "the log became shorter while it was opened"});
         }
         if (auto written = file.write(from, {block.data(), *got}); !written) {
             return written;
@@ -141,13 +146,13 @@ Result<Frame> SegmentWriter::read_frame(std::uint32_t offset, FrameBuffer& bytes
     return frame;
 }
 
-Result<void> SegmentWriter::reserve() {
+Result<void> SegmentWriter::reserve(bool more_follows) {
     if (!can_reserve_ || end() <= reserved_) {
         return {};
     }
-    // Whoever opens a large store for one append does not write as much in zeros as who goes on.
-    const std::uint64_t ahead = std::clamp(std::min(end() / kReserveShare, end() - opened_at_),
-                                           kReserveBytesMin, kReserveBytesMax);
+    const std::uint64_t step =
+        std::clamp(end() / kReserveShare, kReserveBytesMin, kReserveBytesMax);
+    const std::uint64_t ahead = more_follows ? std::min(step, written_ - opened_at_) : 0;
     // Where there is no room for a whole step, there may still be room for this write.
     for (const std::uint64_t bytes : {end() + ahead, end()}) {
         const auto done = file_->reserve(bytes);
@@ -202,7 +207,7 @@ Result<void> SegmentWriter::write() {
 
 Result<void> SegmentWriter::sync_written() {
     const std::uint64_t written = written_;
-    if (flushed_ == written || written == opened_at_) {
+    if (flushed_ == written) {
         return {};
     }
     if (!sync_error_) {

@@ -56,9 +56,9 @@ class SegmentWriter {
     // Reads a frame wherever it is, in the buffer or in the file.
     [[nodiscard]] Result<Frame> read_frame(std::uint32_t offset, FrameBuffer& bytes) const;
 
-    // Makes sure that the disk has room for what is buffered. Errors: out_of_space; then nothing of
-    // it has been written, and discard() forgets the frames.
-    [[nodiscard]] Result<void> reserve();
+    // Makes sure that the disk has room for what is buffered, and for more if it `more_follows`.
+    // Errors: out_of_space; then nothing of it has been written, and discard() forgets the frames.
+    [[nodiscard]] Result<void> reserve(bool more_follows = true);
     void discard() { buffer_.clear(); }
 
     // After an error of one of these, what was buffered may or may not be on the disk. Every later
@@ -72,8 +72,11 @@ class SegmentWriter {
     // Cuts off the room that was reserved beyond the last frame.
     [[nodiscard]] Result<void> trim();
 
-    // Nothing that has been written here, or counted when it was found, is without its flush.
-    [[nodiscard]] bool synced() const { return flushed_ == written_ || written_ == opened_at_; }
+    // Nothing before end() is without its flush.
+    [[nodiscard]] bool synced() const { return flushed_ == written_; }
+    // Nothing has been written since create() or resume(). What resume() was to leave unflushed is
+    // worth no flush then, as nothing follows it.
+    [[nodiscard]] bool untouched() const { return written_ == opened_at_; }
 
   private:
     SegmentWriter(std::shared_ptr<File> file, Path path, const SegmentHeader& header,

@@ -268,11 +268,16 @@ Result<bool> Compactor::move_all(const PlannedSegment& planned) {
     SweepPlanner::Compacted& compacted = planner_.compacted(segment->id());
     std::vector<Moving> moving;
     std::size_t bytes = 0;
+    std::uint64_t moved_before = 0;  // in the frames that `moving` is from
     Frames frames(*segment, compacted.offset, planned.row.bytes, std::move(places));
-    const auto move_now = [&] {
+    // What fails halfway is looked at, and counted, again.
+    const auto move_up_to = [&](std::uint64_t end) {
         const std::uint64_t before = report_.records_moved;
         auto moved = move(*segment, moving);
-        compacted.moved += report_.records_moved - before;
+        if (moved) {
+            compacted.moved += std::exchange(moved_before, 0) + report_.records_moved - before;
+            compacted.offset = end;
+        }
         return moved;
     };
     while (true) {
@@ -288,7 +293,7 @@ Result<bool> Compactor::move_all(const PlannedSegment& planned) {
             continue;
         }
         bytes += (*frame)->bytes();
-        if (auto picked = pick(**view, *segment, **frame, moving, compacted); !picked) {
+        if (auto picked = pick(**view, *segment, **frame, moving, moved_before); !picked) {
             return std::unexpected(picked.error());
         }
         if (moving.size() < kMovedAtOnce && bytes < kMovedBytesAtOnce) {
@@ -296,11 +301,10 @@ Result<bool> Compactor::move_all(const PlannedSegment& planned) {
         }
         const std::uint64_t end = (*frame)->offset + (*frame)->bytes();
         view->reset();
-        if (auto moved = move_now(); !moved) {
+        if (auto moved = move_up_to(end); !moved) {
             return std::unexpected(moved.error());
         }
         bytes = 0;
-        compacted.offset = end;
         if (auto shown = show_progress(end); !shown) {
             return std::unexpected(shown.error());
         }
@@ -313,16 +317,16 @@ Result<bool> Compactor::move_all(const PlannedSegment& planned) {
         }
     }
     view->reset();
-    if (auto moved = move_now(); !moved) {
+    if (auto moved = move_up_to(planned.row.bytes); !moved) {
         return std::unexpected(moved.error());
     }
     return true;
 }
 
 // Adds to `moving` the records of a frame that have to stay. Those that a sweep before this opening
-// has moved are counted.
+// has moved are counted in `moved_before`.
 Result<void> Compactor::pick(const View& view, const Segment& segment, const Frame& frame,
-                             std::vector<Moving>& moving, SweepPlanner::Compacted& compacted) {
+                             std::vector<Moving>& moving, std::uint64_t& moved_before) {
     const auto damaged = [&](const Error& error) {
         (void)context_.damage.note(segment, frame.offset, error);
         return std::unexpected(error);
@@ -346,7 +350,7 @@ Result<void> Compactor::pick(const View& view, const Segment& segment, const Fra
             return std::unexpected(newest.error());
         }
         if (!*newest || !same_place(**newest, at)) {
-            compacted.moved += *newest && (*newest)->entry.sequence == record->sequence;
+            moved_before += *newest && (*newest)->entry.sequence == record->sequence;
             continue;
         }
         const bool shield = removed(view, at);

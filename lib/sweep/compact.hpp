@@ -65,7 +65,7 @@ class Compactor {
         const View& view, const SealedSegment& sealed) const;
     Result<bool> move_all(const PlannedSegment& planned) DEDUP_REQUIRES(planner_.mutex());
     Result<void> pick(const View& view, const Segment& segment, const Frame& frame,
-                      std::vector<Moving>& moving, SweepPlanner::Compacted& compacted);
+                      std::vector<Moving>& moving, std::uint64_t& moved_before);
     Result<bool> shields(const View& view, const Segment& segment, const StreamId& id,
                          StreamKey stream) const;
     Result<void> move(const Segment& from, std::vector<Moving>& moving);

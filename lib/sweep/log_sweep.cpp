@@ -67,7 +67,6 @@ Result<SweepReport> LogSweep::run(const SweepOptions& options, MakeRoom* room) {
 Result<void> LogSweep::run_steps(const SweepOptions& options, MakeRoom* room, SweepReport& report,
                                  std::chrono::steady_clock::time_point start) {
     DEDUP_TRY(dropper_.finish(state_));
-    const std::uint64_t reports_before = state_.reports;
     const StateCounts newest_live = DEDUP_TRY(remove_and_count(options, room, report));
     report.bytes_before = log_bytes_now();
     DEDUP_TRY(Compactor(context_, reader_, writer_, sealer_, planner_, dropper_, options,
@@ -77,7 +76,7 @@ Result<void> LogSweep::run_steps(const SweepOptions& options, MakeRoom* room, Sw
     std::tie(report.damaged, report.damage) = context_.damage.places();
     last_ms_ = report.now_ms;
     report.duration_us = microseconds_since(start);  // for the history; the caller gets it later
-    auto kept = keep_report(report, reports_before);
+    auto kept = keep_report(report);
     keep_reserve(context_);
     DEDUP_TRY(std::move(kept));
     if (room != nullptr) {
@@ -223,11 +222,11 @@ Result<void> LogSweep::write_counts(const std::map<std::uint64_t, Counted>& coun
     });
 }
 
-// Keeps the report, if it tells of anything: in place of the one that advance() has kept.
-Result<void> LogSweep::keep_report(SweepReport& report, std::uint64_t reports_before) {
+// Keeps the report, if it tells of anything: in place of the one that advance() has kept of it.
+Result<void> LogSweep::keep_report(SweepReport& report) {
     SweepState state = state_;
     state.last_sweep_ms = report.now_ms;
-    const bool has_begun = state.reports != reports_before;
+    const bool has_begun = report.removed.total() != 0;
     if (!has_begun && report.records_dropped + report.records_moved == 0) {
         return {};
     }

@@ -82,8 +82,7 @@ class LogSweep {
     [[nodiscard]] Result<void> set_horizon(const Horizon& to, Now& now, SweepReport& report);
     [[nodiscard]] Result<bool> try_to_set_horizon(const Turn& turn, Horizon to, Now& now,
                                                   SweepReport& report);
-    [[nodiscard]] Result<void> keep_report(SweepReport& report, std::uint64_t reports_before)
-        DEDUP_REQUIRES(planner_.mutex());
+    [[nodiscard]] Result<void> keep_report(SweepReport& report) DEDUP_REQUIRES(planner_.mutex());
     [[nodiscard]] Result<void> write_counts(const std::map<std::uint64_t, Counted>& counted,
                                             const SweepState& state, const SweepReport* report);
     [[nodiscard]] Result<Usage> usage() const;

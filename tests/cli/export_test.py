@@ -41,6 +41,10 @@ def jsonl(*lines):
 
 
 class ExportTest(cli.CliTest):
+    @staticmethod
+    def unread(pipe):
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+
     def use(self, name):
         self.store = self.path(name)
 
@@ -229,6 +233,21 @@ class WhatIsThereStays(ExportTest):
         twice = jsonl(first, old, dict(first, records=1), first, new, dict(first, records=1))
         self.assertCounts(self.run_import(twice, expect=ERROR), imported=1, differ=1)
 
+    def test_what_others_write_meanwhile_stays(self):
+        self.serve()
+        importing = self.start("--json", "import", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+        importing.stdin.write(jsonl({"dedup_export": "heads", "version": 1, "last_sequence": 7}))
+        importing.stdin.flush()
+        self.wait_until(lambda: self.unread(importing.stdin) == 0, "it has read that")
+        self.dedupctl("remember", "k", "--receipt", "theirs", expect=OK)
+        late = dict(record(b"k", "completed", receipt=b"r"), sequence=9, claim_sequence=5)
+        out, _ = importing.communicate(
+            jsonl(late, {"dedup_export": "heads", "version": 1, "last_sequence": 7, "records": 1}),
+            timeout=cli.HANG_SECONDS)
+        self.assertEqual(json.loads(out)["differ"], 1)
+        self.assertEqual(self.dedupctl("lookup", "k", expect=COMPLETED).out, b"theirs")
+
 
 class BadInput(ExportTest):
     GOOD = record(b"good", "completed", receipt=b"r")
@@ -342,10 +361,6 @@ class Interrupted(ExportTest):
         self.assertIn(b"again", err)
         self.assertCounts(self.run_import(jsonl(*lines)), equal=imported,
                           imported=3000 - imported)
-
-    @staticmethod
-    def unread(pipe):
-        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
     def test_a_killed_import_goes_on_where_it_was(self):
         lines = [record(b"k%d" % number, "completed", receipt=b"x" * 5000)

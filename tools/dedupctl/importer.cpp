@@ -38,10 +38,7 @@ bool equal_but_for_sequences(const dedup::Record& a, dedup::Record b) {
 }  // namespace
 
 Importer::Importer(dedup::StreamStore& store, Differences differences)
-    : store_(store),
-      differences_(differences),
-      last_sequence_(take(store.stats()).last_sequence),
-      part_starts_after_(last_sequence_) {}
+    : store_(store), differences_(differences) {}
 
 std::string Importer::add(ImportItem item) {
     if (!item.record) {
@@ -53,7 +50,6 @@ std::string Importer::add(ImportItem item) {
     if (item.part != part_) {
         finish();
         part_ = item.part;
-        part_starts_after_ = last_sequence_;
     }
     // The fence of another store means nothing here: a new one keeps its claims from this one.
     item.record->sequence = 0;
@@ -69,7 +65,7 @@ std::string Importer::add(ImportItem item) {
 void Importer::finish() {
     flush();
     report_differences();
-    equal_ = {};
+    of_part_ = {};
 }
 
 void Importer::flush() {
@@ -115,7 +111,7 @@ void Importer::flush_open(std::vector<std::size_t>& open) {
     for (std::size_t j = 0; j < landed.size(); ++j) {
         if (landed[j]) {
             ++counts_.imported;
-            last_sequence_ = std::max(last_sequence_, *landed[j]);
+            note_of_part(items_[appending[j]], *landed[j]);
         } else if (landed[j].error().code == dedup::Code::sequence_conflict) {
             open.push_back(appending[j]);
         } else if (failure == nullptr) {
@@ -139,9 +135,7 @@ bool Importer::settle(const ImportItem& item, const dedup::Record* head) {
     }
     if (equal_but_for_sequences(*head, *item.record)) {
         ++counts_.equal;
-        if (item.part != 0) {
-            equal_.insert(head->sequence);
-        }
+        note_of_part(item, head->sequence);
         if (const auto older = differ_.find(head->sequence); item.newer && older != differ_.end()) {
             counts_.differ -= older->second;
             counts_.equal += older->second;
@@ -152,16 +146,17 @@ bool Importer::settle(const ImportItem& item, const dedup::Record* head) {
         }
         return true;
     }
-    if (item.newer && is_of_this_part(*head)) {
+    if (item.newer && of_part_.contains(head->sequence)) {
         return false;
     }
     add_difference(item, *head);
     return true;
 }
 
-// Whether this import, or an earlier one of the same file, has taken the head from the part.
-bool Importer::is_of_this_part(const dedup::Record& head) const {
-    return head.sequence > part_starts_after_ || equal_.contains(head.sequence);
+void Importer::note_of_part(const ImportItem& item, std::uint64_t head) {
+    if (item.part != 0) {
+        of_part_.insert(head);
+    }
 }
 
 void Importer::add_difference(const ImportItem& item, const dedup::Record& head) {

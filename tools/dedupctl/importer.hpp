@@ -46,7 +46,7 @@ class Importer {
     void forget();
     void flush_open(std::vector<std::size_t>& open);
     [[nodiscard]] bool settle(const ImportItem& item, const dedup::Record* head);
-    [[nodiscard]] bool is_of_this_part(const dedup::Record& head) const;
+    void note_of_part(const ImportItem& item, std::uint64_t head);
     void add_difference(const ImportItem& item, const dedup::Record& head);
     void report_differences();
 
@@ -54,10 +54,10 @@ class Importer {
     const Differences differences_;
     std::vector<ImportItem> items_;
     std::size_t bytes_ = 0;  // of items_, roughly
-    std::uint64_t last_sequence_;
     std::uint64_t part_ = 0;
-    std::uint64_t part_starts_after_;
-    SequenceSet equal_;  // heads that records of this part were equal to
+    // Heads that this import, or an earlier one of the same file, has taken from this part. A newer
+    // record of the part takes their place, and that of nobody else's.
+    SequenceSet of_part_;
     // Heads that records of this part differ from, and how many do. The part may have the head
     // itself later on: then those were older versions of it.
     std::unordered_map<std::uint64_t, std::uint64_t> differ_;

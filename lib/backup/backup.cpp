@@ -5,8 +5,6 @@
 #include <stdio.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cerrno>
 #include <functional>
 #include <system_error>
@@ -16,18 +14,11 @@
 #include "record/invalid.hpp"
 #include "record/try.hpp"
 #include "repair/verify.hpp"
+#include "store/raise.hpp"
 #include "store/read_log.hpp"
 
 namespace dedup {
 namespace {
-
-// Sequences of a restored store go on at so many times the time in milliseconds: more than a store
-// can assign, and until the year 2248 less than 2^53, above which JavaScript's numbers are not
-// exact.
-constexpr std::uint64_t kSequencesPerMs = 1024;
-// Or so far above the copy's last one, if the clock tells less than the store does: more than was
-// assigned after the copy.
-constexpr std::uint64_t kSequencesPassed = std::uint64_t{1} << 40;
 
 Path partial_of(const Path& target) {
     return target.string() + ".partial";
@@ -256,25 +247,10 @@ class Copying {
     std::vector<std::unique_ptr<Lock>> older_locks_;
 };
 
-Result<std::uint64_t> random_number(Env& env) {
-    std::array<char, sizeof(std::uint64_t)> bytes{};
-    DEDUP_TRY(env.random(bytes));
-    return std::bit_cast<std::uint64_t>(bytes);
-}
-
 Result<void> raise_sequences(LogStore& store) {
     LogWriter& writer = store.engine().writer;
-    return writer.alone([&](const Turn& turn) -> Result<void> {
-        const auto now = static_cast<std::uint64_t>(std::max<std::int64_t>(system_now_ms(), 0));
-        // A part of it is random: another store may be made of the same copy.
-        const std::uint64_t passed =
-            kSequencesPassed + DEDUP_TRY(random_number(store.context().env)) % kSequencesPassed;
-        const std::uint64_t last =
-            std::max(writer.next_sequence(turn) + passed, now * kSequencesPerMs);
-        DEDUP_TRY(writer.write_mark(turn, last));
-        writer.set_next_sequence(turn, last + 1);
-        return {};
-    });
+    return writer.alone(
+        [&](const Turn& turn) { return pass_lost_sequences(writer, turn, store.context().env); });
 }
 
 // The path of a directory that may not be there yet, and its environment.

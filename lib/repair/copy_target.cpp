@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "record/try.hpp"
+#include "store/raise.hpp"
 #include "store/read_log.hpp"
 
 namespace dedup {
@@ -121,7 +122,8 @@ Result<void> CopyTarget::write_end(const Manifest& manifest, std::uint64_t next_
             DEDUP_TRY(writer.begin_clock(turn, manifest.clock, time_ms));
         }
         writer.set_next_sequence(turn, std::max(writer.next_sequence(turn), next_sequence));
-        DEDUP_TRY(writer.write_mark(turn, writer.next_sequence(turn) - 1));
+        // Seen or unseen, the end of the log may be lost.
+        DEDUP_TRY(pass_lost_sequences(writer, turn, store_.context().env));
         if (manifest.horizon == Horizon()) {
             return {};
         }

@@ -19,10 +19,6 @@ namespace {
 
 constexpr std::size_t kItemsPerAppend = 1000;
 constexpr std::size_t kBytesPerAppend = 4 * 1024 * 1024;
-// Should the end of the log be lost, seen or unseen, so many sequences may have been assigned in
-// it.
-constexpr std::uint64_t kSequencesSkipped = 1024 * 1024;
-
 // The same file, read as a segment with another header.
 std::shared_ptr<const Segment> with_header(const std::shared_ptr<const Segment>& segment,
                                            const SegmentHeader& header) {
@@ -235,9 +231,6 @@ Result<void> Salvage::copy_to(LogStore& store) {
     if (auto appended = append_pending(); !appended) {
         return appended;
     }
-    next_sequence_ =
-        std::max(next_sequence_,
-                 std::min(next_sequence_, kSequenceMax - kSequencesSkipped) + kSequencesSkipped);
     return target.write_end(manifest_, next_sequence_, time_ms_);
 }
 

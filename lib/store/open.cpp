@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "env/finally.hpp"
 #include "record/invalid.hpp"
 #include "record/try.hpp"
 #include "store/creation.hpp"
@@ -75,6 +76,13 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
         return invalid(fmt::format("there is no store at {}", path.string()));
     }
     std::unique_ptr<LogStore> store(new LogStore(env, path, options, internals));
+    bool is_open = false;
+    const Finally close([&] {
+        if (!is_open) {
+            // So that closing it writes nothing to what has not been recovered.
+            store->context_.failure.forbid_writes();
+        }
+    });
     auto opened = store->context_.failure.answered([&]() -> Result<void> {
         if (store->engine_) {
             return store->open_for_writing();
@@ -84,14 +92,13 @@ Result<std::unique_ptr<LogStore>> LogStore::open(Env& env, const Path& path,
         return {};
     });
     if (!opened) {
-        // So that closing it writes nothing to what has not been recovered.
-        store->context_.failure.forbid_writes();
         Error error = std::move(opened).error();
         if (error.message == kOutOfMemory) {
             error.code = Code::out_of_space;  // there is no append whose outcome could be unknown
         }
         return std::unexpected(std::move(error));
     }
+    is_open = true;
     return store;
 }
 

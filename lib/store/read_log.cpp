@@ -88,7 +88,9 @@ Result<std::shared_ptr<Catalog>> open_catalog(StoreContext& context) {
                       : Catalog::open(context.catalog_path, context.internals.catalog_map_bytes);
     if (!opened) {
         const Error& error = opened.error();
-        const bool rebuildable = error.code == Code::corruption || error.os_error == ENOENT;
+        // All of it is in the log, too.
+        const bool rebuildable =
+            error.code == Code::corruption || error.os_error == ENOENT || error.os_error == EIO;
         return std::unexpected(rebuildable ? Error{Code::corruption, error.message} : error);
     }
     if ((*opened)->meta().store_id != context.store_id) {

@@ -10,6 +10,10 @@ namespace dedup {
 namespace {
 
 constexpr std::uint64_t kBlockBytes = 256 * 1024;
+// What may be read of bodies whose frames turn out to be none: so much, and so much for each byte
+// that was searched. No damage has ever come near it; a file that was made up could take hours.
+constexpr std::uint64_t kWrongBodyBytes = 256 * 1024 * 1024;
+constexpr std::uint64_t kWrongBodyShare = 64;
 
 // Whether the header at `bytes` can be that of a frame at `offset` which ends at or before `end`.
 bool may_be_frame(const Segment& segment, const char* bytes, std::uint64_t offset,
@@ -111,6 +115,7 @@ Result<std::optional<Frame>> FrameReader::next() {
 Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std::uint64_t start,
                                                      std::uint64_t end, std::uint64_t flushed_min) {
     FrameBuffer buffer;
+    std::uint64_t wrong_bytes = 0;
     const auto block = std::make_unique_for_overwrite<char[]>(kBlockBytes);
     for (std::uint64_t at = start; at + kFrameHeaderBytes <= end;) {
         // No frame has its version in a hole.
@@ -142,6 +147,11 @@ Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment, std
             }
             if (*frame) {
                 return candidate;
+            }
+            wrong_bytes += load_frame_header(block.get() + found).body_bytes;
+            if (wrong_bytes > kWrongBodyBytes + kWrongBodyShare * (candidate - start)) {
+                return std::unexpected(segment.corruption(
+                    candidate, "it was made up: too much of it looks like frames and is none"));
             }
         }
         at += places;

@@ -39,7 +39,8 @@ class FrameReader {
 };
 
 // The first valid frame that begins in [start, end), whatever lies around it, and that says that
-// at least `flushed_min` bytes of the segment had been flushed; its offset. Errors: io.
+// at least `flushed_min` bytes of the segment had been flushed; its offset. Errors: io; corruption
+// of a file that was made to take long.
 [[nodiscard]] Result<std::optional<std::uint64_t>> find_frame_from(const Segment& segment,
                                                                    std::uint64_t start,
                                                                    std::uint64_t end,

@@ -1,5 +1,5 @@
 // Finding the next frame behind damage, among payloads that a stranger chose: what it costs, and
-// that it is found.
+// that it is found. And in a file of which all was made up.
 
 #include <doctest/doctest.h>
 
@@ -194,6 +194,25 @@ TEST_CASE("a header that claims a large body makes no room for more than the fil
     CHECK_FALSE(*there);
     CHECK_FALSE(*find_frame_from(segment, first + 1, kClaimedEnd));
     CHECK(file->asked_max <= built.bytes.size());
+}
+
+TEST_CASE("a file that is made up of nothing but right headers is refused before it costs hours") {
+    constexpr std::size_t kHeaders = 32 * 1024;
+    Built built;
+    const auto begin = built.bytes.size();
+    for (std::size_t i = 0; i < kHeaders; ++i) {
+        const auto offset = static_cast<std::uint32_t>(built.bytes.size());
+        const std::size_t left = (kHeaders - i) * kFrameHeaderBytes;
+        const std::string header = valid_elsewhere({left, 0, offset}, built.header, offset);
+        built.bytes += header;
+    }
+    const auto file = std::make_shared<CountingFile>(built.bytes);
+    const Segment segment = built.segment(file);
+    const auto found = find_frame_from(segment, begin, built.bytes.size());
+    REQUIRE_FALSE(found);
+    CHECK(found.error().code == Code::corruption);
+    CHECK(found.error().message.find("made up") != std::string::npos);
+    CHECK(file->bytes_read < std::uint64_t{400} * 1024 * 1024);
 }
 
 // The next frame must be found whichever byte of the hostile one is damaged, in `header`'s version.

@@ -122,10 +122,12 @@ std::optional<Decision<Outcome>> refuse(const Seen& seen, const ClaimOptions& op
     return std::nullopt;
 }
 
-// The start of a new claim on a key that nobody holds, with a fence of its own.
-Record new_claim(const CacheOptions& cache, std::string_view key, const ClaimOptions& options,
-                 const Seen& seen) {
-    Record record;
+// The start of a new claim on a key that nobody holds, with a fence of its own: where it will be
+// sent from, as each move of a record takes as long as looking it up.
+Record& begin_claim(std::optional<Append>& append, const CacheOptions& cache, std::string_view key,
+                    const ClaimOptions& options, const Seen& seen) {
+    append.emplace().expected_sequence = seen.sequence();
+    Record& record = append->record;
     record.ns = cache.ns;
     record.key = key;
     record.timestamp_ms = seen.now_ms;
@@ -224,8 +226,9 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
     if (auto refused = refuse<ClaimOutcome>(seen, options)) {
         return *std::move(refused);
     }
-    const Change change = seen.unanswered() ? Change::taken_over : Change::claimed;
-    Record record = new_claim(cache, key, options, seen);
+    Decision<ClaimOutcome> decision;
+    decision.change = seen.unanswered() ? Change::taken_over : Change::claimed;
+    Record& record = begin_claim(decision.append, cache, key, options, seen);
     const milliseconds ttl = options.ttl.value_or(cache.ttl);
     if (!options.expires_at_ms && ttl != kForever) {
         record.ttl_ms = ttl.count();
@@ -245,16 +248,16 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
             record.metadata = seen.head->metadata;
         }
     }
-    Claim claim{.ns = cache.ns,
-                .key = record.key,
-                .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
-                .attempt = record.attempt,
-                .since_ms = seen.now_ms};
-    Claimed claimed{std::move(claim)};
+    Claimed& claimed = decision.answer->emplace<Claimed>();
+    claimed.claim = {.ns = cache.ns,
+                     .key = record.key,
+                     .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
+                     .attempt = record.attempt,
+                     .since_ms = seen.now_ms};
     if (record.attempt > 1) {
         claimed.previous = previous_from(*std::move(seen.head), seen.now_ms);
     }
-    return {std::move(claimed), Append{seen.sequence(), std::move(record)}, change};
+    return decision;
 }
 
 void ClaimOp::landed(Result<ClaimOutcome>& answer, std::uint64_t sequence) {
@@ -278,9 +281,11 @@ Decision<RememberOutcome> RememberOp::decide(const Seen& seen) const {
     if (auto refused = refuse<RememberOutcome>(seen, options)) {
         return *std::move(refused);
     }
-    Record record = new_claim(cache, key, options, seen);
-    record.receipt = receipt;
-    return {New{}, Append{seen.sequence(), std::move(record)}, Change::remembered};
+    Decision<RememberOutcome> decision;
+    decision.answer->emplace<New>();
+    decision.change = Change::remembered;
+    begin_claim(decision.append, cache, key, options, seen).receipt = receipt;
+    return decision;
 }
 
 void RememberOp::landed(Result<RememberOutcome>& answer, std::uint64_t sequence) {

@@ -36,6 +36,8 @@ def arguments():
     parser.add_argument("--load-seconds", type=int, help="a peer has so long for each load")
     parser.add_argument("--dir", default=".", help="on the disk to measure; data go below it")
     parser.add_argument("--worker", required=True, help="the bench_worker to use")
+    parser.add_argument("--before", metavar="WORKER",
+                        help="compare with another revision's bench_worker, and with nothing else")
     parser.add_argument("--json", required=True, help="results; merged into what is there")
     return parser.parse_args()
 
@@ -55,6 +57,7 @@ class Settings:
             return [int(word) for word in given.split(",")]
 
         self.worker = os.path.abspath(args.worker)
+        self.before = args.before and os.path.abspath(args.before)
         self.scratch = scratch
         self.keys = number(args.keys, 3 * M, 100_000)
         self.ms = number(args.ms, 1200, 120)
@@ -69,6 +72,13 @@ class Settings:
         # The limit's records are in memory.
         self.keys_most = {"limit": 3 * M, "control": min(self.sizes)}
         self.started = time.monotonic()
+
+    def among(self, names):
+        """Those of these peers that run."""
+        return ("dedup", "before") if self.before else names
+
+    def worker_of(self, name):
+        return self.before if name == "before" else self.worker
 
     def say(self, text):
         seconds = int(time.monotonic() - self.started)

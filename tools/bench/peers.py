@@ -15,7 +15,7 @@ import tempfile
 import time
 
 SERVERS = {"postgres": "postgres", "dedup_postgres": "postgres", "redis": "redis"}
-STORE_OF = {"control": "dedup"}  # the store of a peer that is not named by it
+STORE_OF = {"control": "dedup", "before": "dedup"}  # of peers that are not named by it
 POSTGRES_BIN = "/usr/lib/postgresql/15/bin"
 USED = ("cpu_seconds", "written_bytes", "device_bytes")  # by a piece of work
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -332,16 +332,15 @@ class Peer:
 class Fleet:
     """Peers side by side; a context that leaves nothing behind."""
 
-    def __init__(self, names, worker_path, scratch, say):
+    def __init__(self, names, settings):
         self.peers = []
         self.failed = {}
-        self.say = say
-        self.worker_path = worker_path
-        self.scratch = scratch
+        self.say = settings.say
+        self.settings = settings
         self.order = random.Random(0)
         try:
-            for name in names:
-                self.peers.append(Peer(name, worker_path, scratch))
+            for name in settings.among(names):
+                self.peers.append(self._new(name))
         except BaseException:
             self.__exit__()
             raise
@@ -353,6 +352,9 @@ class Fleet:
         for peer in self.peers:
             peer.remove()
         self.peers = []
+
+    def _new(self, name):
+        return Peer(name, self.settings.worker_of(name), self.settings.scratch)
 
     def each(self, work):
         """Calls work(peer) for each, one at a time, and goes on without those that fail.
@@ -374,7 +376,7 @@ class Fleet:
         for at, peer in enumerate(self.peers):
             if peer.name == name:
                 peer.remove()
-                self.peers[at] = Peer(name, self.worker_path, self.scratch)
+                self.peers[at] = self._new(name)
 
     def drop(self, peer, why):
         self.failed[peer.name] = why

@@ -11,7 +11,8 @@ import results
 import targets
 from results import NAMES
 
-COLOURS = {"limit": "#868e96", "dedup": "#e8590c", "control": "#f4a261", "lmdb": "#2f9e44",
+COLOURS = {"limit": "#868e96", "dedup": "#e8590c", "before": "#f4a261",
+           "control": "#f4a261", "lmdb": "#2f9e44",
            "rocksdb": "#1c7ed6", "sqlite": "#ae3ec9", "postgres": "#1098ad", "dedup_postgres": "#0b7285", "redis": "#e03131"}
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "performance.md.in")
 DAMON = "; DAMON is at work and may drop pages of files that nobody has used for a while"
@@ -69,7 +70,8 @@ def ratio_rows(workload, variants):
     rows = []
     for label, variant in variants:
         for what, peers in (("the limit", ["limit"]), ("the best on-disk peer", results.ON_DISK),
-                            ("Redis", ["redis"]), ("itself with few keys", ["control"])):
+                            ("Redis", ["redis"]), ("itself before", ["before"]),
+                            ("itself with few keys", ["control"])):
             ratios, best = workload.ratios(peers, **variant)
             if not ratios:
                 continue

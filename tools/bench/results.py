@@ -3,7 +3,8 @@
 import json
 import statistics
 
-NAMES = {"limit": "the limit", "dedup": "this store", "control": "this store, few keys",
+NAMES = {"limit": "the limit", "dedup": "this store", "before": "this store before",
+         "control": "this store, few keys",
          "lmdb": "LMDB", "rocksdb": "RocksDB", "sqlite": "SQLite", "postgres": "PostgreSQL",
          "dedup_postgres": "this store on PostgreSQL",
          "redis": "Redis"}

@@ -14,7 +14,7 @@ from peers import USED, Fleet
 
 ALL = ("limit", "dedup", "lmdb", "rocksdb", "sqlite", "postgres", "redis")
 STORES = ALL[1:]
-OURS = ("dedup", "control")
+OURS = ("dedup", "before", "control")
 GROUPS = (1, 16, 64, 256, 1024)
 TURNS = 4  # of each peer, in a row and a round
 THREADS = (8, 64, 256)
@@ -63,7 +63,7 @@ def in_turns(fleet, command, parameters, names):
     parameters = {**parameters, "ms": max(1, parameters["ms"] // TURNS)}
 
     def turn(peer):
-        if peer.name in names:
+        if peer.name in (*names, "before"):
             done = answers.get(peer)
             answers[peer] = peer.measure(command, more=done is not None, **parameters)
             for what in USED if done else ():
@@ -166,7 +166,7 @@ def growth(settings):
     rows = Rows(settings.say)
     failed = {}
     names = (*ALL, "control") if len(settings.sizes) > 1 else ALL
-    with Fleet(names, settings.worker, settings.scratch, settings.say) as fleet:
+    with Fleet(names, settings) as fleet:
         for size in settings.sizes:
             if size > settings.peer_keys:
                 for peer in [peer for peer in fleet.peers if peer.name not in ("limit", *OURS)]:
@@ -192,7 +192,7 @@ def sweeps(settings):
     """W6: removing what has expired, and what that does to claims meanwhile."""
     rows = Rows(settings.say)
     expired = settings.expired
-    with Fleet(("dedup", "postgres"), settings.worker, settings.scratch, settings.say) as fleet:
+    with Fleet(("dedup", "postgres"), settings) as fleet:
         load(fleet, settings, settings.live, index=True)
         for number in range(settings.rounds):
             settings.say(f" round {number + 1} of {settings.rounds}")
@@ -200,7 +200,7 @@ def sweeps(settings):
             names = ("dedup", "postgres") if number == 0 else ("dedup",)
 
             def sweep(peer, names=names):
-                if peer.name not in names:
+                if peer.name not in (*names, "before"):
                     return
                 load_more(peer, expired, settings)
                 swept = peer.measure("sweep", ahead_ms=2 * HOUR_MS)
@@ -216,7 +216,7 @@ def sweeps(settings):
             fleet.each(sweep)
 
             def beside(peer):
-                if peer.name != "dedup":
+                if peer.name not in OURS:
                     return
                 load_more(peer, expired, settings)
                 claims = {"group": 64, "ms": settings.ms}
@@ -249,7 +249,7 @@ def openings(settings):
     failed = {}
     for size in settings.open_sizes:
         names = STORES if size <= settings.peer_keys else ("dedup",)
-        with Fleet(names, settings.worker, settings.scratch, settings.say) as fleet:
+        with Fleet(names, settings) as fleet:
             load(fleet, settings, size)
             for number in range(settings.rounds):
                 def reopen(peer, size=size):
@@ -312,10 +312,10 @@ def sizes(settings):
         measured(peer, "the same, compacted", empty)
         peer.stop()
 
-    with Fleet(STORES, settings.worker, settings.scratch, settings.say) as fleet:
+    with Fleet(STORES, settings) as fleet:
         fleet.each(loaded)
         failed = fleet.failed
-    with Fleet(("dedup",), settings.worker, settings.scratch, settings.say) as fleet:
+    with Fleet(("dedup",), settings) as fleet:
         fleet.each(claimed)
         failed.update(fleet.failed)
     return {"settings": {"keys": settings.keys}, "rows": rows, "failed": failed}
@@ -363,8 +363,7 @@ def guard(settings):
 def on_postgres(settings):
     """W11: this store on PostgreSQL, beside a plain table of processed events there."""
     rows = Rows(settings.say)
-    with Fleet(("postgres", "dedup_postgres"), settings.worker, settings.scratch,
-               settings.say) as fleet:
+    with Fleet(("postgres", "dedup_postgres"), settings) as fleet:
         load(fleet, settings, settings.expired // 10, index=True)
         warm_up(fleet)
         both = ("postgres", "dedup_postgres")
@@ -399,7 +398,7 @@ def run(names, settings, keep):
     """Runs the workloads of these names; each result goes to keep(name, result) at once."""
     together = [name for name in ON_LOADED if name in names]
     if together:
-        with Fleet(ALL, settings.worker, settings.scratch, settings.say) as fleet:
+        with Fleet(ALL, settings) as fleet:
             load(fleet, settings, settings.keys)
             warm_up(fleet)
             for name in together:

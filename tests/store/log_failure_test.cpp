@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <fstream>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -307,6 +308,18 @@ TEST_CASE("an opening makes the names of the store durable, unless it is noted t
         }
         env.hook = [](std::string_view, const Path&) { return 0; };
     }
+}
+
+TEST_CASE("an exception ends an opening, and nothing is written to what was not recovered") {
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    const auto holder = must_open(path);
+    OpenOptions options;
+    options.lock_timeout = std::chrono::hours{1};
+    options.keeps_waiting = []() -> bool { throw std::runtime_error("enough"); };
+    CHECK_THROWS_WITH((void)open(path, options), "enough");
+    REQUIRE(holder->close());
+    CHECK(open(path));
 }
 
 TEST_CASE("a flush that fails in the background stops an async store") {

@@ -29,12 +29,12 @@ class Config(cli.CliTest):
     def test_who_comes_first(self):
         self.assertEqual(self.options()["namespace"], ("default", "default"))
         self.write(self.users, 'namespace = "user"\nlock-timeout = "1s"\nutc = true\n')
-        self.assertEqual(self.options()["namespace"], ("user", self.users))
+        self.assertEqual(self.options()["namespace"], ("user", self.users + ":1"))
         self.write(self.beside, 'namespace = "beside"\nutc = false\n')
         options = self.options()
-        self.assertEqual(options["namespace"], ("beside", self.beside))
-        self.assertEqual(options["utc"], ("false", self.beside))
-        self.assertEqual(options["lock-timeout"], ("1s", self.users))
+        self.assertEqual(options["namespace"], ("beside", self.beside + ":1"))
+        self.assertEqual(options["utc"], ("false", self.beside + ":2"))
+        self.assertEqual(options["lock-timeout"], ("1s", self.users + ":2"))
         self.variables["DEDUP_NAMESPACE"] = "environment"
         self.assertEqual(self.options()["namespace"], ("environment", "$DEDUP_NAMESPACE"))
         self.assertEqual(self.options("-n", "given")["namespace"], ("given", "command line"))
@@ -50,7 +50,7 @@ class Config(cli.CliTest):
     def test_the_store_of_the_users_file(self):
         self.variables["DEDUP_STORE"] = ""
         self.write(self.users, 'store = "../there"\n')
-        self.assertEqual(self.options()["store"], (self.path("user/there"), self.users))
+        self.assertEqual(self.options()["store"], (self.path("user/there"), self.users + ":1"))
         self.dedupctl("init", expect=OK)
         self.assertTrue(os.path.isdir(self.path("user/there")))
 
@@ -63,14 +63,14 @@ class Config(cli.CliTest):
                             ('\xff = 1', [":1: "]),
                             ('store = "x"', ["cannot stand", self.users]),
                             ("namespace = orders", [":1: ", "texts stand in quotes"]),
-                            ('namespace = "\\u0000"', [self.beside + ": namespace: "]),
-                            ('lock-timeout = "5"', [self.beside + ": lock-timeout: ", "has no unit"])):
+                            ('namespace = "\\u0000"', [self.beside + ":1: namespace: "]),
+                            ('lock-timeout = "5"', [self.beside + ":1: lock-timeout: ", "has no unit"])):
             with self.subTest(text):
                 self.write(self.beside, text)
                 self.assertInError(words, self.dedupctl("ls", expect=USAGE))
         shown = self.dedupctl("config", expect=USAGE)
-        self.assertRegex(shown.text, "lock-timeout +5 +" + self.beside)
-        self.assertInError(self.beside + ": lock-timeout: '5' has no unit", shown)
+        self.assertRegex(shown.text, "lock-timeout +5 +" + self.beside + ":1")
+        self.assertInError(self.beside + ":1: lock-timeout: '5' has no unit", shown)
         self.assertIn("has no unit", self.dedupctl("--json", "config", expect=USAGE).json["problem"])
         self.variables["DEDUP_LOCK_TIMEOUT"] = "6"
         self.assertInError("DEDUP_LOCK_TIMEOUT: '6' has no unit", self.dedupctl("ls", expect=USAGE))

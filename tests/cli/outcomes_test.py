@@ -330,6 +330,15 @@ class Outcomes(cli.CliTest):
             result = self.dedupctl("lookup", "k", stdout=full, expect=ERROR)
         self.assertIn("No space left on device", result.err.decode())
 
+    def test_what_was_said_of_a_claim_stays_said_if_the_answer_cannot_be_printed(self):
+        claim = self.dedupctl("claim", "k", "--print", "sequence", expect=OK).text.strip()
+        for command, outcome in ((("note", "k", "--claim", claim, "soon"), "noted"),
+                                 (("complete", "k", "--claim", claim), "completed"),
+                                 (("forget", "k", "--reason", "wrong"), "forgotten")):
+            with open("/dev/full", "wb") as full:
+                result = self.dedupctl(*command, stdout=full, expect=ERROR)
+            self.assertIn(f"is {outcome}; only that could not be printed", result.error)
+
     def test_a_claim_that_nobody_was_told_of_is_released(self):
         for form in ([], ["--json"]):
             with open("/dev/full", "wb") as full:

@@ -58,9 +58,13 @@ std::string file_beside(const std::string& store) {
     return (path.parent_path() / kName).string();
 }
 
+std::string place_of(const std::string& path, const toml::source_region& where) {
+    return fmt::format("{}:{}", path, where.begin.line);
+}
+
 [[noreturn]] void fail(const std::string& path, const toml::source_region& where,
                        std::string_view what) {
-    throw usage_failure(fmt::format("{}:{}: {}", escape(path), where.begin.line, what));
+    throw usage_failure(fmt::format("{}: {}", escape(place_of(path, where)), what));
 }
 
 // None: there is no such file.
@@ -142,7 +146,7 @@ void apply(const toml::table& table, const std::string& path, const std::vector<
         }
         if (!settings.origins.contains(option->name)) {
             set(*option, value, path, key.str());
-            settings.origins[option->name] = path;
+            settings.origins[option->name] = place_of(path, value.source());
         }
     }
 }
@@ -156,7 +160,7 @@ void read_config_files(const std::vector<Option>& options, std::string& store, S
         user && !settings.origins.contains(option->name)) {
         if (const toml::node* place = user->get("store")) {
             set(*option, *place, users, "store");
-            settings.origins[option->name] = users;
+            settings.origins[option->name] = place_of(users, place->source());
             if (!is_url(store)) {
                 store = (fs::path(users).parent_path() / store).lexically_normal().string();
             }

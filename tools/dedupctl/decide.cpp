@@ -17,15 +17,17 @@ namespace {
 // Prints `outcome` of a key, and the claim if there is one.
 int print_outcome(Context& context, std::string_view outcome, const std::string& key,
                   std::uint64_t fence) {
-    if (!context.json) {
-        context.out.line(outcome);
-        return kExitOk;
-    }
-    Json object = context.outcome(outcome, key);
-    if (fence != 0) {
-        object["claim_sequence"] = fence;
-    }
-    context.out.json(object);
+    print_done(context, fmt::format("but it is {}; only that could not be printed", outcome), [&] {
+        if (!context.json) {
+            context.out.line(outcome);
+            return;
+        }
+        Json object = context.outcome(outcome, key);
+        if (fence != 0) {
+            object["claim_sequence"] = fence;
+        }
+        context.out.json(object);
+    });
     return kExitOk;
 }
 

@@ -279,6 +279,13 @@ Result<BackupReport> backup(Env& env, const Path& store, const Path& target,
 
 Result<RestoreReport> restore(Env& env, const Path& backup, const Path& target,
                               const RestoreOptions& options, const Progress& progress) {
+    if (DEDUP_TRY(env.type(backup)) == PathType::absent &&
+        DEDUP_TRY(is_copy(env, older_of(backup)))) {
+        return invalid(
+            fmt::format("there is no copy at {}, but one at {}: a backup was cut short "
+                        "as it replaced that one; restore it from there",
+                        backup.string(), older_of(backup).string()));
+    }
     RestoreReport report;
     Wanted wanted{.from = backup, .to = target};
     wanted.change = [&](LogStore& store) -> Result<void> {

@@ -354,6 +354,18 @@ TEST_CASE("of two copies to one place that are made at once each is whole, or sa
     CHECK(must_back_up(paths).keys == 3000);
 }
 
+TEST_CASE("a copy that was left between two names is found by whoever restores it") {
+    const Paths paths;
+    fill(*must_open(paths.store), "key-", 5);
+    must_back_up(paths);
+    const fs::path older = paths.copy.string() + ".older";
+    fs::rename(paths.copy, older);
+    const auto missed = restore(paths.copy, paths.back);
+    REQUIRE_FALSE(missed);
+    CHECK(missed.error().message.find(older.string()) != std::string::npos);
+    CHECK(restore(older, paths.back));
+}
+
 TEST_CASE("what was left between two names is put right") {
     const Paths paths;
     fill(*must_open(paths.store), "key-", 500);

@@ -23,6 +23,12 @@ constexpr std::chrono::milliseconds kParkedPollMax{1000};
 constexpr int kCompanyGapShare = 6;
 constexpr std::chrono::milliseconds kCompanyMax{2};
 
+CommandPtr sends_no_more() {
+    return error_reply(Protocol::resp2,
+                       "ERR the client sends no more, so nothing is waited for; keep the connection "
+                       "open to wait");
+}
+
 }  // namespace
 
 Executor::Executor(StreamStore& store, ExecutorOptions options)
@@ -282,6 +288,16 @@ void Executor::park(Item& item, std::chrono::milliseconds at_most) {
                     Parked{{item.lane, std::move(item.command)}, steady_clock::now() + at_most});
 }
 
+// While the server lives, and for a client that may be there: a claim must not go to nobody.
+void Executor::park_if_it_waits(Item& item) {
+    const auto at_most = finishing_ ? std::nullopt : item.command->waits(now_ms_);
+    if (at_most && item.lane->ended) {
+        item.command = sends_no_more();
+    } else if (at_most) {
+        park(item, *at_most);
+    }
+}
+
 void Executor::note_change(StreamKey stream) {
     if (!parked_.empty()) {
         if (const std::uint64_t hash = stream_hash(stream); parked_.contains(hash)) {
@@ -315,7 +331,7 @@ void Executor::wake_due() {
     }
     for (auto at = parked_.begin(); at != parked_.end();) {
         Parked& parked = at->second;
-        if (all || parked.due <= now || parked.item.lane->gone) {
+        if (all || parked.due <= now || parked.item.lane->ended) {
             wake(std::move(parked.item));
             at = parked_.erase(at);
         } else {
@@ -326,9 +342,9 @@ void Executor::wake_due() {
 
 void Executor::wake(Item item) {
     item.lane->blocked = false;
-    if (item.lane->gone) {
-        // Nobody is there who would use the claim.
-        item.command = error_reply(Protocol::resp2, "ERR the client has gone");
+    if (item.lane->ended) {
+        // Nobody may be there who would use the claim.
+        item.command = sends_no_more();
         answer(item);
     } else {
         item.command->timing.since = steady_clock::now();  // the others' time is not its own

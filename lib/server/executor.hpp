@@ -131,6 +131,7 @@ class Executor {
     void deliver();
     void take_times();
     void park(Item& item, std::chrono::milliseconds at_most);
+    void park_if_it_waits(Item& item);
     void note_change(StreamKey stream);
     void wake_changed();
     void wake_due();

@@ -52,7 +52,8 @@ struct Lane {
     // looks at unsent_bytes again; the reactor lowers those and then looks at it: one of the two
     // sees that the lane may go on.
     std::atomic<bool> held = false;
-    std::atomic<bool> gone = false;  // the connection is closed: nobody takes replies
+    std::atomic<bool> ended = false;  // the client sends no more: nobody may be there any more
+    std::atomic<bool> gone = false;   // the connection is closed: nobody takes replies
 };
 
 using LanePtr = std::shared_ptr<Lane>;

@@ -29,6 +29,7 @@ void Reactor::read_from(Connection& connection) {
         }
         // What it asked before is answered; there may be somebody left to read it.
         connection.end_of_input = true;
+        connection.lane->ended = true;
         return;
     }
     held_bytes_ += connection.input.size() - before;

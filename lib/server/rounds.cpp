@@ -181,10 +181,8 @@ bool Executor::decide_item(std::size_t i) {
             appending_.push_back({i, part});
         }
     }
-    if (!item.appending && !finishing_ && !item.lane->gone) {
-        if (const auto at_most = command.waits(now_ms_)) {
-            park(item, *at_most);
-        }
+    if (!item.appending) {
+        park_if_it_waits(item);
     }
     return true;
 }

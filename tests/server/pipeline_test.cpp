@@ -49,19 +49,48 @@ TEST_CASE("pipeline: nothing overtakes a claim that waits") {
 }
 
 TEST_CASE("pipeline: a client that has gone does not get the claim that it waited for") {
-    Served served;
-    Client holder(served.path);
-    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
-    {
-        Client gone(served.path);
-        gone.send(request({"PING"}) + request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
-                  request({"DEDUP.WAIT", "a", "2000000000"}));
-        CHECK(gone.reply() == "PONG");
+    // Over TCP the server learns of its end alone, and not whether anybody still reads.
+    for (const bool tcp : {false, true}) {
+        CAPTURE(tcp);
+        Served served({.tcp = "127.0.0.1:0", .pipeline_max = 2});
+        Client holder(served.path);
+        CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+        // The end also lies behind requests that the server does not read yet.
+        for (const int behind : {0, 5}) {
+            Client gone = tcp ? Client(served.server->tcp_port()) : Client(served.path);
+            gone.send(request({"PING"}) + request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
+                      request({"DEDUP.WAIT", "a", "2000000000"}));
+            for (int i = 0; i < behind; ++i) {
+                gone.send(request({"DEDUP.WAIT", "a", "2000000000"}));
+            }
+            CHECK(gone.reply() == "PONG");
+        }
+        served.wait_for_connections(1);
+        CHECK(holder.ask({"DEDUP.RELEASE", "a", "CURRENT"}).contains("'released'"));
+        CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+        served.server->stop();  // which waits for what is under way
     }
-    served.wait_for_connections(1);
-    CHECK(holder.ask({"DEDUP.RELEASE", "a", "CURRENT"}).contains("'released'"));
-    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
-    served.server->stop();  // which waits for what is under way
+}
+
+TEST_CASE("pipeline: a client that sends no more gets all replies, and waits for nobody") {
+    for (const bool tcp : {false, true}) {
+        CAPTURE(tcp);
+        Served served({.tcp = "127.0.0.1:0"});
+        Client holder(served.path);
+        CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+        Client client = tcp ? Client(served.server->tcp_port()) : Client(served.path);
+        client.send(request({"PING"}) + request({"DEDUP.STATS"}) + request({"DEDUP.CLAIM", "b"}) +
+                    request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
+                    request({"DEDUP.WAIT", "a", "600000"}) + request({"SET", "k", "v"}));
+        client.end_sending();
+        CHECK(client.reply() == "PONG");
+        CHECK(client.reply().contains("'store_id'"));
+        CHECK(client.reply().starts_with("['outcome' 'claimed'"));
+        CHECK(client.reply().starts_with("-ERR the client sends no more"));
+        CHECK(client.reply().starts_with("-ERR the client sends no more"));
+        CHECK(client.reply() == "OK");
+        CHECK(client.reply() == "EOF");
+    }
 }
 
 TEST_CASE("pipeline: one command may read more than a round") {

@@ -57,12 +57,11 @@ class Command {
     [[nodiscard]] virtual StreamKey stream(std::size_t /*part*/) const { return {}; }
     // False: none of its parts ever appends.
     [[nodiscard]] virtual bool appends() const { return true; }
-    // Asked before the parts decide, with the heads of all: whether there is something that keeps
-    // the command from doing anything, which it has noted.
-    [[nodiscard]] virtual bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                                       std::int64_t /*now_ms*/) {
-        return false;
-    }
+    // Before the parts decide, also where no head can be read: the time that they are judged by.
+    virtual void begin(std::int64_t /*now_ms*/) {}
+    // Then asked for each part whose head can be read, before any decides: whether there is
+    // something that keeps the command from doing anything, which it has noted.
+    [[nodiscard]] virtual bool refuses(std::size_t /*part*/, const Seen& /*seen*/) { return false; }
     // What `part` comes to, which the command keeps for reply(), and what must be appended first.
     virtual std::optional<Append> decide(std::size_t /*part*/, const Seen& /*seen*/) { return {}; }
     virtual void landed(std::size_t /*part*/, std::uint64_t /*sequence*/) {}

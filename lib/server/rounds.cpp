@@ -164,8 +164,12 @@ bool Executor::decide_item(std::size_t i) {
     if (command.atomic()) {
         return decide_atomic(i);
     }
-    if (command.refuses(std::span(heads_).subspan(item.first_stream, command.parts()), now_ms_)) {
-        return true;
+    command.begin(now_ms_);
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        auto& head = heads_[item.first_stream + part];
+        if (head && command.refuses(part, {*head, now_ms_, store_.grace()})) {
+            return true;
+        }
     }
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto& head = heads_[item.first_stream + part];

@@ -39,11 +39,7 @@ class HeadsCommand final : public Command {
     }
     [[nodiscard]] bool appends() const override { return false; }
     // The time is told even if no head can be read.
-    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                               std::int64_t now_ms) override {
-        now_ms_ = now_ms;
-        return false;
-    }
+    void begin(std::int64_t now_ms) override { now_ms_ = now_ms; }
     std::optional<Append> decide(std::size_t /*part*/, const Seen& seen) override {
         if (items_.size() <= kHeadsBytesMax) {
             ++count_;
@@ -98,11 +94,7 @@ class AppendCommand final : public Command {
         return {items_[part].record.ns, items_[part].record.key};
     }
     // The time is told even if no head can be read.
-    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                               std::int64_t now_ms) override {
-        now_ms_ = now_ms;
-        return false;
-    }
+    void begin(std::int64_t now_ms) override { now_ms_ = now_ms; }
     std::optional<Append> decide(std::size_t part, const Seen& seen) override {
         now_ms_ = seen.now_ms;
         if (is_known() || !is_expected(part, seen.head) || !is_of_now(part)) {

@@ -191,6 +191,12 @@ class DEDUP_API Server {
     // Errors: invalid_argument (there is no such file in the options, or a line is wrong), io.
     [[nodiscard]] virtual Result<void> reload_users() = 0;
 
+    // Clients have to say this password from now on, in place of the one in the options. Whoever is
+    // logged in with another one has to log in again; the same one changes nothing. The same of the
+    // token for HTTP. Errors: invalid_argument (the options have none, or the new one is empty).
+    [[nodiscard]] virtual Result<void> replace_password(std::string_view password) = 0;
+    [[nodiscard]] virtual Result<void> replace_http_token(std::string_view token) = 0;
+
     // Reads the files of TLS again, for connections from now on. What is wrong with them changes
     // nothing. Errors: invalid_argument (there are none in the options, or they are wrong).
     [[nodiscard]] virtual Result<void> reload_certificates() = 0;

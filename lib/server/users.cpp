@@ -225,8 +225,7 @@ UserPtr Users::login(std::string_view name, std::string_view secret) const {
             user = found->second;
         }
     }
-    const bool same = same_secret(sha256_hex(user->salt + std::string(secret)), user->hash);
-    return same && user != kNobody ? user : nullptr;
+    return has_secret(*user, secret) && user != kNobody ? user : nullptr;
 }
 
 UserPtr Users::named(std::string_view name) const {
@@ -239,6 +238,10 @@ UserPtr Users::now(const UserPtr& user) const {
     const MutexLock lock(mutex_);
     const auto found = users_.find(user->name);
     return found != users_.end() && found->second->hash == user->hash ? found->second : nullptr;
+}
+
+bool has_secret(const User& user, std::string_view secret) {
+    return same_secret(sha256_hex(user.salt + std::string(secret)), user.hash);
 }
 
 User user_with_password(std::string_view name, std::string_view password) {

@@ -74,6 +74,8 @@ class Users {
     std::map<std::string, UserPtr, std::less<>> users_ DEDUP_GUARDED_BY(mutex_);
 };
 
+// Whether that is its secret. Takes as long whatever it is.
+[[nodiscard]] bool has_secret(const User& user, std::string_view secret);
 // A user with all rights that has this secret.
 [[nodiscard]] User user_with_password(std::string_view name, std::string_view password);
 

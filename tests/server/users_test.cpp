@@ -357,6 +357,30 @@ TEST_CASE("users: a file that has changed counts at once, one that is wrong does
     CHECK(is_refused(c.ask({"SET", "k", "w"})));
 }
 
+TEST_CASE("users: what has not changed logs nobody out, a new password does") {
+    UsersFixture fixture({{.name = "b", .rights = "all", .namespaces = "*"}},
+                         {.password = "the first password"});
+    Client client(fixture.path);
+    CHECK(client.ask({"AUTH", "the first password"}) == "OK");
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(client.ask({"PING"}) == "PONG");
+    CHECK(fixture.server->replace_password("the first password").has_value());
+    CHECK(client.ask({"PING"}) == "PONG");
+    CHECK_FALSE(fixture.server->replace_password("").has_value());
+    CHECK(fixture.server->replace_password("the second password").has_value());
+    CHECK(client.ask({"PING"}).starts_with("-NOAUTH"));
+    Client next(fixture.path);
+    CHECK(next.ask({"AUTH", "the first password"}).starts_with("-WRONGPASS"));
+    CHECK(next.ask({"AUTH", "the second password"}) == "OK");
+    // The file is checked against it, and it against the file.
+    fixture.write({{.name = "default", .rights = "all", .namespaces = "*"}});
+    CHECK_FALSE(fixture.server->reload_users().has_value());
+    CHECK(next.ask({"PING"}) == "PONG");
+    UsersFixture without({{.name = "b", .rights = "all", .namespaces = "*"}});
+    CHECK_FALSE(without.server->replace_password("one").has_value());
+    CHECK_FALSE(without.server->replace_http_token("one").has_value());
+}
+
 TEST_CASE("users: the Unix socket is for those whom it names") {
     TempDir directory;
     ManualClock clock{1'000'000};

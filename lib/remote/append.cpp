@@ -158,9 +158,8 @@ void RemoteStore::send(Sending& sending) {
         }
         sending.was_lost = sending.was_lost || outcome == Channel::Outcome::lost;
         if (!pause_until(until)) {
-            sending.fail(answered
-                             ? error_of(reply)
-                             : Error{Code::unavailable, "the server did not answer in time"});
+            sending.fail(answered ? error_of(reply)
+                                  : Error{Code::unavailable, "the server did not answer in time"});
             return;
         }
     }

@@ -41,10 +41,10 @@ std::vector<User> Accounts::users() const {
 
 Result<void> Accounts::check(const std::vector<User>& of_file, bool password) const {
     if (password && std::ranges::find(of_file, kName, &User::name) != of_file.end()) {
-        return std::unexpected(Error{
-            Code::invalid_argument,
-            "there is a password, which is that of the user 'default', and a user of that name in " +
-                path_});
+        return std::unexpected(Error{Code::invalid_argument,
+                                     "there is a password, which is that of the user 'default', "
+                                     "and a user of that name in " +
+                                         path_});
     }
     return {};
 }

@@ -70,26 +70,26 @@ bool may_touch(const User& user, const Command& command) {
     return true;
 }
 
-// Another user, or other rights, since the last request?
-void look_again(Facts& facts, Session& session) {
-    const Users& users = facts.users;
-    if (session.user && session.users_generation != users.generation()) {
-        session.users_generation = users.generation();
-        const bool certified = session.user->name == session.certified;
-        session.user = users.now(session.user);
-        if (!session.user && certified) {  // its secret is another one, which it has not shown
-            log_in_certified(session, facts);
-        }
-        // What was allowed to be queued may not be any more.
-        if (!session.user) {
-            session.transaction = {};
-        } else if (session.transaction.open) {
-            session.transaction.bad = true;
-        }
-    }
-}
-
 }  // namespace
+
+bool look_again(Session& session, Facts& facts) {
+    const Users& users = facts.users;
+    const auto keeps = [](const UserPtr& before, const UserPtr& now) {
+        return now && now->covers(*before);
+    };
+    const bool earlier_keep = std::ranges::all_of(
+        session.earlier, [&](const UserPtr& user) { return keeps(user, users.now(user)); });
+    if (!session.user || session.users_generation == users.generation()) {
+        return earlier_keep;
+    }
+    session.users_generation = users.generation();
+    const UserPtr before = session.user;
+    session.user = users.now(before);
+    if (!session.user && before->name == session.certified) {
+        log_in_certified(session, facts);  // its secret is another one, which it has not shown
+    }
+    return earlier_keep && keeps(before, session.user);
+}
 
 CommandPtr make_allowed(const Request& request, const CommandEntry& entry) {
     const UserPtr& user = request.session.user;
@@ -128,7 +128,6 @@ const CommandEntry* find_command(std::string_view name) {
 CommandPtr understand(const Request& request) {
     const std::string_view name = request.argument(0);
     const CommandEntry* entry = find_command(name);
-    look_again(request.facts, request.session);
     const bool needs_password = request.facts.users.needed() && !request.session.user;
     if (needs_password && (entry == nullptr || !without_password(entry->name))) {
         return request.error("NOAUTH Authentication required.");

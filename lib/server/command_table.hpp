@@ -69,6 +69,10 @@ struct CommandEntry {
 // Whoever has a certificate of a user's name is that user. What keeps it from that, or empty.
 std::string_view log_in_certified(Session& session, Facts& facts);
 
+// The users have been replaced: what has become of the session's. False: one who has asked what may
+// still be under way is gone, has another secret, or may do less.
+[[nodiscard]] bool look_again(Session& session, Facts& facts);
+
 // What a request comes to: never null. An unknown command, a wrong number of arguments, an unknown
 // option, or a client that has not said the password is an error, never a guess.
 [[nodiscard]] CommandPtr understand(const Request& request);

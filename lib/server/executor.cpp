@@ -24,12 +24,28 @@ constexpr int kCompanyGapShare = 6;
 constexpr std::chrono::milliseconds kCompanyMax{2};
 
 CommandPtr sends_no_more() {
-    return error_reply(Protocol::resp2,
-                       "ERR the client sends no more, so nothing is waited for; keep the connection "
-                       "open to wait");
+    return error_reply(
+        Protocol::resp2,
+        "ERR the client sends no more, so nothing is waited for; keep the connection "
+        "open to wait");
 }
 
 }  // namespace
+
+CommandPtr refusal(const Lane& lane, const Command& command) {
+    if (command.kind() == Command::Kind::reply) {
+        return nullptr;
+    }
+    if (lane.revoked) {
+        return error_reply(Protocol::resp2,
+                           "NOPERM this user is gone, or may do less than before; log in again");
+    }
+    if (lane.gone && command.kind() != Command::Kind::sweep && !command.appends()) {
+        // What only reads is for nobody.
+        return error_reply(Protocol::resp2, "ERR the client has gone");
+    }
+    return nullptr;
+}
 
 Executor::Executor(StreamStore& store, ExecutorOptions options)
     : store_(store), options_(std::move(options)) {
@@ -133,7 +149,7 @@ void Executor::take_over(Incoming incoming) {
         make_ready(lane);
     }
     for (auto& [lane, command] : incoming.done) {
-        Item item{lane, std::move(command)};
+        Item item{lane, lane->revoked ? refusal(*lane, *command) : std::move(command)};
         answer(item);
         lane->blocked = false;
         make_ready(lane);
@@ -331,7 +347,7 @@ void Executor::wake_due() {
     }
     for (auto at = parked_.begin(); at != parked_.end();) {
         Parked& parked = at->second;
-        if (all || parked.due <= now || parked.item.lane->ended) {
+        if (all || parked.due <= now || parked.item.lane->ended || parked.item.lane->revoked) {
             wake(std::move(parked.item));
             at = parked_.erase(at);
         } else {
@@ -342,7 +358,7 @@ void Executor::wake_due() {
 
 void Executor::wake(Item item) {
     item.lane->blocked = false;
-    if (item.lane->ended) {
+    if (item.lane->ended && !item.lane->revoked) {
         // Nobody may be there who would use the claim.
         item.command = sends_no_more();
         answer(item);

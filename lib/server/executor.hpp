@@ -45,6 +45,9 @@ struct Replies {
     std::size_t count = 0;
 };
 
+// What is replied to a command in place of carrying it out; null: it is carried out.
+[[nodiscard]] CommandPtr refusal(const Lane& lane, const Command& command);
+
 struct ExecutorOptions {
     // Gets replies, in order for each lane. Called by the executor's threads, one at a time.
     std::function<void(std::vector<Replies>)> deliver;

@@ -53,7 +53,9 @@ struct Lane {
     // sees that the lane may go on.
     std::atomic<bool> held = false;
     std::atomic<bool> ended = false;  // the client sends no more: nobody may be there any more
-    std::atomic<bool> gone = false;   // the connection is closed: nobody takes replies
+    // Its user is gone, or may do less: what it has asked and is not carried out yet is refused.
+    std::atomic<bool> revoked = false;
+    std::atomic<bool> gone = false;  // the connection is closed: nobody takes replies
 };
 
 using LanePtr = std::shared_ptr<Lane>;

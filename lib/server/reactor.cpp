@@ -197,6 +197,7 @@ void Reactor::run() {
 void Reactor::run_once(int timeout_ms) {
     std::array<epoll_event, kEventsMax> events;
     const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms);
+    look_at_users();
     for (int i = 0; i < count; ++i) {
         on_event(events[static_cast<std::size_t>(i)].data.u64,
                  events[static_cast<std::size_t>(i)].events);
@@ -394,7 +395,9 @@ void Reactor::settle(Connection& connection) {
         }
     }
     if (connection.end_of_input && connection.answered()) {
-        close(connection, connection.session.closing ? "quit" : "ended");
+        close(connection, connection.lane->revoked     ? "its user is gone, or may do less"
+                          : connection.session.closing ? "quit"
+                                                       : "ended");
         return;
     }
     watch(connection);

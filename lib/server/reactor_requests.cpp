@@ -160,6 +160,9 @@ void Reactor::note_user(Connection& connection) {
 
 void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++requests_;
+    if (connection.under_way == 0) {
+        connection.session.earlier.clear();
+    }
     CommandPtr command = command_for(connection, bytes);
     if (connection.session.closing) {
         connection.end_of_input = true;

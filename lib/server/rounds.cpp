@@ -62,14 +62,10 @@ void Executor::gather_lane(const LanePtr& lane) {
         lane->held = false;
     }
     for (bool first = true; !lane->queue.empty(); first = false) {
-        Command& command = *lane->queue.front();
-        if (lane->gone && command.kind() != Command::Kind::sweep && !command.appends()) {
-            // What only reads is for nobody.
-            lane->queue.pop_front();
-            Item item{lane, error_reply(Protocol::resp2, "ERR the client has gone")};
-            answer(item);
-            continue;
+        if (CommandPtr refused = refusal(*lane, *lane->queue.front())) {
+            lane->queue.front() = std::move(refused);
         }
+        Command& command = *lane->queue.front();
         if (command.kind() == Command::Kind::chore || command.kind() == Command::Kind::sweep) {
             if (first) {
                 begin_chore(lane);

@@ -25,8 +25,7 @@ namespace dedup::server {
 class Secret {
   public:
     // Empty: none is needed, and none ever will be.
-    explicit Secret(std::string secret)
-        : needed_(!secret.empty()), secret_(std::move(secret)) {}
+    explicit Secret(std::string secret) : needed_(!secret.empty()), secret_(std::move(secret)) {}
     [[nodiscard]] bool is_needed() const { return needed_; }
     [[nodiscard]] bool is(std::string_view said) const DEDUP_EXCLUDES(mutex_) {
         const MutexLock lock(mutex_);

@@ -161,6 +161,12 @@ bool User::may_everywhere() const {
     return std::ranges::find(namespaces, "*") != namespaces.end();
 }
 
+bool User::covers(const User& other) const {
+    return may(other.rights) && std::ranges::all_of(other.namespaces, [this](std::string_view ns) {
+               return may_in(ns);  // also of one that ends with "*"
+           });
+}
+
 Result<std::vector<User>> Users::parse(std::string_view text) {
     std::vector<User> users;
     for (std::size_t number = 1; !text.empty(); ++number) {

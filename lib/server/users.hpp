@@ -40,6 +40,8 @@ struct User {
     [[nodiscard]] bool may(unsigned wanted) const { return (rights & wanted) == wanted; }
     [[nodiscard]] bool may_in(std::string_view ns) const;
     [[nodiscard]] bool may_everywhere() const;
+    // Whether it may do all that the other may.
+    [[nodiscard]] bool covers(const User& other) const;
 };
 
 using UserPtr = std::shared_ptr<const User>;

@@ -1,6 +1,7 @@
 // One request that has been understood: what it looks at, what it comes to, what is replied.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -24,7 +25,10 @@ namespace dedup::server {
 // What a command that runs on its own (see Command::Kind) gets.
 struct Chore {
     StreamStore& store;
-    std::stop_token stop;  // the server ends
+    std::stop_token stop;           // the server ends
+    const std::atomic<bool>& gone;  // nobody takes the reply
+
+    [[nodiscard]] bool is_wanted() const { return !stop.stop_requested() && !gone; }
 };
 
 // A command has parts, each about one stream. The executor reads the heads of the parts' streams,

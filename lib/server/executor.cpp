@@ -30,6 +30,10 @@ CommandPtr sends_no_more() {
         "open to wait");
 }
 
+CommandPtr server_ends() {
+    return error_reply(Protocol::resp2, "CLOSED the server ends");
+}
+
 }  // namespace
 
 CommandPtr refusal(const Lane& lane, const Command& command) {
@@ -40,8 +44,8 @@ CommandPtr refusal(const Lane& lane, const Command& command) {
         return error_reply(Protocol::resp2,
                            "NOPERM this user is gone, or may do less than before; log in again");
     }
-    if (lane.gone && command.kind() != Command::Kind::sweep && !command.appends()) {
-        // What only reads is for nobody.
+    const bool reads = command.kind() == Command::Kind::chore || !command.appends();
+    if (lane.gone && reads) {  // for nobody
         return error_reply(Protocol::resp2, "ERR the client has gone");
     }
     return nullptr;
@@ -287,9 +291,14 @@ void Executor::run_chores(std::size_t kind) {
             return;
         }
         auto chore = chores_[kind].pop();
-        lock.unlock();
-        chore.second->run({store_, stop_source_.get_token()});
-        lock.lock();
+        auto& [lane, command] = chore;
+        if (CommandPtr refused = stop_ ? server_ends() : refusal(*lane, *command)) {
+            command = std::move(refused);
+        } else {
+            lock.unlock();
+            command->run({store_, stop_source_.get_token(), lane->gone});
+            lock.lock();
+        }
         incoming_.done.push_back(std::move(chore));
         work_.notify_one();
     }

@@ -72,8 +72,8 @@ class Executor {
     void resume(LanePtr lane) DEDUP_EXCLUDES(mutex_);
 
     // Nothing is submitted any more. What has been is carried out, also what `resumed` were held
-    // up with; chores are asked to end early, and what waits for somebody else's answer is told how
-    // things stand.
+    // up with; chores are asked to end early, or not begun, and what waits for somebody else's
+    // answer is told how things stand.
     void ask_to_finish(std::vector<LanePtr> resumed) DEDUP_EXCLUDES(mutex_);
     // Asks for it, and waits until it is done.
     void finish() DEDUP_EXCLUDES(mutex_);

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import cli
@@ -275,6 +277,57 @@ class Serve(cli.CliTest):
         self.assertEqual(server.returncode, OK)
         for secret in (a_secret, b_secret):
             self.assertNotIn(secret, log)
+
+    def test_hangup(self):
+        """SIGHUP ends nothing, and has every secret read again."""
+        server = self.serve()
+        server.send_signal(signal.SIGHUP)
+        self.assertEqual(self.client().ask("PING"), b"PONG")
+        self.assertNotIn("event=password", self.end(server))
+        self.assertEqual(server.returncode, OK)
+
+        def write(name, text):
+            with open(self.path(name), "w", encoding="ascii") as file:
+                file.write(text)
+            return self.path(name)
+        files = (write("secret", "first\n"), write("token", "first\n"))
+        server = self.serve("--password-file", files[0], "--http", "127.0.0.1:0",
+                            "--http-token-file", files[1])
+        at = re.search(r"http://127.0.0.1:0 \(port (\d+)", server.stderr.readline().decode())
+
+        def page(token):
+            asked = urllib.request.Request(f"http://127.0.0.1:{at.group(1)}/stats.json",
+                                           headers={"Authorization": "Bearer " + token})
+            try:
+                with urllib.request.urlopen(asked) as answer:
+                    return answer.status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        def hang_up():
+            server.send_signal(signal.SIGHUP)
+            return [re.search(r"event=\w+", server.stderr.readline().decode()).group()
+                    for _ in files]
+
+        first = self.client()
+        self.assertEqual(first.ask("AUTH", "first"), b"OK")
+        self.assertEqual(page("first"), 200)
+        self.assertEqual(hang_up(), ["event=password_reloaded", "event=http_token_reloaded"])
+        self.assertEqual(first.ask("PING"), b"PONG")
+        for name in ("secret", "token"):
+            write(name, "second\n")
+        self.assertEqual(hang_up(), ["event=password_reloaded", "event=http_token_reloaded"])
+        with self.assertRaises(ConnectionError):
+            first.reply()
+        second = self.client()
+        self.assertEqual(second.ask("AUTH", "second"), b"OK")
+        self.assertEqual((page("first"), page("second")), (401, 200))
+        write("secret", "\n")
+        os.unlink(files[1])
+        self.assertEqual(hang_up(), ["event=password_kept", "event=http_token_kept"])
+        self.assertEqual(second.ask("PING"), b"PONG")
+        self.assertEqual(page("second"), 200)
+        self.assertNotIn("second", self.end(server))
 
     def test_making_a_user(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:

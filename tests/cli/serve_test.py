@@ -43,6 +43,30 @@ class Serve(cli.CliTest):
         self.assertEqual(self.dedupctl("-n", "redis:0", "lookup", "k", expect=COMPLETED).out,
                          b"v")
 
+    def lingering(self):
+        """A server whose end waits for a client that does not take its replies."""
+        server = self.serve()
+        client = self.client()
+        self.assertEqual(client.ask("SET", "k", b"v" * 1_000_000), b"OK")
+        for _ in range(20):
+            client.send("GET", "k")
+        return server
+
+    def test_a_signal_that_comes_twice_is_meant_once(self):
+        server = self.lingering()
+        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
+        _, log = server.communicate(timeout=cli.HANG_SECONDS)
+        self.assertEqual(server.returncode, OK, log)
+        self.assertFalse(os.path.exists(self.socket_path))
+
+    def test_a_later_signal_ends_it_at_once(self):
+        server = self.lingering()
+        while server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        self.assertEqual(server.returncode, 128 + signal.SIGTERM)
+
     def test_what_a_client_claims_is_what_dedupctl_sees(self):
         server = self.serve()
         claimed = self.client().ask_map("DEDUP.CLAIM", "k", "OWNER", "me", "LEASE", "60000")

@@ -49,10 +49,6 @@ bool fits_arity(const CommandEntry& entry, std::size_t arguments) {
                             : std::cmp_greater_equal(arguments, -entry.arity);
 }
 
-bool may_begin(const User& user, const Access& access) {
-    return user.may(access.rights) && (access.scope != Scope::store || user.may_everywhere());
-}
-
 // What a command is about is what it says when it is carried out, and nothing else.
 bool may_touch(const User& user, const Command& command) {
     if (user.may_everywhere() || command.kind() == Command::Kind::reply) {
@@ -91,24 +87,35 @@ bool look_again(Session& session, Facts& facts) {
     return earlier_keep && keeps(before, session.user);
 }
 
+CommandPtr no_permission(const Request& request, std::string_view command, std::string_view why) {
+    return request.error(
+        fmt::format("NOPERM this user has no permissions to run the '{}' command: {}",
+                    lower_case(command), why));
+}
+
 CommandPtr make_allowed(const Request& request, const CommandEntry& entry) {
-    const UserPtr& user = request.session.user;
-    const auto refused = [&] {
-        return request.error(
-            fmt::format("NOPERM this user has no permissions to run the '{}' command, or not on "
-                        "this namespace",
-                        lower_case(entry.name)));
-    };
+    const UserPtr user = request.session.user;
     if (!user) {
         return entry.make(request);  // nobody has to log in, or for this not
     }
-    if (!may_begin(*user, entry.access)) {
-        return refused();
+    const auto& [rights, scope] = entry.access;
+    if (!user->may(rights)) {
+        return no_permission(request, entry.name, missing_rights(*user, rights));
     }
-    const UserPtr before = user;
+    if (scope == Scope::store && !user->may_everywhere()) {
+        return no_permission(request, entry.name,
+                             fmt::format("it is for users of all namespaces, and '{}' is none "
+                                         "(namespaces=*; see `dedupctl user`)",
+                                         user->name));
+    }
     CommandPtr command = entry.make(request);
-    return entry.access.scope != Scope::streams || may_touch(*before, *command) ? std::move(command)
-                                                                                : refused();
+    if (scope == Scope::streams && !may_touch(*user, *command)) {
+        return no_permission(request, entry.name,
+                             fmt::format("'{}' may not use this namespace, which is not among the "
+                                         "namespaces= of its line (see `dedupctl user`)",
+                                         user->name));
+    }
+    return command;
 }
 
 std::span<const CommandEntry* const> all_commands() {

@@ -246,6 +246,19 @@ UserPtr Users::now(const UserPtr& user) const {
     return found != users_.end() && found->second->hash == user->hash ? found->second : nullptr;
 }
 
+std::string missing_rights(const User& user, unsigned wanted) {
+    std::string names;
+    for (const auto& [name, right] : kRights) {
+        if (right != kMayAll && (wanted & ~user.rights & right) != 0) {
+            names += (names.empty() ? "" : ",") + std::string(name);
+        }
+    }
+    return fmt::format(
+        "'{}' lacks {}, which its line in the file of users would have in rights= "
+        "(see `dedupctl user`)",
+        user.name, names);
+}
+
 bool has_secret(const User& user, std::string_view secret) {
     return same_secret(sha256_hex(user.salt + std::string(secret)), user.hash);
 }

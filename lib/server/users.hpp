@@ -76,6 +76,8 @@ class Users {
     std::map<std::string, UserPtr, std::less<>> users_ DEDUP_GUARDED_BY(mutex_);
 };
 
+// For people: which of `wanted` the user does not have, and where they come from.
+[[nodiscard]] std::string missing_rights(const User& user, unsigned wanted);
 // Whether that is its secret. Takes as long whatever it is.
 [[nodiscard]] bool has_secret(const User& user, std::string_view secret);
 // A user with all rights that has this secret.

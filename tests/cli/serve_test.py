@@ -353,6 +353,27 @@ class Serve(cli.CliTest):
         self.assertEqual(page("second"), 200)
         self.assertNotIn("second", self.end(server))
 
+    def test_a_worker_works_through_the_server(self):
+        """With the rights that `dedupctl user` gives, and no more."""
+        made = self.dedupctl("--json", "user", "bob", expect=OK).json
+        with open(self.path("users"), "w", encoding="ascii") as file:
+            file.write(made["line"] + "\n")
+        server = self.serve("--users", self.path("users"))
+        bob = ("-s", f"unix:{self.socket_path}?user=bob")
+        known = dict(self.environment(), DEDUP_PASSWORD=made["secret"])
+        fence = self.dedupctl(*bob, "--json", "claim", "k", env=known,
+                              expect=OK).json["claim_sequence"]
+        self.dedupctl(*bob, "complete", "k", "--claim", str(fence), "--receipt", "r", env=known,
+                      expect=OK)
+        self.assertEqual(self.dedupctl(*bob, "lookup", "k", env=known, expect=COMPLETED).out, b"r")
+        self.dedupctl(*bob, "claim", "other", env=known, expect=OK)
+        self.dedupctl(*bob, "release", "other", env=known, expect=OK)
+        self.assertEqual(self.dedupctl(*bob, "filter", stdin=b"a\nb\na\n", env=known,
+                                       expect=OK).out, b"a\nb\n")
+        refused = self.dedupctl(*bob, "forget", "k", "--reason", "why", env=known, expect=ERROR)
+        self.assertInError(["lacks admin", "dedupctl user"], refused)
+        self.end(server)
+
     def test_making_a_user(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:
             file.write("a secret from elsewhere\n")

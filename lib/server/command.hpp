@@ -55,6 +55,7 @@ class Command {
     [[nodiscard]] Protocol protocol() const { return protocol_; }
     Timing timing = {};
     const UserUse* asked_by = nullptr;  // whose it is; null: of nobody who has logged in
+    std::uint64_t turn = 0;             // among those that wait; 0: it has not waited yet
 
     [[nodiscard]] virtual std::size_t parts() const { return 0; }
     // Valid as long as the command is.

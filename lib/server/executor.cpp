@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <utility>
 
 #include "env/process.hpp"
 
@@ -195,7 +196,9 @@ void Executor::run_rounds() {
         wait_for_company();
         wait_for_room();
         round();
-        wake_changed();
+        if (!changed_.empty()) {
+            wake_changed();
+        }
     }
 }
 
@@ -308,8 +311,12 @@ void Executor::run_chores(std::size_t kind) {
 void Executor::park(Item& item, std::chrono::milliseconds at_most) {
     item.lane->blocked = true;
     stopped_.insert(item.lane.get());
-    const std::uint64_t stream = stream_hash(item.command->stream(0));
-    parked_.emplace(stream,
+    std::uint64_t& turn = item.command->turn;
+    if (turn == 0) {
+        turn = ++last_turn_;
+    }
+    const std::pair place(stream_hash(item.command->stream(0)), turn);
+    parked_.emplace(place,
                     Parked{{item.lane, std::move(item.command)}, steady_clock::now() + at_most});
 }
 
@@ -324,24 +331,29 @@ void Executor::park_if_it_waits(Item& item) {
 }
 
 void Executor::note_change(StreamKey stream) {
-    if (!parked_.empty()) {
-        if (const std::uint64_t hash = stream_hash(stream); parked_.contains(hash)) {
-            changed_.push_back(hash);
+    const std::uint64_t hash = parked_.empty() ? 0 : stream_hash(stream);
+    const auto at = parked_.lower_bound({hash, 0});
+    if (at != parked_.end() && at->first.first == hash) {
+        changed_.push_back(hash);
+    }
+}
+
+// Lets those look again whose stream has changed, in the order in which they came, and before
+// anybody who has come since.
+void Executor::wake_changed() {
+    std::deque<LanePtr> others = std::exchange(ready_, {});
+    for (const std::uint64_t stream : changed_) {
+        auto at = parked_.lower_bound({stream, 0});
+        while (at != parked_.end() && at->first.first == stream) {
+            wake(std::move(at->second.item));
+            at = parked_.erase(at);
         }
     }
-}
-
-// Lets those look again whose stream has changed.
-void Executor::wake_changed() {
-    for (const std::uint64_t stream : changed_) {
-        const auto [first, last] = parked_.equal_range(stream);
-        std::for_each(first, last, [this](auto& entry) { wake(std::move(entry.second.item)); });
-        parked_.erase(first, last);
-    }
     changed_.clear();
+    std::ranges::move(others, std::back_inserter(ready_));
 }
 
-// And those who are due, or whose turn it is.
+// And those who are due, or whose turn it is, with all who wait for the same stream.
 void Executor::wake_due() {
     const auto now = steady_clock::now();
     if (parked_.empty() || (now - parked_looked_ < kParkedTick && !finishing_)) {
@@ -354,15 +366,13 @@ void Executor::wake_due() {
     if (all) {
         parked_polled_ = now;
     }
-    for (auto at = parked_.begin(); at != parked_.end();) {
-        Parked& parked = at->second;
-        if (all || parked.due <= now || parked.item.lane->ended || parked.item.lane->revoked) {
-            wake(std::move(parked.item));
-            at = parked_.erase(at);
-        } else {
-            ++at;
+    for (const auto& [place, parked] : parked_) {
+        const Lane& lane = *parked.item.lane;
+        if (all || parked.due <= now || lane.ended || lane.revoked) {
+            changed_.push_back(place.first);
         }
     }
+    wake_changed();
 }
 
 void Executor::wake(Item item) {

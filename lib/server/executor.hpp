@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -94,6 +95,7 @@ class Executor {
         CommandPtr command;
         std::size_t first_stream = 0;
         bool appending = false;
+        bool lost = false;  // a race, after which it appends nothing
     };
     struct Parked {
         Item item;
@@ -130,6 +132,7 @@ class Executor {
     void append_atomic(Transacting transacting);
     void retry(Appending lost);
     void answer(Item& item);
+    void answer_all();
     void put_back();
     void deliver();
     void take_times();
@@ -160,8 +163,9 @@ class Executor {
     std::vector<std::size_t> put_back_;        // items, in order
     std::vector<LanePtr> touched_;             // with replies to deliver
     std::vector<Timing> answered_;             // of these replies
-    // They wait for somebody else's answer about a stream, by its hash.
-    std::unordered_multimap<std::uint64_t, Parked> parked_;
+    // They wait for somebody else's answer about a stream: by its hash, and their turn.
+    std::map<std::pair<std::uint64_t, std::uint64_t>, Parked> parked_;
+    std::uint64_t last_turn_ = 0;
     std::vector<std::uint64_t> changed_;  // of these streams, by this executor's appends
     std::chrono::steady_clock::time_point parked_looked_;  // who is due
     std::chrono::steady_clock::time_point parked_polled_;  // all

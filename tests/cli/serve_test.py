@@ -446,7 +446,9 @@ class Serve(cli.CliTest):
             manager.bind(self.path("notify"))
             manager.settimeout(cli.HANG_SECONDS)
             server = self.serve(env=dict(self.environment(), NOTIFY_SOCKET=self.path("notify")))
-            self.assertEqual(manager.recv(100), b"READY=1")
+            self.assertEqual(manager.recv(100),
+                             b"STATUS=opening the store\nEXTEND_TIMEOUT_USEC=30000000")
+            self.assertEqual(manager.recv(100), b"READY=1\nSTATUS=serving the store")
             self.assertEqual(self.client().ask("PING"), b"PONG")
             self.end(server)
             self.assertEqual(manager.recv(100), b"STOPPING=1")

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "commands.hpp"
 #include "common/text.hpp"
@@ -281,7 +282,9 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     const Hangup hangup;  // before there are threads, which take no signals
     const bool quiet = context.quiet;
     context.quiet = quiet || context.json;  // standard error is for the log's lines
+    std::optional<StartNotice> starting(std::in_place, "opening the store");
     const auto store = context.open_writer();
+    starting.reset();
     context.quiet = quiet;
     if (context.made_store && context.json) {
         log.write("created", 0, context.absolute_store());
@@ -300,7 +303,7 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     const auto server = *std::move(started);
     const Watched watched(watch.get(), *server);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
-    tell_service_manager("READY=1");
+    tell_service_manager("READY=1\nSTATUS=serving the store");
     wait_for_end(stop, hangup, Reload(arguments, *server, log));
     tell_service_manager("STOPPING=1");
     server->stop();

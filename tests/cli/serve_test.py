@@ -314,7 +314,8 @@ class Serve(cli.CliTest):
             with open(self.path(name), "w", encoding="ascii") as file:
                 file.write(text)
             return self.path(name)
-        files = (write("secret", "first\n"), write("token", "first\n"))
+        old, new = "the first of secrets", "the second of secrets"
+        files = (write("secret", old + "\n"), write("token", old + "\n"))
         server = self.serve("--password-file", files[0], "--http", "127.0.0.1:0",
                             "--http-token-file", files[1])
         at = re.search(r"http://127.0.0.1:0 \(port (\d+)", server.stderr.readline().decode())
@@ -334,24 +335,24 @@ class Serve(cli.CliTest):
                     for _ in files]
 
         first = self.client()
-        self.assertEqual(first.ask("AUTH", "first"), b"OK")
-        self.assertEqual(page("first"), 200)
+        self.assertEqual(first.ask("AUTH", old), b"OK")
+        self.assertEqual(page(old), 200)
         self.assertEqual(hang_up(), ["event=password_reloaded", "event=http_token_reloaded"])
         self.assertEqual(first.ask("PING"), b"PONG")
         for name in ("secret", "token"):
-            write(name, "second\n")
+            write(name, new + "\n")
         self.assertEqual(hang_up(), ["event=password_reloaded", "event=http_token_reloaded"])
         with self.assertRaises(ConnectionError):
             first.reply()
         second = self.client()
-        self.assertEqual(second.ask("AUTH", "second"), b"OK")
-        self.assertEqual((page("first"), page("second")), (401, 200))
+        self.assertEqual(second.ask("AUTH", new), b"OK")
+        self.assertEqual((page(old), page(new)), (401, 200))
         write("secret", "\n")
         os.unlink(files[1])
         self.assertEqual(hang_up(), ["event=password_kept", "event=http_token_kept"])
         self.assertEqual(second.ask("PING"), b"PONG")
-        self.assertEqual(page("second"), 200)
-        self.assertNotIn("second", self.end(server))
+        self.assertEqual(page(new), 200)
+        self.assertNotIn("of secrets", self.end(server))
 
     def test_a_worker_works_through_the_server(self):
         """With the rights that `dedupctl user` gives, and no more."""

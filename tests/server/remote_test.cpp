@@ -438,9 +438,10 @@ TEST_CASE("remote: a client that the server does not know any more logs in again
     TempDir directory;
     const std::string path = (directory.path() / "s").string();
     const std::string way_path = (directory.path() / "way").string();
-    const auto server = Server::start(*inner, {.unix_path = path, .password = "first"}).value();
+    const auto server =
+        Server::start(*inner, {.unix_path = path, .password = "the first password"}).value();
     FaultyWay way(way_path, path);
-    const auto client = open_remote("unix:" + way_path, {.password = "first"}).value();
+    const auto client = open_remote("unix:" + way_path, {.password = "the first password"}).value();
     const auto append = [&](std::string key) {
         const Append claim = item(0, std::move(key));
         return client->append({&claim, 1}, Batch::each).front();
@@ -451,10 +452,10 @@ TEST_CASE("remote: a client that the server does not know any more logs in again
     way.arm(FaultyWay::Fault::log_out);
     CHECK(client->head({"remote", "k"}).value().has_value());
     CHECK(!way.armed());
-    CHECK(server->replace_password("second").has_value());
+    CHECK(server->replace_password("the second password").has_value());
     CHECK_FALSE(append("l").has_value());  // maybe unknown: the connection has ended
     CHECK(client->head({"remote", "k"}).error().code == Code::invalid_argument);
-    CHECK(server->replace_password("first").has_value());
+    CHECK(server->replace_password("the first password").has_value());
     CHECK(append("l").has_value());
 }
 

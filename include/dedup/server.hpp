@@ -186,10 +186,18 @@ class DEDUP_API Server {
     // store's calls that are under way have: a disk that hangs holds it up, though no client.
     virtual void stop() = 0;
 
-    // Reads the file of users again: from the next request on, all connections have the rights that
-    // it says; whose secret has changed has to log in again. What is wrong with it changes nothing.
+    // Reads the file of users again: from now on all connections have the rights that it says.
+    // Those of users that are gone, have another secret or may do less than before are closed, and
+    // what they wait for is refused. What is wrong with the file changes nothing.
     // Errors: invalid_argument (there is no such file in the options, or a line is wrong), io.
     [[nodiscard]] virtual Result<void> reload_users() = 0;
+
+    // Clients have to say this password from now on, in place of the one in the options. Those who
+    // have said another one are disconnected, as above; the same one changes nothing. The second is
+    // for the token of HTTP. Errors: invalid_argument (the options have none, or the new one is
+    // empty).
+    [[nodiscard]] virtual Result<void> replace_password(std::string_view password) = 0;
+    [[nodiscard]] virtual Result<void> replace_http_token(std::string_view token) = 0;
 
     // Reads the files of TLS again, for connections from now on. What is wrong with them changes
     // nothing. Errors: invalid_argument (there are none in the options, or they are wrong).

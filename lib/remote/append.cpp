@@ -142,7 +142,10 @@ void RemoteStore::send(Sending& sending) {
         Reply reply;
         const auto outcome =
             (*channel)->exchange(sending.request(sending.was_lost ? token : "0"), reply, until);
-        if (outcome == Channel::Outcome::answered && !is_full_queue(reply)) {
+        const bool answered = outcome == Channel::Outcome::answered;
+        if (answered && is_logged_out(reply)) {
+            parts_->hot.leave(*channel);
+        } else if (answered && !is_full_queue(reply)) {
             if (reply.is_error()) {
                 sending.fail(error_of(reply));
             } else if (!take_answer(sending, reply)) {
@@ -155,9 +158,8 @@ void RemoteStore::send(Sending& sending) {
         }
         sending.was_lost = sending.was_lost || outcome == Channel::Outcome::lost;
         if (!pause_until(until)) {
-            sending.fail(outcome == Channel::Outcome::answered
-                             ? error_of(reply)
-                             : Error{Code::unavailable, "the server did not answer in time"});
+            sending.fail(answered ? error_of(reply)
+                                  : Error{Code::unavailable, "the server did not answer in time"});
             return;
         }
     }

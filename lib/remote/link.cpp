@@ -63,6 +63,10 @@ bool is_full_queue(const Reply& reply) {
            reply.text.substr(wire::kBusyWord.size(), 1) == " ";
 }
 
+bool is_logged_out(const Reply& reply) {
+    return reply.is_error() && reply.text.starts_with("NOAUTH ");
+}
+
 Error error_of(const Reply& reply) {
     const std::size_t space = reply.text.find(' ');
     const std::string_view word = std::string_view(reply.text).substr(0, space);
@@ -247,13 +251,22 @@ Result<Reply> Link::ask(std::string_view request, TimePoint deadline) {
         Reply reply;
         const bool answered =
             open->exchange(request, reply, deadline) == Channel::Outcome::answered;
-        if (answered && !is_full_queue(reply)) {
+        if (answered && is_logged_out(reply)) {
+            leave(open);
+        } else if (answered && !is_full_queue(reply)) {
             return reply.is_error() ? Result<Reply>(std::unexpected(error_of(reply)))
                                     : Result<Reply>(std::move(reply));
         }
         if (!pause_until(deadline)) {
             return std::unexpected(answered ? error_of(reply) : no_answer(address_));
         }
+    }
+}
+
+void Link::leave(const std::shared_ptr<Channel>& channel) {
+    const MutexLock lock(mutex_);
+    if (channel_ == channel) {
+        channel_.reset();
     }
 }
 

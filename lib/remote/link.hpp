@@ -26,6 +26,8 @@ struct Greeting {
 // The error that a reply is. A queue that is full is `unavailable`: nothing was done.
 [[nodiscard]] Error error_of(const wire::Reply& reply);
 [[nodiscard]] bool is_full_queue(const wire::Reply& reply);
+// The server knows the client no more: nothing was done, and it may log in again.
+[[nodiscard]] bool is_logged_out(const wire::Reply& reply);
 [[nodiscard]] std::unexpected<Error> odd_reply(std::string_view to);
 
 // Between two attempts of one call. False: its time is up.
@@ -49,6 +51,9 @@ class Link {
     // A channel of the caller's own, which outlives shut().
     [[nodiscard]] Result<std::shared_ptr<Channel>> new_channel(TimePoint deadline)
         DEDUP_EXCLUDES(mutex_);
+
+    // That one is not given to anybody any more; who waits for its reply there still gets it.
+    void leave(const std::shared_ptr<Channel>& channel) DEDUP_EXCLUDES(mutex_);
 
     // Asks what may be asked twice, until there is an answer. Errors: as above, those that the
     // server gives.

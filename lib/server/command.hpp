@@ -1,6 +1,7 @@
 // One request that has been understood: what it looks at, what it comes to, what is replied.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -24,7 +25,10 @@ namespace dedup::server {
 // What a command that runs on its own (see Command::Kind) gets.
 struct Chore {
     StreamStore& store;
-    std::stop_token stop;  // the server ends
+    std::stop_token stop;           // the server ends
+    const std::atomic<bool>& gone;  // nobody takes the reply
+
+    [[nodiscard]] bool is_wanted() const { return !stop.stop_requested() && !gone; }
 };
 
 // A command has parts, each about one stream. The executor reads the heads of the parts' streams,
@@ -51,18 +55,18 @@ class Command {
     [[nodiscard]] Protocol protocol() const { return protocol_; }
     Timing timing = {};
     const UserUse* asked_by = nullptr;  // whose it is; null: of nobody who has logged in
+    std::uint64_t turn = 0;             // among those that wait; 0: it has not waited yet
 
     [[nodiscard]] virtual std::size_t parts() const { return 0; }
     // Valid as long as the command is.
     [[nodiscard]] virtual StreamKey stream(std::size_t /*part*/) const { return {}; }
     // False: none of its parts ever appends.
     [[nodiscard]] virtual bool appends() const { return true; }
-    // Asked before the parts decide, with the heads of all: whether there is something that keeps
-    // the command from doing anything, which it has noted.
-    [[nodiscard]] virtual bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                                       std::int64_t /*now_ms*/) {
-        return false;
-    }
+    // Before the parts decide, also where no head can be read: the time that they are judged by.
+    virtual void begin(std::int64_t /*now_ms*/) {}
+    // Then asked for each part whose head can be read, before any decides: whether there is
+    // something that keeps the command from doing anything, which it has noted.
+    [[nodiscard]] virtual bool refuses(std::size_t /*part*/, const Seen& /*seen*/) { return false; }
     // What `part` comes to, which the command keeps for reply(), and what must be appended first.
     virtual std::optional<Append> decide(std::size_t /*part*/, const Seen& /*seen*/) { return {}; }
     virtual void landed(std::size_t /*part*/, std::uint64_t /*sequence*/) {}

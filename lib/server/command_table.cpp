@@ -49,10 +49,6 @@ bool fits_arity(const CommandEntry& entry, std::size_t arguments) {
                             : std::cmp_greater_equal(arguments, -entry.arity);
 }
 
-bool may_begin(const User& user, const Access& access) {
-    return user.may(access.rights) && (access.scope != Scope::store || user.may_everywhere());
-}
-
 // What a command is about is what it says when it is carried out, and nothing else.
 bool may_touch(const User& user, const Command& command) {
     if (user.may_everywhere() || command.kind() == Command::Kind::reply) {
@@ -70,45 +66,56 @@ bool may_touch(const User& user, const Command& command) {
     return true;
 }
 
-// Another user, or other rights, since the last request?
-void look_again(Facts& facts, Session& session) {
-    const Users& users = facts.users;
-    if (session.user && session.users_generation != users.generation()) {
-        session.users_generation = users.generation();
-        const bool certified = session.user->name == session.certified;
-        session.user = users.now(session.user);
-        if (!session.user && certified) {  // its secret is another one, which it has not shown
-            log_in_certified(session, facts);
-        }
-        // What was allowed to be queued may not be any more.
-        if (!session.user) {
-            session.transaction = {};
-        } else if (session.transaction.open) {
-            session.transaction.bad = true;
-        }
-    }
-}
-
 }  // namespace
 
-CommandPtr make_allowed(const Request& request, const CommandEntry& entry) {
-    const UserPtr& user = request.session.user;
-    const auto refused = [&] {
-        return request.error(
-            fmt::format("NOPERM this user has no permissions to run the '{}' command, or not on "
-                        "this namespace",
-                        lower_case(entry.name)));
+bool look_again(Session& session, Facts& facts) {
+    const Users& users = facts.users;
+    const auto keeps = [](const UserPtr& before, const UserPtr& now) {
+        return now && now->covers(*before);
     };
+    const bool earlier_keep = std::ranges::all_of(
+        session.earlier, [&](const UserPtr& user) { return keeps(user, users.now(user)); });
+    if (!session.user || session.users_generation == users.generation()) {
+        return earlier_keep;
+    }
+    session.users_generation = users.generation();
+    const UserPtr before = session.user;
+    session.user = users.now(before);
+    if (!session.user && before->name == session.certified) {
+        log_in_certified(session, facts);  // its secret is another one, which it has not shown
+    }
+    return earlier_keep && keeps(before, session.user);
+}
+
+CommandPtr no_permission(const Request& request, std::string_view command, std::string_view why) {
+    return request.error(
+        fmt::format("NOPERM this user has no permissions to run the '{}' command: {}",
+                    lower_case(command), why));
+}
+
+CommandPtr make_allowed(const Request& request, const CommandEntry& entry) {
+    const UserPtr user = request.session.user;
     if (!user) {
         return entry.make(request);  // nobody has to log in, or for this not
     }
-    if (!may_begin(*user, entry.access)) {
-        return refused();
+    const auto& [rights, scope] = entry.access;
+    if (!user->may(rights)) {
+        return no_permission(request, entry.name, missing_rights(*user, rights));
     }
-    const UserPtr before = user;
+    if (scope == Scope::store && !user->may_everywhere()) {
+        return no_permission(request, entry.name,
+                             fmt::format("it is for users of all namespaces, and '{}' is none "
+                                         "(namespaces=*; see `dedupctl user`)",
+                                         user->name));
+    }
     CommandPtr command = entry.make(request);
-    return entry.access.scope != Scope::streams || may_touch(*before, *command) ? std::move(command)
-                                                                                : refused();
+    if (scope == Scope::streams && !may_touch(*user, *command)) {
+        return no_permission(request, entry.name,
+                             fmt::format("'{}' may not use this namespace, which is not among the "
+                                         "namespaces= of its line (see `dedupctl user`)",
+                                         user->name));
+    }
+    return command;
 }
 
 std::span<const CommandEntry* const> all_commands() {
@@ -128,7 +135,6 @@ const CommandEntry* find_command(std::string_view name) {
 CommandPtr understand(const Request& request) {
     const std::string_view name = request.argument(0);
     const CommandEntry* entry = find_command(name);
-    look_again(request.facts, request.session);
     const bool needs_password = request.facts.users.needed() && !request.session.user;
     if (needs_password && (entry == nullptr || !without_password(entry->name))) {
         return request.error("NOAUTH Authentication required.");

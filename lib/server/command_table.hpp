@@ -30,8 +30,8 @@ inline constexpr Access kClaimsAndCompletes{kMayClaim | kMayComplete, Scope::str
 // Strings know no claims: a command overwrites, or tells what was there.
 inline constexpr Access kRewrites{kMayRead | kMayClaim | kMayComplete, Scope::streams};
 inline constexpr Access kDecides{kMayAdmin, Scope::streams};
-// Records as they are: decisions, too.
-inline constexpr Access kWritesRecords{kMayClaim | kMayComplete | kMayAdmin, Scope::streams};
+// Records as they are: what each of them needs is asked when it is known; see append_rights.hpp.
+inline constexpr Access kWritesRecords{0, Scope::streams};
 inline constexpr Access kReadsStore{kMayRead, Scope::store};
 inline constexpr Access kSweepsStore{kMaySweep, Scope::store};
 inline constexpr Access kFlushes{kMayClaim, Scope::connection};
@@ -63,11 +63,18 @@ struct CommandEntry {
 [[nodiscard]] std::span<const CommandEntry* const> all_commands();  // by name
 [[nodiscard]] const CommandEntry* find_command(std::string_view name);
 
+// The error of a user who may not do that.
+[[nodiscard]] CommandPtr no_permission(const Request& request, std::string_view command,
+                                       std::string_view why);
 // The command of `entry`, or an error if the client may not do that.
 [[nodiscard]] CommandPtr make_allowed(const Request& request, const CommandEntry& entry);
 
 // Whoever has a certificate of a user's name is that user. What keeps it from that, or empty.
 std::string_view log_in_certified(Session& session, Facts& facts);
+
+// The users have been replaced: what has become of the session's. False: one who has asked what may
+// still be under way is gone, has another secret, or may do less.
+[[nodiscard]] bool look_again(Session& session, Facts& facts);
 
 // What a request comes to: never null. An unknown command, a wrong number of arguments, an unknown
 // option, or a client that has not said the password is an error, never a guess.

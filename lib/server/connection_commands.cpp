@@ -36,7 +36,7 @@ std::string_view seat(Session& session, Facts& facts, UserPtr user, std::uint64_
         }
         session.seat = UserSeat(use);
     }
-    session.user = std::move(user);
+    session.become(std::move(user));
     session.users_generation = generation;
     return "";
 }
@@ -163,7 +163,7 @@ CommandPtr make_reset(const Request& request) {
     Session& session = request.session;
     session.protocol = Protocol::resp2;
     session.database = 0;
-    session.user.reset();
+    session.become(nullptr);
     session.seat = UserSeat();
     session.name.clear();
     session.transaction = {};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <utility>
 
 #include "env/process.hpp"
 
@@ -23,7 +24,33 @@ constexpr std::chrono::milliseconds kParkedPollMax{1000};
 constexpr int kCompanyGapShare = 6;
 constexpr std::chrono::milliseconds kCompanyMax{2};
 
+CommandPtr sends_no_more() {
+    return error_reply(
+        Protocol::resp2,
+        "ERR the client sends no more, so nothing is waited for; keep the connection "
+        "open to wait");
+}
+
+CommandPtr server_ends() {
+    return error_reply(Protocol::resp2, "CLOSED the server ends");
+}
+
 }  // namespace
+
+CommandPtr refusal(const Lane& lane, const Command& command) {
+    if (command.kind() == Command::Kind::reply) {
+        return nullptr;
+    }
+    if (lane.revoked) {
+        return error_reply(Protocol::resp2,
+                           "NOPERM this user is gone, or may do less than before; log in again");
+    }
+    const bool reads = command.kind() == Command::Kind::chore || !command.appends();
+    if (lane.gone && reads) {  // for nobody
+        return error_reply(Protocol::resp2, "ERR the client has gone");
+    }
+    return nullptr;
+}
 
 Executor::Executor(StreamStore& store, ExecutorOptions options)
     : store_(store), options_(std::move(options)) {
@@ -127,7 +154,7 @@ void Executor::take_over(Incoming incoming) {
         make_ready(lane);
     }
     for (auto& [lane, command] : incoming.done) {
-        Item item{lane, std::move(command)};
+        Item item{lane, lane->revoked ? refusal(*lane, *command) : std::move(command)};
         answer(item);
         lane->blocked = false;
         make_ready(lane);
@@ -169,7 +196,9 @@ void Executor::run_rounds() {
         wait_for_company();
         wait_for_room();
         round();
-        wake_changed();
+        if (!changed_.empty()) {
+            wake_changed();
+        }
     }
 }
 
@@ -265,9 +294,14 @@ void Executor::run_chores(std::size_t kind) {
             return;
         }
         auto chore = chores_[kind].pop();
-        lock.unlock();
-        chore.second->run({store_, stop_source_.get_token()});
-        lock.lock();
+        auto& [lane, command] = chore;
+        if (CommandPtr refused = stop_ ? server_ends() : refusal(*lane, *command)) {
+            command = std::move(refused);
+        } else {
+            lock.unlock();
+            command->run({store_, stop_source_.get_token(), lane->gone});
+            lock.lock();
+        }
         incoming_.done.push_back(std::move(chore));
         work_.notify_one();
     }
@@ -277,30 +311,49 @@ void Executor::run_chores(std::size_t kind) {
 void Executor::park(Item& item, std::chrono::milliseconds at_most) {
     item.lane->blocked = true;
     stopped_.insert(item.lane.get());
-    const std::uint64_t stream = stream_hash(item.command->stream(0));
-    parked_.emplace(stream,
+    std::uint64_t& turn = item.command->turn;
+    if (turn == 0) {
+        turn = ++last_turn_;
+    }
+    const std::pair place(stream_hash(item.command->stream(0)), turn);
+    parked_.emplace(place,
                     Parked{{item.lane, std::move(item.command)}, steady_clock::now() + at_most});
 }
 
+// While the server lives, and for a client that may be there: a claim must not go to nobody.
+void Executor::park_if_it_waits(Item& item) {
+    const auto at_most = finishing_ ? std::nullopt : item.command->waits(now_ms_);
+    if (at_most && item.lane->ended) {
+        item.command = sends_no_more();
+    } else if (at_most) {
+        park(item, *at_most);
+    }
+}
+
 void Executor::note_change(StreamKey stream) {
-    if (!parked_.empty()) {
-        if (const std::uint64_t hash = stream_hash(stream); parked_.contains(hash)) {
-            changed_.push_back(hash);
+    const std::uint64_t hash = parked_.empty() ? 0 : stream_hash(stream);
+    const auto at = parked_.lower_bound({hash, 0});
+    if (at != parked_.end() && at->first.first == hash) {
+        changed_.push_back(hash);
+    }
+}
+
+// Lets those look again whose stream has changed, in the order in which they came, and before
+// anybody who has come since.
+void Executor::wake_changed() {
+    std::deque<LanePtr> others = std::exchange(ready_, {});
+    for (const std::uint64_t stream : changed_) {
+        auto at = parked_.lower_bound({stream, 0});
+        while (at != parked_.end() && at->first.first == stream) {
+            wake(std::move(at->second.item));
+            at = parked_.erase(at);
         }
     }
-}
-
-// Lets those look again whose stream has changed.
-void Executor::wake_changed() {
-    for (const std::uint64_t stream : changed_) {
-        const auto [first, last] = parked_.equal_range(stream);
-        std::for_each(first, last, [this](auto& entry) { wake(std::move(entry.second.item)); });
-        parked_.erase(first, last);
-    }
     changed_.clear();
+    std::ranges::move(others, std::back_inserter(ready_));
 }
 
-// And those who are due, or whose turn it is.
+// And those who are due, or whose turn it is, with all who wait for the same stream.
 void Executor::wake_due() {
     const auto now = steady_clock::now();
     if (parked_.empty() || (now - parked_looked_ < kParkedTick && !finishing_)) {
@@ -313,22 +366,20 @@ void Executor::wake_due() {
     if (all) {
         parked_polled_ = now;
     }
-    for (auto at = parked_.begin(); at != parked_.end();) {
-        Parked& parked = at->second;
-        if (all || parked.due <= now || parked.item.lane->gone) {
-            wake(std::move(parked.item));
-            at = parked_.erase(at);
-        } else {
-            ++at;
+    for (const auto& [place, parked] : parked_) {
+        const Lane& lane = *parked.item.lane;
+        if (all || parked.due <= now || lane.ended || lane.revoked) {
+            changed_.push_back(place.first);
         }
     }
+    wake_changed();
 }
 
 void Executor::wake(Item item) {
     item.lane->blocked = false;
-    if (item.lane->gone) {
-        // Nobody is there who would use the claim.
-        item.command = error_reply(Protocol::resp2, "ERR the client has gone");
+    if (item.lane->ended && !item.lane->revoked) {
+        // Nobody may be there who would use the claim.
+        item.command = sends_no_more();
         answer(item);
     } else {
         item.command->timing.since = steady_clock::now();  // the others' time is not its own

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -45,6 +46,9 @@ struct Replies {
     std::size_t count = 0;
 };
 
+// What is replied to a command in place of carrying it out; null: it is carried out.
+[[nodiscard]] CommandPtr refusal(const Lane& lane, const Command& command);
+
 struct ExecutorOptions {
     // Gets replies, in order for each lane. Called by the executor's threads, one at a time.
     std::function<void(std::vector<Replies>)> deliver;
@@ -69,8 +73,8 @@ class Executor {
     void resume(LanePtr lane) DEDUP_EXCLUDES(mutex_);
 
     // Nothing is submitted any more. What has been is carried out, also what `resumed` were held
-    // up with; chores are asked to end early, and what waits for somebody else's answer is told how
-    // things stand.
+    // up with; chores are asked to end early, or not begun, and what waits for somebody else's
+    // answer is told how things stand.
     void ask_to_finish(std::vector<LanePtr> resumed) DEDUP_EXCLUDES(mutex_);
     // Asks for it, and waits until it is done.
     void finish() DEDUP_EXCLUDES(mutex_);
@@ -91,6 +95,7 @@ class Executor {
         CommandPtr command;
         std::size_t first_stream = 0;
         bool appending = false;
+        bool lost = false;  // a race, after which it appends nothing
     };
     struct Parked {
         Item item;
@@ -127,10 +132,12 @@ class Executor {
     void append_atomic(Transacting transacting);
     void retry(Appending lost);
     void answer(Item& item);
+    void answer_all();
     void put_back();
     void deliver();
     void take_times();
     void park(Item& item, std::chrono::milliseconds at_most);
+    void park_if_it_waits(Item& item);
     void note_change(StreamKey stream);
     void wake_changed();
     void wake_due();
@@ -156,8 +163,9 @@ class Executor {
     std::vector<std::size_t> put_back_;        // items, in order
     std::vector<LanePtr> touched_;             // with replies to deliver
     std::vector<Timing> answered_;             // of these replies
-    // They wait for somebody else's answer about a stream, by its hash.
-    std::unordered_multimap<std::uint64_t, Parked> parked_;
+    // They wait for somebody else's answer about a stream: by its hash, and their turn.
+    std::map<std::pair<std::uint64_t, std::uint64_t>, Parked> parked_;
+    std::uint64_t last_turn_ = 0;
     std::vector<std::uint64_t> changed_;  // of these streams, by this executor's appends
     std::chrono::steady_clock::time_point parked_looked_;  // who is due
     std::chrono::steady_clock::time_point parked_polled_;  // all

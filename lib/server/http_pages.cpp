@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "dedup/metrics.hpp"
-#include "server/secret.hpp"
 #include "server/session.hpp"
 
 namespace dedup::server {
@@ -58,7 +57,7 @@ HttpResponse metrics_page(const HttpPages& pages) {
 
 HttpResponse slow_answer(const HttpPages& pages, const HttpRequest& request) {
     if (request.path == "/readyz") {
-        return readiness(pages, pages.token.empty() || request.with_token);
+        return readiness(pages, !pages.token.is_needed() || request.with_token);
     }
     if (request.path == "/metrics") {
         return metrics_page(pages);
@@ -76,11 +75,11 @@ std::optional<HttpResponse> quick_answer(const HttpPages& pages, const HttpHead&
     if (head.request.path == "/healthz") {
         return HttpResponse{.body = "alive\n"};
     }
-    if (pages.token.empty() && !names_loopback(head.host)) {
+    if (!pages.token.is_needed() && !names_loopback(head.host)) {
         return HttpResponse{.status = 421,
                             .body = "call this server by localhost or by its address\n"};
     }
-    if (!pages.token.empty() && !head.request.with_token && head.request.path != "/readyz") {
+    if (pages.token.is_needed() && !head.request.with_token && head.request.path != "/readyz") {
         return HttpResponse{.status = 401, .body = "the token is needed\n"};
     }
     return std::nullopt;
@@ -90,10 +89,7 @@ std::optional<HttpResponse> quick_answer(const HttpPages& pages, const HttpHead&
 
 HttpAnswers http_answers(HttpPages pages) {
     const auto shared = std::make_shared<const HttpPages>(std::move(pages));
-    return {.with_token =
-                [shared](std::string_view said) {
-                    return !shared->token.empty() && same_secret(said, shared->token);
-                },
+    return {.with_token = [shared](std::string_view said) { return shared->token.is(said); },
             .quick = [shared](const HttpHead& head) { return quick_answer(*shared, head); },
             .slow = [shared](const HttpRequest& request) { return slow_answer(*shared, request); }};
 }

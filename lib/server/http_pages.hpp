@@ -6,6 +6,7 @@
 
 #include "dedup/server.hpp"
 #include "server/http_server.hpp"
+#include "server/secret.hpp"
 
 namespace dedup::server {
 
@@ -13,7 +14,7 @@ struct HttpPages {
     StreamStore& store;
     std::function<ServerMetrics()> metrics;
     const std::atomic<bool>& closing;  // outlives the server of HTTP
-    std::string token;                 // empty: none is needed
+    const Secret& token;               // likewise
     std::function<std::optional<HttpResponse>(const HttpRequest&)> pages;
     std::function<std::string()> more_metrics;
 };

@@ -52,6 +52,9 @@ struct Lane {
     // looks at unsent_bytes again; the reactor lowers those and then looks at it: one of the two
     // sees that the lane may go on.
     std::atomic<bool> held = false;
+    std::atomic<bool> ended = false;  // the client sends no more: nobody may be there any more
+    // Its user is gone, or may do less: what it has asked and is not carried out yet is refused.
+    std::atomic<bool> revoked = false;
     std::atomic<bool> gone = false;  // the connection is closed: nobody takes replies
 };
 

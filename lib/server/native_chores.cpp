@@ -89,7 +89,8 @@ CommandPtr make_history(const Request& request) {
 }
 
 // A page of the store's, with fewer heads where they are large: nobody knows beforehand.
-Result<ScanPage> bounded_page(StreamStore& store, ScanOptions options) {
+// One at least: it has the cursor.
+Result<ScanPage> bounded_page(const Chore& work, ScanOptions options) {
     constexpr std::size_t kFirstHeads = 16;
     const std::size_t wanted = options.heads_max;
     ScanPage page;
@@ -99,7 +100,7 @@ Result<ScanPage> bounded_page(StreamStore& store, ScanOptions options) {
          pages < kScanPagesMax && page.heads.size() < wanted && bytes < kPageBytesMax;
          ++pages, heads *= 2) {
         options.heads_max = std::min(heads, wanted - page.heads.size());
-        auto more = store.scan(options);
+        auto more = work.store.scan(options);
         if (!more) {
             return more;
         }
@@ -113,7 +114,7 @@ Result<ScanPage> bounded_page(StreamStore& store, ScanOptions options) {
             heads = kFirstHeads / 2;
         }
         page.cursor = std::move(more->cursor);
-        if (page.cursor.empty()) {
+        if (page.cursor.empty() || !work.is_wanted()) {
             break;
         }
         options.cursor = page.cursor;
@@ -151,7 +152,7 @@ CommandPtr make_native_scan(const Request& request) {
     }
     ChoreCommand::Work read = [options, raw,
                                protocol = request.session.protocol](const Chore& work) {
-        return written(bounded_page(work.store, options), [&](const ScanPage& page) {
+        return written(bounded_page(work, options), [&](const ScanPage& page) {
             MapWriter map(protocol);
             map.text("cursor", page.cursor);
             map.raw("heads", raw ? raw_list(protocol, page.heads)
@@ -234,7 +235,7 @@ struct RedisScan {
 };
 
 Result<std::string> scan_strings(const RedisScan& scan, ScanCursors& cursors, Protocol protocol,
-                                 StreamStore& store) {
+                                 const Chore& work) {
     auto cursor = cursors.cursor_of(scan.cursor);
     if (!cursor) {
         return std::unexpected(Error{Code::invalid_argument,
@@ -247,11 +248,11 @@ Result<std::string> scan_strings(const RedisScan& scan, ScanCursors& cursors, Pr
         options.ns = scan.ns;
         options.cursor = *cursor;
         options.heads_max = scan.count;
-        auto page = store.scan(options);
+        auto page = work.store.scan(options);
         if (!page) {
             return std::unexpected(std::move(page).error());
         }
-        const std::int64_t now_ms = store.now_ms();
+        const std::int64_t now_ms = work.store.now_ms();
         for (Version& version : page->heads) {
             const Record& record = version.record;
             if (scan.strings && record.state() == State::completed &&
@@ -261,7 +262,7 @@ Result<std::string> scan_strings(const RedisScan& scan, ScanCursors& cursors, Pr
             }
         }
         cursor = std::move(page->cursor);
-        if (cursor->empty()) {
+        if (cursor->empty() || !work.is_wanted()) {
             break;
         }
     }
@@ -303,11 +304,10 @@ CommandPtr make_scan(const Request& request) {
         }
     }
     const std::string user = request.session.user ? request.session.user->name : "";
-    return chore_in(scan.ns, request,
-                    [scan, user, &facts = request.facts,
-                     protocol = request.session.protocol](const Chore& work) {
-                        return scan_strings(scan, facts.cursors[user], protocol, work.store);
-                    });
+    return chore_in(
+        scan.ns, request,
+        [scan, user, &facts = request.facts, protocol = request.session.protocol](
+            const Chore& work) { return scan_strings(scan, facts.cursors[user], protocol, work); });
 }
 
 // As Redis counts: what has expired and is not swept yet, too.
@@ -317,9 +317,9 @@ Result<std::string> count_strings(const std::string& ns, const Chore& work) {
         count += std::ranges::count_if(page.heads, [](const Version& version) {
             return version.record.state() == State::completed;
         });
-        return !work.stop.stop_requested();
+        return work.is_wanted();
     }));
-    if (work.stop.stop_requested()) {
+    if (!work.is_wanted()) {
         return std::unexpected(Error{Code::closed, "the server ends"});
     }
     return fmt::format(":{}\r\n", count);

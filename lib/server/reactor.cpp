@@ -43,9 +43,9 @@ std::string random_name() {
     return fmt::format("{:08x}{:08x}", random(), random());
 }
 
-void watch_for_input(int epoll, int fd, std::uint64_t tag) {
+void watch_for(std::uint32_t events, int epoll, int fd, std::uint64_t tag) {
     epoll_event event{};
-    event.events = EPOLLIN;
+    event.events = events;
     event.data.u64 = tag;
     ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
@@ -89,7 +89,7 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
             close_in_children({fd});
         }
     }
-    watch_for_input(epoll_.get(), wake_.get(), kWakeTag);
+    watch_for(EPOLLIN, epoll_.get(), wake_.get(), kWakeTag);
     watch_listeners(true);
     thread_ = start_thread("dedup-server", [this] { run(); });
 }
@@ -145,7 +145,7 @@ void Reactor::note(std::string_view what, std::uint64_t connection, std::string 
 void Reactor::watch_listeners(bool watched) {
     const auto one = [&](int fd, std::uint64_t tag) {
         if (fd >= 0) {
-            watched ? watch_for_input(epoll_.get(), fd, tag)
+            watched ? watch_for(EPOLLIN, epoll_.get(), fd, tag)
                     : static_cast<void>(::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr));
         }
     };
@@ -197,6 +197,7 @@ void Reactor::run() {
 void Reactor::run_once(int timeout_ms) {
     std::array<epoll_event, kEventsMax> events;
     const int count = ::epoll_wait(epoll_.get(), events.data(), kEventsMax, timeout_ms);
+    look_at_users();
     for (int i = 0; i < count; ++i) {
         on_event(events[static_cast<std::size_t>(i)].data.u64,
                  events[static_cast<std::size_t>(i)].events);
@@ -226,6 +227,9 @@ void Reactor::on_event(std::uint64_t tag, std::uint32_t events) {
     }
     Connection& connection = *found->second;
     touched_.push_back(tag);
+    if ((events & EPOLLRDHUP) != 0) {  // also while nothing is read from it
+        connection.lane->ended = true;
+    }
     const bool reads = (events & EPOLLIN) != 0 && (connection.events & EPOLLIN) != 0;
     if (reads || ((events & EPOLLOUT) != 0 && connection.sends_to_read())) {
         read_from(connection);
@@ -279,13 +283,13 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     auto connection = std::make_unique<Connection>(number, std::move(socket), unsent_bytes_);
     connection->active_at = steady_clock::now();
     connection->known_at = connection->active_at;
-    connection->events = EPOLLIN;
+    connection->events = EPOLLIN | EPOLLRDHUP;
     if (tcp && has_tls_ && !start_tls(*connection)) {
         ++refused_;
         note("refused", number, "out of memory for TLS");
         return;
     }
-    watch_for_input(epoll_.get(), connection->socket.get(), number);
+    watch_for(connection->events, epoll_.get(), connection->socket.get(), number);
     connections_.emplace(number, std::move(connection));
     ++connected_;
     ++open_;
@@ -391,7 +395,9 @@ void Reactor::settle(Connection& connection) {
         }
     }
     if (connection.end_of_input && connection.answered()) {
-        close(connection, connection.session.closing ? "quit" : "ended");
+        close(connection, connection.lane->revoked     ? "its user is gone, or may do less"
+                          : connection.session.closing ? "quit"
+                                                       : "ended");
         return;
     }
     watch(connection);
@@ -405,6 +411,9 @@ void Reactor::watch(Connection& connection) {
     if (connection.has_output() || connection.sends_to_read()) {
         events |= EPOLLOUT;
     }
+    if (!connection.lane->ended) {
+        events |= EPOLLRDHUP;
+    }
     if (events != connection.events) {
         epoll_event event{};
         event.events = events;
@@ -417,6 +426,7 @@ void Reactor::watch(Connection& connection) {
 void Reactor::close(Connection& connection, std::string_view why) {
     const std::uint64_t number = connection.session.id;
     arriving_.erase(number);
+    connection.lane->ended = true;
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
     held_bytes_ -= connection.input.size();

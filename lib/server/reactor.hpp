@@ -40,7 +40,7 @@ class Reactor {
 
     void stop() DEDUP_EXCLUDES(stop_mutex_);
     // Any thread.
-    void replace_users(std::vector<User> users) { facts_.users.replace(std::move(users)); }
+    void replace_users(std::vector<User> users);
     // For connections from now on.
     void replace_tls(std::shared_ptr<const tls::Context> tls) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] ServerMetrics metrics() const;
@@ -57,6 +57,7 @@ class Reactor {
     [[nodiscard]] bool is_known_process(int socket) const;
     void read_from(Connection& connection);
     void welcome(Connection& connection);
+    void look_at_users();
     void take_requests(Connection& connection);
     bool take_request(Connection& connection, std::string_view bytes, std::size_t& size);
     void carry_out(Connection& connection, std::size_t bytes);
@@ -100,6 +101,7 @@ class Reactor {
 
     // For anybody.
     std::atomic<bool> stop_asked_ = false;
+    std::atomic<bool> users_replaced_ = false;
     std::atomic<std::uint64_t> connected_ = 0;
     std::atomic<std::uint64_t> open_ = 0;
     std::atomic<std::uint64_t> refused_ = 0;

@@ -29,6 +29,7 @@ void Reactor::read_from(Connection& connection) {
         }
         // What it asked before is answered; there may be somebody left to read it.
         connection.end_of_input = true;
+        connection.lane->ended = true;
         return;
     }
     held_bytes_ += connection.input.size() - before;
@@ -159,6 +160,9 @@ void Reactor::note_user(Connection& connection) {
 
 void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++requests_;
+    if (connection.under_way == 0) {
+        connection.session.earlier.clear();
+    }
     CommandPtr command = command_for(connection, bytes);
     if (connection.session.closing) {
         connection.end_of_input = true;

@@ -1,7 +1,9 @@
 // A round of the executor: what it takes, what that comes to, what is appended for it.
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <ranges>
+#include <string>
 #include <utility>
 
 #include "server/executor.hpp"
@@ -62,14 +64,10 @@ void Executor::gather_lane(const LanePtr& lane) {
         lane->held = false;
     }
     for (bool first = true; !lane->queue.empty(); first = false) {
-        Command& command = *lane->queue.front();
-        if (lane->gone && command.kind() != Command::Kind::sweep && !command.appends()) {
-            // What only reads is for nobody.
-            lane->queue.pop_front();
-            Item item{lane, error_reply(Protocol::resp2, "ERR the client has gone")};
-            answer(item);
-            continue;
+        if (CommandPtr refused = refusal(*lane, *lane->queue.front())) {
+            lane->queue.front() = std::move(refused);
         }
+        Command& command = *lane->queue.front();
         if (command.kind() == Command::Kind::chore || command.kind() == Command::Kind::sweep) {
             if (first) {
                 begin_chore(lane);
@@ -164,8 +162,12 @@ bool Executor::decide_item(std::size_t i) {
     if (command.atomic()) {
         return decide_atomic(i);
     }
-    if (command.refuses(std::span(heads_).subspan(item.first_stream, command.parts()), now_ms_)) {
-        return true;
+    command.begin(now_ms_);
+    for (std::size_t part = 0; part < command.parts(); ++part) {
+        auto& head = heads_[item.first_stream + part];
+        if (head && command.refuses(part, {*head, now_ms_, store_.grace()})) {
+            return true;
+        }
     }
     for (std::size_t part = 0; part < command.parts(); ++part) {
         auto& head = heads_[item.first_stream + part];
@@ -181,10 +183,8 @@ bool Executor::decide_item(std::size_t i) {
             appending_.push_back({i, part});
         }
     }
-    if (!item.appending && !finishing_ && !item.lane->gone) {
-        if (const auto at_most = command.waits(now_ms_)) {
-            park(item, *at_most);
-        }
+    if (!item.appending) {
+        park_if_it_waits(item);
     }
     return true;
 }
@@ -214,9 +214,10 @@ bool Executor::decide_atomic(std::size_t i) {
 // To where they were, in front of their lanes' queues.
 void Executor::put_back() {
     for (const std::size_t i : put_back_ | std::views::reverse) {
-        const LanePtr lane = items_[i].lane;
-        lane->queue.push_front(std::move(items_[i].command));
-        make_ready(lane);
+        items_[i].lane->queue.push_front(std::move(items_[i].command));
+    }
+    for (const std::size_t i : put_back_) {
+        make_ready(items_[i].lane);
     }
 }
 
@@ -238,10 +239,33 @@ void Executor::append() {
     for (Transacting& transacting : transacting_) {
         append_atomic(std::move(transacting));
     }
+    answer_all();
+}
+
+// Replies come in order: what stands in its lane behind a command that has to wait after all waits
+// with it, done as it is.
+void Executor::answer_all() {
+    std::unordered_set<const Lane*> waiting;
+    std::vector<Item*> behind;
     for (Item& item : items_) {
-        if (item.command) {
-            answer(item);
+        if (!item.command) {
+            continue;
         }
+        if (waiting.contains(item.lane.get())) {
+            behind.push_back(&item);
+            continue;
+        }
+        if (item.lost) {
+            park_if_it_waits(item);
+        }
+        item.command ? answer(item) : static_cast<void>(waiting.insert(item.lane.get()));
+    }
+    for (Item* const item : behind | std::views::reverse) {
+        std::string bytes;
+        item->command->write_reply(bytes);
+        auto known = std::make_unique<KnownReply>(item->command->protocol(), std::move(bytes));
+        known->timing = item->command->timing;
+        item->lane->queue.push_front(std::move(known));
     }
 }
 
@@ -286,8 +310,10 @@ void Executor::retry(Appending lost) {
             item.command->part_failed(lost.part, std::move(head).error());
             return;
         }
-        auto append = item.command->decide(lost.part, {*head, store_.now_ms(), store_.grace()});
+        now_ms_ = store_.now_ms();
+        auto append = item.command->decide(lost.part, {*head, now_ms_, store_.grace()});
         if (!append) {
+            item.lost = true;
             return;
         }
         auto landed = std::move(store_.append({&*append, 1}, Batch::each).front());

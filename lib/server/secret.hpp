@@ -2,7 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <string_view>
+#include <utility>
+
+#include "env/mutex.hpp"
 
 namespace dedup::server {
 
@@ -16,5 +20,26 @@ namespace dedup::server {
     }
     return differs == 0;
 }
+
+// One that can be replaced. Any thread.
+class Secret {
+  public:
+    // Empty: none is needed, and none ever will be.
+    explicit Secret(std::string secret) : needed_(!secret.empty()), secret_(std::move(secret)) {}
+    [[nodiscard]] bool is_needed() const { return needed_; }
+    [[nodiscard]] bool is(std::string_view said) const DEDUP_EXCLUDES(mutex_) {
+        const MutexLock lock(mutex_);
+        return needed_ && same_secret(said, secret_);
+    }
+    void replace(std::string_view secret) DEDUP_EXCLUDES(mutex_) {
+        const MutexLock lock(mutex_);
+        secret_ = secret;
+    }
+
+  private:
+    const bool needed_;
+    mutable Mutex mutex_;
+    std::string secret_ DEDUP_GUARDED_BY(mutex_);
+};
 
 }  // namespace dedup::server

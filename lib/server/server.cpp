@@ -11,23 +11,27 @@
 #include <system_error>
 #include <utility>
 
+#include "env/mutex.hpp"
 #include "env/process.hpp"
+#include "record/try.hpp"
+#include "server/accounts.hpp"
 #include "server/http_pages.hpp"
 #include "server/http_server.hpp"
 #include "server/reactor.hpp"
-#include "server/users.hpp"
+#include "server/secret.hpp"
 
 namespace dedup {
 namespace {
 
+using server::Accounts;
 using server::Listeners;
 using server::Reactor;
-using server::User;
+
+std::unexpected<Error> bad(const char* what) {
+    return std::unexpected(Error{.code = Code::invalid_argument, .message = what});
+}
 
 Result<void> check_server_options(const ServerOptions& options) {
-    const auto bad = [](const char* what) {
-        return std::unexpected(Error{.code = Code::invalid_argument, .message = what});
-    };
     if (options.unix_path.empty() && options.tcp.empty() && options.unix_socket < 0 &&
         options.tcp_socket < 0) {
         return bad("there is nowhere to listen: give a unix_path, or a tcp address");
@@ -66,38 +70,15 @@ struct HttpPort {
     Descriptor wake;
 };
 
-// Those of the file, if there is one, and the one that has the password.
-Result<std::vector<User>> users_of(const std::string& path, const std::string& password) {
-    std::vector<User> users;
-    if (!path.empty()) {
-        auto read = server::Users::read(path);
-        if (!read) {
-            return read;
-        }
-        users = *std::move(read);
-    }
-    if (!password.empty()) {
-        if (std::ranges::find(users, "default", &User::name) != users.end()) {
-            return std::unexpected(
-                Error{Code::invalid_argument,
-                      "there is a password, which is that of the user 'default', and a user of "
-                      "that name in " +
-                          path});
-        }
-        users.push_back(server::user_with_password("default", password));
-    }
-    return users;
-}
-
 class ServerWithReactor final : public Server {
   public:
     ServerWithReactor(StreamStore& store, std::string store_id, const ServerOptions& options,
-                      std::vector<User> users, Listeners listeners, Descriptor epoll,
-                      Descriptor wake, std::optional<HttpPort> http)
-        : users_path_(options.users),
-          password_(options.password),
-          tls_files_(tls_files(options)),
-          reactor_(std::make_unique<Reactor>(store, std::move(store_id), options, std::move(users),
+                      Accounts accounts, Listeners listeners, Descriptor epoll, Descriptor wake,
+                      std::optional<HttpPort> http)
+        : tls_files_(tls_files(options)),
+          http_token_(options.http_token),
+          accounts_(std::move(accounts)),
+          reactor_(std::make_unique<Reactor>(store, std::move(store_id), options, accounts_.users(),
                                              std::move(listeners), std::move(epoll),
                                              std::move(wake))) {
         if (http) {
@@ -106,7 +87,7 @@ class ServerWithReactor final : public Server {
                 server::http_answers({.store = store,
                                       .metrics = [this] { return reactor_->metrics(); },
                                       .closing = closing_,
-                                      .token = options.http_token,
+                                      .token = http_token_,
                                       .pages = options.http_pages,
                                       .more_metrics = options.http_metrics}));
         }
@@ -130,26 +111,37 @@ class ServerWithReactor final : public Server {
         }
     }
     Result<void> reload_users() override {
-        if (process_.inherited()) {
-            return std::unexpected(process_.inherited_error("the server"));
+        DEDUP_TRY(check_reload());
+        const MutexLock lock(accounts_mutex_);
+        if (!accounts_.has_file()) {
+            return bad("the server has no file of users");
         }
-        if (users_path_.empty()) {
-            return std::unexpected(
-                Error{Code::invalid_argument, "the server has no file of users"});
+        DEDUP_TRY(accounts_.read());
+        reactor_->replace_users(accounts_.users());
+        return {};
+    }
+    Result<void> replace_password(std::string_view password) override {
+        DEDUP_TRY(check_reload());
+        const MutexLock lock(accounts_mutex_);
+        if (!accounts_.has_password() || password.empty()) {
+            return bad("the server has no password, or the new one is empty");
         }
-        auto users = users_of(users_path_, password_);
-        if (!users) {
-            return std::unexpected(std::move(users).error());
+        DEDUP_TRY(accounts_.set_password(password));
+        reactor_->replace_users(accounts_.users());
+        return {};
+    }
+    Result<void> replace_http_token(std::string_view token) override {
+        DEDUP_TRY(check_reload());
+        if (!http_token_.is_needed() || token.empty()) {
+            return bad("the server has no token for HTTP, or the new one is empty");
         }
-        reactor_->replace_users(*std::move(users));
+        http_token_.replace(token);
         return {};
     }
     Result<void> reload_certificates() override {
-        if (process_.inherited()) {
-            return std::unexpected(process_.inherited_error("the server"));
-        }
+        DEDUP_TRY(check_reload());
         if (tls_files_.certificate.empty()) {
-            return std::unexpected(Error{Code::invalid_argument, "the server has no TLS"});
+            return bad("the server has no TLS");
         }
         auto tls = tls::Context::for_server(tls_files_);
         if (!tls) {
@@ -163,10 +155,17 @@ class ServerWithReactor final : public Server {
     [[nodiscard]] std::uint16_t http_port() const override { return http_ ? http_->port() : 0; }
 
   private:
+    [[nodiscard]] Result<void> check_reload() const {
+        return process_.inherited()
+                   ? Result<void>(std::unexpected(process_.inherited_error("the server")))
+                   : Result<void>();
+    }
+
     const ProcessMark process_;
-    const std::string users_path_;
-    const std::string password_;
     const tls::Files tls_files_;
+    server::Secret http_token_;
+    Mutex accounts_mutex_;
+    Accounts accounts_ DEDUP_GUARDED_BY(accounts_mutex_);
     std::atomic<bool> closing_ = false;
     std::unique_ptr<Reactor> reactor_;
     std::unique_ptr<server::HttpServer> http_;
@@ -242,11 +241,12 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
     if (!stats) {
         return std::unexpected(std::move(stats).error());
     }
-    auto users = users_of(options.users, options.password);
-    if (!users) {
-        return std::unexpected(std::move(users).error());
+    Accounts accounts(options.users);
+    DEDUP_TRY(accounts.read());
+    if (!options.password.empty()) {
+        DEDUP_TRY(accounts.set_password(options.password));
     }
-    auto made = listen(options, given, !users->empty());
+    auto made = listen(options, given, accounts.has_file() || accounts.has_password());
     if (!made) {
         return std::unexpected(std::move(made).error());
     }
@@ -269,7 +269,7 @@ Result<std::unique_ptr<Server>> Server::start(StreamStore& store, ServerOptions 
     }
     try {
         return std::make_unique<ServerWithReactor>(
-            store, std::move(stats->store_id), options, *std::move(users), std::move(listeners),
+            store, std::move(stats->store_id), options, std::move(accounts), std::move(listeners),
             std::move(epoll), std::move(wake), *std::move(http));
     } catch (const std::system_error& error) {
         return std::unexpected(

@@ -1,6 +1,7 @@
 // What the server knows of a connection's client, and what all commands may need to know.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -43,10 +44,18 @@ struct Session {
     std::string name = {};
     Transaction transaction = {};
     UserPtr user = {};                   // null: has not logged in
+    std::vector<UserPtr> earlier = {};   // who has asked what may still be under way
     std::uint64_t users_generation = 0;  // that `user` is of
     UserSeat seat = {};
     std::string certified = {};  // the name in its certificate, of TLS; empty: it has shown none
 
+    // What was asked before stays that of the user before. Null: of nobody.
+    void become(UserPtr next) {
+        if (user && user != next && std::ranges::find(earlier, user) == earlier.end()) {
+            earlier.push_back(std::move(user));
+        }
+        user = std::move(next);
+    }
     // The namespace of the keys of Redis commands.
     [[nodiscard]] std::string database_namespace() const {
         return "redis:" + std::to_string(database);

@@ -36,11 +36,7 @@ class TimeCommand final : public Command {
     explicit TimeCommand(const Request& request)
         : Command(Kind::parts, request.session.protocol), facts_(request.facts) {}
     [[nodiscard]] bool appends() const override { return false; }
-    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                               std::int64_t now_ms) override {
-        now_ms_ = now_ms;
-        return false;
-    }
+    void begin(std::int64_t now_ms) override { now_ms_ = now_ms; }
 
   protected:
     void reply(ReplyWriter& /*writer*/, std::string& out) override {

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <chrono>
 #include <utility>
 
 #include "contract/check_batch.hpp"
 #include "record/codec.hpp"
+#include "server/append_rights.hpp"
 #include "server/command_table.hpp"
 #include "wire/error_word.hpp"
 
@@ -39,11 +41,7 @@ class HeadsCommand final : public Command {
     }
     [[nodiscard]] bool appends() const override { return false; }
     // The time is told even if no head can be read.
-    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                               std::int64_t now_ms) override {
-        now_ms_ = now_ms;
-        return false;
-    }
+    void begin(std::int64_t now_ms) override { now_ms_ = now_ms; }
     std::optional<Append> decide(std::size_t /*part*/, const Seen& seen) override {
         if (items_.size() <= kHeadsBytesMax) {
             ++count_;
@@ -89,7 +87,8 @@ class AppendCommand final : public Command {
           id_(id_of(request)),
           since_(request.argument(3)),
           atomic_(atomic),
-          may_set_time_(!request.session.user || request.session.user->may_everywhere()),
+          user_(request.session.user),
+          grace_(request.facts.grace),
           items_(std::move(items)),
           results_(items_.size()) {}
 
@@ -98,14 +97,11 @@ class AppendCommand final : public Command {
         return {items_[part].record.ns, items_[part].record.key};
     }
     // The time is told even if no head can be read.
-    [[nodiscard]] bool refuses(std::span<Result<std::optional<Record>>> /*heads*/,
-                               std::int64_t now_ms) override {
-        now_ms_ = now_ms;
-        return false;
-    }
+    void begin(std::int64_t now_ms) override { now_ms_ = now_ms; }
     std::optional<Append> decide(std::size_t part, const Seen& seen) override {
         now_ms_ = seen.now_ms;
-        if (is_known() || !is_expected(part, seen.head) || !is_of_now(part)) {
+        if (is_known() || !is_expected(part, seen.head) || !is_of_now(part) ||
+            !is_allowed(part, seen.head)) {
             return std::nullopt;
         }
         return items_[part];
@@ -127,7 +123,7 @@ class AppendCommand final : public Command {
             all = is_expected(part, heads[part]) && all;
         }
         for (std::size_t part = 0; part < items_.size(); ++part) {
-            if (!is_of_now(part)) {
+            if (!is_of_now(part) || (all && !is_allowed(part, heads[part]))) {
                 results_.assign(items_.size(), results_[part]);
                 return {};
             }
@@ -191,16 +187,32 @@ class AppendCommand final : public Command {
     // result is that error.
     bool is_of_now(std::size_t part) {
         constexpr std::int64_t kAheadMs = 1000;  // of clients whose clocks run fast
-        if (may_set_time_ ||
+        const bool may_set_time = !user_ || (user_->may(kMayAdmin) && user_->may_everywhere());
+        if (may_set_time ||
             items_[part].record.timestamp_ms <= std::max(now_ms_, system_now_ms() + kAheadMs)) {
             return true;
         }
         results_[part] = std::unexpected(Error{
             Code::invalid_argument,
             fmt::format("the record's timestamp_ms, {}, is ahead of the store's time, {}; that is "
-                        "for users who may go everywhere",
+                        "for users with the right admin in all namespaces",
                         items_[part].record.timestamp_ms, now_ms_)});
         return false;
+    }
+    // Likewise.
+    bool is_allowed(std::size_t part, const std::optional<Record>& head) {
+        if (!user_) {
+            return true;
+        }
+        const unsigned wanted = rights_for(items_[part].record, head, now_ms_, grace_);
+        if (!user_->may(wanted)) {
+            results_[part] =
+                std::unexpected(Error{Code::invalid_argument,
+                                      "this user has no permissions to make that of the "
+                                      "key: " +
+                                          missing_rights(*user_, wanted)});
+        }
+        return user_->may(wanted);
     }
     [[nodiscard]] Error conflict(std::size_t part, const std::optional<Record>& head) const {
         return sequence_conflict(items_[part], head ? head->sequence : 0);
@@ -210,7 +222,8 @@ class AppendCommand final : public Command {
     const std::string id_;
     const std::string since_;
     const bool atomic_;
-    const bool may_set_time_;
+    const UserPtr user_;                     // null: whoever may do everything
+    const std::chrono::milliseconds grace_;  // the store's
     const std::vector<Append> items_;
     std::vector<Result<std::uint64_t>> results_;
     std::optional<std::string> known_;  // the reply that it got before
@@ -243,6 +256,10 @@ CommandPtr make_append(const Request& request) {
             return request.error(fmt::format(
                 "ERR item {}: {}", items.size(),
                 expected ? checked.error().message : "the expected sequence is no number"));
+        }
+        const UserPtr& user = request.session.user;
+        if (const unsigned wanted = rights_for(*record); user && !user->may(wanted)) {
+            return no_permission(request, request.argument(0), missing_rights(*user, wanted));
         }
         items.push_back({*expected, *std::move(record)});
     }

@@ -163,15 +163,11 @@ class KeysCommand final : public Command {
     [[nodiscard]] StreamKey stream(std::size_t part) const override { return {ns_, keys_[part]}; }
     [[nodiscard]] bool appends() const override { return what_ == What::remove; }
 
+    void begin(std::int64_t /*now_ms*/) override { names_claim_ = false; }
     // One of the keys is a claim: none is removed.
-    bool refuses(std::span<Result<std::optional<Record>>> heads, std::int64_t now_ms) override {
-        for (std::size_t part = 0; what_ == What::remove && part < heads.size(); ++part) {
-            if (heads[part] && StringSeen({*heads[part], now_ms, {}}, stream(part)).is_claim()) {
-                failed(claim_error());
-                return true;
-            }
-        }
-        return false;
+    bool refuses(std::size_t part, const Seen& seen) override {
+        names_claim_ = what_ == What::remove && StringSeen(seen, stream(part)).is_claim();
+        return names_claim_;
     }
     std::optional<Append> decide(std::size_t part, const Seen& head) override {
         const StringSeen seen(head, stream(part));
@@ -188,7 +184,7 @@ class KeysCommand final : public Command {
             return std::nullopt;
         }
         if (seen.is_claim()) {  // it has become one since refuses() looked
-            failed(claim_error());
+            names_claim_ = true;
             return std::nullopt;
         }
         found.counts = if_equal_ ? seen.equals(*if_equal_) : seen.exists();
@@ -197,6 +193,10 @@ class KeysCommand final : public Command {
 
   protected:
     void reply(ReplyWriter& writer, std::string& /*out*/) override {
+        if (names_claim_) {
+            writer.error("ERR a key is a claim in flight; DEDUP.RELEASE gives it up");
+            return;
+        }
         if (what_ != What::get) {
             std::int64_t count = 0;
             for (const Found& found : found_) {
@@ -212,9 +212,6 @@ class KeysCommand final : public Command {
     }
 
   private:
-    static Error claim_error() {
-        return {Code::invalid_argument, "a key is a claim in flight; DEDUP.RELEASE gives it up"};
-    }
     struct Found {
         bool counts = false;
         std::optional<std::string> value = {};
@@ -224,6 +221,7 @@ class KeysCommand final : public Command {
     const std::string ns_;
     std::vector<std::string> keys_;
     std::vector<Found> found_;
+    bool names_claim_ = false;
 };
 
 CommandPtr make_keys(const Request& request, KeysCommand::What what) {

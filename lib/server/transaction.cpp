@@ -31,6 +31,9 @@ std::vector<Append> TransactionCommand::decide_all(std::vector<std::optional<Rec
     std::vector<std::optional<Append>> last(heads.size());
     std::size_t bytes = 0;
     for (std::size_t i = 0; i < commands_.size(); ++i) {
+        if (does_nothing(i, heads, now_ms)) {
+            continue;
+        }
         for (std::size_t part = 0; part < part_of_[i].size(); ++part) {
             const std::size_t stream = part_of_[i][part];
             std::optional<Record>& head = heads[stream];
@@ -56,6 +59,20 @@ std::vector<Append> TransactionCommand::decide_all(std::vector<std::optional<Rec
         }
     }
     return batch;
+}
+
+// Whether the command does nothing, for what it finds: the others go on, as with Redis.
+bool TransactionCommand::does_nothing(std::size_t command,
+                                      std::vector<std::optional<Record>>& heads,
+                                      std::int64_t now_ms) {
+    commands_[command]->begin(now_ms);
+    for (std::size_t part = 0; part < part_of_[command].size(); ++part) {
+        std::optional<Record>& head = heads[part_of_[command][part]];
+        if (commands_[command]->refuses(part, {head, now_ms, std::chrono::milliseconds{0}})) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void TransactionCommand::reply(ReplyWriter& writer, std::string& out) {

@@ -33,6 +33,9 @@ class TransactionCommand final : public Command {
     void reply(ReplyWriter& writer, std::string& out) override;
 
   private:
+    [[nodiscard]] bool does_nothing(std::size_t command, std::vector<std::optional<Record>>& heads,
+                                    std::int64_t now_ms);
+
     std::vector<CommandPtr> commands_;
     std::vector<StreamKey> streams_;                 // each once; they lie in the commands
     std::vector<std::vector<std::size_t>> part_of_;  // a command's part: which of the streams

@@ -161,6 +161,12 @@ bool User::may_everywhere() const {
     return std::ranges::find(namespaces, "*") != namespaces.end();
 }
 
+bool User::covers(const User& other) const {
+    return may(other.rights) && std::ranges::all_of(other.namespaces, [this](std::string_view ns) {
+               return may_in(ns);  // also of one that ends with "*"
+           });
+}
+
 Result<std::vector<User>> Users::parse(std::string_view text) {
     std::vector<User> users;
     for (std::size_t number = 1; !text.empty(); ++number) {
@@ -225,8 +231,7 @@ UserPtr Users::login(std::string_view name, std::string_view secret) const {
             user = found->second;
         }
     }
-    const bool same = same_secret(sha256_hex(user->salt + std::string(secret)), user->hash);
-    return same && user != kNobody ? user : nullptr;
+    return has_secret(*user, secret) && user != kNobody ? user : nullptr;
 }
 
 UserPtr Users::named(std::string_view name) const {
@@ -239,6 +244,23 @@ UserPtr Users::now(const UserPtr& user) const {
     const MutexLock lock(mutex_);
     const auto found = users_.find(user->name);
     return found != users_.end() && found->second->hash == user->hash ? found->second : nullptr;
+}
+
+std::string missing_rights(const User& user, unsigned wanted) {
+    std::string names;
+    for (const auto& [name, right] : kRights) {
+        if (right != kMayAll && (wanted & ~user.rights & right) != 0) {
+            names += (names.empty() ? "" : ",") + std::string(name);
+        }
+    }
+    return fmt::format(
+        "'{}' lacks {}, which its line in the file of users would have in rights= "
+        "(see `dedupctl user`)",
+        user.name, names);
+}
+
+bool has_secret(const User& user, std::string_view secret) {
+    return same_secret(sha256_hex(user.salt + std::string(secret)), user.hash);
 }
 
 User user_with_password(std::string_view name, std::string_view password) {

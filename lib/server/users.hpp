@@ -40,6 +40,8 @@ struct User {
     [[nodiscard]] bool may(unsigned wanted) const { return (rights & wanted) == wanted; }
     [[nodiscard]] bool may_in(std::string_view ns) const;
     [[nodiscard]] bool may_everywhere() const;
+    // Whether it may do all that the other may.
+    [[nodiscard]] bool covers(const User& other) const;
 };
 
 using UserPtr = std::shared_ptr<const User>;
@@ -74,6 +76,10 @@ class Users {
     std::map<std::string, UserPtr, std::less<>> users_ DEDUP_GUARDED_BY(mutex_);
 };
 
+// For people: which of `wanted` the user does not have, and where they come from.
+[[nodiscard]] std::string missing_rights(const User& user, unsigned wanted);
+// Whether that is its secret. Takes as long whatever it is.
+[[nodiscard]] bool has_secret(const User& user, std::string_view secret);
 // A user with all rights that has this secret.
 [[nodiscard]] User user_with_password(std::string_view name, std::string_view password);
 

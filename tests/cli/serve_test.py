@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import cli
@@ -40,6 +42,30 @@ class Serve(cli.CliTest):
             self.assertFalse(os.path.exists(self.socket_path))
         self.assertEqual(self.dedupctl("-n", "redis:0", "lookup", "k", expect=COMPLETED).out,
                          b"v")
+
+    def lingering(self):
+        """A server whose end waits for a client that does not take its replies."""
+        server = self.serve()
+        client = self.client()
+        self.assertEqual(client.ask("SET", "k", b"v" * 1_000_000), b"OK")
+        for _ in range(20):
+            client.send("GET", "k")
+        return server
+
+    def test_a_signal_that_comes_twice_is_meant_once(self):
+        server = self.lingering()
+        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
+        _, log = server.communicate(timeout=cli.HANG_SECONDS)
+        self.assertEqual(server.returncode, OK, log)
+        self.assertFalse(os.path.exists(self.socket_path))
+
+    def test_a_later_signal_ends_it_at_once(self):
+        server = self.lingering()
+        while server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        self.assertEqual(server.returncode, 128 + signal.SIGTERM)
 
     def test_what_a_client_claims_is_what_dedupctl_sees(self):
         server = self.serve()
@@ -276,6 +302,79 @@ class Serve(cli.CliTest):
         for secret in (a_secret, b_secret):
             self.assertNotIn(secret, log)
 
+    def test_hangup(self):
+        """SIGHUP ends nothing, and has every secret read again."""
+        server = self.serve()
+        server.send_signal(signal.SIGHUP)
+        self.assertEqual(self.client().ask("PING"), b"PONG")
+        self.assertNotIn("event=password", self.end(server))
+        self.assertEqual(server.returncode, OK)
+
+        def write(name, text):
+            with open(self.path(name), "w", encoding="ascii") as file:
+                file.write(text)
+            return self.path(name)
+        old, new = "the first of secrets", "the second of secrets"
+        files = (write("secret", old + "\n"), write("token", old + "\n"))
+        server = self.serve("--password-file", files[0], "--http", "127.0.0.1:0",
+                            "--http-token-file", files[1])
+        at = re.search(r"http://127.0.0.1:0 \(port (\d+)", server.stderr.readline().decode())
+
+        def page(token):
+            asked = urllib.request.Request(f"http://127.0.0.1:{at.group(1)}/stats.json",
+                                           headers={"Authorization": "Bearer " + token})
+            try:
+                with urllib.request.urlopen(asked) as answer:
+                    return answer.status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        def hang_up():
+            server.send_signal(signal.SIGHUP)
+            return [re.search(r"event=\w+", server.stderr.readline().decode()).group()
+                    for _ in files]
+
+        first = self.client()
+        self.assertEqual(first.ask("AUTH", old), b"OK")
+        self.assertEqual(page(old), 200)
+        self.assertEqual(hang_up(), ["event=password_reloaded", "event=http_token_reloaded"])
+        self.assertEqual(first.ask("PING"), b"PONG")
+        for name in ("secret", "token"):
+            write(name, new + "\n")
+        self.assertEqual(hang_up(), ["event=password_reloaded", "event=http_token_reloaded"])
+        with self.assertRaises(ConnectionError):
+            first.reply()
+        second = self.client()
+        self.assertEqual(second.ask("AUTH", new), b"OK")
+        self.assertEqual((page(old), page(new)), (401, 200))
+        write("secret", "\n")
+        os.unlink(files[1])
+        self.assertEqual(hang_up(), ["event=password_kept", "event=http_token_kept"])
+        self.assertEqual(second.ask("PING"), b"PONG")
+        self.assertEqual(page(new), 200)
+        self.assertNotIn("of secrets", self.end(server))
+
+    def test_a_worker_works_through_the_server(self):
+        """With the rights that `dedupctl user` gives, and no more."""
+        made = self.dedupctl("--json", "user", "bob", expect=OK).json
+        with open(self.path("users"), "w", encoding="ascii") as file:
+            file.write(made["line"] + "\n")
+        server = self.serve("--users", self.path("users"))
+        bob = ("-s", f"unix:{self.socket_path}?user=bob")
+        known = dict(self.environment(), DEDUP_PASSWORD=made["secret"])
+        fence = self.dedupctl(*bob, "--json", "claim", "k", env=known,
+                              expect=OK).json["claim_sequence"]
+        self.dedupctl(*bob, "complete", "k", "--claim", str(fence), "--receipt", "r", env=known,
+                      expect=OK)
+        self.assertEqual(self.dedupctl(*bob, "lookup", "k", env=known, expect=COMPLETED).out, b"r")
+        self.dedupctl(*bob, "claim", "other", env=known, expect=OK)
+        self.dedupctl(*bob, "release", "other", env=known, expect=OK)
+        self.assertEqual(self.dedupctl(*bob, "filter", stdin=b"a\nb\na\n", env=known,
+                                       expect=OK).out, b"a\nb\n")
+        refused = self.dedupctl(*bob, "forget", "k", "--reason", "why", env=known, expect=ERROR)
+        self.assertInError(["lacks admin", "dedupctl user"], refused)
+        self.end(server)
+
     def test_making_a_user(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:
             file.write("a secret from elsewhere\n")
@@ -348,7 +447,9 @@ class Serve(cli.CliTest):
             manager.bind(self.path("notify"))
             manager.settimeout(cli.HANG_SECONDS)
             server = self.serve(env=dict(self.environment(), NOTIFY_SOCKET=self.path("notify")))
-            self.assertEqual(manager.recv(100), b"READY=1")
+            self.assertEqual(manager.recv(100),
+                             b"STATUS=opening the store\nEXTEND_TIMEOUT_USEC=30000000")
+            self.assertEqual(manager.recv(100), b"READY=1\nSTATUS=serving the store")
             self.assertEqual(self.client().ask("PING"), b"PONG")
             self.end(server)
             self.assertEqual(manager.recv(100), b"STOPPING=1")

@@ -193,6 +193,17 @@ class Tls(cli.CliTest):
                 self.assertEqual(client.ask("PING"), b"PONG")
         self.end(server)
 
+    def test_who_has_gone_does_not_get_the_claim_that_it_waited_for(self):
+        server = self.begin("--log-connections")
+        holder = self.client()
+        fence = holder.ask_map("DEDUP.CLAIM", "k")["claim_sequence"]
+        with TlsClient(self.port, self.context()) as gone:
+            gone.send("DEDUP.CLAIM", "k", "OWNER", "gone", "WAIT", 600_000)
+        self.line_with(server, b"disconnected")
+        self.assertIn(b"released", holder.ask("DEDUP.RELEASE", "k", fence))
+        self.assertIn(b"absent", holder.ask("DEDUP.LOOKUP", "k"))
+        self.end(server)
+
     def test_many_who_begin_leave_room_for_others(self):
         server = self.begin("--stall-timeout", "1h")
         silent = []

@@ -144,6 +144,51 @@ TEST_CASE("bounds: a slow sweep holds up no statistics, scans and histories") {
     CHECK(sweeper.reply().starts_with("['now_ms'"));
 }
 
+TEST_CASE("bounds: scans of those who have gone, or that the server's end finds, are not begun") {
+    for (const bool ends : {false, true}) {
+        CAPTURE(ends);
+        std::atomic<bool> held = true;
+        std::atomic<int> begun = 0;
+        Bounded bounded;
+        bounded.store.before_scan = [&](const ScanOptions&) {
+            ++begun;
+            held.wait(true);
+        };
+        Client holder(bounded.path);
+        CHECK(holder.ask({"SET", "a", "v"}) == "OK");
+        CHECK(holder.ask({"DEDUP.CLAIM", "k"}).starts_with("['outcome' 'claimed'"));
+        constexpr int kScans = 50;
+        std::vector<Client> clients;
+        for (int i = 0; i < kScans; ++i) {
+            clients.emplace_back(bounded.path);
+            clients.back().send(i % 2 == 0 ? request({"DEDUP.SCAN", "0", "COUNT", "10000"})
+                                           : request({"DBSIZE"}));
+            wait_until([&] { return begun == 1; });
+        }
+        holder.send(request({"DEDUP.WAIT", "k", "600000"}));
+        wait_until([&] { return bounded.server->metrics().requests == kScans + 3; });
+        if (!ends) {
+            clients.clear();
+            wait_until([&] { return bounded.server->metrics().connections == 1; });
+            held = false;
+            held.notify_all();
+            CHECK(Client(bounded.path).ask({"DEDUP.SCAN", "0", "COUNT", "1"}).contains("'heads'"));
+            CHECK(begun == 2);
+            continue;
+        }
+        std::thread stopper([&] { bounded.server->stop(); });
+        CHECK(holder.reply().starts_with("['outcome' 'in_flight'"));  // so it has begun to end
+        held = false;
+        held.notify_all();
+        CHECK(clients.front().reply().contains("'heads'"));
+        for (std::size_t i = 1; i < clients.size(); ++i) {
+            CHECK(clients[i].reply().starts_with("-CLOSED "));
+        }
+        stopper.join();
+        CHECK(begun == 1);
+    }
+}
+
 TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {
     // Guards against a reread of all that wait upon each completion, and against a poll of them all
     // fifty times a second.

@@ -1,11 +1,13 @@
-// A client of the server under test: a blocking Unix socket, and replies as text.
+// A client of the server under test: a blocking socket, and replies as text.
 #pragma once
 
 #include <doctest/doctest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstring>
 #include <initializer_list>
 #include <string>
@@ -33,6 +35,14 @@ class Client {
         address.sun_family = AF_UNIX;
         REQUIRE(path.size() < sizeof address.sun_path);
         std::memcpy(address.sun_path, path.data(), path.size());
+        REQUIRE(::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    }
+    // Over TCP, on this machine.
+    explicit Client(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(port);
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         REQUIRE(::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
     }
     Client(Client&& other) noexcept

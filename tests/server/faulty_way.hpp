@@ -13,6 +13,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -26,6 +27,7 @@ class FaultyWay {
         lose_request,  // the connection ends before the request reaches the server
         lose_answer,   // the connection ends when the server has answered
         hold_answer,   // the answer never comes, and the connection stays
+        log_out,       // the server has forgotten who the client is; also of a read
     };
 
     FaultyWay(std::string path, std::string server)
@@ -102,8 +104,12 @@ class FaultyWay {
                 const ssize_t got = ::recv(client, bytes.data(), bytes.size(), MSG_PEEK);
                 const std::string_view text(bytes.data(),
                                             got > 0 ? static_cast<std::size_t>(got) : 0U);
-                const bool append = text.find("DEDUP.APPEND") != std::string_view::npos;
-                const Fault fault = append ? fault_.exchange(Fault::none) : Fault::none;
+                const bool counts = text.contains("DEDUP.APPEND") ||
+                                    (fault_ == Fault::log_out && text.contains("DEDUP.HEADS"));
+                const Fault fault = counts ? fault_.exchange(Fault::none) : Fault::none;
+                if (fault == Fault::log_out) {
+                    log_out(server);
+                }
                 if (fault == Fault::lose_request) {
                     run_then();
                     break;
@@ -123,6 +129,14 @@ class FaultyWay {
         }
         ::close(client);
         ::close(server);
+    }
+    static void log_out(int server) {
+        constexpr std::string_view kReset = "RESET\r\n";
+        std::array<char, 8> answer;  // "+RESET" and the line's end
+        if (::send(server, kReset.data(), kReset.size(), MSG_NOSIGNAL) < 0 ||
+            ::recv(server, answer.data(), answer.size(), MSG_WAITALL) != 8) {
+            throw std::runtime_error("the server did not take RESET");
+        }
     }
     void run_then() {
         const std::lock_guard lock(mutex_);

@@ -172,6 +172,10 @@ TEST_CASE("http: a token opens all but health and readiness") {
         CHECK(fixture.ask("/a", said, "GET", "dedup.example").ends_with("/a known"));
         CHECK(says(fixture.ask("/readyz", said), "/secret/path"));
     }
+    CHECK_FALSE(fixture.server->replace_http_token("").has_value());
+    CHECK(fixture.server->replace_http_token("another open sesame").has_value());
+    CHECK(has_status(fixture.ask("/a", "Authorization: Bearer open sesame\r\n"), 401));
+    CHECK(has_status(fixture.ask("/a", "Authorization: Bearer another open sesame\r\n"), 200));
 }
 
 TEST_CASE("http: an address beyond loopback needs a token") {

@@ -2,12 +2,19 @@
 // are refused, that are large, or that the server's end finds under way.
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
 
+#include "dedup/cache.hpp"
 #include "dedup/memory_store.hpp"
 #include "dedup/server.hpp"
 #include "server/client.hpp"
+#include "support/hooked_store.hpp"
 #include "support/temp_dir.hpp"
 
 namespace dedup::test {
@@ -49,19 +56,105 @@ TEST_CASE("pipeline: nothing overtakes a claim that waits") {
 }
 
 TEST_CASE("pipeline: a client that has gone does not get the claim that it waited for") {
+    // Over TCP the server learns of its end alone, and not whether anybody still reads.
+    for (const bool tcp : {false, true}) {
+        CAPTURE(tcp);
+        Served served({.tcp = "127.0.0.1:0", .pipeline_max = 2});
+        Client holder(served.path);
+        CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+        // The end also lies behind requests that the server does not read yet.
+        for (const int behind : {0, 5}) {
+            Client gone = tcp ? Client(served.server->tcp_port()) : Client(served.path);
+            gone.send(request({"PING"}) + request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
+                      request({"DEDUP.WAIT", "a", "2000000000"}));
+            for (int i = 0; i < behind; ++i) {
+                gone.send(request({"DEDUP.WAIT", "a", "2000000000"}));
+            }
+            CHECK(gone.reply() == "PONG");
+        }
+        served.wait_for_connections(1);
+        CHECK(holder.ask({"DEDUP.RELEASE", "a", "CURRENT"}).contains("'released'"));
+        CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+        served.server->stop();  // which waits for what is under way
+    }
+}
+
+TEST_CASE("pipeline: a client that sends no more gets all replies, and waits for nobody") {
+    for (const bool tcp : {false, true}) {
+        CAPTURE(tcp);
+        Served served({.tcp = "127.0.0.1:0"});
+        Client holder(served.path);
+        CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+        Client client = tcp ? Client(served.server->tcp_port()) : Client(served.path);
+        client.send(request({"PING"}) + request({"DEDUP.STATS"}) + request({"DEDUP.CLAIM", "b"}) +
+                    request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
+                    request({"DEDUP.WAIT", "a", "600000"}) + request({"SET", "k", "v"}));
+        client.end_sending();
+        CHECK(client.reply() == "PONG");
+        CHECK(client.reply().contains("'store_id'"));
+        CHECK(client.reply().starts_with("['outcome' 'claimed'"));
+        CHECK(client.reply().starts_with("-ERR the client sends no more"));
+        CHECK(client.reply().starts_with("-ERR the client sends no more"));
+        CHECK(client.reply() == "OK");
+        CHECK(client.reply() == "EOF");
+    }
+}
+
+TEST_CASE("pipeline: of many that wait for a key the one that came first gets it") {
     Served served;
     Client holder(served.path);
-    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
-    {
-        Client gone(served.path);
-        gone.send(request({"PING"}) + request({"DEDUP.CLAIM", "a", "WAIT", "600000"}) +
-                  request({"DEDUP.WAIT", "a", "2000000000"}));
-        CHECK(gone.reply() == "PONG");
+    CHECK(holder.ask({"DEDUP.CLAIM", "k", "OWNER", "holder"}).starts_with("['outcome' 'claimed'"));
+    constexpr int kWaiting = 12;
+    std::vector<Client> waiting;
+    for (int i = 0; i < kWaiting; ++i) {
+        const std::uint64_t before = served.server->metrics().requests;
+        waiting.emplace_back(served.path);
+        waiting.back().send(
+            request({"DEDUP.CLAIM", "k", "OWNER", std::to_string(i), "WAIT", "600000"}));
+        while (served.server->metrics().requests == before) {
+            std::this_thread::yield();
+        }
     }
-    served.wait_for_connections(1);
-    CHECK(holder.ask({"DEDUP.RELEASE", "a", "CURRENT"}).contains("'released'"));
-    CHECK(holder.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
-    served.server->stop();  // which waits for what is under way
+    // Nor is one that comes with the release before them.
+    Client late(served.path);
+    late.send(request({"DEDUP.RELEASE", "k", "CURRENT"}) +
+              request({"DEDUP.CLAIM", "k", "OWNER", "late", "WAIT", "600000"}));
+    for (int i = 0; i <= kWaiting; ++i) {
+        std::string found = holder.ask({"DEDUP.LOOKUP", "k"});
+        while (found.contains("'absent'") || found.contains("'holder'")) {
+            found = holder.ask({"DEDUP.LOOKUP", "k"});
+        }
+        const std::string owner = i == kWaiting ? "late" : std::to_string(i);
+        CHECK_MESSAGE(found.contains("'owner' '" + owner + "'"), found);
+        CHECK(holder.ask({"DEDUP.RELEASE", "k", "CURRENT"}).contains("'released'"));
+    }
+}
+
+TEST_CASE("pipeline: a claim that loses to another writer waits for it, and keeps its place") {
+    const auto inner = make_memory_store();
+    HookedStore store(*inner);
+    Cache other(*inner);
+    bool raced = false;
+    store.before_append = [&] {
+        if (!std::exchange(raced, true)) {
+            CHECK(std::holds_alternative<Claimed>(*other.claim("k", {.owner = "other"})));
+        }
+    };
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    const auto server = Server::start(store, {.unix_path = path}).value();
+    Client client(path);
+    client.send(request({"DEDUP.CLAIM", "k", "WAIT", "600000"}) + request({"SET", "x", "v"}) +
+                request({"GET", "x"}) + request({"DEDUP.CLAIM", "l"}));
+    Client observer(path);
+    while (observer.ask({"GET", "x"}) != "'v'") {
+        std::this_thread::yield();
+    }
+    CHECK(other.release_current("k").has_value());
+    CHECK(client.reply().starts_with("['outcome' 'claimed'"));
+    CHECK(client.reply() == "OK");
+    CHECK(client.reply() == "'v'");
+    CHECK(client.reply().starts_with("['outcome' 'claimed'"));
 }
 
 TEST_CASE("pipeline: one command may read more than a round") {

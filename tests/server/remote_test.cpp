@@ -433,6 +433,32 @@ TEST_CASE("remote: a queue that is full is waited for") {
     CHECK(failed == 0);
 }
 
+TEST_CASE("remote: a client that the server does not know any more logs in again") {
+    const auto inner = make_memory_store();
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const std::string way_path = (directory.path() / "way").string();
+    const auto server =
+        Server::start(*inner, {.unix_path = path, .password = "the first password"}).value();
+    FaultyWay way(way_path, path);
+    const auto client = open_remote("unix:" + way_path, {.password = "the first password"}).value();
+    const auto append = [&](std::string key) {
+        const Append claim = item(0, std::move(key));
+        return client->append({&claim, 1}, Batch::each).front();
+    };
+    way.arm(FaultyWay::Fault::log_out);
+    CHECK(append("k").has_value());
+    CHECK(!way.armed());
+    way.arm(FaultyWay::Fault::log_out);
+    CHECK(client->head({"remote", "k"}).value().has_value());
+    CHECK(!way.armed());
+    CHECK(server->replace_password("the second password").has_value());
+    CHECK_FALSE(append("l").has_value());  // maybe unknown: the connection has ended
+    CHECK(client->head({"remote", "k"}).error().code == Code::invalid_argument);
+    CHECK(server->replace_password("the first password").has_value());
+    CHECK(append("l").has_value());
+}
+
 TEST_CASE("remote: addresses and passwords") {
     const auto inner = make_memory_store();
     const auto server =

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "dedup/cache.hpp"
 #include "dedup/memory_store.hpp"
 #include "dedup/server.hpp"
 #include "server/client.hpp"
+#include "support/hooked_store.hpp"
 #include "support/manual_clock.hpp"
 #include "support/temp_dir.hpp"
 
@@ -98,6 +100,40 @@ TEST_CASE("strings: a claim in flight is a key of another type, and nothing over
     REQUIRE(cache.complete(claim, "receipt").has_value());
     CHECK(strings.ask({"GET", "k"}) == "'receipt'");
     CHECK(strings.ask({"TYPE", "k"}) == "string");
+}
+
+TEST_CASE("strings: a DEL that names a claim removes nothing in a transaction, either") {
+    ManualClock clock{1'000'000};
+    const auto inner = make_memory_store(clock.clock());
+    HookedStore store(*inner);
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    const auto server = Server::start(store, {.unix_path = path});
+    REQUIRE(server.has_value());
+    Client client(path);
+    CHECK(client.ask({"SET", "s", "v"}) == "OK");
+    CHECK(client.ask({"DEDUP.CLAIM", "c", "NS", "redis:0"}).starts_with("['outcome' 'claimed'"));
+    const auto transact = [&] {
+        CHECK(client.ask({"MULTI"}) == "OK");
+        CHECK(client.ask({"SET", "x", "1"}) == "QUEUED");
+        CHECK(client.ask({"DEL", "s", "c"}) == "QUEUED");
+        CHECK(client.ask({"GET", "s"}) == "QUEUED");
+        return client.ask({"EXEC"});
+    };
+    CHECK(transact() == "[OK -ERR a key is a claim in flight; DEDUP.RELEASE gives it up 'v']");
+    CHECK(client.ask({"GET", "s"}) == "'v'");
+    // What it found before somebody else was faster is not what it says.
+    bool raced = false;
+    store.before_append = [&] {
+        if (std::exchange(raced, true)) {
+            return;
+        }
+        Cache cache(*inner, {.ns = "redis:0"});
+        CHECK(cache.release_current("c").has_value());
+        CHECK(cache.forget("x", 0, "a race").has_value());
+    };
+    CHECK(transact() == "[OK 1 nil]");
+    CHECK(client.ask({"GET", "s"}) == "nil");
 }
 
 TEST_CASE("strings: databases are namespaces, and keys are the store's") {

@@ -232,27 +232,67 @@ TEST_CASE("users: nobody moves the time of all") {
     CHECK(root.ask({"DEDUP.APPEND", "EACH", "ahead", "0", "1", ahead}).ends_with(" 2]"));
 }
 
-TEST_CASE("users: what has been queued counts with the rights of the end") {
-    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}});
-    Client a = fixture.client("a");
-    CHECK(a.ask({"MULTI"}) == "OK");
-    CHECK(a.ask({"SET", "k", "v"}) == "QUEUED");
-    // The same secret and salt, so that nobody has to log in again.
-    std::ifstream file(fixture.users_path);
-    std::string text{std::istreambuf_iterator<char>(file), {}};
-    text.replace(text.find("rights=all"), 10, "rights=read");
+TEST_CASE(
+    "users: who may do less from now on is disconnected, and gets nothing of what it waits for") {
+    UsersFixture fixture({{.name = "gone", .rights = "all", .namespaces = "*"},
+                          {.name = "less", .rights = "all", .namespaces = "*"},
+                          {.name = "elsewhere", .rights = "all", .namespaces = "n*,*"},
+                          {.name = "other", .rights = "read,claim", .namespaces = "n"},
+                          {.name = "more", .rights = "read,claim", .namespaces = "n"}});
+    Client other = fixture.client("other");
+    CHECK(other.ask({"DEDUP.CLAIM", "k", "NS", "n"}).starts_with("['outcome' 'claimed'"));
+    const std::string wait = request({"DEDUP.WAIT", "k", "600000", "NS", "n"});
+    const std::string claim = request({"DEDUP.CLAIM", "k", "NS", "n", "WAIT", "600000"});
+    const std::uint64_t before = fixture.server->metrics().requests;
+    std::vector<Client> losers;
+    for (const char* name : {"gone", "less", "elsewhere"}) {
+        losers.push_back(fixture.client(name));
+        losers.back().send(wait + claim + request({"DEDUP.CLAIM", "l", "NS", "n"}));
+        losers.push_back(fixture.client(name));
+        losers.back().send(claim + wait);
+    }
+    // It has become somebody else since.
+    losers.push_back(fixture.client("gone"));
+    losers.back().send(claim + request({"AUTH", "other", secret_of("other")}) +
+                       request({"DEDUP.WAIT", "k", "600000", "NS", "n"}));
+    Client idle = fixture.client("gone");
+    CHECK(idle.ask({"MULTI"}) == "OK");
+    CHECK(idle.ask({"SET", "k", "v"}) == "QUEUED");
+    Client more = fixture.client("more");
+    more.send(wait);
+    while (fixture.server->metrics().requests < before + 30) {
+        std::this_thread::yield();
+    }
+    std::string text;
+    {
+        std::ifstream file(fixture.users_path);
+        for (std::string line; std::getline(file, line);) {
+            const auto replace = [&line](std::string_view what, std::string_view with) {
+                line.replace(line.find(what), what.size(), with);
+            };
+            if (line.starts_with("less")) {
+                replace("rights=all", "rights=read,claim,complete,sweep");
+            } else if (line.starts_with("elsewhere")) {
+                replace("namespaces=n*,*", "namespaces=n*");
+            } else if (line.starts_with("more")) {
+                replace("rights=read,claim namespaces=n", "rights=all namespaces=*");
+            }
+            text += line.starts_with("gone") ? "" : line + "\n";
+        }
+    }
     std::ofstream(fixture.users_path) << text;
     CHECK(fixture.server->reload_users().has_value());
-    CHECK(a.ask({"EXEC"}).starts_with("-EXECABORT"));
-    CHECK(a.ask({"GET", "k"}) == "nil");
-    // Who is nobody any more has said nothing.
-    CHECK(a.ask({"MULTI"}) == "OK");
-    fixture.write(
-        {{.name = "a", .secret = "another secret of a", .rights = "all", .namespaces = "*"}});
-    CHECK(fixture.server->reload_users().has_value());
-    CHECK(a.ask({"EXEC"}).starts_with("-NOAUTH"));
-    CHECK(a.ask({"AUTH", "a", "another secret of a"}) == "OK");
-    CHECK(a.ask({"SET", "k", "v"}) == "OK");
+    CHECK(other.ask({"DEDUP.RELEASE", "k", "CURRENT", "NS", "n"}).contains("'released'"));
+    for (Client& client : losers) {
+        for (std::string reply = client.reply(); reply != "EOF"; reply = client.reply()) {
+            CHECK_MESSAGE((is_refused(reply) || reply == "OK"), reply);
+        }
+    }
+    CHECK(idle.reply() == "EOF");
+    CHECK(more.reply().starts_with("['outcome' 'absent'"));
+    CHECK(more.ask({"SET", "k", "v"}) == "OK");
+    CHECK(other.ask({"DEDUP.LOOKUP", "k", "NS", "n"}).starts_with("['outcome' 'absent'"));
+    CHECK(other.ask({"DEDUP.LOOKUP", "l", "NS", "n"}).starts_with("['outcome' 'absent'"));
 }
 
 TEST_CASE("users: each right lets do what it is for") {
@@ -342,19 +382,45 @@ TEST_CASE("users: a file that has changed counts at once, one that is wrong does
         {{.name = "a", .secret = "another secret of a", .rights = "all", .namespaces = "*"}});
     // Its secret has changed: it has to say the new one.
     CHECK(fixture.server->reload_users().has_value());
-    CHECK(a.ask({"SET", "k", "v"}).starts_with("-NOAUTH"));
-    CHECK(b.ask({"GET", "k"}).starts_with("-NOAUTH"));
-    CHECK(a.ask({"AUTH", "a", "another secret of a"}) == "OK");
+    CHECK(a.reply() == "EOF");
+    CHECK(b.reply() == "EOF");
+    CHECK(c.reply() == "EOF");
+    Client again(fixture.path);
+    CHECK(again.ask({"AUTH", "a", secret_of("a")}).starts_with("-WRONGPASS"));
+    CHECK(again.ask({"AUTH", "a", "another secret of a"}) == "OK");
     std::ofstream(fixture.users_path, std::ios::app)
         << *user_line(
                {.name = "c", .secret = secret_of("c"), .rights = "read", .namespaces = "redis:*"})
         << "\n";
     CHECK(fixture.server->reload_users().has_value());
-    CHECK(a.ask({"GET", "k"}) == "'v'");
-    CHECK(c.ask({"GET", "k"}).starts_with("-NOAUTH"));  // it had gone
-    CHECK(c.ask({"AUTH", "c", secret_of("c")}) == "OK");
-    CHECK(c.ask({"GET", "k"}) == "'v'");
-    CHECK(is_refused(c.ask({"SET", "k", "w"})));
+    CHECK(again.ask({"GET", "k"}) == "'v'");
+    Client reads = fixture.client("c");
+    CHECK(reads.ask({"GET", "k"}) == "'v'");
+    CHECK(is_refused(reads.ask({"SET", "k", "w"})));
+}
+
+TEST_CASE("users: what has not changed logs nobody out, a new password does") {
+    UsersFixture fixture({{.name = "b", .rights = "all", .namespaces = "*"}},
+                         {.password = "the first password"});
+    Client client(fixture.path);
+    CHECK(client.ask({"AUTH", "the first password"}) == "OK");
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(client.ask({"PING"}) == "PONG");
+    CHECK(fixture.server->replace_password("the first password").has_value());
+    CHECK(client.ask({"PING"}) == "PONG");
+    CHECK_FALSE(fixture.server->replace_password("").has_value());
+    CHECK(fixture.server->replace_password("the second password").has_value());
+    CHECK(client.reply() == "EOF");
+    Client next(fixture.path);
+    CHECK(next.ask({"AUTH", "the first password"}).starts_with("-WRONGPASS"));
+    CHECK(next.ask({"AUTH", "the second password"}) == "OK");
+    // The file is checked against it, and it against the file.
+    fixture.write({{.name = "default", .rights = "all", .namespaces = "*"}});
+    CHECK_FALSE(fixture.server->reload_users().has_value());
+    CHECK(next.ask({"PING"}) == "PONG");
+    UsersFixture without({{.name = "b", .rights = "all", .namespaces = "*"}});
+    CHECK_FALSE(without.server->replace_password("one").has_value());
+    CHECK_FALSE(without.server->replace_http_token("one").has_value());
 }
 
 TEST_CASE("users: the Unix socket is for those whom it names") {

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "commands.hpp"
 #include "common/text.hpp"
@@ -168,7 +169,8 @@ std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, millise
          }}));
 }
 
-// SIGHUP as an event, instead of an end, while it lives.
+// SIGHUP as an event, instead of an end, while it lives: also where there is nothing to read again,
+// as whoever sends it means no harm.
 class Hangup {
   public:
     Hangup() {
@@ -195,32 +197,52 @@ class Hangup {
     int fd_ = -1;
 };
 
-// What SIGHUP has the server read again.
-struct Reloads {
-    bool users = false;
-    bool tls = false;
+// What SIGHUP has the server read again: the files that the options name.
+class Reload {
+  public:
+    Reload(const ServeArguments& arguments, dedup::Server& server, const EventLog& log)
+        : arguments_(arguments), server_(server), log_(log) {}
+
+    void run() const {
+        if (!arguments_.users.empty()) {
+            tell("users", server_.reload_users());
+        }
+        if (!arguments_.tls_cert.empty()) {
+            tell("certificates", server_.reload_certificates());
+        }
+        if (!arguments_.password_file.empty()) {
+            take_secret("password", arguments_.password_file, "--password-file",
+                        &dedup::Server::replace_password);
+        }
+        if (!arguments_.http_token_file.empty()) {
+            take_secret("http_token", arguments_.http_token_file, "--http-token-file",
+                        &dedup::Server::replace_http_token);
+        }
+    }
+
+  private:
+    void tell(const std::string& what, const dedup::Result<void>& done) const {
+        done ? log_.write(what + "_reloaded", 0, "")
+             : log_.write(what + "_kept", 0, to_string(done.error()));
+    }
+    void take_secret(const std::string& what, const std::string& path, std::string_view option,
+                     dedup::Result<void> (dedup::Server::*replace)(std::string_view)) const {
+        try {
+            tell(what, (server_.*replace)(read_secret(path, option)));
+        } catch (const Failure& failure) {
+            log_.write(what + "_kept", 0, failure.message);
+        }
+    }
+
+    const ServeArguments& arguments_;
+    dedup::Server& server_;
+    const EventLog& log_;
 };
 
-void wait_for_end(StopSignal& stop, const Hangup* hangup, Reloads reloads, dedup::Server& server,
-                  const EventLog& log) {
-    const auto [users, tls] = reloads;
-    if (hangup == nullptr) {
-        while (!stop.requested_within(std::chrono::hours{1})) {
-        }
-        return;
-    }
-    while (!stop.requested_before(hangup->fd())) {
-        hangup->take();
-        if (users) {
-            const auto reloaded = server.reload_users();
-            reloaded ? log.write("users_reloaded", 0, "")
-                     : log.write("users_kept", 0, to_string(reloaded.error()));
-        }
-        if (tls) {
-            const auto reloaded = server.reload_certificates();
-            reloaded ? log.write("certificates_reloaded", 0, "")
-                     : log.write("certificates_kept", 0, to_string(reloaded.error()));
-        }
+void wait_for_end(StopSignal& stop, const Hangup& hangup, const Reload& reload) {
+    while (!stop.requested_before(hangup.fd())) {
+        hangup.take();
+        reload.run();
     }
 }
 
@@ -257,12 +279,12 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     raise_descriptor_limit(options.connections_max);
 
     StopSignal stop;
-    // Before there are threads, which take no signals.
-    const Reloads reloads{.users = !options.users.empty(), .tls = !options.tls_certificate.empty()};
-    const auto hangup = reloads.users || reloads.tls ? std::make_unique<Hangup>() : nullptr;
+    const Hangup hangup;  // before there are threads, which take no signals
     const bool quiet = context.quiet;
     context.quiet = quiet || context.json;  // standard error is for the log's lines
+    std::optional<StartNotice> starting(std::in_place, "opening the store");
     const auto store = context.open_writer();
+    starting.reset();
     context.quiet = quiet;
     if (context.made_store && context.json) {
         log.write("created", 0, context.absolute_store());
@@ -281,8 +303,8 @@ int run_serve(const ServeArguments& arguments, Context& context) {
     const auto server = *std::move(started);
     const Watched watched(watch.get(), *server);
     const auto sweeper = every ? start_sweeper(*store, *every, log) : nullptr;
-    tell_service_manager("READY=1");
-    wait_for_end(stop, hangup.get(), reloads, *server, log);
+    tell_service_manager("READY=1\nSTATUS=serving the store");
+    wait_for_end(stop, hangup, Reload(arguments, *server, log));
     tell_service_manager("STOPPING=1");
     server->stop();
     if (sweeper) {
@@ -335,7 +357,8 @@ Command serve_command(Context& context) {
                      .needs = "--tls-cert"},
                     {.name = "--password-file",
                      .to = &arguments->password_file,
-                     .help = "Clients have to say the first line of this file (AUTH)",
+                     .help = "Clients have to say the first line of this file (AUTH); SIGHUP reads "
+                             "it again",
                      .type = "FILE",
                      .filled = true},
                     {.name = "--users",
@@ -358,8 +381,8 @@ Command serve_command(Context& context) {
                      .filled = true},
                     {.name = "--http-token-file",
                      .to = &arguments->http_token_file,
-                     .help = "HTTP clients have to say the first line of this file; the page "
-                             "then shows receipts",
+                     .help = "HTTP clients have to say the first line of this file, which SIGHUP "
+                             "reads again; the page then shows receipts",
                      .type = "FILE",
                      .filled = true},
                     {.name = "--sweep-every",

@@ -1,14 +1,21 @@
 #include "service_manager.hpp"
 
+#include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <mutex>
+#include <stop_token>
 #include <string>
 
 #include "common/failure.hpp"
@@ -32,7 +39,41 @@ bool is_of_unix(int fd) {
            address.ss_family == AF_UNIX;
 }
 
+// Until the next time that it is said, and some more.
+constexpr std::string_view kMoreTime = "EXTEND_TIMEOUT_USEC=30000000";
+constexpr std::chrono::seconds kMoreTimeEvery{10};
+// Of the processor, in that time: less is waiting, for a disk that hangs or another process.
+constexpr std::clock_t kWorks = CLOCKS_PER_SEC / 100;
+
+void ask_for_more_time(const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any ended;
+    std::unique_lock lock(mutex);
+    std::clock_t before = std::clock();
+    while (!ended.wait_for(lock, stop, kMoreTimeEvery, [&] { return stop.stop_requested(); })) {
+        const std::clock_t now = std::clock();
+        if (now - before >= kWorks) {
+            tell_service_manager(kMoreTime);
+        }
+        before = now;
+    }
+}
+
 }  // namespace
+
+StartNotice::StartNotice(std::string_view what) {
+    if (std::getenv("NOTIFY_SOCKET") == nullptr) {
+        return;
+    }
+    tell_service_manager(fmt::format("STATUS={}\n{}", what, kMoreTime));
+    // Signals are for the program's main thread.
+    sigset_t all{};
+    sigset_t before{};
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::jthread(ask_for_more_time);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
 
 GivenSockets sockets_of_service_manager() {
     constexpr int kFirst = 3;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <thread>
 
 namespace dedupctl {
 
@@ -15,7 +16,18 @@ struct GivenSockets {
 };
 [[nodiscard]] GivenSockets sockets_of_service_manager();
 
-// "READY=1", "STOPPING=1". Does nothing if nobody asked for it, by NOTIFY_SOCKET.
+// "READY=1", "STOPPING=1", ...; more than one, on lines of their own. Does nothing if nobody asked
+// for it, by NOTIFY_SOCKET.
 void tell_service_manager(std::string_view state);
+
+// While it lives, what the service does before it is ready, for people, and that it needs more
+// time: as long as the process works, and does not only wait.
+class StartNotice {
+  public:
+    explicit StartNotice(std::string_view what);
+
+  private:
+    std::jthread thread_;
+};
 
 }  // namespace dedupctl

@@ -4,7 +4,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
+#include <ctime>
 
 #include "common/failure.hpp"
 
@@ -13,16 +16,29 @@ namespace {
 
 // What the handler may touch: it runs between any two instructions.
 volatile std::sig_atomic_t pipe_write_fd = -1;
-volatile std::sig_atomic_t seen = 0;
 volatile std::sig_atomic_t second_exits = 0;
+std::atomic<std::int64_t> first_at_ms = 0;  // 0: none has come
+static_assert(std::atomic<std::int64_t>::is_always_lock_free);
+
+// What is sent to a process and to its group (`timeout`, a service manager) comes twice, and is
+// meant once.
+constexpr std::int64_t kMeantOnceMs = 1000;
+
+std::int64_t uptime_ms() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000 + 1;
+}
 
 void handle(int number, siginfo_t* info, void* /*context*/) {
     const int saved_errno = errno;
     if (number != SIGCHLD) {
-        if (seen != 0 && second_exits != 0) {
+        const std::int64_t now_ms = uptime_ms();
+        std::int64_t first_ms = 0;
+        const bool first = first_at_ms.compare_exchange_strong(first_ms, now_ms);
+        if (!first && second_exits != 0 && now_ms - first_ms >= kMeantOnceMs) {
             ::_exit(kExitSignalBase + number);
         }
-        seen = 1;
     }
     const std::array<unsigned char, 2> message{
         static_cast<unsigned char>(number),
@@ -41,7 +57,7 @@ SignalPipe::SignalPipe(const std::vector<int>& signals, SecondSignal second) {
     }
     read_fd_ = ends[0];
     pipe_write_fd = ends[1];
-    seen = 0;
+    first_at_ms = 0;
     second_exits = second == SecondSignal::exits ? 1 : 0;
     for (const int number : signals) {
         struct sigaction before {};

@@ -14,7 +14,9 @@ struct Signal {
 
 enum class SecondSignal {
     queued,  // like the first
-    exits,   // at once with 128 + its number, for when the first one is not obeyed fast enough
+    // A second or more after the first one: at once with 128 + its number, for when that is not
+    // obeyed fast enough.
+    exits,
 };
 
 // While one lives, the given signals arrive here instead of ending the process. Signals that are

@@ -9,7 +9,8 @@
 
 namespace dedupctl {
 
-// The first signal asks for an end, a second one ends the process at once. One at a time.
+// The first signal asks for an end; one that comes a second or more after it ends the process at
+// once. One at a time.
 class StopSignal {
   public:
     // Whether a signal has come. Cheap enough to be asked at each step.

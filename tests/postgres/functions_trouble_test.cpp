@@ -1,7 +1,9 @@
 // The SQL functions where others have chosen the arguments, the session or the schema.
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "postgres/helpers.hpp"
@@ -66,7 +68,7 @@ TEST_CASE("functions: bad arguments are refused by name") {
     };
     for (const auto& [call, message] : all) {
         CAPTURE(std::string(call));
-        const std::string refusal = client.refusal(std::string("SELECT ") + call);
+        const std::string refusal = client.answer(std::string("SELECT ") + call);
         CHECK_MESSAGE(refusal.starts_with("22023 "), refusal);
         CHECK_MESSAGE(refusal.contains(message), refusal);
     }
@@ -180,62 +182,90 @@ TEST_CASE("functions: a namespace from a column with a collation of its own") {
     CHECK(client.row("SELECT key FROM job, held(tenant)")[0] == "\\x6b");
 }
 
-TEST_CASE(
-    "functions: at each isolation level one wins, and the other sees it or is told to retry") {
-    // Guards against two winners in transactions that look at an old snapshot.
+// Two calls about one key, of which the second comes too late.
+struct TooLate {
+    std::string before;  // what both find
+    std::string wins;
+    std::string loses;
+    std::string answer;  // of the latter, once it sees the former
+};
+
+std::vector<TooLate> too_late() {
+    const std::string claims = "(claim('n', 'k')).outcome";
+    const std::string claimed = "(claim('n', 'k')).fence";
+    const std::string fence = "(lookup('n', 'k')).fence";
+    const std::string completes = "complete('n', 'k', " + fence + ", ";
+    const std::string resolves = "resolve('n', 'k', " + fence + ", ";
+    const std::string done = resolves + "true, 'why', 'ada', 'r')";
+    return {{"1", claims, claims, "in_flight"},
+            {"1", "(remember('n', 'k', 'r')).outcome", claims, "completed"},
+            {"release('n', 'k', " + claimed + ")", claims, claims, "in_flight"},
+            {claimed, completes + "'r')", "release('n', 'k', " + fence + ")", "nothing"},
+            {claimed, completes + "'r')", completes + "'other')", "receipt_mismatch"},
+            {claimed, done, resolves + "false, 'why', 'ada')", "receipt_mismatch"},
+            {claimed, "note('n', 'k', " + fence + ", 'm')", done, "completed"},
+            {claimed, "hold('n', 'k', " + fence + ", 'why')",
+             "(renew('n', 'k', " + fence + ", 1000)).outcome", "stale_claim"},
+            {"(remember('n', 'k', 'r')).fence", "forget('n', 'k', 0, 'why')",
+             "forget('n', 'k', 0, 'why')", "nothing"}};
+}
+
+// Runs each race at each level. play(race) gives what the loser is told.
+void at_each_level(SchemaClient& winner, SchemaClient& loser, const auto& play) {
+    for (const std::string level : {"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}) {
+        for (const TooLate& race : too_late()) {
+            CAPTURE(level);
+            CAPTURE(race.wins);
+            CAPTURE(race.loses);
+            winner.row("DELETE FROM head");
+            winner.row("SELECT " + race.before);
+            winner.row("BEGIN ISOLATION LEVEL " + level);
+            loser.row("BEGIN ISOLATION LEVEL " + level);
+            const std::string told = play(race);
+            if (level == "READ COMMITTED") {
+                CHECK(told == race.answer);
+                loser.row("COMMIT");
+                continue;
+            }
+            CHECK_MESSAGE(told.starts_with("40001 "), told);
+            loser.row("ROLLBACK");
+            CHECK(loser.row("SELECT " + race.loses)[0] == race.answer);
+        }
+    }
+}
+
+TEST_CASE("functions: who looks at an old snapshot is told to begin again, or sees who was first") {
+    // Guards against two winners in transactions that last.
     NEEDS_POSTGRES();
     const Schema schema;
     SchemaClient winner(schema);
     SchemaClient loser(schema);
-    struct Race {
-        const char* before;  // what both find
-        const char* wins;
-        const char* loses;
-        const char* answer;  // of the latter, once it sees the former
-    };
-    const std::string fence = "(SELECT fence FROM lookup('n', 'k'))";
-    const std::string resolves = "resolve('n', 'k', " + fence + ", ";
-    const std::string done = resolves + "true, 'why', 'ada', 'r')";
-    const std::string not_done = resolves + "false, 'why', 'ada')";
-    const std::string completes = "complete('n', 'k', " + fence + ", 'r')";
-    const std::string releases = "release('n', 'k', " + fence + ")";
-    const std::vector<Race> races = {
-        {"1", "(claim('n', 'k')).outcome", "(claim('n', 'k')).outcome", "in_flight"},
-        {"1", "(remember('n', 'k', 'r')).outcome", "(claim('n', 'k')).outcome", "completed"},
-        {"release('n', 'k', (claim('n', 'k')).fence)", "(claim('n', 'k')).outcome",
-         "(claim('n', 'k')).outcome", "in_flight"},
-        {"(claim('n', 'k')).fence", completes.c_str(), releases.c_str(), "nothing"},
-        {"(claim('n', 'k')).fence", done.c_str(), not_done.c_str(), "receipt_mismatch"},
-        {"(claim('n', 'k')).fence", "note('n', 'k', (lookup('n', 'k')).fence, 'm')", done.c_str(),
-         "completed"},
-        {"(remember('n', 'k', 'r')).fence", "forget('n', 'k', 0, 'why')",
-         "forget('n', 'k', 0, 'why')", "nothing"},
-    };
-    for (const std::string level : {"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}) {
-        for (const auto& [before, wins, loses, answer] : races) {
-            CAPTURE(level);
-            CAPTURE(std::string(loses));
-            winner.row("DELETE FROM head");
-            winner.row(std::string("SELECT ") + before);
-            const auto losing = [&] {
-                loser.row("BEGIN ISOLATION LEVEL " + level);
-                loser.row("SELECT count(*) FROM head");  // takes the snapshot
-            };
-            losing();
-            winner.row("BEGIN ISOLATION LEVEL " + level);
-            winner.row(std::string("SELECT ") + wins);
-            winner.row("COMMIT");
-            const std::string call = std::string("SELECT ") + loses;
-            if (level != "READ COMMITTED") {
-                const std::string refusal = loser.refusal(call);
-                CHECK_MESSAGE(refusal.starts_with("40001 "), refusal);
-                loser.row("ROLLBACK");
-                losing();
-            }
-            CHECK(loser.row(call)[0] == answer);
-            loser.row("COMMIT");
+    at_each_level(winner, loser, [&](const TooLate& race) {
+        loser.row("SELECT count(*) FROM head");  // takes the snapshot
+        winner.row("SELECT " + race.wins);
+        winner.row("COMMIT");
+        return loser.answer("SELECT " + race.loses);
+    });
+}
+
+TEST_CASE("functions: who waits for another transaction sees what it did, or begins again") {
+    // Guards against a head that is written over once its lock is free.
+    NEEDS_POSTGRES();
+    const Schema schema;
+    SchemaClient winner(schema);
+    SchemaClient loser(schema);
+    SchemaClient watcher(schema);
+    at_each_level(winner, loser, [&](const TooLate& race) {
+        winner.row("SELECT " + race.wins);
+        std::string told;
+        std::thread waiting([&] { told = loser.answer("SELECT " + race.loses); });
+        while (watcher.row("SELECT count(*) FROM pg_locks WHERE NOT granted")[0] == "0") {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
-    }
+        winner.row("COMMIT");
+        waiting.join();
+        return told;
+    });
 }
 
 std::string text_of(const std::filesystem::path& file) {

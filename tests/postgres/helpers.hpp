@@ -92,12 +92,12 @@ class Client {
         return row;
     }
 
-    // "SQLSTATE message" of what the server refuses; "" if it does not.
-    std::string refusal(const std::string& sql) {
+    // The first value; "SQLSTATE message" if the server refuses.
+    std::string answer(const std::string& sql) {
         const std::unique_ptr<PGresult, decltype(&PQclear)> result(PQexec(conn_, sql.c_str()),
                                                                    &PQclear);
         if (succeeded(result.get())) {
-            return "";
+            return PQntuples(result.get()) > 0 ? PQgetvalue(result.get(), 0, 0) : "";
         }
         return std::string(PQresultErrorField(result.get(), PG_DIAG_SQLSTATE)) + " " +
                PQresultErrorField(result.get(), PG_DIAG_MESSAGE_PRIMARY);

@@ -169,6 +169,17 @@ TEST_CASE("functions: in sessions with other defaults") {
                      "'{\"search_path=pg_catalog, pg_temp\"}'") == "");
 }
 
+TEST_CASE("functions: a stream begins above what was swept") {
+    // Guards against a fence that is lower than one that was given before.
+    NEEDS_POSTGRES();
+    const Schema schema;
+    SchemaClient client(schema);
+    client.row(
+        "UPDATE meta SET sequence_floor = (((SELECT last_value FROM block) + 3) << 16) | 65535");
+    CHECK(client.row("SELECT fence > sequence_floor FROM claim('n', 'k'), meta")[0] == "t");
+    CHECK(client.row("SELECT fence = sequence FROM head")[0] == "t");
+}
+
 TEST_CASE("functions: a namespace from a column with a collation of its own") {
     NEEDS_POSTGRES();
     const Schema schema;

@@ -40,7 +40,7 @@ Result<void> decode_rest(std::string_view bytes, Record& record) {
     }
     auto rest = DEDUP_TRY(decode(bytes));
     record.conflict = std::move(rest.conflict);
-    // The functions leave the flag behind when they end a claim.
+    // The functions of format 2 left the flag behind when they ended a claim.
     record.hold = rest.hold && record.state() == State::in_flight;
     record.began_ms = rest.began_ms;
     record.verdict = std::move(rest.verdict);

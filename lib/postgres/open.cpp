@@ -15,6 +15,9 @@ namespace {
 // Two that make one schema at the same time: the second finds what the first has made.
 constexpr std::string_view kLockInit = "SELECT pg_advisory_xact_lock(4873264917264);\n";
 
+// Nobody else's operators get into what is made.
+constexpr std::string_view kOwnNames = "SET LOCAL search_path = pg_catalog, pg_temp;\n";
+
 constexpr std::string_view kMakeSchema = R"sql(
 DO $$ BEGIN
     IF to_regnamespace('@') IS NULL THEN CREATE SCHEMA @; END IF;
@@ -40,7 +43,7 @@ Result<PostgresInit> init(const Target& target) {
     const auto meta = [&]() { return lease->run({&statements.meta}, deadline()); };
     auto found = meta();
     PostgresInit outcome = PostgresInit::was_there;
-    std::string sql = "BEGIN;\n" + std::string(kLockInit);
+    std::string sql = fmt::format("BEGIN;\n{}{}", kOwnNames, kLockInit);
     if (!found) {
         if (found.error().sqlstate != "42P01" && found.error().sqlstate != "3F000") {
             return std::unexpected(explained(found.error()));
@@ -53,7 +56,10 @@ Result<PostgresInit> init(const Target& target) {
     } else if (found->size() == 1) {
         DEDUP_TRY(check_format(found->number(0, 0), target.options.schema));
     }
-    sql += in_schema(kFunctionsSql, target.schema);
+    for (const std::string_view part : {kBaseFunctionsSql, kRestFunctionsSql, kClaimFunctionsSql,
+                                        kEndFunctionsSql, kDecisionFunctionsSql, kFormatSql}) {
+        sql += in_schema(part, target.schema);
+    }
     sql += "COMMIT;\n";
     if (auto made = lease->script(sql, deadline()); !made) {
         // Somebody else may have been quicker.

@@ -14,7 +14,7 @@
 namespace dedup::pg {
 
 // Which schema this library makes and understands.
-inline constexpr std::int64_t kFormat = 2;
+inline constexpr std::int64_t kFormat = 3;
 
 // Sequences that one block has.
 inline constexpr std::uint64_t kBlockSequences = 65'536;

@@ -9,7 +9,7 @@ import threading
 import time
 import unittest
 
-from cli import (ABSENT, COMPLETED, DEDUPCTL, ERROR, HANG_SECONDS, IN_FLIGHT, MISMATCH, OK, STALE,
+from cli import (ABSENT, COMPLETED, DEDUPCTL, ERROR, HANG_SECONDS, HELD, IN_FLIGHT, MISMATCH, OK, STALE,
                  UNAVAILABLE, USAGE, Result)
 from postgres_server import BIN, Server
 
@@ -67,6 +67,41 @@ class Postgres(unittest.TestCase):
         self.assertNotIn("secret", stats["store"])
         self.assertIn("dedup_", self.ctl("stats", "--format", "prometheus").text)
         self.ctl("clock")
+
+    def test_decisions_beside_sql(self):
+        """What an operator's dedupctl and the SQL functions write, the other one reads."""
+        self.ctl("init")
+
+        def sql(text):
+            return self.server.sql("SELECT " + text.replace("@", "s_" + self._testMethodName))
+
+        fence = sql("fence FROM @.claim('default', 'k', 'w', 1, unanswered => 'hold')")
+        sql(f"@.note('default', 'k', {fence}, 'reference 42')")
+        time.sleep(0.01)
+        held = self.ctl("--json", "held").json
+        self.assertEqual((held["key"], held["claim_sequence"], held["metadata"]),
+                         ("k", int(fence), "reference 42"))
+        self.ctl("claim", "k", code=HELD)
+        self.ctl("resolve", "k", "--claim", fence, "--not-done", "--reason", "no 42", "--by", "ada")
+        self.assertEqual(sql("outcome, previous_end, encode(previous_reason, 'escape') "
+                             "FROM @.claim('default', 'k')"), "claimed|resolved|no 42")
+        sql("@.release('default', 'k', 0)")
+
+        fence = str(self.ctl("--json", "claim", "k", "--hold", "--lease", "1ms")
+                    .json["claim_sequence"])
+        time.sleep(0.01)
+        self.assertEqual(sql("fence FROM @.held()"), fence)
+        self.assertEqual(sql(f"@.resolve('default', 'k', {fence}, true, 'in the list', 'bob', "
+                             "'paid')"), "completed")
+        self.assertEqual(self.ctl("lookup", "k", code=COMPLETED).text, "paid")
+        said = self.ctl("inspect", "k").text
+        for word in ("resolved: it had been done", "bob", "in the list"):
+            self.assertIn(word, said)
+        self.assertEqual(sql("@.forget('default', 'k', 0, 'refunded', 'eve')"), "forgotten")
+        said = self.ctl("inspect", "k").text
+        for word in ("forgotten", "eve", "refunded"):
+            self.assertIn(word, said)
+        self.ctl("forget", "k", "--reason", "again", code=ABSENT)
 
     def test_sweep(self):
         self.ctl("init")

@@ -84,9 +84,7 @@ class Client {
             PQexecParams(conn_, sql.c_str(), static_cast<int>(values.size()), nullptr,
                          values.data(), lengths.data(), formats.data(), 0);
         const std::unique_ptr<PGresult, decltype(&PQclear)> owned(result, PQclear);
-        const auto status = PQresultStatus(result);
-        REQUIRE_MESSAGE((status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK),
-                        PQresultErrorMessage(result));
+        REQUIRE_MESSAGE(succeeded(result), PQresultErrorMessage(result));
         std::vector<std::string> row;
         for (int i = 0; i < PQnfields(result) && PQntuples(result) > 0; ++i) {
             row.emplace_back(PQgetvalue(result, 0, i));
@@ -94,8 +92,32 @@ class Client {
         return row;
     }
 
+    // The first value; "SQLSTATE message" if the server refuses.
+    std::string answer(const std::string& sql) {
+        const std::unique_ptr<PGresult, decltype(&PQclear)> result(PQexec(conn_, sql.c_str()),
+                                                                   &PQclear);
+        if (succeeded(result.get())) {
+            return PQntuples(result.get()) > 0 ? PQgetvalue(result.get(), 0, 0) : "";
+        }
+        return std::string(PQresultErrorField(result.get(), PG_DIAG_SQLSTATE)) + " " +
+               PQresultErrorField(result.get(), PG_DIAG_MESSAGE_PRIMARY);
+    }
+
   private:
+    static bool succeeded(const PGresult* result) {
+        const auto status = PQresultStatus(result);
+        return status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
+    }
+
     PGconn* conn_;
+};
+
+// A client that names the schema's functions and tables without it.
+class SchemaClient : public Client {
+  public:
+    explicit SchemaClient(const Schema& schema) : Client(schema.url()) {
+        row("SET search_path = " + schema.options.schema);
+    }
 };
 
 }  // namespace dedup::test

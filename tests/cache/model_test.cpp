@@ -2,27 +2,44 @@
 //
 // The model is that of support/claim_model.hpp for each key. Of a new claim it is told the fence,
 // and checks that no earlier claim had it.
+//
+// Where a store has copies, one is taken now and then, and put back, once or several times. Then
+// the model is what it was at the copy. But the fences of all that came after it, in whichever line
+// of time, are dead and say why, and no claim gets one of them, or a lower one.
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "cache/helpers.hpp"
+#include "dedup/backup.hpp"
 #include "support/claim_model.hpp"
 
 namespace dedup::test {
 namespace {
 
 constexpr std::int64_t kCacheTtlMs = 8'000;
+// Later than the system's time, by which a copy is opened while it is made.
+constexpr std::int64_t kStartMs = 4'000'000'000'000;
 
 class Model {
   public:
     std::int64_t now_ms = 0;
+
+    using Keys = std::map<std::string, KeyModel>;
+    [[nodiscard]] const Keys& keys() const { return keys_; }
+    // All is as it was, but that sequences up to `last_sequence` have been assigned.
+    void put_back(const Keys& keys, std::uint64_t last_sequence) {
+        keys_ = keys;
+        last_sequence_ = std::max(last_sequence_, last_sequence);
+    }
 
     std::string claim(const std::string& key, const ClaimOptions& options, std::uint64_t fence) {
         return checked(key, fence,
@@ -74,23 +91,28 @@ class Model {
         std::string outcome = run(model);
         if (model.fence() != before) {
             CHECK(fence > before);
+            CHECK(fence > last_sequence_);
             CHECK(fences_.insert(fence).second);
         }
         return outcome;
     }
 
-    std::map<std::string, KeyModel> keys_;
+    Keys keys_;
     std::set<std::uint64_t> fences_;
+    std::uint64_t last_sequence_ = 0;  // of all lines of time that have ended
 };
 
 // Runs one random history on a store and on the model.
 class History {
   public:
-    History(TestStore& store, unsigned seed) : store_(store), random_(seed) { reset_cache(); }
+    History(TestStore& store, unsigned seed) : store_(store), random_(seed) {
+        store_.clock.set(kStartMs);
+        reset_cache();
+    }
 
     void step() {
         model_.now_ms = (*store_).now_ms();
-        switch (pick(17)) {
+        switch (pick(18)) {
             case 0:
             case 1:
             case 2:
@@ -121,10 +143,15 @@ class History {
                 return resolve();
             case 15:
                 return pick(2) == 0 ? forget() : resolve();
+            case 16:
+                return pick(6) != 0 ? pass_time() : pick(2) == 0 ? back_up() : put_back();
             default:
                 return pick(20) == 0 ? reopen() : pass_time();
         }
     }
+
+    // Claims from after a copy, each time that it was put back.
+    [[nodiscard]] std::size_t dead_claims() const { return dead_claims_; }
 
   private:
     std::size_t pick(std::size_t below) { return random_() % below; }
@@ -312,6 +339,47 @@ class History {
         }
     }
 
+    [[nodiscard]] std::filesystem::path beside_store(const char* name) const {
+        return store_.path().parent_path() / name;
+    }
+
+    void back_up() {
+        if (store_.has_segments()) {
+            must(backup(store_.path(), beside_store("copy")));
+            copy_ = Copy{model_.keys(), claims_.size()};
+        }
+    }
+
+    void put_back() {
+        if (!copy_) {
+            return;
+        }
+        const std::uint64_t last_sequence = must((*store_).stats()).last_sequence;
+        cache_.reset();
+        must(restore(beside_store("copy"), beside_store("back")));
+        store_.replace_by(beside_store("back"));
+        reset_cache();
+        model_.put_back(copy_->keys, last_sequence);
+        model_.now_ms = (*store_).now_ms();
+        for (std::size_t i = copy_->claims; i < claims_.size(); ++i) {
+            ++dead_claims_;
+            check_dead(claims_[i]);
+        }
+    }
+
+    // Of a claim that the copy does not know.
+    void check_dead(const Claim& claim) {
+        const auto refused = [](const auto& result) {
+            check_error(result, Code::stale_claim, "put back from a copy");
+        };
+        refused(cache_->complete(claim, "late"));
+        refused(cache_->renew(claim, milliseconds{1'000}));
+        refused(cache_->note(claim, "late"));
+        refused(cache_->hold(claim, "late"));
+        refused(cache_->resolve(claim.key, claim.claim_sequence, {.reason = "late"}));
+        CHECK(show(cache_->release(claim)) == model_.release(claim.key, &claim));
+    }
+
     void reset_cache() {
         cache_ = std::make_unique<Cache>(
             *store_,
@@ -323,6 +391,12 @@ class History {
     std::unique_ptr<Cache> cache_;
     Model model_;
     std::vector<Claim> claims_;
+    struct Copy {
+        Model::Keys keys;
+        std::size_t claims = 0;  // made before it
+    };
+    std::optional<Copy> copy_;
+    std::size_t dead_claims_ = 0;
 };
 
 TEST_CASE("model: random histories give what a plain map gives") {
@@ -338,6 +412,7 @@ TEST_CASE("model: random histories give what a plain map gives") {
                 CAPTURE(step);
                 history.step();
             }
+            CHECK((history.dead_claims() > 0) == store.has_segments());
         }
     });
 }

@@ -19,6 +19,9 @@ inline void expect_all_right(const Plan& plan) {
     MESSAGE("sweeps removed " << explored.swept.total() << " streams, dropped " << explored.dropped
                               << " segments and compacted " << explored.compacted << "; "
                               << explored.interrupted << " states were cut within one");
+    MESSAGE("keys in these states: " << explored.standing.held << " held, "
+                                     << explored.standing.resolved << " resolved, "
+                                     << explored.standing.forgotten << " forgotten");
     if (plan.process_dies) {
         MESSAGE("the process died " << explored.deaths << " times");
     }
@@ -31,6 +34,9 @@ inline void expect_all_right(const Plan& plan) {
         CHECK(explored.in_part > explored.states / 50);
         CHECK(explored.rebuilt > 0);
         CHECK(explored.sealed > 0);
+        CHECK(explored.standing.held > 0);
+        CHECK(explored.standing.resolved > 0);
+        CHECK(explored.standing.forgotten > 0);
         CHECK(explored.swept.in_flight > 0);
         CHECK(explored.swept.completed > 0);
         CHECK(explored.dropped > 0);

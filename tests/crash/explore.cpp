@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <string_view>
@@ -39,6 +40,9 @@ std::optional<Only> only_from_environment() {
 constexpr std::uint64_t kDeathShare = 16;
 // Of the moments of a recovery after a death, the process dies once more in this part.
 constexpr std::uint64_t kSecondDeathShare = 16;
+
+// When all has expired that does.
+constexpr std::chrono::hours kLongAfter{24 * 365};
 
 class Explorer {
   public:
@@ -237,6 +241,7 @@ class Explorer {
             wrong(fmt::format("{}: {}", where, hidden));
         }
         explored_.in_part += verdict.present > moment.mark.durable ? 1U : 0U;
+        explored_.standing += verdict.standing;
         const bool rebuilt = life.log_store().stats()->catalog_rebuilt;
         explored_.rebuilt += rebuilt ? 1U : 0U;
         explored_.interrupted += has_interrupted(life) ? 1U : 0U;
@@ -284,10 +289,14 @@ class Explorer {
         return history && !history->empty() && history->front().interrupted;
     }
 
-    // Finishes what a sweep had begun, and removes what has expired since.
+    // Finishes what a sweep had begun, and removes what has expired since; at times, all that ever
+    // does.
     void sweep(Life& life, const Ledger& ledger, const std::string& where, Random& random) {
         SweepOptions options;
         options.now_ms = clock_.now_ms() + static_cast<std::int64_t>(below(random, 40'000));
+        if (below(random, 4) == 0) {
+            *options.now_ms += std::chrono::milliseconds(kLongAfter).count();
+        }
         const auto swept = life.store().sweep(options);
         if (!swept) {
             wrong(fmt::format("{}: sweep: {}", where, swept.error().message));

@@ -107,6 +107,7 @@ struct Explored {
     std::uint64_t in_part = 0;  // states that kept some of what was not acknowledged
     std::uint64_t deaths = 0;   // of the process
     std::uint64_t rebuilt = 0;  // states whose catalog was made anew
+    Standing standing;          // of keys, in all states together
     StateCounts swept;          // streams that the workloads' sweeps removed
     std::uint64_t dropped = 0;  // segments that they dropped, or compacted
     std::uint64_t compacted = 0;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -18,6 +19,8 @@
 #include "dedup/store.hpp"
 
 namespace dedup::test {
+
+struct CacheCall;  // see told.hpp
 
 struct LedgerEntry {
     Record record;            // sequence 0: the caller was not told it
@@ -35,6 +38,8 @@ struct Ledger {
     std::uint64_t sequence_told = 0;  // the highest that a caller knows
     bool in_doubt = false;            // an outcome is unknown, and nothing is durable from there on
     bool reports_lost = false;        // a catalog has been lost, and with it reports of sweeps
+    std::vector<std::shared_ptr<const CacheCall>> calls;  // of caches, beside the entries they made
+    std::set<std::string> untold;  // keys of which nobody can say what callers are to be told
 
     // How far it has come; what a crash at that moment may leave.
     struct Mark {
@@ -74,6 +79,7 @@ class LedgerStore final : public StreamStore {
     Result<StoreStats> stats() override { return inner_.stats(); }
     Result<void> flush() override;
     Result<void> close() override { return inner_.close(); }
+    [[nodiscard]] Ledger& ledger() { return ledger_; }
 
   private:
     void note_sequence(std::uint64_t sequence);
@@ -86,9 +92,24 @@ class LedgerStore final : public StreamStore {
     std::optional<std::pair<std::size_t, std::pair<std::string, std::string>>> open_;
 };
 
+// Keys, by what was said of them.
+struct Standing {
+    std::uint64_t held = 0;
+    std::uint64_t resolved = 0;
+    std::uint64_t forgotten = 0;
+
+    Standing& operator+=(const Standing& more) {
+        held += more.held;
+        resolved += more.resolved;
+        forgotten += more.forgotten;
+        return *this;
+    }
+};
+
 struct Verdict {
     std::size_t present = 0;         // so many of the ledger's entries are in the store
     std::uint64_t sequence_max = 0;  // of the heads there
+    Standing standing = {};          // of the keys whose calls were noted
     std::string wrong;               // what is wrong with it; empty if nothing is
 };
 

@@ -6,10 +6,39 @@ namespace dedup::test {
 namespace {
 
 constexpr std::uint64_t kKeys = 60;
+// More than a segment of the smallest size, which nothing else is in.
+constexpr std::size_t kBriefClaims = 9;
+constexpr std::size_t kBriefBytes = 7'500;
+constexpr std::chrono::seconds kBriefTtl{5};
 
 }  // namespace
 
 void Workload::step() {
+    switch (steps_++) {
+        case 0:
+            return fill_segment();
+        case kOutlivedAt:
+            return outlive();
+        default:
+            return step_at_random();
+    }
+}
+
+void Workload::fill_segment() {
+    std::vector<ClaimRequest> requests(kBriefClaims);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        requests[i].key = "brief-" + std::to_string(i);
+        requests[i].options = {.metadata = std::string(kBriefBytes, 'b'), .ttl = kBriefTtl};
+    }
+    (void)cache_.claim_many(requests);
+}
+
+void Workload::outlive() {
+    clock_.advance(std::chrono::milliseconds(kBriefTtl + store_.grace()).count() + 1);
+    (void)store_.sweep({});
+}
+
+void Workload::step_at_random() {
     std::uint64_t weights = 0;
     for (const Step& step : kSteps) {
         weights += static_cast<std::uint64_t>(step.weight);
@@ -53,6 +82,9 @@ ClaimOptions Workload::options() {
     }
     if (below(random_, 4) == 0) {
         options.metadata = receipt();
+    }
+    if (below(random_, 6) == 0) {
+        options.unanswered = Unanswered::hold;
     }
     return options;
 }
@@ -115,6 +147,34 @@ void Workload::release() {
 void Workload::renew() {
     const auto lease = std::chrono::seconds(1 + below(random_, 20));
     (void)cache_.renew(some_claim(), lease);
+}
+
+void Workload::note() {
+    const Claim claim = some_claim();
+    (void)cache_.note(claim, receipt());
+}
+
+void Workload::hold() {
+    (void)cache_.hold(some_claim(), "timeout");
+}
+
+void Workload::resolve() {
+    const Claim claim = some_claim();
+    Resolution resolution{.reason = "looked", .by = "ada"};
+    if (below(random_, 2) == 0) {
+        resolution.receipt = receipt();
+    }
+    if (below(random_, 3) == 0) {
+        resolution.ttl = std::chrono::seconds(1 + below(random_, 20));
+    }
+    (void)cache_.resolve(claim.key, claim.claim_sequence, resolution);
+}
+
+// Whichever claim was completed, or a certain one.
+void Workload::forget() {
+    const Claim claim = some_claim();
+    const bool any = below(random_, 2) == 0;
+    (void)cache_.forget(claim.key, any ? 0 : claim.claim_sequence, "paid back");
 }
 
 void Workload::remember() {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -139,14 +140,15 @@ class KeyModel {
     }
 
     // `fence`: of the caller's claim; 0 for callers that have none.
-    std::string complete(std::int64_t now_ms, std::uint64_t fence, const std::string& receipt) {
+    std::string complete(std::int64_t now_ms, std::uint64_t fence, const std::string& receipt,
+                         std::optional<std::chrono::milliseconds> ttl = {}) {
         if (!alive(now_ms) || (fence != 0 && fence != fence_)) {
             return fence != 0 ? "stale_claim" : "not_claimed";
         }
         if (state_ == State::completed) {
             return receipt_ == receipt ? "ok" : "receipt_mismatch";
         }
-        finish(now_ms, receipt);
+        finish(now_ms, receipt, ttl);
         return "ok";
     }
 
@@ -186,7 +188,7 @@ class KeyModel {
             return "busy";
         }
         if (resolution.receipt) {
-            finish(now_ms, *resolution.receipt);
+            finish(now_ms, *resolution.receipt, resolution.ttl);
         } else {
             bury(now_ms);
         }
@@ -231,6 +233,15 @@ class KeyModel {
         return alive(now_ms) ? describe(now_ms) : show(Absent{});
     }
 
+    // Whether it waits for a decision.
+    [[nodiscard]] bool held(std::int64_t now_ms) const {
+        return in_flight(now_ms) && holds_ && ran_out(now_ms);
+    }
+    // Whether the newest claim ended so: resolved, with or without a receipt, or forgotten.
+    [[nodiscard]] bool ended(std::int64_t now_ms, End end) const {
+        return remembered(now_ms) && state_ != State::in_flight && end_ == end;
+    }
+
     // Forgets what has expired; gives the state that it was in, or nothing.
     std::string sweep(std::int64_t now_ms) {
         if (!known_ || remembered(now_ms)) {
@@ -258,12 +269,13 @@ class KeyModel {
         return end_ == End::held || (lease_until_ms_ != 0 && now_ms > lease_until_ms_);
     }
 
-    void finish(std::int64_t now_ms, const std::string& receipt) {
+    void finish(std::int64_t now_ms, const std::string& receipt,
+                std::optional<std::chrono::milliseconds> ttl) {
         state_ = State::completed;
         receipt_ = receipt;
         since_ms_ = now_ms;
-        if (ttl_ms_ != 0) {
-            expires_at_ms_ = now_ms + ttl_ms_;
+        if (ttl || ttl_ms_ != 0) {
+            expires_at_ms_ = now_ms + (ttl ? ttl->count() : ttl_ms_);
         }
         holds_ = false;
         said(End::lease_ran_out, "", "");

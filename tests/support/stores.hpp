@@ -64,15 +64,20 @@ class TestStore {
     // Closes the store and opens it again, perhaps without its catalog. Precondition: durable().
     // References from operator* die.
     void reopen(bool without_catalog = false) {
-        const Result<void> closed = store_->close();
-        if (!closed) {
-            throw std::runtime_error(closed.error().message);
-        }
-        store_.reset();
+        close();
         if (without_catalog) {
             std::filesystem::remove_all(path() / "catalog");
         }
-        store_ = open_(dir_.path() / "store", settings_);
+        store_ = open_(path(), settings_);
+    }
+
+    // Closes the store, moves the one at `other` to its place, and opens that. Precondition:
+    // has_segments(). References from operator* die.
+    void replace_by(const std::filesystem::path& other) {
+        close();
+        std::filesystem::remove_all(path());
+        std::filesystem::rename(other, path());
+        store_ = open_(path(), settings_);
     }
 
     [[nodiscard]] std::filesystem::path path() const { return dir_.path() / "store"; }
@@ -87,6 +92,14 @@ class TestStore {
     ManualClock clock;
 
   private:
+    void close() {
+        const Result<void> closed = store_->close();
+        if (!closed) {
+            throw std::runtime_error(closed.error().message);
+        }
+        store_.reset();
+    }
+
     TempDir dir_;
     bool durable_;
     bool heads_only_;

@@ -80,7 +80,7 @@ std::string_view hint_for(std::string_view sqlstate) {
         return "; make the schema with `dedupctl init`";
     }
     if (sqlstate == "57014") {
-        return "; raise the role's statement_timeout";
+        return "; raise the role's statement_timeout or, where it was a sweep, the store's timeout";
     }
     if (sqlstate == "55P03") {
         return "; another transaction has the key, or the table";

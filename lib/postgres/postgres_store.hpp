@@ -30,6 +30,9 @@ namespace dedup::pg {
 class PostgresStore;
 
 inline constexpr int kScanTimes = 60;
+// Of a sweep: a tenth of a second. The smaller a batch, the more of it goes into finding its
+// beginning.
+inline constexpr std::int64_t kBatchRowsMax = 50'000;
 
 // Where the store's time comes from. A time that looks like a jump is first held against what other
 // clients have seen: this one may only have slept.
@@ -85,7 +88,8 @@ class PostgresStore final : public StreamStore {
     };
     // Counts a call as running, so that close() waits for it.
     class Call;
-    struct Sweeping;  // one sweep, see sweep.cpp
+    struct Sweeping;  // one sweep, see sweeping.hpp
+    struct Batches;   // of what it removes, see remove.cpp
 
     // What keeps a call from running at all.
     [[nodiscard]] std::optional<Error> unusable(bool writes) const;
@@ -117,14 +121,19 @@ class PostgresStore final : public StreamStore {
 
     // sweep.cpp
     // The caller has sweep_mutex_.
-    [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evict);
-    [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
-    [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evict);
-    [[nodiscard]] Reply<std::size_t> remove_batch(Sweeping& sweeping, const Query& removal,
-                                                  bool evicted);
+    [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evicted);
     [[nodiscard]] Result<void> count_retained(Sweeping& sweeping);
     [[nodiscard]] Result<void> finish_sweep(Sweeping& sweeping);
     [[nodiscard]] std::int64_t sweep_time(const SweepOptions& options);
+
+    // remove.cpp
+    [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
+    [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evicted);
+    [[nodiscard]] Result<void> remove_expired(Sweeping& sweeping, std::int64_t floor);
+    [[nodiscard]] Result<void> evict(Sweeping& sweeping, Room wanted, std::int64_t floor);
+    [[nodiscard]] bool adapt(Batches& batches, const Trouble& trouble);
+    [[nodiscard]] Reply<Table> remove_batch(Sweeping& sweeping, const Query& removal, bool evicted);
+    [[nodiscard]] Reply<Table> try_batch(Lease& lease, Sweeping& sweeping, const Query& removal);
 
     // One request that only reads. Tries again on another connection if one was lost.
     // `times`: what goes through the whole table may take so many times as long.
@@ -162,7 +171,8 @@ class PostgresStore final : public StreamStore {
     Room held_;
     std::optional<TimePoint> counted_;
 
-    std::mutex sweep_mutex_;  // one sweep at a time in this process
+    std::mutex sweep_mutex_;  // one sweep at a time in this process; guards batch_rows_
+    std::int64_t batch_rows_ = kBatchRowsMax;
     std::atomic<std::thread::id> sweeper_;
     std::mutex error_mutex_;
     std::string sweep_error_;

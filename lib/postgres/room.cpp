@@ -118,6 +118,9 @@ Result<void> PostgresStore::make_room(const Room& wanted) {
         return std::unexpected(no_room(kName, capacity, held_, wanted));
     }
     // Whoever sweeps may be waiting for this append: in the progress of its sweep it may append.
+    if (sweeper_.load() == std::this_thread::get_id()) {
+        return std::unexpected(no_room(kName, capacity, held_, wanted));
+    }
     std::unique_lock sweep_lock(sweep_mutex_, std::try_to_lock);
     if (!sweep_lock.owns_lock()) {
         return std::unexpected(
@@ -133,6 +136,12 @@ Result<void> PostgresStore::make_room(const Room& wanted) {
     }
     if (auto again = count_usage(time_ms); !again) {
         return std::unexpected(again.error());
+    }
+    if (!fits(capacity, held_, wanted)) {
+        return std::unexpected(
+            Error{Code::unavailable,
+                  "the store is full: transactions of others hold what would have to go, or take "
+                  "the room that is made; try again"});
     }
     return {};
 }

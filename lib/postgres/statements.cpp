@@ -123,6 +123,56 @@ std::string settings(bool transaction, bool relaxed, std::chrono::milliseconds l
         lock_wait.count());
 }
 
+// Rows that somebody's transaction holds are left to the next sweep.
+constexpr std::string_view kSkipHeld = "FOR UPDATE SKIP LOCKED";
+
+// The first rows that have expired by $2, the end of slot $1, and have a sequence up to $4.
+std::string expired_rows(std::string_view columns, std::string_view end) {
+    return fmt::format(
+        "SELECT {} FROM @.head WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
+        "AND expires_ms < $2::int8 AND sequence <= $4::int8 "
+        "ORDER BY expiry_slot LIMIT $3::int8 {}",
+        columns, end);
+}
+
+// By where a row lies, which is a third of the time that its key takes to find. A row that moved
+// meanwhile is another version, which the next batch sees.
+std::string remove_by_place(std::string_view end) {
+    return fmt::format(
+        "DELETE FROM @.head h WHERE h.ctid = ANY (ARRAY({})) AND h.expiry_slot > 0 "
+        "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
+        expired_rows("ctid", end), kRemoved);
+}
+
+std::string remove_by_key(std::string_view end) {
+    return fmt::format(
+        "WITH dead AS ({}) DELETE FROM @.head h USING dead d WHERE h.bucket = d.bucket "
+        "AND h.ns = d.ns AND h.key = d.key AND h.expiry_slot > 0 "
+        "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
+        expired_rows("bucket, ns, key", end), kRemoved);
+}
+
+std::string evict_text(std::string_view end) {
+    return fmt::format(
+        "WITH free AS (SELECT o.bucket, o.ns, o.key FROM unnest($1::int2[], $2::text[], "
+        "$3::bytea[]) AS t(b, n, k) JOIN @.head o ON o.bucket = t.b AND o.ns = t.n "
+        "AND o.key = t.k WHERE o.state = 1 AND o.sequence <= $4::int8 {}) "
+        "DELETE FROM @.head h USING free f WHERE h.bucket = f.bucket AND h.ns = f.ns "
+        "AND h.key = f.key AND h.state = 1 AND h.sequence <= $4 RETURNING {}, {}",
+        end, kRemoved, kBytes);
+}
+
+// For this transaction: the server itself ends a statement that takes too long, so that none goes
+// on behind the sweep's back, and it hardly waits for locks. A role's own limit that is lower
+// stays.
+std::string batch_limits_text(std::chrono::milliseconds lock_wait) {
+    return fmt::format(
+        "SELECT set_config('lock_timeout', '{}ms', true), set_config('statement_timeout', "
+        "(SELECT least(nullif(setting::int8, 0), {})::text FROM pg_settings "
+        "WHERE name = 'statement_timeout'), true)",
+        std::clamp<std::int64_t>(lock_wait.count() / 2, 1, 50), 2 * lock_wait.count());
+}
+
 }  // namespace
 
 Result<std::string> quote_schema(std::string_view name) {
@@ -223,39 +273,32 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
     sizes = make("sizes", "SELECT pg_total_relation_size('@.head'::regclass)");
 
     lock_sweep = make("lock_sweep", "SELECT 1 FROM @.sweeper FOR UPDATE");
-    // By where a row lies, which is a third of the time that its key takes to find. A row that
-    // moved meanwhile is another version, which the next batch sees.
-    remove_expired =
-        make("remove_expired",
-             fmt::format("DELETE FROM @.head h WHERE h.ctid = ANY (ARRAY(SELECT ctid FROM @.head "
-                         "WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
-                         "AND expires_ms < $2::int8 AND sequence <= $4::int8 "
-                         "ORDER BY expiry_slot LIMIT $3::int8)) AND h.expiry_slot > 0 "
-                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
-                         kRemoved));
-    remove_expired_by_key =
-        make("remove_expired_by_key",
-             fmt::format("WITH dead AS (SELECT bucket, ns, key FROM @.head WHERE expiry_slot > 0 "
-                         "AND expiry_slot <= $1::int8 AND expires_ms < $2::int8 "
-                         "AND sequence <= $4::int8 ORDER BY expiry_slot LIMIT $3::int8) "
-                         "DELETE FROM @.head h USING dead d WHERE h.bucket = d.bucket "
-                         "AND h.ns = d.ns AND h.key = d.key AND h.expiry_slot > 0 "
-                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
-                         kRemoved));
-    remove_oldest =
-        make("remove_oldest",
-             fmt::format("WITH oldest AS (SELECT h.bucket, h.ns, h.key, h.sequence, "
-                         "row_number() OVER w AS number, sum({0}) OVER w - {0} AS before "
-                         "FROM @.head h WHERE h.state = 1 AND h.sequence <= $3::int8 WINDOW w AS "
-                         "(ORDER BY h.sequence)) "
-                         "DELETE FROM @.head h USING oldest o WHERE h.bucket = o.bucket "
-                         "AND h.ns = o.ns AND h.key = o.key AND h.sequence = o.sequence "
-                         "AND (o.number <= $1::int8 OR o.before < $2::int8) RETURNING {1}",
-                         kBytes, kRemoved));
-    would_remove = make("would_remove", fmt::format("SELECT {} FROM @.head h WHERE "
-                                                    "h.expiry_slot > 0 AND h.expiry_slot <= "
-                                                    "$1::int8 AND h.expires_ms < $2::int8",
-                                                    kRemoved));
+    batch_limits = make("", batch_limits_text(lock_wait));
+    remove_expired = {make("remove_expired", remove_by_place("")),
+                      make("remove_free", remove_by_place(kSkipHeld)),
+                      make("remove_free_by_key", remove_by_key(kSkipHeld)),
+                      make("remove_by_key", remove_by_key("OFFSET $5::int8"))};
+    oldest = make("oldest",
+                  fmt::format("SELECT array_agg(o.bucket), array_agg(o.ns), array_agg(o.key) FROM "
+                              "(SELECT h.*, row_number() OVER w AS number, "
+                              "sum(h.size) OVER w - h.size AS before FROM "
+                              "(SELECT h.bucket, h.ns, h.key, h.sequence, {} AS size "
+                              "FROM @.head h WHERE h.state = 1 AND h.sequence <= $1::int8 "
+                              "ORDER BY h.sequence LIMIT $4::int8 OFFSET $5::int8) h "
+                              "WINDOW w AS (ORDER BY h.sequence)) o "
+                              "WHERE o.number <= $2::int8 OR o.before < $3::int8",
+                              kBytes));
+    evict = {make("evict_free", evict_text("FOR UPDATE OF o SKIP LOCKED")),
+             make("evict", evict_text(""))};
+    constexpr std::string_view kExpired =
+        "FROM @.head h WHERE h.expiry_slot > 0 AND h.expiry_slot <= $1::int8 "
+        "AND h.expires_ms < $2::int8";
+    would_remove =
+        make("would_remove",
+             fmt::format("SELECT h.ns, h.state, count(*) {} GROUP BY h.ns, h.state", kExpired));
+    would_tell = make("would_tell", fmt::format("SELECT {} {} AND h.state = 0 ORDER BY h.sequence "
+                                                "LIMIT $3::int8",
+                                                kRemoved, kExpired));
     retained = make("retained",
                     "SELECT ns, state, count(*) FROM @.head WHERE expires_ms = 0 OR "
                     "expires_ms >= $1::int8 GROUP BY ns, state");

@@ -85,10 +85,15 @@ struct Statements {
 
     // Sweeping.
     Statement lock_sweep;
-    Statement remove_expired;
-    Statement remove_expired_by_key;  // where rows have no ctid that a query can use
-    Statement remove_oldest;
-    Statement would_remove;
+    Statement batch_limits;
+    // Each for where the one before does not do: a row is held by somebody's transaction; rows have
+    // no ctid that a query can use; the server skips none that are held. The last has a parameter
+    // more, of rows that it passes over.
+    std::array<Statement, 4> remove_expired;
+    Statement oldest;  // the keys of what is to be evicted, as arrays
+    std::array<Statement, 2> evict;
+    Statement would_remove;  // how many
+    Statement would_tell;    // those of them that nobody answered
     Statement retained;
     Statement next_expiry;
     Statement usage;

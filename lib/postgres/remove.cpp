@@ -231,6 +231,10 @@ Reply<Table> PostgresStore::remove_batch(Sweeping& sweeping, const Query& remova
     sweeping.report.records_dropped += removed->size();
     std::vector<Query> steps;
     if (removed->size() != 0) {
+        steps.push_back({&statements_.swept,
+                         {number_parameter(sweeping.report.now_ms),
+                          number_parameter<std::int64_t>(
+                              evicted ? static_cast<std::int64_t>(removed->size()) : 0)}});
         steps.push_back({&statements_.put_report,
                          {number_parameter(*sweeping.id), encode_report(sweeping.written(true))}});
     }
@@ -238,6 +242,7 @@ Reply<Table> PostgresStore::remove_batch(Sweeping& sweeping, const Query& remova
     if (auto committed = (*lease)->step(steps, deadline()); !committed) {
         return std::unexpected(whatever_the_batch(std::move(committed).error()));
     }
+    counters_.streams_removed.add(removed->size());
     sweeping.report.longest_pause_us =
         std::max(sweeping.report.longest_pause_us, microseconds_since(start));
     if (std::chrono::steady_clock::now() - start < target_.options.timeout / 16) {

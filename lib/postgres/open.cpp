@@ -32,7 +32,9 @@ Error explained(const Trouble& trouble) {
 }
 
 Result<PostgresInit> init(const Target& target) {
-    const Statements statements(target.schema, true, target.options.timeout);
+    const Statements statements(target.schema,
+                                target.options.durability == PostgresDurability::local,
+                                target.options.timeout);
     ServerClock clock;
     Pool pool(target, statements, clock);
     auto lease = DEDUP_TRY(pool.try_once());

@@ -89,16 +89,8 @@ void PostgresStore::write_atomic(Request& request) {
     }
     if (bounded()) {
         const std::lock_guard lock(room_mutex_);
-        const auto begins = which_begin(items);
         Room wanted;
-        bool conflicts = !begins;
-        for (std::size_t i = 0; begins && i < items.size(); ++i) {
-            if (items[i].item->expected_sequence == 0) {
-                conflicts = conflicts || !(*begins)[i];
-                wanted += {1, head_bytes(items[i].item->record)};
-            }
-        }
-        if (Result<void> room = conflicts ? Result<void>() : make_room(wanted); !room) {
+        if (Result<void> room = room_for_all(items, wanted); !room) {
             for (const Pending& item : items) {
                 *item.result = std::unexpected(room.error());
             }

@@ -115,6 +115,7 @@ class PostgresStore final : public StreamStore {
         return target_.options.capacity.keys_max != 0 || target_.options.capacity.bytes_max != 0;
     }
     void write_bounded(std::span<const Pending> items);
+    [[nodiscard]] Result<void> room_for_all(std::span<const Pending> items, Room& wanted);
     [[nodiscard]] Result<void> make_room(const Room& wanted);
     [[nodiscard]] Result<Usage> count_usage(std::int64_t now_ms);
     [[nodiscard]] Result<std::vector<bool>> which_begin(std::span<const Pending> items);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "postgres/postgres_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -54,6 +55,21 @@ void PostgresStore::write_bounded(std::span<const Pending> items) {
         fitting.push_back(items[i]);
     }
     write_fitting();
+}
+
+// Makes room for a batch that lands whole, unless it will conflict. `wanted`: what it takes.
+Result<void> PostgresStore::room_for_all(std::span<const Pending> items, Room& wanted) {
+    const auto begins = DEDUP_TRY(which_begin(items));
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        if (items[i].item->expected_sequence != 0) {
+            continue;
+        }
+        if (!begins[i]) {
+            return {};
+        }
+        wanted += {1, head_bytes(items[i].item->record)};
+    }
+    return make_room(wanted);
 }
 
 // Which items would begin a stream; those that will conflict need no room.

@@ -200,8 +200,13 @@ Result<std::uint64_t> PostgresStore::take_sequences(Lease& lease, std::size_t co
                                          "the wait for the standby was "
                                          "cancelled; nothing was appended"});
         }
-        source_->server.saw(tables->at(0).number(0, 1), now);
-        next_sequence_ = static_cast<std::uint64_t>(tables->at(0).number(0, 0)) * kBlockSequences;
+        const std::int64_t block = tables->front().number(0, 0);
+        if (block < 1 || block > kBlockMax) {
+            return std::unexpected(Error{
+                Code::corruption, "the server gave no block of sequences; run `dedupctl init`"});
+        }
+        source_->server.saw(tables->front().number(0, 1), now);
+        next_sequence_ = static_cast<std::uint64_t>(block) * kBlockSequences;
         block_end_ = next_sequence_ + kBlockSequences;
         block_generation_ = generation;
         block_taken_ = now;

@@ -276,6 +276,10 @@ Reply<std::vector<Table>> Connection::collect(TimePoint deadline) {
                 if (trouble) {
                     return std::unexpected(*std::move(trouble));
                 }
+                if (std::cmp_not_equal(std::ranges::count_if(sent_, &Sent::wanted),
+                                       tables.size())) {
+                    return std::unexpected(lost("it answered something else than was asked"));
+                }
                 return tables;
             case PGRES_COMMAND_OK:
             case PGRES_TUPLES_OK:

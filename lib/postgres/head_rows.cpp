@@ -135,6 +135,17 @@ std::vector<std::string> stream_parameters(std::span<const StreamKey> streams) {
     return {buckets.finish(), namespaces.finish(), keys.finish(), numbers.finish()};
 }
 
+Result<std::size_t> asked_for(const Table& table, std::size_t row, int column, std::size_t asked) {
+    const auto number = static_cast<std::size_t>(table.number(row, column));
+    if (table.is_null(row, column) || number >= asked) {
+        return std::unexpected(
+            Error{Code::corruption,
+                  "the server's answer is about a key that it was not asked for; see which server, "
+                  "or pooler, the store's URL leads to"});
+    }
+    return number;
+}
+
 Result<Record> read_head(const Table& table, std::size_t row) {
     Record record;
     const auto state = static_cast<State>(table.number(row, 4));

@@ -140,6 +140,9 @@ class PostgresStore final : public StreamStore {
     // `times`: what goes through the whole table may take so many times as long.
     [[nodiscard]] Result<Table> read(const Query& query, int times = 1);
     [[nodiscard]] Result<Table> read_meta();
+    [[nodiscard]] Result<void> read_heads(std::span<const StreamKey> asked,
+                                          std::span<const std::size_t> places,
+                                          std::vector<Result<std::optional<Record>>>& heads);
 
     const Target target_;
     const Statements statements_;

@@ -95,7 +95,7 @@ Result<std::vector<bool>> PostgresStore::which_begin(std::span<const Pending> it
         return std::unexpected(table.error());
     }
     for (std::size_t row = 0; row < table->size(); ++row) {
-        begins[places.at(static_cast<std::size_t>(table->number(row, 0)))] = false;
+        begins[places[DEDUP_TRY(asked_for(*table, row, 0, places.size()))]] = false;
     }
     return begins;
 }

@@ -18,6 +18,7 @@ inline constexpr std::int64_t kFormat = 2;
 
 // Sequences that one block has.
 inline constexpr std::uint64_t kBlockSequences = 65'536;
+inline constexpr std::int64_t kBlockMax = (std::int64_t{1} << 47U) - 1;  // as in schema.cpp
 
 // The name as SQL has it. Errors: invalid_argument.
 [[nodiscard]] Result<std::string> quote_schema(std::string_view name);

@@ -187,17 +187,28 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
     const auto [asked, places] = asked_streams(streams, heads);
     for (std::size_t from = 0; from < asked.size(); from += kLookupStreamsMax) {
         const std::size_t count = std::min(kLookupStreamsMax, asked.size() - from);
-        auto table = read({statements_.heads.of(count),
-                           stream_parameters(std::span(asked).subspan(from, count))});
-        for (std::size_t i = 0; !table && i < count; ++i) {
-            heads[places[from + i]] = std::unexpected(table.error());
-        }
-        for (std::size_t row = 0; table && row < table->size(); ++row) {
-            const auto number = static_cast<std::size_t>(table->number(row, kHeadColumns));
-            heads[places.at(from + number)] = read_head(*table, row);
+        const std::span places_here = std::span(places).subspan(from, count);
+        if (auto read = read_heads(std::span(asked).subspan(from, count), places_here, heads);
+            !read) {
+            for (const std::size_t place : places_here) {
+                heads[place] = std::unexpected(read.error());
+            }
         }
     }
     return heads;
+}
+
+// Those of one request, each into its place.
+Result<void> PostgresStore::read_heads(std::span<const StreamKey> asked,
+                                       std::span<const std::size_t> places,
+                                       std::vector<Result<std::optional<Record>>>& heads) {
+    const auto table =
+        DEDUP_TRY(read({statements_.heads.of(asked.size()), stream_parameters(asked)}));
+    for (std::size_t row = 0; row < table.size(); ++row) {
+        const std::size_t at = DEDUP_TRY(asked_for(table, row, kHeadColumns, asked.size()));
+        heads[places[at]] = read_head(table, row);
+    }
+    return {};
 }
 
 Result<std::vector<Version>> PostgresStore::history(StreamKey stream) {

@@ -221,9 +221,12 @@ Reply<std::vector<Writer::Head>> Writer::heads_of(Lease& lease, std::span<const 
         DEDUP_TRY(lease->run({&statements_.sequences, stream_parameters(streams)}, deadline));
     std::vector<Head> heads(rows.size());
     for (std::size_t i = 0; i < table.size(); ++i) {
-        heads.at(static_cast<std::size_t>(table.number(i, 0))) = {
-            static_cast<std::uint64_t>(table.number(i, 1)),
-            static_cast<std::uint64_t>(table.number(i, 2))};
+        const auto row = asked_for(table, i, 0, rows.size());
+        if (!row) {
+            return std::unexpected(Trouble{.error = row.error()});
+        }
+        heads[*row] = {static_cast<std::uint64_t>(table.number(i, 1)),
+                       static_cast<std::uint64_t>(table.number(i, 2))};
     }
     return heads;
 }

@@ -6,6 +6,7 @@
 #include "postgres/call.hpp"
 #include "postgres/clock_codec.hpp"
 #include "postgres/postgres_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -185,37 +186,50 @@ void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
 Result<std::uint64_t> PostgresStore::take_sequences(Lease& lease, std::size_t count,
                                                     std::uint64_t above) {
     const std::lock_guard lock(sequences_mutex_);
-    const auto now = std::chrono::steady_clock::now();
     if (next_sequence_ + count > block_end_ || next_sequence_ <= above ||
-        block_generation_ != pool_.generation() || now - block_taken_ > grace() / 2) {
-        const std::uint64_t generation = pool_.generation();
-        const std::vector<Query> queries = {
-            {&statements_.block}, {&statements_.saw_time, {number_parameter(time_.saw_time(0))}}};
-        auto tables = lease->transact(queries, deadline());
-        if (!tables) {
-            return std::unexpected(std::move(tables).error().error);
-        }
-        if (lease->warned()) {
-            return std::unexpected(Error{Code::unavailable,
-                                         "the wait for the standby was "
-                                         "cancelled; nothing was appended"});
-        }
-        const std::int64_t block = tables->front().number(0, 0);
-        if (block < 1 || block > kBlockMax) {
-            return std::unexpected(Error{
-                Code::corruption, "the server gave no block of sequences; run `dedupctl init`"});
-        }
-        source_->server.saw(tables->front().number(0, 1), now);
-        next_sequence_ = static_cast<std::uint64_t>(block) * kBlockSequences;
-        block_end_ = next_sequence_ + kBlockSequences;
-        block_generation_ = generation;
-        block_taken_ = now;
-        written_time_ms_ = tables->at(1).number(0, 0);
-        time_.saw_time(written_time_ms_);
+        block_generation_ != pool_.generation() ||
+        std::chrono::steady_clock::now() - block_taken_ > age_max()) {
+        DEDUP_TRY(take_block(lease));
     }
     const std::uint64_t first = next_sequence_;
     next_sequence_ += count;
     return first;
+}
+
+// And, where nobody has done so lately, writes down the time. All clients do that to one row.
+Result<void> PostgresStore::take_block(Lease& lease) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::uint64_t generation = pool_.generation();
+    const std::int64_t high = time_.saw_time(0);
+    std::vector<Query> queries = {{&statements_.block}, {&statements_.keep_block}};
+    if (const std::int64_t lately = high - kTimeStepMs / 2; written_time_ms_ <= lately) {
+        queries.push_back(
+            {&statements_.raise_time, {number_parameter(high), number_parameter(lately)}});
+    }
+    const auto tables = lease->transact(queries, deadline());
+    if (!tables) {
+        return std::unexpected(tables.error().error);
+    }
+    if (lease->warned()) {
+        return std::unexpected(Error{Code::unavailable,
+                                     "the wait for the standby was "
+                                     "cancelled; nothing was appended"});
+    }
+    const Table& taken = tables->front();
+    const std::int64_t block = taken.number(0, 0);
+    if (block < 1 || block > kBlockMax) {
+        return std::unexpected(
+            Error{Code::corruption, "the server gave no block of sequences; run `dedupctl init`"});
+    }
+    source_->server.saw(taken.number(0, 1), now);
+    next_sequence_ = static_cast<std::uint64_t>(block) * kBlockSequences;
+    block_end_ = next_sequence_ + kBlockSequences;
+    block_generation_ = generation;
+    block_taken_ = now;
+    const bool raised = tables->size() > 2 && tables->back().size() != 0;
+    written_time_ms_ = raised ? high : taken.number(0, 2);
+    time_.saw_time(written_time_ms_);
+    return {};
 }
 
 // Before records from the future can be seen, and at most once in kTimeStepMs otherwise.

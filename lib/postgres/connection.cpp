@@ -346,9 +346,12 @@ Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries, T
     return tables;
 }
 
+Reply<std::vector<Table>> Connection::ask(std::span<const Query> queries, TimePoint deadline) {
+    return settings_.local == nullptr ? step(queries, deadline) : transact(queries, deadline);
+}
+
 Reply<Table> Connection::run(const Query& query, TimePoint deadline) {
-    auto tables = DEDUP_TRY(settings_.local == nullptr ? step({&query, 1}, deadline)
-                                                       : transact({&query, 1}, deadline));
+    auto tables = DEDUP_TRY(ask({&query, 1}, deadline));
     return std::move(tables.front());
 }
 

@@ -117,6 +117,9 @@ class Connection {
                                                      TimePoint deadline);
     // Runs one query; in a transaction of its own if it must be told its settings.
     [[nodiscard]] Reply<Table> run(const Query& query, TimePoint deadline);
+    // Runs the queries in one round trip, and in a transaction of their own if they must be told
+    // their settings; gives a table each.
+    [[nodiscard]] Reply<std::vector<Table>> ask(std::span<const Query> queries, TimePoint deadline);
     // What a transaction on it begins with.
     [[nodiscard]] std::vector<Query> beginning() const;
     // Runs the queries and leaves the transaction open that they begin or go on with.

@@ -1,6 +1,7 @@
 // The store: what all its parts share.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -97,6 +98,11 @@ class PostgresStore final : public StreamStore {
         return std::chrono::steady_clock::now() + target_.options.timeout;
     }
 
+    // How old a block of sequences, and what is known of the server's clock, may become.
+    [[nodiscard]] std::chrono::milliseconds age_max() const {
+        return std::max(grace() / 2, std::chrono::milliseconds(100));
+    }
+
     // append.cpp
     void carry_out(Request& group) noexcept;
     void write_each(Request& group);
@@ -106,6 +112,7 @@ class PostgresStore final : public StreamStore {
     void forget_block();
     [[nodiscard]] Result<std::uint64_t> take_sequences(Lease& lease, std::size_t count,
                                                        std::uint64_t above);
+    [[nodiscard]] Result<void> take_block(Lease& lease);
     [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items);
     [[nodiscard]] Result<void> write_clock(Lease& lease);
     void take_meta(const Table& meta);

@@ -238,8 +238,16 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
                      "SELECT t.i, h.sequence, h.fence FROM unnest($1::int2[], $2::text[], "
                      "$3::bytea[], $4::int4[]) AS t(b, n, k, i) JOIN @.head h "
                      "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k");
-    block = make("block",
-                 "SELECT @.next_block(), (extract(epoch FROM clock_timestamp()) * 1000)::int8");
+    const std::string clock_ms = "(extract(epoch FROM clock_timestamp()) * 1000)::int8";
+    block =
+        make("block", fmt::format("SELECT @.next_block(), {}, time_high_ms FROM @.meta", clock_ms));
+    // A number that a sequence gives need not have been written by its commit; the lock of a row
+    // is. It keeps nobody waiting who takes a block, or writes down the time.
+    keep_block = make("keep_block", "SELECT 1 FROM @.meta FOR KEY SHARE");
+    clock = make("clock", fmt::format("SELECT {}", clock_ms));
+    raise_time = make("raise_time",
+                      "UPDATE @.meta SET time_high_ms = $1::int8 WHERE time_high_ms <= $2::int8 "
+                      "RETURNING time_high_ms");
     saw_time = make("saw_time",
                     "UPDATE @.meta SET time_high_ms = greatest(time_high_ms, $1::int8) "
                     "RETURNING time_high_ms, clock_version");

@@ -75,6 +75,9 @@ struct Statements {
     BatchStatement update;
     Statement sequences;
     Statement block;
+    Statement keep_block;  // behind `block`: its commit makes that durable
+    Statement clock;       // the server's, in milliseconds
+    Statement raise_time;  // where it is not beyond $2 already
     Statement saw_time;
     Statement set_clock;
 

@@ -149,13 +149,23 @@ Result<Table> PostgresStore::read(const Query& query, int times) {
     const TimePoint until = std::chrono::steady_clock::now() + times * target_.options.timeout;
     for (int attempt = 0;; ++attempt) {
         auto lease = DEDUP_TRY(pool_.take(until));
-        auto table = lease->run(query, until);
-        if (table) {
-            return *std::move(table);
+        std::vector<Query> queries = {query};
+        // Its time comes last, so it is not older than its way here.
+        const bool asks_time =
+            times == 1 && !source_->given && source_->server.age_ms() > age_max().count();
+        if (asks_time) {
+            queries.push_back({&statements_.clock});
+        }
+        auto tables = lease->ask(queries, until);
+        if (tables) {
+            if (asks_time) {
+                source_->server.saw(tables->back().number(0, 0), std::chrono::steady_clock::now());
+            }
+            return std::move(tables->front());
         }
         // The server may have been started again since the connection was last used.
-        if (!table.error().unknown || attempt == 2) {
-            return std::unexpected(std::move(table).error().error);
+        if (!tables.error().unknown || attempt == 2) {
+            return std::unexpected(std::move(tables).error().error);
         }
     }
 }

@@ -37,8 +37,8 @@ Result<PostgresInit> init(const Target& target) {
                                 target.options.timeout);
     ServerClock clock;
     Pool pool(target, statements, clock);
-    auto lease = DEDUP_TRY(pool.try_once());
     const auto deadline = [&] { return std::chrono::steady_clock::now() + target.options.timeout; };
+    auto lease = DEDUP_TRY(pool.try_once(deadline()));
     const auto meta = [&]() { return lease->run({&statements.meta}, deadline()); };
     auto found = meta();
     PostgresInit outcome = PostgresInit::was_there;

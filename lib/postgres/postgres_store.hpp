@@ -108,13 +108,14 @@ class PostgresStore final : public StreamStore {
     void write_each(Request& group);
     void write_atomic(Request& request);
     void write(std::span<const Pending> items, Batch mode);
-    void write_once(std::span<const Pending> items, Batch mode);
+    void write_once(std::span<const Pending> items, Batch mode, TimePoint until);
     void forget_block();
     [[nodiscard]] Result<std::uint64_t> take_sequences(Lease& lease, std::size_t count,
-                                                       std::uint64_t above);
-    [[nodiscard]] Result<void> take_block(Lease& lease);
-    [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items);
-    [[nodiscard]] Result<void> write_clock(Lease& lease);
+                                                       std::uint64_t above, TimePoint until);
+    [[nodiscard]] Result<void> take_block(Lease& lease, TimePoint until);
+    [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items,
+                                         TimePoint until);
+    [[nodiscard]] Result<void> write_clock(Lease& lease, TimePoint until);
     void take_meta(const Table& meta);
 
     // room.cpp

@@ -109,7 +109,7 @@ PostgresStore::~PostgresStore() {
 }
 
 Result<void> PostgresStore::begin() {
-    auto lease = DEDUP_TRY(pool_.try_once());
+    auto lease = DEDUP_TRY(pool_.try_once(deadline()));
     auto meta = lease->run({&statements_.meta}, deadline());
     if (!meta) {
         Error error = std::move(meta).error().error;
@@ -340,12 +340,12 @@ Result<void> PostgresStore::close() {
     }
     // What this client has seen of time, for the next one.
     if (!target_.options.read_only && !store_id_.empty() && time_.saw_time(0) > written_time_ms_) {
-        if (auto lease = pool_.try_once()) {
+        if (auto lease = pool_.try_once(deadline())) {
             const std::int64_t high = time_.saw_time(0);
             if ((*lease)->run({&statements_.saw_time, {number_parameter(high)}}, deadline())) {
                 written_time_ms_ = high;
             }
-            static_cast<void>(write_clock(*lease));
+            static_cast<void>(write_clock(*lease, deadline()));
         }
     }
     source_->store = nullptr;

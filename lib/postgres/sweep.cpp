@@ -114,7 +114,7 @@ Result<void> PostgresStore::finish_sweep(Sweeping& sweeping) {
     if (auto written = lease->transact(queries, deadline()); !written) {
         return std::unexpected(std::move(written).error().error);
     }
-    return write_clock(lease);
+    return write_clock(lease, deadline());
 }
 
 }  // namespace dedup::pg

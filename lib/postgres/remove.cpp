@@ -140,7 +140,7 @@ Result<void> PostgresStore::remove_expired(Sweeping& sweeping, std::int64_t floo
             (removed == static_cast<std::size_t>(batches.rows) && sweeping.should_stop())) {
             return {};
         }
-        batches.rows = batch_rows_;
+        batches.rows = std::min(2 * batches.rows, batch_rows_);
     }
 }
 
@@ -182,7 +182,7 @@ Result<void> PostgresStore::evict(Sweeping& sweeping, Room wanted, std::int64_t 
         }
         wanted.keys -= std::min(wanted.keys, gone.keys);
         wanted.bytes -= std::min(wanted.bytes, gone.bytes);
-        batches.rows = batch_rows_;
+        batches.rows = std::min(2 * batches.rows, batch_rows_);
     }
     return {};
 }

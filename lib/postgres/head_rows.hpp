@@ -46,6 +46,5 @@ struct Row {
 // The record in a row of the heads or the scan statement, whose columns begin at 0.
 // Errors: corruption.
 [[nodiscard]] Result<Record> read_head(const Table& table, std::size_t row);
-inline constexpr int kHeadColumns = 16;
 
 }  // namespace dedup::pg

@@ -8,11 +8,16 @@
 namespace dedup::pg {
 namespace {
 
-// A head's columns, as HeadReader reads them.
-constexpr std::string_view kColumns =
-    "h.ns, h.key, h.sequence, h.fence, h.state, h.attempt, h.timestamp_ms, h.expires_ms, "
-    "h.ttl_ms, h.lease_until_ms, h.owner, h.fingerprint, h.event_id, h.receipt, h.metadata, "
-    "h.rest";
+// Those of a head that are read.
+std::string read_columns() {
+    std::string columns;
+    for (const Column& column : kColumns) {
+        if (column.read) {
+            columns += fmt::format("{}h.{}", columns.empty() ? "" : ", ", column.name);
+        }
+    }
+    return columns;
+}
 
 // What a head counts against Capacity::bytes_max; head_bytes() computes the same.
 constexpr std::string_view kBytes =
@@ -43,7 +48,8 @@ std::string_view type_name(Type type) {
     return "bytea";
 }
 
-constexpr std::size_t kInserted = kWrittenColumns.size() - 1;  // all but what is expected
+constexpr auto kInserted = static_cast<std::size_t>(At::expected);  // all but what is expected
+constexpr auto kIdentity = static_cast<std::size_t>(At::sequence);  // which an update leaves
 
 // How a statement names the values of its rows.
 struct Values {
@@ -51,16 +57,19 @@ struct Values {
 
     // The array for a column, and its first element.
     [[nodiscard]] static std::string array(std::size_t column) {
-        return fmt::format("${}::{}[]", column + 1, type_name(kWrittenColumns.at(column).type));
+        return fmt::format("${}::{}[]", column + 1, type_name(kColumns.at(column).type));
     }
     [[nodiscard]] static std::string first(std::size_t column) {
         return fmt::format("({})[1]", array(column));
     }
     [[nodiscard]] std::string value(std::size_t column) const {
-        const Column& c = kWrittenColumns.at(column);
+        const Column& c = kColumns.at(column);
         return one        ? first(column)
                : c.varies ? fmt::format("t.{}", c.name)
                           : fmt::format("coalesce(t.{}, {})", c.name, first(column));
+    }
+    [[nodiscard]] std::string value(At column) const {
+        return value(static_cast<std::size_t>(column));
     }
     // The values of `count` columns from `from` on.
     [[nodiscard]] std::string values(std::size_t from, std::size_t count) const {
@@ -88,7 +97,7 @@ struct Values {
         std::vector<std::string_view> all;
         all.reserve(count);
         for (std::size_t i = from; i < from + count; ++i) {
-            all.push_back(kWrittenColumns.at(i).name);
+            all.push_back(kColumns.at(i).name);
         }
         return fmt::format("{}", fmt::join(all, ", "));
     }
@@ -98,16 +107,17 @@ std::string insert_text(Values v) {
     return fmt::format(
         "INSERT INTO @.head ({}) SELECT {} {}WHERE {} > (SELECT sequence_floor FROM @.meta) "
         "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
-        Values::names(0, kInserted), v.values(0, kInserted), v.rows("FROM", kInserted), v.value(3));
+        Values::names(0, kInserted), v.values(0, kInserted), v.rows("FROM", kInserted),
+        v.value(At::sequence));
 }
 
 std::string update_text(Values v) {
     return fmt::format(
         "UPDATE @.head h SET ({}) = ROW({}) {}WHERE h.bucket = {} AND h.ns = {} AND h.key = {} "
         "AND h.sequence = {} RETURNING h.sequence",
-        Values::names(3, kInserted - 3), v.values(3, kInserted - 3),
-        v.rows("FROM", kWrittenColumns.size()), v.value(0), v.value(1), v.value(2),
-        v.value(kInserted));
+        Values::names(kIdentity, kInserted - kIdentity), v.values(kIdentity, kInserted - kIdentity),
+        v.rows("FROM", kColumns.size()), v.value(At::bucket), v.value(At::ns), v.value(At::key),
+        v.value(At::expected));
 }
 
 // A role's own choice of something stronger stays.
@@ -259,11 +269,11 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
         make("heads", fmt::format("SELECT {}, t.i FROM unnest($1::int2[], $2::text[], $3::bytea[], "
                                   "$4::int4[]) AS t(b, n, k, i) JOIN @.head h "
                                   "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k",
-                                  kColumns)),
+                                  read_columns())),
         make("heads_one",
              fmt::format("SELECT {}, ($4::int4[])[1] FROM @.head h WHERE h.bucket = "
                          "($1::int2[])[1] AND h.ns = ($2::text[])[1] AND h.key = ($3::bytea[])[1]",
-                         kColumns))};
+                         read_columns()))};
     // A page ends where its records have 64 MiB, but has one at least.
     scan = make("scan",
                 fmt::format("SELECT {0}, h.bucket, h.total > h.number FROM (SELECT h.*, "
@@ -276,7 +286,7 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
                             "WINDOW w AS (ORDER BY h.bucket, h.ns, h.key)) h "
                             "WHERE h.number <= $6::int8 AND (h.before < 67108864 OR h.number = 1) "
                             "ORDER BY h.bucket, h.ns, h.key",
-                            kColumns, kBytes));
+                            read_columns(), kBytes));
     count_states = make("count_states", "SELECT state, count(*) FROM @.head GROUP BY state");
     sizes = make("sizes", "SELECT pg_total_relation_size('@.head'::regclass)");
 

@@ -26,23 +26,69 @@ inline constexpr std::int64_t kBlockMax = (std::int64_t{1} << 47U) - 1;  // as i
 // `text` with the schema's quoted name for each "@".
 [[nodiscard]] std::string in_schema(std::string_view text, std::string_view quoted_schema);
 
-// What an append writes, in the order of its statements' parameters: an array for each column.
+// A head's columns, in the order in which they are written and read.
+enum class At : std::uint8_t {
+    bucket,
+    ns,
+    key,
+    sequence,
+    fence,
+    state,
+    attempt,
+    timestamp_ms,
+    expires_ms,
+    expiry_slot,
+    ttl_ms,
+    lease_until_ms,
+    owner,
+    fingerprint,
+    event_id,
+    receipt,
+    metadata,
+    rest,
+    expected,  // of updates only, and no column of the table
+};
+
+// An append sends an array for each.
 struct Column {
     std::string_view name;
     Type type;
     // Each row has a value of its own. Of the other columns a batch that has one value in all rows
     // sends that once.
     bool varies = false;
+    bool read = true;  // back into a record
 };
-inline constexpr std::array<Column, 19> kWrittenColumns = {{
-    {"bucket", Type::int2, true},   {"ns", Type::text},           {"key", Type::bytea, true},
-    {"sequence", Type::int8, true}, {"fence", Type::int8, true},  {"state", Type::int2},
-    {"attempt", Type::int8},        {"timestamp_ms", Type::int8}, {"expires_ms", Type::int8},
-    {"expiry_slot", Type::int8},    {"ttl_ms", Type::int8},       {"lease_until_ms", Type::int8},
-    {"owner", Type::bytea},         {"fingerprint", Type::bytea}, {"event_id", Type::bytea},
-    {"receipt", Type::bytea, true}, {"metadata", Type::bytea},    {"rest", Type::bytea},
-    {"expected", Type::int8, true},  // of updates only, and not written
+inline constexpr std::array<Column, 19> kColumns = {{
+    {"bucket", Type::int2, true, false},
+    {"ns", Type::text},
+    {"key", Type::bytea, true},
+    {"sequence", Type::int8, true},
+    {"fence", Type::int8, true},
+    {"state", Type::int2},
+    {"attempt", Type::int8},
+    {"timestamp_ms", Type::int8},
+    {"expires_ms", Type::int8},
+    {"expiry_slot", Type::int8, false, false},
+    {"ttl_ms", Type::int8},
+    {"lease_until_ms", Type::int8},
+    {"owner", Type::bytea},
+    {"fingerprint", Type::bytea},
+    {"event_id", Type::bytea},
+    {"receipt", Type::bytea, true},
+    {"metadata", Type::bytea},
+    {"rest", Type::bytea},
+    {"expected", Type::int8, true, false},
 }};
+
+// Where a column stands in what is read. kReadColumns: behind all of them.
+[[nodiscard]] constexpr int read_place(At column) {
+    int place = 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(column); ++i) {
+        place += kColumns.at(i).read ? 1 : 0;
+    }
+    return place;
+}
+inline constexpr int kReadColumns = read_place(At::expected);
 
 // A statement about any number of rows, and one about a single row with the same parameters: the
 // server prepares an unnest of many arrays for longer than all else takes it.

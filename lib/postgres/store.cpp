@@ -215,7 +215,7 @@ Result<void> PostgresStore::read_heads(std::span<const StreamKey> asked,
     const auto table =
         DEDUP_TRY(read({statements_.heads.of(asked.size()), stream_parameters(asked)}));
     for (std::size_t row = 0; row < table.size(); ++row) {
-        const std::size_t at = DEDUP_TRY(asked_for(table, row, kHeadColumns, asked.size()));
+        const std::size_t at = DEDUP_TRY(asked_for(table, row, kReadColumns, asked.size()));
         heads[places[at]] = read_head(table, row);
     }
     return {};
@@ -254,9 +254,9 @@ Result<ScanPage> PostgresStore::scan(const ScanOptions& options) {
         page.heads.push_back({.record = std::move(head)});
     }
     const std::size_t rows = table.size();
-    if (rows != 0 && table.number(rows - 1, kHeadColumns + 1) != 0) {
+    if (rows != 0 && table.number(rows - 1, kReadColumns + 1) != 0) {
         const Record& last = page.heads.back().record;
-        page.cursor = Place{static_cast<std::int16_t>(table.number(rows - 1, kHeadColumns)),
+        page.cursor = Place{static_cast<std::int16_t>(table.number(rows - 1, kReadColumns)),
                             last.ns, last.key}
                           .cursor();
     }

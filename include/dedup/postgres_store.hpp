@@ -35,7 +35,11 @@ struct PostgresOptions {
     bool prepared = true;
     std::size_t connections_max = 8;  // 1 to 100; callers beyond that wait for one
     // How long one call may take that needs the server; it gives `unavailable` then, or
-    // outcome_unknown. 100 ms to 1 h.
+    // outcome_unknown. 100 ms to 1 h. Longer are: an append whose answer was lost, as finding out
+    // what became of it may take as long again; an append that waits for others before it; each
+    // 64 MiB of a batch beyond the first, and each transaction of a sweep, which have as long each;
+    // what reads the whole table (a scan, the statistics, a sweep's counts), 60 times as long; and
+    // connecting, for which libpq waits at least two seconds for an address that says nothing.
     std::chrono::milliseconds timeout{10'000};
     // Empty: the server's clock, which all clients of the store share.
     Clock clock = {};

@@ -27,6 +27,24 @@ class SweepTally {
         }
     }
 
+    // Streams whose claims in flight are listed apart.
+    void remove(std::string_view ns, State state, std::uint64_t streams) {
+        of(ns).removed[state] += streams;
+    }
+    // Of those removed. The lowest sequences are kept.
+    void list_unanswered(const Record& head) {
+        unanswered_.try_emplace(head.sequence,
+                                UnansweredClaim{.ns = head.ns,
+                                                .key = head.key,
+                                                .owner = head.owner,
+                                                .claim_sequence = head.claim_sequence,
+                                                .claimed_at_ms = head.timestamp_ms,
+                                                .expired_at_ms = head.expires_at_ms});
+        if (unanswered_.size() > unanswered_max_) {
+            unanswered_.erase(std::prev(unanswered_.end()));
+        }
+    }
+
     void retain(const Record& head) {
         retain(head.ns, head.state(), 1);
         if (head.expires_at_ms != 0) {
@@ -65,19 +83,6 @@ class SweepTally {
             at->second.ns = ns;
         }
         return at->second;
-    }
-
-    void list_unanswered(const Record& head) {
-        unanswered_.try_emplace(head.sequence,
-                                UnansweredClaim{.ns = head.ns,
-                                                .key = head.key,
-                                                .owner = head.owner,
-                                                .claim_sequence = head.claim_sequence,
-                                                .claimed_at_ms = head.timestamp_ms,
-                                                .expired_at_ms = head.expires_at_ms});
-        if (unanswered_.size() > unanswered_max_) {
-            unanswered_.erase(std::prev(unanswered_.end()));
-        }
     }
 
     std::size_t unanswered_max_;

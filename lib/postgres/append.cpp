@@ -6,6 +6,7 @@
 #include "postgres/call.hpp"
 #include "postgres/clock_codec.hpp"
 #include "postgres/postgres_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -89,16 +90,8 @@ void PostgresStore::write_atomic(Request& request) {
     }
     if (bounded()) {
         const std::lock_guard lock(room_mutex_);
-        const auto begins = which_begin(items);
         Room wanted;
-        bool conflicts = !begins;
-        for (std::size_t i = 0; begins && i < items.size(); ++i) {
-            if (items[i].item->expected_sequence == 0) {
-                conflicts = conflicts || !(*begins)[i];
-                wanted += {1, head_bytes(items[i].item->record)};
-            }
-        }
-        if (Result<void> room = conflicts ? Result<void>() : make_room(wanted); !room) {
+        if (Result<void> room = room_for_all(items, wanted); !room) {
             for (const Pending& item : items) {
                 *item.result = std::unexpected(room.error());
             }
@@ -116,9 +109,10 @@ void PostgresStore::write_atomic(Request& request) {
 // Precondition: at most kBatchItemsMax items, all of them valid.
 void PostgresStore::write(std::span<const Pending> items, Batch mode) {
     constexpr int kAttemptsMax = 4;
+    const TimePoint until = deadline();
     std::vector<Pending> open(items.begin(), items.end());
     for (int attempt = 0; !open.empty() && attempt < kAttemptsMax; ++attempt) {
-        write_once(open, mode);
+        write_once(open, mode, until);
         // Where the head is as expected it was the sequence that did not fit: somebody has swept
         // since the block was taken.
         const auto fits_again = [](const Pending& item) {
@@ -140,14 +134,14 @@ void PostgresStore::forget_block() {
     block_end_ = next_sequence_;
 }
 
-void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
+void PostgresStore::write_once(std::span<const Pending> items, Batch mode, TimePoint until) {
     const auto fail = [&](const Error& error) {
         for (const Pending& item : items) {
             *item.result = std::unexpected(error);
         }
     };
     const auto start = std::chrono::steady_clock::now();
-    auto lease = pool_.take(deadline());
+    auto lease = pool_.take(until);
     if (!lease) {
         return fail(lease.error());
     }
@@ -155,11 +149,11 @@ void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
     for (const Pending& item : items) {
         above = std::max(above, item.item->expected_sequence);
     }
-    auto first = take_sequences(*lease, items.size(), above);
+    auto first = take_sequences(*lease, items.size(), above, until);
     if (!first) {
         return fail(first.error());
     }
-    if (Result<void> noted = note_time(*lease, items); !noted) {
+    if (Result<void> noted = note_time(*lease, items, until); !noted) {
         return fail(noted.error());
     }
     std::vector<Row> rows;
@@ -168,7 +162,7 @@ void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
         rows.push_back({item.item, bucket_of({item.item->record.ns, item.item->record.key}),
                         *first + rows.size()});
     }
-    auto results = writer_.write(*std::move(lease), rows, mode);
+    auto results = writer_.write(*std::move(lease), rows, mode, until);
     std::uint64_t landed = 0;
     std::uint64_t bytes = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
@@ -191,44 +185,63 @@ void PostgresStore::write_once(std::span<const Pending> items, Batch mode) {
 // again meanwhile, or of the head that an append builds upon; and with a connection, as the server
 // may be another one.
 Result<std::uint64_t> PostgresStore::take_sequences(Lease& lease, std::size_t count,
-                                                    std::uint64_t above) {
+                                                    std::uint64_t above, TimePoint until) {
     const std::lock_guard lock(sequences_mutex_);
-    const auto now = std::chrono::steady_clock::now();
     if (next_sequence_ + count > block_end_ || next_sequence_ <= above ||
-        block_generation_ != pool_.generation() || now - block_taken_ > grace() / 2) {
-        const std::uint64_t generation = pool_.generation();
-        const std::vector<Query> queries = {
-            {&statements_.block}, {&statements_.saw_time, {number_parameter(time_.saw_time(0))}}};
-        auto tables = lease->transact(queries, deadline());
-        if (!tables) {
-            return std::unexpected(std::move(tables).error().error);
-        }
-        if (lease->warned()) {
-            return std::unexpected(Error{Code::unavailable,
-                                         "the wait for the standby was "
-                                         "cancelled; nothing was appended"});
-        }
-        source_->server.saw(tables->at(0).number(0, 1), now);
-        next_sequence_ = static_cast<std::uint64_t>(tables->at(0).number(0, 0)) * kBlockSequences;
-        block_end_ = next_sequence_ + kBlockSequences;
-        block_generation_ = generation;
-        block_taken_ = now;
-        written_time_ms_ = tables->at(1).number(0, 0);
-        time_.saw_time(written_time_ms_);
+        block_generation_ != pool_.generation() ||
+        std::chrono::steady_clock::now() - block_taken_ > age_max()) {
+        DEDUP_TRY(take_block(lease, until));
     }
     const std::uint64_t first = next_sequence_;
     next_sequence_ += count;
     return first;
 }
 
+// And, where nobody has done so lately, writes down the time. All clients do that to one row.
+Result<void> PostgresStore::take_block(Lease& lease, TimePoint until) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::uint64_t generation = pool_.generation();
+    const std::int64_t high = time_.saw_time(0);
+    std::vector<Query> queries = {{&statements_.block}, {&statements_.keep_block}};
+    if (const std::int64_t lately = high - kTimeStepMs / 2; written_time_ms_ <= lately) {
+        queries.push_back(
+            {&statements_.raise_time, {number_parameter(high), number_parameter(lately)}});
+    }
+    const auto tables = lease->transact(queries, until);
+    if (!tables) {
+        return std::unexpected(tables.error().error);
+    }
+    if (lease->warned()) {
+        return std::unexpected(Error{Code::unavailable,
+                                     "the wait for the standby was "
+                                     "cancelled; nothing was appended"});
+    }
+    const Table& taken = tables->front();
+    const std::int64_t block = taken.number(0, 0);
+    if (block < 1 || block > kBlockMax) {
+        return std::unexpected(
+            Error{Code::corruption, "the server gave no block of sequences; run `dedupctl init`"});
+    }
+    source_->server.saw(taken.number(0, 1), now);
+    next_sequence_ = static_cast<std::uint64_t>(block) * kBlockSequences;
+    block_end_ = next_sequence_ + kBlockSequences;
+    block_generation_ = generation;
+    block_taken_ = now;
+    const bool raised = tables->size() > 2 && tables->back().size() != 0;
+    written_time_ms_ = raised ? high : taken.number(0, 2);
+    time_.saw_time(written_time_ms_);
+    return {};
+}
+
 // Before records from the future can be seen, and at most once in kTimeStepMs otherwise.
-Result<void> PostgresStore::note_time(Lease& lease, std::span<const Pending> items) {
+Result<void> PostgresStore::note_time(Lease& lease, std::span<const Pending> items,
+                                      TimePoint until) {
     std::int64_t latest = 0;
     for (const Pending& item : items) {
         latest = std::max(latest, item.item->record.timestamp_ms);
     }
     if (looks_like_jump(latest)) {
-        auto meta = lease->run({&statements_.meta}, deadline());
+        auto meta = lease->run({&statements_.meta}, until);
         if (!meta) {
             return std::unexpected(std::move(meta).error().error);
         }
@@ -237,13 +250,13 @@ Result<void> PostgresStore::note_time(Lease& lease, std::span<const Pending> ite
     }
     const std::int64_t high = time_.saw_time(latest);
     if (high - written_time_ms_ >= kTimeStepMs) {
-        auto written = lease->run({&statements_.saw_time, {number_parameter(high)}}, deadline());
+        auto written = lease->run({&statements_.saw_time, {number_parameter(high)}}, until);
         if (!written) {
             return std::unexpected(std::move(written).error().error);
         }
         written_time_ms_ = high;
     }
-    return write_clock(lease);
+    return write_clock(lease, until);
 }
 
 // The other clients' history comes first where there is one that this one does not know.
@@ -268,7 +281,7 @@ void PostgresStore::take_meta(const Table& meta) {
     written_changes_ = own ? written_changes_ : time_.clock_changes();
 }
 
-Result<void> PostgresStore::write_clock(Lease& lease) {
+Result<void> PostgresStore::write_clock(Lease& lease, TimePoint until) {
     for (int round = 0; round < 3; ++round) {
         std::uint64_t changes = 0;
         std::int64_t version = 0;
@@ -281,9 +294,8 @@ Result<void> PostgresStore::write_clock(Lease& lease) {
             history = time_.clock_history_at(ClockJump::kNotWritten, changes);
             version = clock_version_;
         }
-        auto written =
-            lease->run({&statements_.set_clock, {encode_jumps(history), number_parameter(version)}},
-                       deadline());
+        auto written = lease->run(
+            {&statements_.set_clock, {encode_jumps(history), number_parameter(version)}}, until);
         if (!written) {
             return std::unexpected(std::move(written).error().error);
         }
@@ -293,7 +305,7 @@ Result<void> PostgresStore::write_clock(Lease& lease) {
             written_changes_ = changes;
             return {};
         }
-        auto meta = lease->run({&statements_.meta}, deadline());
+        auto meta = lease->run({&statements_.meta}, until);
         if (!meta) {
             return std::unexpected(std::move(meta).error().error);
         }

@@ -80,7 +80,7 @@ std::string_view hint_for(std::string_view sqlstate) {
         return "; make the schema with `dedupctl init`";
     }
     if (sqlstate == "57014") {
-        return "; raise the role's statement_timeout";
+        return "; raise the role's statement_timeout or, where it was a sweep, the store's timeout";
     }
     if (sqlstate == "55P03") {
         return "; another transaction has the key, or the table";
@@ -276,6 +276,10 @@ Reply<std::vector<Table>> Connection::collect(TimePoint deadline) {
                 if (trouble) {
                     return std::unexpected(*std::move(trouble));
                 }
+                if (std::cmp_not_equal(std::ranges::count_if(sent_, &Sent::wanted),
+                                       tables.size())) {
+                    return std::unexpected(lost("it answered something else than was asked"));
+                }
                 return tables;
             case PGRES_COMMAND_OK:
             case PGRES_TUPLES_OK:
@@ -342,9 +346,12 @@ Reply<std::vector<Table>> Connection::transact(std::span<const Query> queries, T
     return tables;
 }
 
+Reply<std::vector<Table>> Connection::ask(std::span<const Query> queries, TimePoint deadline) {
+    return settings_.local == nullptr ? step(queries, deadline) : transact(queries, deadline);
+}
+
 Reply<Table> Connection::run(const Query& query, TimePoint deadline) {
-    auto tables = DEDUP_TRY(settings_.local == nullptr ? step({&query, 1}, deadline)
-                                                       : transact({&query, 1}, deadline));
+    auto tables = DEDUP_TRY(ask({&query, 1}, deadline));
     return std::move(tables.front());
 }
 

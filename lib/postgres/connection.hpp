@@ -74,10 +74,14 @@ struct Trouble {
 
     // Another attempt may succeed at once: a deadlock or a serialization failure.
     [[nodiscard]] bool transient() const { return sqlstate == "40001" || sqlstate == "40P01"; }
-    // The server has not what the statement asks for: a column, a function, a kind of query.
+    // The server has not what the statement asks for: a clause, a column, a function, a kind of
+    // query.
     [[nodiscard]] bool not_understood() const {
-        return sqlstate == "0A000" || sqlstate == "42703" || sqlstate == "42883";
+        return sqlstate == "0A000" || sqlstate == "42601" || sqlstate == "42703" ||
+               sqlstate == "42883";
     }
+    // The server has ended the statement: it took longer than statement_timeout.
+    [[nodiscard]] bool timed_out() const { return sqlstate == "57014"; }
     // A lock that it waited for stayed somebody else's.
     [[nodiscard]] bool locked() const { return sqlstate == "55P03"; }
 };
@@ -113,6 +117,9 @@ class Connection {
                                                      TimePoint deadline);
     // Runs one query; in a transaction of its own if it must be told its settings.
     [[nodiscard]] Reply<Table> run(const Query& query, TimePoint deadline);
+    // Runs the queries in one round trip, and in a transaction of their own if they must be told
+    // their settings; gives a table each.
+    [[nodiscard]] Reply<std::vector<Table>> ask(std::span<const Query> queries, TimePoint deadline);
     // What a transaction on it begins with.
     [[nodiscard]] std::vector<Query> beginning() const;
     // Runs the queries and leaves the transaction open that they begin or go on with.

@@ -79,40 +79,43 @@ bool before(const Row& a, const Row& b) {
 
 std::vector<std::string> batch_parameters(std::span<const Row> rows, bool expected) {
     std::vector<ArrayWriter> arrays;
-    arrays.reserve(kWrittenColumns.size());
-    for (const Column& column : kWrittenColumns) {
+    arrays.reserve(kColumns.size());
+    for (const Column& column : kColumns) {
         arrays.emplace_back(column.type);
     }
+    const auto at = [&](At column) -> ArrayWriter& {
+        return arrays[static_cast<std::size_t>(column)];
+    };
     for (const Row& row : rows) {
         const Record& record = row.item->record;
-        arrays[0].number(row.bucket);
-        arrays[1].bytes(record.ns);
-        arrays[2].bytes(record.key);
-        arrays[3].number(as_signed(row.sequence));
-        arrays[4].number(
+        at(At::bucket).number(row.bucket);
+        at(At::ns).bytes(record.ns);
+        at(At::key).bytes(record.key);
+        at(At::sequence).number(as_signed(row.sequence));
+        at(At::fence).number(
             as_signed(record.claim_sequence == 0 ? row.sequence : record.claim_sequence));
-        arrays[5].number(static_cast<std::int16_t>(record.state()));
-        arrays[6].number(std::int64_t{record.attempt});
-        arrays[7].number(record.timestamp_ms);
-        arrays[8].number(record.expires_at_ms);
-        arrays[9].number(expiry_slot(record.expires_at_ms));
-        arrays[10].number(record.ttl_ms);
-        arrays[11].number(record.lease_until_ms);
-        arrays[12].bytes(record.owner);
-        arrays[13].bytes(record.fingerprint);
-        arrays[14].bytes(record.event_id);
+        at(At::state).number(static_cast<std::int16_t>(record.state()));
+        at(At::attempt).number(std::int64_t{record.attempt});
+        at(At::timestamp_ms).number(record.timestamp_ms);
+        at(At::expires_ms).number(record.expires_at_ms);
+        at(At::expiry_slot).number(expiry_slot(record.expires_at_ms));
+        at(At::ttl_ms).number(record.ttl_ms);
+        at(At::lease_until_ms).number(record.lease_until_ms);
+        at(At::owner).bytes(record.owner);
+        at(At::fingerprint).bytes(record.fingerprint);
+        at(At::event_id).bytes(record.event_id);
         if (record.receipt) {
-            arrays[15].bytes(*record.receipt);
+            at(At::receipt).bytes(*record.receipt);
         } else {
-            arrays[15].null();
+            at(At::receipt).null();
         }
-        arrays[16].bytes(record.metadata);
-        arrays[17].bytes(encode_rest(record));
-        arrays[18].number(as_signed(row.item->expected_sequence));
+        at(At::metadata).bytes(record.metadata);
+        at(At::rest).bytes(encode_rest(record));
+        at(At::expected).number(as_signed(row.item->expected_sequence));
     }
     std::vector<std::string> parameters;
     for (std::size_t i = 0; i < (expected ? arrays.size() : arrays.size() - 1); ++i) {
-        if (!kWrittenColumns[i].varies) {
+        if (!kColumns[i].varies) {
             arrays[i].fold();
         }
         parameters.push_back(arrays[i].finish());
@@ -135,27 +138,40 @@ std::vector<std::string> stream_parameters(std::span<const StreamKey> streams) {
     return {buckets.finish(), namespaces.finish(), keys.finish(), numbers.finish()};
 }
 
-Result<Record> read_head(const Table& table, std::size_t row) {
-    Record record;
-    const auto state = static_cast<State>(table.number(row, 4));
-    record.kind = state == State::released ? Kind::tombstone : Kind::active;
-    record.ns = table.bytes(row, 0);
-    record.key = table.bytes(row, 1);
-    record.sequence = static_cast<std::uint64_t>(table.number(row, 2));
-    record.claim_sequence = static_cast<std::uint64_t>(table.number(row, 3));
-    record.attempt = static_cast<std::uint32_t>(table.number(row, 5));
-    record.timestamp_ms = table.number(row, 6);
-    record.expires_at_ms = table.number(row, 7);
-    record.ttl_ms = table.number(row, 8);
-    record.lease_until_ms = table.number(row, 9);
-    record.owner = table.bytes(row, 10);
-    record.fingerprint = table.bytes(row, 11);
-    record.event_id = table.bytes(row, 12);
-    if (!table.is_null(row, 13)) {
-        record.receipt = table.bytes(row, 13);
+Result<std::size_t> asked_for(const Table& table, std::size_t row, int column, std::size_t asked) {
+    const auto number = static_cast<std::size_t>(table.number(row, column));
+    if (table.is_null(row, column) || number >= asked) {
+        return std::unexpected(
+            Error{Code::corruption,
+                  "the server's answer is about a key that it was not asked for; see which server, "
+                  "or pooler, the store's URL leads to"});
     }
-    record.metadata = table.bytes(row, 14);
-    Result<void> read = decode_rest(table.bytes(row, 15), record);
+    return number;
+}
+
+Result<Record> read_head(const Table& table, std::size_t row) {
+    const auto number = [&](At column) { return table.number(row, read_place(column)); };
+    const auto bytes = [&](At column) { return table.bytes(row, read_place(column)); };
+    Record record;
+    const auto state = static_cast<State>(number(At::state));
+    record.kind = state == State::released ? Kind::tombstone : Kind::active;
+    record.ns = bytes(At::ns);
+    record.key = bytes(At::key);
+    record.sequence = static_cast<std::uint64_t>(number(At::sequence));
+    record.claim_sequence = static_cast<std::uint64_t>(number(At::fence));
+    record.attempt = static_cast<std::uint32_t>(number(At::attempt));
+    record.timestamp_ms = number(At::timestamp_ms);
+    record.expires_at_ms = number(At::expires_ms);
+    record.ttl_ms = number(At::ttl_ms);
+    record.lease_until_ms = number(At::lease_until_ms);
+    record.owner = bytes(At::owner);
+    record.fingerprint = bytes(At::fingerprint);
+    record.event_id = bytes(At::event_id);
+    if (!table.is_null(row, read_place(At::receipt))) {
+        record.receipt = bytes(At::receipt);
+    }
+    record.metadata = bytes(At::metadata);
+    Result<void> read = decode_rest(bytes(At::rest), record);
     if (read) {
         read = check_record(record);
     }

@@ -39,9 +39,12 @@ struct Row {
 // The arrays by which heads are looked up. Row i asks for streams[i].
 [[nodiscard]] std::vector<std::string> stream_parameters(std::span<const StreamKey> streams);
 
+// Which of the `asked` streams a row is about, as its column says. Errors: corruption.
+[[nodiscard]] Result<std::size_t> asked_for(const Table& table, std::size_t row, int column,
+                                            std::size_t asked);
+
 // The record in a row of the heads or the scan statement, whose columns begin at 0.
 // Errors: corruption.
 [[nodiscard]] Result<Record> read_head(const Table& table, std::size_t row);
-inline constexpr int kHeadColumns = 16;
 
 }  // namespace dedup::pg

@@ -35,11 +35,13 @@ Error explained(const Trouble& trouble) {
 }
 
 Result<PostgresInit> init(const Target& target) {
-    const Statements statements(target.schema, true, target.options.timeout);
+    const Statements statements(target.schema,
+                                target.options.durability == PostgresDurability::local,
+                                target.options.timeout);
     ServerClock clock;
     Pool pool(target, statements, clock);
-    auto lease = DEDUP_TRY(pool.try_once());
     const auto deadline = [&] { return std::chrono::steady_clock::now() + target.options.timeout; };
+    auto lease = DEDUP_TRY(pool.try_once(deadline()));
     const auto meta = [&]() { return lease->run({&statements.meta}, deadline()); };
     auto found = meta();
     PostgresInit outcome = PostgresInit::was_there;

@@ -11,6 +11,8 @@ namespace dedup::pg {
 namespace {
 
 constexpr std::int64_t kServerVersionMin = 130'000;  // gen_random_uuid
+constexpr std::int64_t kConnectSecondsMin = 2;       // libpq's own
+constexpr std::chrono::milliseconds kProofMin{100};
 constexpr std::chrono::milliseconds kPauseMin{10};
 constexpr std::chrono::milliseconds kPauseMax{1'000};
 
@@ -58,13 +60,12 @@ void Pool::close_idle() {
     open_ -= closed.size();
 }
 
-Result<Lease> Pool::try_once() {
+Result<Lease> Pool::try_once(TimePoint deadline) {
     if (process_.inherited()) {
         return std::unexpected(process_.inherited_error("the store in the database"));
     }
     {
         std::unique_lock lock(mutex_);
-        const auto deadline = std::chrono::steady_clock::now() + target_.options.timeout;
         const bool free = changed_.wait_until(lock, deadline, [&] {
             return !idle_.empty() || open_ < target_.options.connections_max;
         });
@@ -81,7 +82,7 @@ Result<Lease> Pool::try_once() {
         }
         ++open_;
     }
-    auto connection = connect();
+    auto connection = connect(deadline);
     if (!connection) {
         {
             const std::lock_guard lock(mutex_);
@@ -100,7 +101,7 @@ Result<Lease> Pool::try_once() {
 
 Result<Lease> Pool::take(TimePoint deadline) {
     for (auto pause = kPauseMin;; pause = std::min(2 * pause, kPauseMax)) {
-        auto lease = try_once();
+        auto lease = try_once(deadline);
         if (lease || lease.error().code != Code::unavailable ||
             std::chrono::steady_clock::now() + pause >= deadline) {
             return lease;
@@ -109,12 +110,15 @@ Result<Lease> Pool::take(TimePoint deadline) {
     }
 }
 
-Result<std::unique_ptr<Connection>> Pool::connect() {
+Result<std::unique_ptr<Connection>> Pool::connect(TimePoint deadline) {
     const std::size_t first = host_;
     std::string why;
     for (std::size_t i = 0; i < target_.hosts.size(); ++i) {
         const std::size_t at = (first + i) % target_.hosts.size();
-        auto connection = connect_to(target_.hosts[at]);
+        const auto left = std::chrono::duration_cast<std::chrono::seconds>(
+            deadline - std::chrono::steady_clock::now());
+        const auto share = left / static_cast<std::int64_t>(target_.hosts.size() - i);
+        auto connection = connect_to(target_.hosts[at], share, deadline);
         if (connection) {
             host_ = at;
             return connection;
@@ -127,7 +131,12 @@ Result<std::unique_ptr<Connection>> Pool::connect() {
     return unfit(Code::unavailable, std::move(why));
 }
 
-Result<std::unique_ptr<Connection>> Pool::connect_to(const Parameters& host) {
+// The server gets a moment for its proof, however late it is: it has just answered.
+Result<std::unique_ptr<Connection>> Pool::connect_to(Parameters host, std::chrono::seconds share,
+                                                     TimePoint deadline) {
+    // In front: what the URL says of it wins.
+    host.emplace(host.begin(), "connect_timeout",
+                 std::to_string(std::max<std::int64_t>(kConnectSecondsMin, share.count())));
     const bool prepared = target_.options.prepared;
     auto connection =
         Connection::open(host, {.prepared = prepared,
@@ -137,18 +146,19 @@ Result<std::unique_ptr<Connection>> Pool::connect_to(const Parameters& host) {
     if (!connection) {
         return connection;
     }
-    DEDUP_TRY(prove(**connection));
+    const auto moment = std::chrono::steady_clock::now() + kProofMin;
+    DEDUP_TRY(prove(**connection, std::max(deadline, moment)));
     return connection;
 }
 
-Result<void> Pool::prove(Connection& connection) {
+Result<void> Pool::prove(Connection& connection, TimePoint deadline) {
     const auto sent = std::chrono::steady_clock::now();
     const bool local = target_.options.durability == PostgresDurability::local;
     // A pooler would give what is set for a session to somebody else's.
     const std::vector<Query> queries = {
         {target_.options.prepared ? &statements_.session_settings : &statements_.local_settings},
         {&statements_.prove}};
-    auto tables = connection.transact(queries, sent + target_.options.timeout);
+    auto tables = connection.transact(queries, deadline);
     if (!tables) {
         return std::unexpected(std::move(tables).error().error);
     }

@@ -57,8 +57,9 @@ class Pool {
     // Errors: unavailable, closed in a forked child, and what a server that is not fit is refused
     // with.
     [[nodiscard]] Result<Lease> take(TimePoint deadline);
-    // One attempt, without waiting for a server that is not there.
-    [[nodiscard]] Result<Lease> try_once();
+    // One attempt, without waiting for a server that is not there. While it connects it may go
+    // beyond the deadline, as libpq waits two seconds for an address at least.
+    [[nodiscard]] Result<Lease> try_once(TimePoint deadline);
 
     // Changes whenever a connection was lost or made: what was set aside for this client may be so
     // no more.
@@ -74,9 +75,12 @@ class Pool {
 
     void give_back(std::unique_ptr<Connection> connection);
     // To the host that was the right one last, or else to the next that is.
-    [[nodiscard]] Result<std::unique_ptr<Connection>> connect();
-    [[nodiscard]] Result<std::unique_ptr<Connection>> connect_to(const Parameters& host);
-    [[nodiscard]] Result<void> prove(Connection& connection);
+    [[nodiscard]] Result<std::unique_ptr<Connection>> connect(TimePoint deadline);
+    // `share`: how long an address may take to answer.
+    [[nodiscard]] Result<std::unique_ptr<Connection>> connect_to(Parameters host,
+                                                                 std::chrono::seconds share,
+                                                                 TimePoint deadline);
+    [[nodiscard]] Result<void> prove(Connection& connection, TimePoint deadline);
 
     const Target& target_;
     const Statements& statements_;

@@ -1,6 +1,7 @@
 // The store: what all its parts share.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -30,6 +31,9 @@ namespace dedup::pg {
 class PostgresStore;
 
 inline constexpr int kScanTimes = 60;
+// Of a sweep: a tenth of a second. The smaller a batch, the more of it goes into finding its
+// beginning.
+inline constexpr std::int64_t kBatchRowsMax = 50'000;
 
 // Where the store's time comes from. A time that looks like a jump is first held against what other
 // clients have seen: this one may only have slept.
@@ -85,7 +89,8 @@ class PostgresStore final : public StreamStore {
     };
     // Counts a call as running, so that close() waits for it.
     class Call;
-    struct Sweeping;  // one sweep, see sweep.cpp
+    struct Sweeping;  // one sweep, see sweeping.hpp
+    struct Batches;   // of what it removes, see remove.cpp
 
     // What keeps a call from running at all.
     [[nodiscard]] std::optional<Error> unusable(bool writes) const;
@@ -93,17 +98,24 @@ class PostgresStore final : public StreamStore {
         return std::chrono::steady_clock::now() + target_.options.timeout;
     }
 
+    // How old a block of sequences, and what is known of the server's clock, may become.
+    [[nodiscard]] std::chrono::milliseconds age_max() const {
+        return std::max(grace() / 2, std::chrono::milliseconds(100));
+    }
+
     // append.cpp
     void carry_out(Request& group) noexcept;
     void write_each(Request& group);
     void write_atomic(Request& request);
     void write(std::span<const Pending> items, Batch mode);
-    void write_once(std::span<const Pending> items, Batch mode);
+    void write_once(std::span<const Pending> items, Batch mode, TimePoint until);
     void forget_block();
     [[nodiscard]] Result<std::uint64_t> take_sequences(Lease& lease, std::size_t count,
-                                                       std::uint64_t above);
-    [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items);
-    [[nodiscard]] Result<void> write_clock(Lease& lease);
+                                                       std::uint64_t above, TimePoint until);
+    [[nodiscard]] Result<void> take_block(Lease& lease, TimePoint until);
+    [[nodiscard]] Result<void> note_time(Lease& lease, std::span<const Pending> items,
+                                         TimePoint until);
+    [[nodiscard]] Result<void> write_clock(Lease& lease, TimePoint until);
     void take_meta(const Table& meta);
 
     // room.cpp
@@ -111,25 +123,34 @@ class PostgresStore final : public StreamStore {
         return target_.options.capacity.keys_max != 0 || target_.options.capacity.bytes_max != 0;
     }
     void write_bounded(std::span<const Pending> items);
+    [[nodiscard]] Result<void> room_for_all(std::span<const Pending> items, Room& wanted);
     [[nodiscard]] Result<void> make_room(const Room& wanted);
     [[nodiscard]] Result<Usage> count_usage(std::int64_t now_ms);
     [[nodiscard]] Result<std::vector<bool>> which_begin(std::span<const Pending> items);
 
     // sweep.cpp
     // The caller has sweep_mutex_.
-    [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evict);
-    [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
-    [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evict);
-    [[nodiscard]] Reply<std::size_t> remove_batch(Sweeping& sweeping, const Query& removal,
-                                                  bool evicted);
+    [[nodiscard]] Result<SweepReport> run_sweep(const SweepOptions& options, const Room& evicted);
     [[nodiscard]] Result<void> count_retained(Sweeping& sweeping);
     [[nodiscard]] Result<void> finish_sweep(Sweeping& sweeping);
     [[nodiscard]] std::int64_t sweep_time(const SweepOptions& options);
+
+    // remove.cpp
+    [[nodiscard]] Result<void> rehearse(Sweeping& sweeping);
+    [[nodiscard]] Result<void> remove(Sweeping& sweeping, const Room& evicted);
+    [[nodiscard]] Result<void> remove_expired(Sweeping& sweeping, std::int64_t floor);
+    [[nodiscard]] Result<void> evict(Sweeping& sweeping, Room wanted, std::int64_t floor);
+    [[nodiscard]] bool adapt(Batches& batches, const Trouble& trouble);
+    [[nodiscard]] Reply<Table> remove_batch(Sweeping& sweeping, const Query& removal, bool evicted);
+    [[nodiscard]] Reply<Table> try_batch(Lease& lease, Sweeping& sweeping, const Query& removal);
 
     // One request that only reads. Tries again on another connection if one was lost.
     // `times`: what goes through the whole table may take so many times as long.
     [[nodiscard]] Result<Table> read(const Query& query, int times = 1);
     [[nodiscard]] Result<Table> read_meta();
+    [[nodiscard]] Result<void> read_heads(std::span<const StreamKey> asked,
+                                          std::span<const std::size_t> places,
+                                          std::vector<Result<std::optional<Record>>>& heads);
 
     const Target target_;
     const Statements statements_;
@@ -162,7 +183,8 @@ class PostgresStore final : public StreamStore {
     Room held_;
     std::optional<TimePoint> counted_;
 
-    std::mutex sweep_mutex_;  // one sweep at a time in this process
+    std::mutex sweep_mutex_;  // one sweep at a time in this process; guards batch_rows_
+    std::int64_t batch_rows_ = kBatchRowsMax;
     std::atomic<std::thread::id> sweeper_;
     std::mutex error_mutex_;
     std::string sweep_error_;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "postgres/postgres_store.hpp"
+#include "record/try.hpp"
 
 namespace dedup::pg {
 namespace {
@@ -56,6 +57,21 @@ void PostgresStore::write_bounded(std::span<const Pending> items) {
     write_fitting();
 }
 
+// Makes room for a batch that lands whole, unless it will conflict. `wanted`: what it takes.
+Result<void> PostgresStore::room_for_all(std::span<const Pending> items, Room& wanted) {
+    const auto begins = DEDUP_TRY(which_begin(items));
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        if (items[i].item->expected_sequence != 0) {
+            continue;
+        }
+        if (!begins[i]) {
+            return {};
+        }
+        wanted += {1, head_bytes(items[i].item->record)};
+    }
+    return make_room(wanted);
+}
+
 // Which items would begin a stream; those that will conflict need no room.
 Result<std::vector<bool>> PostgresStore::which_begin(std::span<const Pending> items) {
     if (counted_ && std::chrono::steady_clock::now() - *counted_ > kCountAge) {
@@ -79,7 +95,7 @@ Result<std::vector<bool>> PostgresStore::which_begin(std::span<const Pending> it
         return std::unexpected(table.error());
     }
     for (std::size_t row = 0; row < table->size(); ++row) {
-        begins[places.at(static_cast<std::size_t>(table->number(row, 0)))] = false;
+        begins[places[DEDUP_TRY(asked_for(*table, row, 0, places.size()))]] = false;
     }
     return begins;
 }
@@ -118,6 +134,9 @@ Result<void> PostgresStore::make_room(const Room& wanted) {
         return std::unexpected(no_room(kName, capacity, held_, wanted));
     }
     // Whoever sweeps may be waiting for this append: in the progress of its sweep it may append.
+    if (sweeper_.load() == std::this_thread::get_id()) {
+        return std::unexpected(no_room(kName, capacity, held_, wanted));
+    }
     std::unique_lock sweep_lock(sweep_mutex_, std::try_to_lock);
     if (!sweep_lock.owns_lock()) {
         return std::unexpected(
@@ -133,6 +152,12 @@ Result<void> PostgresStore::make_room(const Room& wanted) {
     }
     if (auto again = count_usage(time_ms); !again) {
         return std::unexpected(again.error());
+    }
+    if (!fits(capacity, held_, wanted)) {
+        return std::unexpected(
+            Error{Code::unavailable,
+                  "the store is full: transactions of others hold what would have to go, or take "
+                  "the room that is made; try again"});
     }
     return {};
 }

@@ -8,11 +8,16 @@
 namespace dedup::pg {
 namespace {
 
-// A head's columns, as HeadReader reads them.
-constexpr std::string_view kColumns =
-    "h.ns, h.key, h.sequence, h.fence, h.state, h.attempt, h.timestamp_ms, h.expires_ms, "
-    "h.ttl_ms, h.lease_until_ms, h.owner, h.fingerprint, h.event_id, h.receipt, h.metadata, "
-    "h.rest";
+// Those of a head that are read.
+std::string read_columns() {
+    std::string columns;
+    for (const Column& column : kColumns) {
+        if (column.read) {
+            columns += fmt::format("{}h.{}", columns.empty() ? "" : ", ", column.name);
+        }
+    }
+    return columns;
+}
 
 // What a head counts against Capacity::bytes_max; head_bytes() computes the same.
 constexpr std::string_view kBytes =
@@ -43,7 +48,8 @@ std::string_view type_name(Type type) {
     return "bytea";
 }
 
-constexpr std::size_t kInserted = kWrittenColumns.size() - 1;  // all but what is expected
+constexpr auto kInserted = static_cast<std::size_t>(At::expected);  // all but what is expected
+constexpr auto kIdentity = static_cast<std::size_t>(At::sequence);  // which an update leaves
 
 // How a statement names the values of its rows.
 struct Values {
@@ -51,16 +57,19 @@ struct Values {
 
     // The array for a column, and its first element.
     [[nodiscard]] static std::string array(std::size_t column) {
-        return fmt::format("${}::{}[]", column + 1, type_name(kWrittenColumns.at(column).type));
+        return fmt::format("${}::{}[]", column + 1, type_name(kColumns.at(column).type));
     }
     [[nodiscard]] static std::string first(std::size_t column) {
         return fmt::format("({})[1]", array(column));
     }
     [[nodiscard]] std::string value(std::size_t column) const {
-        const Column& c = kWrittenColumns.at(column);
+        const Column& c = kColumns.at(column);
         return one        ? first(column)
                : c.varies ? fmt::format("t.{}", c.name)
                           : fmt::format("coalesce(t.{}, {})", c.name, first(column));
+    }
+    [[nodiscard]] std::string value(At column) const {
+        return value(static_cast<std::size_t>(column));
     }
     // The values of `count` columns from `from` on.
     [[nodiscard]] std::string values(std::size_t from, std::size_t count) const {
@@ -88,7 +97,7 @@ struct Values {
         std::vector<std::string_view> all;
         all.reserve(count);
         for (std::size_t i = from; i < from + count; ++i) {
-            all.push_back(kWrittenColumns.at(i).name);
+            all.push_back(kColumns.at(i).name);
         }
         return fmt::format("{}", fmt::join(all, ", "));
     }
@@ -98,16 +107,17 @@ std::string insert_text(Values v) {
     return fmt::format(
         "INSERT INTO @.head ({}) SELECT {} {}WHERE {} > (SELECT sequence_floor FROM @.meta) "
         "ON CONFLICT (bucket, ns, key) DO NOTHING RETURNING sequence",
-        Values::names(0, kInserted), v.values(0, kInserted), v.rows("FROM", kInserted), v.value(3));
+        Values::names(0, kInserted), v.values(0, kInserted), v.rows("FROM", kInserted),
+        v.value(At::sequence));
 }
 
 std::string update_text(Values v) {
     return fmt::format(
         "UPDATE @.head h SET ({}) = ROW({}) {}WHERE h.bucket = {} AND h.ns = {} AND h.key = {} "
         "AND h.sequence = {} RETURNING h.sequence",
-        Values::names(3, kInserted - 3), v.values(3, kInserted - 3),
-        v.rows("FROM", kWrittenColumns.size()), v.value(0), v.value(1), v.value(2),
-        v.value(kInserted));
+        Values::names(kIdentity, kInserted - kIdentity), v.values(kIdentity, kInserted - kIdentity),
+        v.rows("FROM", kColumns.size()), v.value(At::bucket), v.value(At::ns), v.value(At::key),
+        v.value(At::expected));
 }
 
 // A role's own choice of something stronger stays.
@@ -121,6 +131,56 @@ std::string settings(bool transaction, bool relaxed, std::chrono::milliseconds l
         "{1} THEN current_setting('synchronous_commit') ELSE '{2}' END, {0})",
         scope, relaxed ? "<> 'off'" : "IN ('on', 'remote_apply')", relaxed ? "local" : "on",
         lock_wait.count());
+}
+
+// Rows that somebody's transaction holds are left to the next sweep.
+constexpr std::string_view kSkipHeld = "FOR UPDATE SKIP LOCKED";
+
+// The first rows that have expired by $2, the end of slot $1, and have a sequence up to $4.
+std::string expired_rows(std::string_view columns, std::string_view end) {
+    return fmt::format(
+        "SELECT {} FROM @.head WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
+        "AND expires_ms < $2::int8 AND sequence <= $4::int8 "
+        "ORDER BY expiry_slot LIMIT $3::int8 {}",
+        columns, end);
+}
+
+// By where a row lies, which is a third of the time that its key takes to find. A row that moved
+// meanwhile is another version, which the next batch sees.
+std::string remove_by_place(std::string_view end) {
+    return fmt::format(
+        "DELETE FROM @.head h WHERE h.ctid = ANY (ARRAY({})) AND h.expiry_slot > 0 "
+        "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
+        expired_rows("ctid", end), kRemoved);
+}
+
+std::string remove_by_key(std::string_view end) {
+    return fmt::format(
+        "WITH dead AS ({}) DELETE FROM @.head h USING dead d WHERE h.bucket = d.bucket "
+        "AND h.ns = d.ns AND h.key = d.key AND h.expiry_slot > 0 "
+        "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
+        expired_rows("bucket, ns, key", end), kRemoved);
+}
+
+std::string evict_text(std::string_view end) {
+    return fmt::format(
+        "WITH free AS (SELECT o.bucket, o.ns, o.key FROM unnest($1::int2[], $2::text[], "
+        "$3::bytea[]) AS t(b, n, k) JOIN @.head o ON o.bucket = t.b AND o.ns = t.n "
+        "AND o.key = t.k WHERE o.state = 1 AND o.sequence <= $4::int8 {}) "
+        "DELETE FROM @.head h USING free f WHERE h.bucket = f.bucket AND h.ns = f.ns "
+        "AND h.key = f.key AND h.state = 1 AND h.sequence <= $4 RETURNING {}, {}",
+        end, kRemoved, kBytes);
+}
+
+// For this transaction: the server itself ends a statement that takes too long, so that none goes
+// on behind the sweep's back, and it hardly waits for locks. A role's own limit that is lower
+// stays.
+std::string batch_limits_text(std::chrono::milliseconds lock_wait) {
+    return fmt::format(
+        "SELECT set_config('lock_timeout', '{}ms', true), set_config('statement_timeout', "
+        "(SELECT least(nullif(setting::int8, 0), {})::text FROM pg_settings "
+        "WHERE name = 'statement_timeout'), true)",
+        std::clamp<std::int64_t>(lock_wait.count() / 2, 1, 50), 2 * lock_wait.count());
 }
 
 }  // namespace
@@ -188,8 +248,16 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
                      "SELECT t.i, h.sequence, h.fence FROM unnest($1::int2[], $2::text[], "
                      "$3::bytea[], $4::int4[]) AS t(b, n, k, i) JOIN @.head h "
                      "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k");
-    block = make("block",
-                 "SELECT @.next_block(), (extract(epoch FROM clock_timestamp()) * 1000)::int8");
+    const std::string clock_ms = "(extract(epoch FROM clock_timestamp()) * 1000)::int8";
+    block =
+        make("block", fmt::format("SELECT @.next_block(), {}, time_high_ms FROM @.meta", clock_ms));
+    // A number that a sequence gives need not have been written by its commit; the lock of a row
+    // is. It keeps nobody waiting who takes a block, or writes down the time.
+    keep_block = make("keep_block", "SELECT 1 FROM @.meta FOR KEY SHARE");
+    clock = make("clock", fmt::format("SELECT {}", clock_ms));
+    raise_time = make("raise_time",
+                      "UPDATE @.meta SET time_high_ms = $1::int8 WHERE time_high_ms <= $2::int8 "
+                      "RETURNING time_high_ms");
     saw_time = make("saw_time",
                     "UPDATE @.meta SET time_high_ms = greatest(time_high_ms, $1::int8) "
                     "RETURNING time_high_ms, clock_version");
@@ -201,11 +269,11 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
         make("heads", fmt::format("SELECT {}, t.i FROM unnest($1::int2[], $2::text[], $3::bytea[], "
                                   "$4::int4[]) AS t(b, n, k, i) JOIN @.head h "
                                   "ON h.bucket = t.b AND h.ns = t.n AND h.key = t.k",
-                                  kColumns)),
+                                  read_columns())),
         make("heads_one",
              fmt::format("SELECT {}, ($4::int4[])[1] FROM @.head h WHERE h.bucket = "
                          "($1::int2[])[1] AND h.ns = ($2::text[])[1] AND h.key = ($3::bytea[])[1]",
-                         kColumns))};
+                         read_columns()))};
     // A page ends where its records have 64 MiB, but has one at least.
     scan = make("scan",
                 fmt::format("SELECT {0}, h.bucket, h.total > h.number FROM (SELECT h.*, "
@@ -218,44 +286,37 @@ Statements::Statements(const std::string& schema, bool local, std::chrono::milli
                             "WINDOW w AS (ORDER BY h.bucket, h.ns, h.key)) h "
                             "WHERE h.number <= $6::int8 AND (h.before < 67108864 OR h.number = 1) "
                             "ORDER BY h.bucket, h.ns, h.key",
-                            kColumns, kBytes));
+                            read_columns(), kBytes));
     count_states = make("count_states", "SELECT state, count(*) FROM @.head GROUP BY state");
     sizes = make("sizes", "SELECT pg_total_relation_size('@.head'::regclass)");
 
     lock_sweep = make("lock_sweep", "SELECT 1 FROM @.sweeper FOR UPDATE");
-    // By where a row lies, which is a third of the time that its key takes to find. A row that
-    // moved meanwhile is another version, which the next batch sees.
-    remove_expired =
-        make("remove_expired",
-             fmt::format("DELETE FROM @.head h WHERE h.ctid = ANY (ARRAY(SELECT ctid FROM @.head "
-                         "WHERE expiry_slot > 0 AND expiry_slot <= $1::int8 "
-                         "AND expires_ms < $2::int8 AND sequence <= $4::int8 "
-                         "ORDER BY expiry_slot LIMIT $3::int8)) AND h.expiry_slot > 0 "
-                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
-                         kRemoved));
-    remove_expired_by_key =
-        make("remove_expired_by_key",
-             fmt::format("WITH dead AS (SELECT bucket, ns, key FROM @.head WHERE expiry_slot > 0 "
-                         "AND expiry_slot <= $1::int8 AND expires_ms < $2::int8 "
-                         "AND sequence <= $4::int8 ORDER BY expiry_slot LIMIT $3::int8) "
-                         "DELETE FROM @.head h USING dead d WHERE h.bucket = d.bucket "
-                         "AND h.ns = d.ns AND h.key = d.key AND h.expiry_slot > 0 "
-                         "AND h.expires_ms < $2 AND h.sequence <= $4 RETURNING {}",
-                         kRemoved));
-    remove_oldest =
-        make("remove_oldest",
-             fmt::format("WITH oldest AS (SELECT h.bucket, h.ns, h.key, h.sequence, "
-                         "row_number() OVER w AS number, sum({0}) OVER w - {0} AS before "
-                         "FROM @.head h WHERE h.state = 1 AND h.sequence <= $3::int8 WINDOW w AS "
-                         "(ORDER BY h.sequence)) "
-                         "DELETE FROM @.head h USING oldest o WHERE h.bucket = o.bucket "
-                         "AND h.ns = o.ns AND h.key = o.key AND h.sequence = o.sequence "
-                         "AND (o.number <= $1::int8 OR o.before < $2::int8) RETURNING {1}",
-                         kBytes, kRemoved));
-    would_remove = make("would_remove", fmt::format("SELECT {} FROM @.head h WHERE "
-                                                    "h.expiry_slot > 0 AND h.expiry_slot <= "
-                                                    "$1::int8 AND h.expires_ms < $2::int8",
-                                                    kRemoved));
+    batch_limits = make("", batch_limits_text(lock_wait));
+    remove_expired = {make("remove_expired", remove_by_place("")),
+                      make("remove_free", remove_by_place(kSkipHeld)),
+                      make("remove_free_by_key", remove_by_key(kSkipHeld)),
+                      make("remove_by_key", remove_by_key("OFFSET $5::int8"))};
+    oldest = make("oldest",
+                  fmt::format("SELECT array_agg(o.bucket), array_agg(o.ns), array_agg(o.key) FROM "
+                              "(SELECT h.*, row_number() OVER w AS number, "
+                              "sum(h.size) OVER w - h.size AS before FROM "
+                              "(SELECT h.bucket, h.ns, h.key, h.sequence, {} AS size "
+                              "FROM @.head h WHERE h.state = 1 AND h.sequence <= $1::int8 "
+                              "ORDER BY h.sequence LIMIT $4::int8 OFFSET $5::int8) h "
+                              "WINDOW w AS (ORDER BY h.sequence)) o "
+                              "WHERE o.number <= $2::int8 OR o.before < $3::int8",
+                              kBytes));
+    evict = {make("evict_free", evict_text("FOR UPDATE OF o SKIP LOCKED")),
+             make("evict", evict_text(""))};
+    constexpr std::string_view kExpired =
+        "FROM @.head h WHERE h.expiry_slot > 0 AND h.expiry_slot <= $1::int8 "
+        "AND h.expires_ms < $2::int8";
+    would_remove =
+        make("would_remove",
+             fmt::format("SELECT h.ns, h.state, count(*) {} GROUP BY h.ns, h.state", kExpired));
+    would_tell = make("would_tell", fmt::format("SELECT {} {} AND h.state = 0 ORDER BY h.sequence "
+                                                "LIMIT $3::int8",
+                                                kRemoved, kExpired));
     retained = make("retained",
                     "SELECT ns, state, count(*) FROM @.head WHERE expires_ms = 0 OR "
                     "expires_ms >= $1::int8 GROUP BY ns, state");

@@ -109,7 +109,7 @@ PostgresStore::~PostgresStore() {
 }
 
 Result<void> PostgresStore::begin() {
-    auto lease = DEDUP_TRY(pool_.try_once());
+    auto lease = DEDUP_TRY(pool_.try_once(deadline()));
     auto meta = lease->run({&statements_.meta}, deadline());
     if (!meta) {
         Error error = std::move(meta).error().error;
@@ -149,13 +149,23 @@ Result<Table> PostgresStore::read(const Query& query, int times) {
     const TimePoint until = std::chrono::steady_clock::now() + times * target_.options.timeout;
     for (int attempt = 0;; ++attempt) {
         auto lease = DEDUP_TRY(pool_.take(until));
-        auto table = lease->run(query, until);
-        if (table) {
-            return *std::move(table);
+        std::vector<Query> queries = {query};
+        // Its time comes last, so it is not older than its way here.
+        const bool asks_time =
+            times == 1 && !source_->given && source_->server.age_ms() > age_max().count();
+        if (asks_time) {
+            queries.push_back({&statements_.clock});
+        }
+        auto tables = lease->ask(queries, until);
+        if (tables) {
+            if (asks_time) {
+                source_->server.saw(tables->back().number(0, 0), std::chrono::steady_clock::now());
+            }
+            return std::move(tables->front());
         }
         // The server may have been started again since the connection was last used.
-        if (!table.error().unknown || attempt == 2) {
-            return std::unexpected(std::move(table).error().error);
+        if (!tables.error().unknown || attempt == 2) {
+            return std::unexpected(std::move(tables).error().error);
         }
     }
 }
@@ -187,17 +197,28 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
     const auto [asked, places] = asked_streams(streams, heads);
     for (std::size_t from = 0; from < asked.size(); from += kLookupStreamsMax) {
         const std::size_t count = std::min(kLookupStreamsMax, asked.size() - from);
-        auto table = read({statements_.heads.of(count),
-                           stream_parameters(std::span(asked).subspan(from, count))});
-        for (std::size_t i = 0; !table && i < count; ++i) {
-            heads[places[from + i]] = std::unexpected(table.error());
-        }
-        for (std::size_t row = 0; table && row < table->size(); ++row) {
-            const auto number = static_cast<std::size_t>(table->number(row, kHeadColumns));
-            heads[places.at(from + number)] = read_head(*table, row);
+        const std::span places_here = std::span(places).subspan(from, count);
+        if (auto read = read_heads(std::span(asked).subspan(from, count), places_here, heads);
+            !read) {
+            for (const std::size_t place : places_here) {
+                heads[place] = std::unexpected(read.error());
+            }
         }
     }
     return heads;
+}
+
+// Those of one request, each into its place.
+Result<void> PostgresStore::read_heads(std::span<const StreamKey> asked,
+                                       std::span<const std::size_t> places,
+                                       std::vector<Result<std::optional<Record>>>& heads) {
+    const auto table =
+        DEDUP_TRY(read({statements_.heads.of(asked.size()), stream_parameters(asked)}));
+    for (std::size_t row = 0; row < table.size(); ++row) {
+        const std::size_t at = DEDUP_TRY(asked_for(table, row, kReadColumns, asked.size()));
+        heads[places[at]] = read_head(table, row);
+    }
+    return {};
 }
 
 Result<std::vector<Version>> PostgresStore::history(StreamKey stream) {
@@ -233,9 +254,9 @@ Result<ScanPage> PostgresStore::scan(const ScanOptions& options) {
         page.heads.push_back({.record = std::move(head)});
     }
     const std::size_t rows = table.size();
-    if (rows != 0 && table.number(rows - 1, kHeadColumns + 1) != 0) {
+    if (rows != 0 && table.number(rows - 1, kReadColumns + 1) != 0) {
         const Record& last = page.heads.back().record;
-        page.cursor = Place{static_cast<std::int16_t>(table.number(rows - 1, kHeadColumns)),
+        page.cursor = Place{static_cast<std::int16_t>(table.number(rows - 1, kReadColumns)),
                             last.ns, last.key}
                           .cursor();
     }
@@ -319,12 +340,12 @@ Result<void> PostgresStore::close() {
     }
     // What this client has seen of time, for the next one.
     if (!target_.options.read_only && !store_id_.empty() && time_.saw_time(0) > written_time_ms_) {
-        if (auto lease = pool_.try_once()) {
+        if (auto lease = pool_.try_once(deadline())) {
             const std::int64_t high = time_.saw_time(0);
             if ((*lease)->run({&statements_.saw_time, {number_parameter(high)}}, deadline())) {
                 written_time_ms_ = high;
             }
-            static_cast<void>(write_clock(*lease));
+            static_cast<void>(write_clock(*lease, deadline()));
         }
     }
     source_->store = nullptr;

@@ -172,18 +172,14 @@ Result<Target> parse_target(const std::string& url, PostgresOptions options) {
     DEDUP_TRY(check_limits(options));
     auto hosts = DEDUP_TRY(parse_url(plain));
     auto schema = DEDUP_TRY(quote_schema(options.schema));
-    const auto all = static_cast<std::int64_t>(hosts.size());
-    const std::int64_t seconds = options.timeout.count() / 1'000 / all;
     Target target{.hosts = {}, .schema = std::move(schema), .options = std::move(options)};
     // What the URL says of these wins, but for the host, which is one of the URL's.
-    const Parameters common = {
-        {"target_session_attrs", "primary"},
-        {"fallback_application_name", "dedup"},
-        {"connect_timeout", std::to_string(std::max<std::int64_t>(2, seconds))},
-        {"tcp_user_timeout", std::to_string(target.options.timeout.count())},
-        {"keepalives_idle", "30"},
-        {"dbname", std::move(plain)},
-        {"client_encoding", "UTF8"}};
+    const Parameters common = {{"target_session_attrs", "primary"},
+                               {"fallback_application_name", "dedup"},
+                               {"tcp_user_timeout", std::to_string(target.options.timeout.count())},
+                               {"keepalives_idle", "30"},
+                               {"dbname", std::move(plain)},
+                               {"client_encoding", "UTF8"}};
     for (const Parameters& host : hosts) {
         target.hosts.push_back(common);
         target.hosts.back().insert(target.hosts.back().end(), host.begin(), host.end());

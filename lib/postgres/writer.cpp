@@ -62,10 +62,10 @@ TimePoint from_now(std::chrono::milliseconds time) {
 
 }  // namespace
 
-std::vector<Result<std::uint64_t>> Writer::write(Lease lease, std::span<const Row> rows,
-                                                 Batch mode) {
+std::vector<Result<std::uint64_t>> Writer::write(Lease lease, std::span<const Row> rows, Batch mode,
+                                                 TimePoint deadline) {
     if (mode == Batch::atomic) {
-        return write_chunk(lease, rows, mode);  // bounded by kAtomicBatchBytesMax
+        return write_chunk(lease, rows, mode, deadline);  // bounded by kAtomicBatchBytesMax
     }
     Results results;
     while (!rows.empty()) {
@@ -76,23 +76,23 @@ std::vector<Result<std::uint64_t>> Writer::write(Lease lease, std::span<const Ro
             ++count;
         }
         if (!lease) {
-            auto another = pool_.take(from_now(timeout_));
+            auto another = pool_.take(deadline);
             if (!another) {
                 results.resize(results.size() + rows.size(), std::unexpected(another.error()));
                 break;
             }
             lease = *std::move(another);
         }
-        auto chunk = write_chunk(lease, rows.first(count), mode);
+        auto chunk = write_chunk(lease, rows.first(count), mode, deadline);
         std::ranges::move(chunk, std::back_inserter(results));
         rows = rows.subspan(count);
+        deadline = from_now(timeout_);
     }
     return results;
 }
 
 std::vector<Result<std::uint64_t>> Writer::write_chunk(Lease& lease, std::span<const Row> rows,
-                                                       Batch mode) {
-    const TimePoint deadline = from_now(timeout_);
+                                                       Batch mode, TimePoint deadline) {
     auto landed = attempt(lease, rows, mode, deadline);
     while (!landed && landed.error().transient() && std::chrono::steady_clock::now() < deadline) {
         landed = attempt(lease, rows, mode, deadline);
@@ -221,9 +221,12 @@ Reply<std::vector<Writer::Head>> Writer::heads_of(Lease& lease, std::span<const 
         DEDUP_TRY(lease->run({&statements_.sequences, stream_parameters(streams)}, deadline));
     std::vector<Head> heads(rows.size());
     for (std::size_t i = 0; i < table.size(); ++i) {
-        heads.at(static_cast<std::size_t>(table.number(i, 0))) = {
-            static_cast<std::uint64_t>(table.number(i, 1)),
-            static_cast<std::uint64_t>(table.number(i, 2))};
+        const auto row = asked_for(table, i, 0, rows.size());
+        if (!row) {
+            return std::unexpected(Trouble{.error = row.error()});
+        }
+        heads[*row] = {static_cast<std::uint64_t>(table.number(i, 1)),
+                       static_cast<std::uint64_t>(table.number(i, 2))};
     }
     return heads;
 }

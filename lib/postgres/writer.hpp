@@ -24,9 +24,10 @@ class Writer {
         : pool_(pool), statements_(statements), timeout_(timeout) {}
 
     // One result a row, in their order: its sequence, or why it was not appended. Items of an
-    // atomic batch name different streams.
+    // atomic batch name different streams. The deadline is that of the first 64 MiB; each 64 MiB
+    // more have `timeout`. So has finding out what became of some whose answer was lost.
     [[nodiscard]] std::vector<Result<std::uint64_t>> write(Lease lease, std::span<const Row> rows,
-                                                           Batch mode);
+                                                           Batch mode, TimePoint deadline);
 
   private:
     struct Head {
@@ -36,7 +37,8 @@ class Writer {
     using Results = std::vector<Result<std::uint64_t>>;
     using Numbers = std::vector<std::size_t>;  // of rows
 
-    [[nodiscard]] Results write_chunk(Lease& lease, std::span<const Row> rows, Batch mode);
+    [[nodiscard]] Results write_chunk(Lease& lease, std::span<const Row> rows, Batch mode,
+                                      TimePoint deadline);
     // The rows in halves, and so on, where one of them is held by somebody's transaction: the
     // others need not wait for it.
     [[nodiscard]] Results write_halves(Lease& lease, std::span<const Row> rows, TimePoint deadline);

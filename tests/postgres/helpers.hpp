@@ -57,6 +57,14 @@ class Schema {
     PostgresOptions options;
 };
 
+// Checks that it is an error of this kind, whose message has `word`.
+template <class T>
+void refused(const Result<T>& result, Code code, std::string_view word) {
+    REQUIRE(!result.has_value());
+    CHECK_MESSAGE(result.error().code == code, result.error().message);
+    CHECK_MESSAGE(result.error().message.contains(word), result.error().message);
+}
+
 // A connection as an application has one.
 class Client {
   public:

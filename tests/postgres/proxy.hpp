@@ -1,4 +1,5 @@
-// Stands between libpq and a server, and cuts or holds up a connection at a chosen message.
+// Stands between libpq and a server: cuts or holds up a connection at a chosen message, or makes
+// the server another one by changing what it is asked.
 #pragma once
 
 #include <fcntl.h>
@@ -7,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -14,6 +16,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "support/temp_dir.hpp"
@@ -60,6 +63,15 @@ class Proxy {
         fault_ = fault;
     }
     [[nodiscard]] bool happened() const { return fault_ == Fault::none; }
+    // Requests get `to` wherever they have `from`, which is as long. Behind it, a store is opened:
+    // a statement that was prepared before stays.
+    void replace(const std::string& from, const std::string& to) {
+        if (from.size() != to.size()) {
+            throw std::runtime_error("'" + from + "' and '" + to + "' differ in length");
+        }
+        const std::lock_guard lock(replaced_mutex_);
+        replaced_.emplace_back(from, to);
+    }
     // While it refuses, connections end as soon as they are made.
     void refuse(bool refuses) { refuses_ = refuses; }
 
@@ -111,7 +123,7 @@ class Proxy {
                 if (const Fault now = fault_now(); now != Fault::none) {
                     fault = now;
                 }
-                goes_on = fault != Fault::lose_request && copy(client, server);
+                goes_on = fault != Fault::lose_request && copy(client, server, true);
             }
             if (goes_on && both[1].revents != 0) {
                 if (fault == Fault::lose_answer) {
@@ -120,7 +132,7 @@ class Proxy {
                     wait_for_end();
                     goes_on = false;
                 } else {
-                    goes_on = copy(server, client);
+                    goes_on = copy(server, client, false);
                 }
             }
         }
@@ -134,9 +146,19 @@ class Proxy {
         }
     }
 
-    static bool copy(int from, int to) {
+    bool copy(int from, int to, bool replaces) {
         std::array<char, 65'536> bytes{};
         const ssize_t got = ::recv(from, bytes.data(), bytes.size(), 0);
+        if (replaces && got > 0) {
+            const std::lock_guard lock(replaced_mutex_);
+            for (const auto& [text, instead] : replaced_) {
+                auto* const end = bytes.begin() + got;
+                for (auto* at = bytes.begin();
+                     (at = std::search(at, end, text.begin(), text.end())) != end;) {
+                    at = std::copy(instead.begin(), instead.end(), at);
+                }
+            }
+        }
         for (ssize_t sent = 0; sent < got;) {
             const ssize_t more =
                 ::send(to, bytes.data() + sent, static_cast<std::size_t>(got - sent), MSG_NOSIGNAL);
@@ -155,6 +177,8 @@ class Proxy {
     std::atomic<bool> refuses_ = false;
     std::atomic<Fault> fault_ = Fault::none;
     std::atomic<int> requests_ = 0;
+    std::mutex replaced_mutex_;
+    std::vector<std::pair<std::string, std::string>> replaced_;
     std::vector<std::thread> connections_;
     std::thread acceptor_;
 };

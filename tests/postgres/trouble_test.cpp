@@ -13,13 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-template <class T>
-void refused(const Result<T>& result, Code code, std::string_view word) {
-    REQUIRE(!result.has_value());
-    CHECK_MESSAGE(result.error().code == code, result.error().message);
-    CHECK_MESSAGE(result.error().message.contains(word), result.error().message);
-}
-
 Append claim_of(const std::string& key, std::string receipt = "") {
     Append append;
     append.record.ns = "trouble";
@@ -154,6 +147,19 @@ TEST_CASE("trouble: a role with other defaults") {
         const auto landed = append_key(**store, settings);
         REQUIRE_MESSAGE(landed.has_value(), landed.error().message);
         CHECK((*store)->head({"trouble", settings}).value()->sequence == *landed);
+    }
+}
+
+TEST_CASE("trouble: init takes what open takes") {
+    NEEDS_POSTGRES();
+    const Schema schema;
+    for (const char* const level : {"off", "local", "remote_write", "remote_apply"}) {
+        CAPTURE(std::string(level));
+        const std::string url =
+            Schema::url() + "&options=-csynchronous_commit%3D" + std::string(level);
+        const auto made = init_postgres(url, schema.options);
+        CHECK_MESSAGE(made.has_value(), (made ? "" : made.error().message));
+        CHECK(open_postgres(url, schema.options).has_value());
     }
 }
 

@@ -152,6 +152,14 @@ bool holds_unanswered(const CacheOptions& cache, const ClaimOptions& options,
            (attempts_max != 0 && attempt >= attempts_max);
 }
 
+// The claim before `record`, a new one. Takes the head, but for its sequence.
+std::optional<Previous> previous_of(const Record& record, const Seen& seen) {
+    if (record.attempt == 1) {
+        return std::nullopt;
+    }
+    return previous_from(*std::move(seen.head), seen.now_ms);
+}
+
 bool same_fence(const Claim* claim, const Record& head) {
     return claim == nullptr || claim->claim_sequence == head.claim_sequence;
 }
@@ -250,10 +258,7 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
                 .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
                 .attempt = record.attempt,
                 .since_ms = seen.now_ms};
-    Claimed claimed{std::move(claim)};
-    if (record.attempt > 1) {
-        claimed.previous = previous_from(*std::move(seen.head), seen.now_ms);
-    }
+    Claimed claimed{std::move(claim), previous_of(record, seen)};
     return {std::move(claimed), Append{seen.sequence(), std::move(record)}, change};
 }
 
@@ -280,7 +285,8 @@ Decision<RememberOutcome> RememberOp::decide(const Seen& seen) const {
     }
     Record record = new_claim(cache, key, options, seen);
     record.receipt = receipt;
-    return {New{}, Append{seen.sequence(), std::move(record)}, Change::remembered};
+    return {New{.previous = previous_of(record, seen)}, Append{seen.sequence(), std::move(record)},
+            Change::remembered};
 }
 
 void RememberOp::landed(Result<RememberOutcome>& answer, std::uint64_t sequence) {

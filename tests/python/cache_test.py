@@ -148,9 +148,10 @@ class Many(StoreTest):
                          [Claimed, Claimed, InFlight, InvalidArgument, InvalidArgument])
         self.assertEqual(claims[1].claim.key, b"b")
         lost = Claim(b"b", claims[0].claim.claim_sequence)
-        notes = self.cache.note_many([(claims[0].claim, "ä"), (lost, b"n"), (claims[1].claim, b"")])
+        notes = self.cache.note_many([(claims[0].claim, "ä"), (lost, b"n"), (claims[1].claim, b"b")])
         self.assertEqual((notes[0], type(notes[1]), notes[2]), (True, StaleClaim, True))
-        self.assertEqual(self.cache.lookup("a").metadata, "ä".encode())
+        self.assertEqual([each.metadata for each in self.cache.lookup_many(["a", "b"])],
+                         ["ä".encode(), b"b"])
         self.assertEqual(self.cache.note_many([]), [])
         self.assertEqual(self.cache.complete_many([(claims[0].claim, "r"), (claims[1].claim, b"")]),
                          [True, True])

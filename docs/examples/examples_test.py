@@ -226,6 +226,26 @@ class ReserveExample(Example):
         elsewhere = self.run_example("reserve", "acme2", "key-1", "3", "chairs")
         self.assertRegex(elsewhere, r"^charged: ")
 
+    @unittest.skipUnless(DEDUPCTL, "needs dedupctl")
+    def test_what_nobody_knows_waits_for_a_decision(self):
+        def reserve(*order, status):
+            run = subprocess.run([PROGRAMS / "example_reserve", self.store, "acme", "key-2", *order],
+                                 capture_output=True, text=True, timeout=60)
+            self.assertEqual((run.stderr, run.returncode), ("", status), run.stdout)
+            return run.stdout
+
+        fence = re.search(r"invoice-(\d+) was paid", reserve("timeouts", status=17))[1]
+        note = f"POST bank/payments, invoice-{fence}"
+        for _ in range(2):
+            self.assertEqual(reserve("timeouts", status=17),
+                             f"to be decided: {note} (the bank did not answer)\n")
+        subprocess.run([DEDUPCTL, "-s", self.store, "-n", "reservations", "resolve",
+                        "4:acme,4:shop,-6:charge,key-2", "--claim", fence, "--not-done",
+                        "--reason", "the bank has none"],
+                       check=True, capture_output=True, timeout=60)
+        self.assertRegex(reserve("3 chairs", status=0),
+                         rf"^before: {note}, resolved\ncharged: invoice-\d+\n$")
+
 
 class StreamCacheExample(Example):
     def test_calls_and_their_answers(self):
@@ -254,8 +274,27 @@ class StreamCacheExample(Example):
         self.assertEqual(printed.splitlines(), [answer for _, answer in calls])
 
 
+def unindented(text):
+    return re.sub(r"^ +", "", text, flags=re.MULTILINE).strip()
+
+
+def cpp_blocks(page):
+    return re.findall(r"^```cpp\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
 class Pages(unittest.TestCase):
     """Whatever a page for newcomers from elsewhere names as ours exists."""
+
+    def test_code_is_that_of_a_program(self):
+        for page, program in (
+            ("coming-from-tenant-reservations", "docs/examples/reserve.cpp"),
+            ("coming-from-an-exactly-once-registry", "tests/registry/registry_test.cpp"),
+        ):
+            blocks = cpp_blocks(SOURCE_ROOT / f"docs/{page}.md")
+            self.assertTrue(blocks, page)
+            text = unindented((SOURCE_ROOT / program).read_text())
+            for block in blocks:
+                self.assertIn(unindented(block), text, page)
 
     def test_links_lead_somewhere(self):
         pages = sorted((SOURCE_ROOT / "docs").glob("coming-from-*.md"))
@@ -279,12 +318,9 @@ class Readme(unittest.TestCase):
         self.text = (SOURCE_ROOT / "README.md").read_text()
 
     def test_code_is_that_of_the_example(self):
-        def unindented(text):
-            return re.sub(r"^ +", "", text, flags=re.MULTILINE).strip()
-
         examples = "\n".join(unindented(path.read_text())
                              for path in sorted((SOURCE_ROOT / "docs/examples").glob("*.cpp")))
-        blocks = re.findall(r"^```cpp\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
+        blocks = cpp_blocks(SOURCE_ROOT / "README.md")
         self.assertTrue(blocks)
         for block in blocks:
             self.assertTrue(unindented(block) in examples, block)

@@ -34,7 +34,7 @@ dedup::Result<std::string> process(dedup::Registry& registry, const std::string&
         if (!checked) {
             return std::unexpected(checked.error());
         }
-        const auto* known = std::get_if<dedup::Registry::Duplicate>(&*checked);
+        const auto* known = checked->duplicate();
         // After a crash the event meets its own key, and goes on.
         if (known != nullptr && known->event_id != event_id) {
             std::cout << event_id << ": repeats " << known->event_id << '\n';

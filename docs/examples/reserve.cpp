@@ -3,11 +3,14 @@
 //     reserve STORE ORGANISATION KEY ORDER...
 //
 // ORGANISATION stands for whoever was authenticated; KEY and the words of ORDER come with the
-// request. Exit status: 0 charged, now or earlier; 1 an error; 2 a usage error; 9 the key was used
-// for another order; 10 somebody else is at it.
+// request. The bank does not answer about orders of "timeouts". Exit status: 0 charged, now or
+// earlier; 1 an error; 2 a usage error; 9 the key was used for another order; 10 somebody else is
+// at it; 17 nobody knows whether it was charged, and somebody has to decide.
 
 #include <chrono>
 #include <iostream>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -32,29 +35,62 @@ int say_known(const dedup::KnownReservation& known) {
     return 0;
 }
 
-int charge(dedup::Reservations& reservations, const dedup::ReservationRequest& request) {
-    const auto outcome = reservations.reserve(request);
-    if (!outcome) {
-        return fail(outcome.error());
+// Stands for the bank. None: it did not answer.
+std::optional<dedup::Outcome> ask_bank(const std::string& invoice, std::string_view order) {
+    if (order == "timeouts") {
+        return std::nullopt;
     }
-    if (const auto* duplicate = std::get_if<dedup::Reservations::Duplicate>(&*outcome)) {
-        return say_known(duplicate->known);
-    }
-    if (std::holds_alternative<dedup::Reservations::Conflict>(*outcome)) {
-        std::cout << "the key was used for another order\n";
-        return 9;
-    }
-    const auto& mine = std::get<dedup::Reservations::Reserved>(*outcome).reservation;
-    // Here the work is done; then what became of it is stored.
+    return dedup::Outcome{
+        .kind = "charged", .primary = {"invoice", invoice}, .details = R"({"currency":"EUR"})"};
+}
+
+int charge_once(dedup::Reservations& reservations, const dedup::Scope& scope,
+                const dedup::Reservation& mine, std::string_view order) {
     const std::string invoice = "invoice-" + std::to_string(mine.fence);
-    const auto completed = reservations.complete(
-        request.scope, mine,
-        {.kind = "charged", .primary = {"invoice", invoice}, .details = R"({"currency":"EUR"})"});
+    // Durable before the bank is asked, so whoever finds this reservation unanswered knows for what
+    // to look there.
+    const auto noted = reservations.note(scope, mine, "POST bank/payments, " + invoice);
+    if (!noted) {
+        return fail(noted.error());
+    }
+    const auto paid = ask_bank(invoice, order);
+    if (!paid) {
+        const auto held = reservations.hold(scope, mine, "the bank did not answer");
+        std::cout << "nobody knows whether " << invoice << " was paid\n";
+        return held ? 17 : fail(held.error());
+    }
+    const auto completed = reservations.complete(scope, mine, *paid);
     if (!completed) {
         return fail(completed.error());
     }
     std::cout << "charged: " << invoice << '\n';
     return 0;
+}
+
+int charge(dedup::Reservations& reservations, const dedup::ReservationRequest& request,
+           std::string_view order) {
+    const auto outcome = reservations.reserve(request);
+    if (!outcome) {
+        return fail(outcome.error());
+    }
+    if (const auto* duplicate = outcome->duplicate()) {
+        return say_known(duplicate->known);
+    }
+    if (outcome->conflict() != nullptr) {
+        std::cout << "the key was used for another order\n";
+        return 9;
+    }
+    if (const auto* held = outcome->held()) {
+        std::cout << "to be decided: " << held->previous.note << " (" << held->previous.reason
+                  << ")\n";
+        return 17;
+    }
+    const auto* mine = outcome->reserved();
+    if (mine->previous) {
+        std::cout << "before: " << mine->previous->note << ", " << name(mine->previous->end)
+                  << '\n';
+    }
+    return charge_once(reservations, request.scope, mine->reservation, order);
 }
 
 }  // namespace
@@ -76,7 +112,9 @@ int main(int argc, char** argv) {
                 .key = argv[3],
                 .fingerprint = dedup::request_fingerprint(order),
                 .owner = "reserve",
-                .lease = 30s});
+                .lease = 30s,
+                .unanswered = dedup::Unanswered::hold},
+               order.front());
     const auto closed = (*store)->close();
     return closed ? status : fail(closed.error());
 }

@@ -177,6 +177,7 @@ struct Mismatch {
 
 struct New {
     std::uint64_t claim_sequence = 0;
+    std::optional<Previous> previous = {};  // as in Claimed
 };
 
 // What a call came to: one of these. Each can be asked for, which gives null if it is another one:

@@ -212,7 +212,7 @@ enum {
     DEDUP_HELD = 5,       // nobody answered the last claim: it waits for dedup_resolve
     DEDUP_ABSENT = 6,     // nothing is known of the key
     DEDUP_NEW = 7,        // remembered by this call
-    DEDUP_DONE = 8,       // completed, released or renewed by this call
+    DEDUP_DONE = 8,       // completed, released, renewed or noted by this call
     DEDUP_NOTHING = 9     // there was nothing to release
 };
 
@@ -265,7 +265,7 @@ typedef struct dedup_answer {
     dedup_bytes owner;               // IN_FLIGHT
     dedup_bytes fingerprint;         // MISMATCH: the one that the key is known with
     dedup_bytes message;             // ERROR
-    const dedup_previous* previous;  // HELD; CLAIMED, if there was a claim before; else NULL
+    const dedup_previous* previous;  // HELD; CLAIMED and NEW, if there was one; else NULL
 } dedup_answer;
 
 // One answer, or one for each item of a _many call, in their order.
@@ -381,6 +381,10 @@ DEDUP_C_API int dedup_renew_many(dedup_cache* cache, const dedup_bytes* keys,
 DEDUP_C_API int dedup_note(dedup_cache* cache, const void* key, size_t key_bytes,
                            uint64_t claim_sequence, const void* metadata, size_t metadata_bytes,
                            dedup_error* error);
+// Three arrays of `count` elements; one flush. Kinds: DONE, ERROR.
+DEDUP_C_API int dedup_note_many(dedup_cache* cache, const dedup_bytes* keys,
+                                const uint64_t* claim_sequences, const dedup_bytes* metadata,
+                                size_t count, dedup_outcome** outcome, dedup_error* error);
 
 // For a holder who cannot say whether its work was done: nobody works until it is resolved.
 // Errors: those of dedup_note.

@@ -115,8 +115,18 @@ struct Failed {
 
 // InFlight: another consumer has the event, and did not finish within GuardOptions::wait. That is
 // also what an outcome made by default says. Held: the event waits for a decision, see
-// Cache::resolve.
-using ProcessOutcome = std::variant<InFlight, Success, AlreadyProcessed, Failed, Held, Mismatch>;
+// Cache::resolve. Can be asked as a ClaimOutcome can.
+struct ProcessOutcome : std::variant<InFlight, Success, AlreadyProcessed, Failed, Held, Mismatch> {
+    using variant::variant;
+    [[nodiscard]] const InFlight* in_flight() const { return std::get_if<InFlight>(this); }
+    [[nodiscard]] const Success* success() const { return std::get_if<Success>(this); }
+    [[nodiscard]] const AlreadyProcessed* already_processed() const {
+        return std::get_if<AlreadyProcessed>(this);
+    }
+    [[nodiscard]] const Failed* failed() const { return std::get_if<Failed>(this); }
+    [[nodiscard]] const Held* held() const { return std::get_if<Held>(this); }
+    [[nodiscard]] const Mismatch* mismatch() const { return std::get_if<Mismatch>(this); }
+};
 
 // The metadata of an event whose result was too long to keep, for those who read its record.
 inline constexpr std::string_view kResultNotKept = "the result was too long to keep";
@@ -162,10 +172,18 @@ struct BatchOptions {
     std::size_t complete_every = 0;
 };
 
-// An event, and where it lies in the stream that it is read from.
+// An event of a batch. With a `fingerprint` of its content, another event under the same id gets
+// Mismatch; empty: not compared.
+struct BatchEvent {
+    std::string_view id;
+    std::string_view fingerprint = {};
+};
+
+// Likewise, and where it lies in the stream that it is read from.
 struct StreamEvent {
     std::string_view id;
     std::uint64_t offset = 0;
+    std::string_view fingerprint = {};
 };
 
 // What a batch of a stream's events came to. Done are those with Success and AlreadyProcessed.
@@ -201,8 +219,12 @@ class DEDUP_API Guard {
 
     // As process_if_new for each event, in order, but with one flush for all claims and one for all
     // completions, or for each BatchOptions::complete_every of them. Of equal ids in one batch the
-    // first runs. What has run and is not stored is repeated after a crash. The retries' deadline
-    // is that of the whole batch.
+    // first runs; one with another fingerprint is another event, and gets Mismatch, as it would
+    // alone. What has run and is not stored is repeated after a crash. The retries' deadline is
+    // that of the whole batch.
+    [[nodiscard]] std::vector<Result<ProcessOutcome>> process_batch(
+        std::span<const BatchEvent> events, WorkRef work, const BatchOptions& options = {});
+    // Of events without fingerprints.
     [[nodiscard]] std::vector<Result<ProcessOutcome>> process_batch(
         std::span<const std::string_view> event_ids, WorkRef work,
         const BatchOptions& options = {});
@@ -213,8 +235,8 @@ class DEDUP_API Guard {
     // event's claim is lost, the position is further on, or it would be too large), each event is
     // completed for itself and the position follows in an append of its own; a crash between the
     // two leaves it behind. So the position is never beyond an event that is not done. It stays
-    // before an event that failed, is in flight elsewhere, or is held; whoever wants to go past it
-    // says so with Offsets::commit.
+    // before an event that failed, is in flight elsewhere, is held, or has another one's id (see
+    // Mismatch); whoever wants to go past it says so with Offsets::commit.
     // `offsets` is on the guard's store; the events' offsets rise. The position's event id is left
     // empty if it is longer than kLabelBytesMax. An exception of the function's goes on to the
     // caller; what had run before it is stored, and the position moved so far.

@@ -1,7 +1,7 @@
 // A claim as an object: its lease is renewed while it lives, and its key given back at its end.
 //
 //     auto outcome = leases->claim("order-17", {.owner = host});
-//     if (auto* lease = outcome ? std::get_if<dedup::Lease>(&*outcome) : nullptr) {
+//     if (auto* lease = outcome ? outcome->lease() : nullptr) {
 //         lease->note("POST api.bank/payments, reference 8125");
 //         lease->complete(pay());  // if pay() throws, the key is held, as there is a note
 //     }
@@ -19,8 +19,7 @@ namespace dedup {
 
 class Heartbeat;
 class Lease;
-
-using LeaseOutcome = std::variant<InFlight, Lease, Completed, Mismatch, Held>;
+struct LeaseOutcome;
 
 // Claims with one lease, and the thread that renews those that live. Any thread may call it.
 class DEDUP_API Leases {
@@ -86,6 +85,18 @@ class DEDUP_API Lease {
     Claim claim_;
     std::optional<Previous> previous_;
     bool may_have_begun_ = false;  // its effect
+};
+
+// As a ClaimOutcome, whose Claimed is a Lease here. The lease lives as long as its outcome, or is
+// moved out of it.
+struct LeaseOutcome : std::variant<InFlight, Lease, Completed, Mismatch, Held> {
+    using variant::variant;
+    [[nodiscard]] const InFlight* in_flight() const { return std::get_if<InFlight>(this); }
+    [[nodiscard]] Lease* lease() { return std::get_if<Lease>(this); }
+    [[nodiscard]] const Lease* lease() const { return std::get_if<Lease>(this); }
+    [[nodiscard]] const Completed* completed() const { return std::get_if<Completed>(this); }
+    [[nodiscard]] const Mismatch* mismatch() const { return std::get_if<Mismatch>(this); }
+    [[nodiscard]] const Held* held() const { return std::get_if<Held>(this); }
 };
 
 }  // namespace dedup

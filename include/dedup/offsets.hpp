@@ -36,7 +36,11 @@ struct Behind {
 };
 
 // Behind is also what an outcome made by default says: nothing was done.
-using CommitOutcome = std::variant<Behind, Committed>;
+struct CommitOutcome : std::variant<Behind, Committed> {
+    using variant::variant;
+    [[nodiscard]] const Behind* behind() const { return std::get_if<Behind>(this); }
+    [[nodiscard]] bool committed() const { return std::holds_alternative<Committed>(*this); }
+};
 
 // Has no state of its own beyond what it counts; any number may work on one store. All functions
 // may be called from any thread, and concurrent commits of one position never lose the higher one.

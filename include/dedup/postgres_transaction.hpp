@@ -79,7 +79,15 @@ struct Ran {
     std::uint64_t claim_sequence = 0;
 };
 
-using RunOnceOutcome = std::variant<InFlight, Ran, Completed, Mismatch, Held>;
+// Can be asked as a ClaimOutcome can.
+struct RunOnceOutcome : std::variant<InFlight, Ran, Completed, Mismatch, Held> {
+    using variant::variant;
+    [[nodiscard]] const InFlight* in_flight() const { return std::get_if<InFlight>(this); }
+    [[nodiscard]] const Ran* ran() const { return std::get_if<Ran>(this); }
+    [[nodiscard]] const Completed* completed() const { return std::get_if<Completed>(this); }
+    [[nodiscard]] const Mismatch* mismatch() const { return std::get_if<Mismatch>(this); }
+    [[nodiscard]] const Held* held() const { return std::get_if<Held>(this); }
+};
 
 // BEGIN; claim `key`; work; complete; COMMIT. A duplicate gets the receipt. Transactions that the
 // server ends with 40001 or 40P01 are run again, the work included. If the work fails, nothing of

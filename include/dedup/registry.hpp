@@ -48,14 +48,18 @@ class DEDUP_API Registry {
     struct Duplicate {
         std::string event_id;
         std::int64_t first_seen_ms = 0;
+        // The event's claim, by a Cache of this namespace, waits for a decision; see
+        // Cache::resolve. Nobody knows then whether its work was done.
+        std::optional<Held> held = {};
     };
-    using KeyOutcome = std::variant<Duplicate, New>;
+    struct KeyOutcome;
 
     // `store` must outlive this. Bad options show as invalid_argument at the first call.
     explicit Registry(StreamStore& store, const RegistryOptions& options = {});
 
     // Whether an event with this idempotency key was seen before, and which. The first one's id is
-    // kept until the key expires. A duplicate costs no append.
+    // kept until the key expires. A duplicate costs no append. New::previous says who had claimed
+    // the key, by a Cache of this namespace, and given it up or not answered.
     // Errors: those of Cache::remember.
     [[nodiscard]] Result<KeyOutcome> check_idempotency(std::string_view key,
                                                        std::string_view event_id);
@@ -93,6 +97,13 @@ class DEDUP_API Registry {
     Cache receipts_;
     std::string offsets_ns_;
     Offsets offsets_;
+};
+
+// Duplicate is also what an outcome made by default says.
+struct Registry::KeyOutcome : std::variant<Duplicate, New> {
+    using variant::variant;
+    [[nodiscard]] const Duplicate* duplicate() const { return std::get_if<Duplicate>(this); }
+    [[nodiscard]] const New* is_new() const { return std::get_if<New>(this); }
 };
 
 }  // namespace dedup

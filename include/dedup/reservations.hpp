@@ -28,6 +28,9 @@ struct Reference {
     bool operator==(const Reference&) const = default;
 };
 
+// Of a note on a reservation; the rest of a record's metadata is kept for when the key was seen.
+inline constexpr std::size_t kReservationNoteBytesMax = kMetadataBytesMax - 64;
+
 // What became of an operation; kReceiptBytesMax in all.
 struct Outcome {
     std::string kind;          // such as "charged" or "declined"
@@ -48,9 +51,13 @@ struct ReservationRequest {
     std::optional<std::chrono::milliseconds> lease = {};
     std::optional<std::chrono::milliseconds> ttl = {};
     std::optional<std::int64_t> expires_at_ms = {};
+    std::string event_id = {};
+    std::optional<Unanswered> unanswered = {};
+    std::optional<std::uint32_t> attempts_max = {};
 };
 
-// A reservation that is its holder's to complete, release or renew. Says nothing of its scope.
+// A reservation that is its holder's to note, complete, release, renew or hold. Says nothing of its
+// scope.
 struct Reservation {
     std::string key;
     std::uint64_t fence = 0;
@@ -70,9 +77,22 @@ struct KnownReservation {
     std::int64_t expires_at_ms = 0;   // 0: never
     std::int64_t lease_until_ms = 0;  // 0: no lease
     std::uint32_t attempt = 1;
+    std::uint64_t fence = 0;
+    std::string event_id;
+    std::string note;  // the last one
+    Unanswered unanswered = Unanswered::rerun;
+    bool held = false;  // nobody works: it waits for a decision; see Reservations::resolve
     // Requests with other fingerprints that came while it was in flight: how many, and the first
     // kConflictFingerprintsMax distinct ones.
     Conflict conflicts;
+};
+
+// What had become of an operation whose reservation nobody answered. As Resolution.
+struct ReservationResolution {
+    std::optional<Outcome> outcome = {};                // it had been carried out; none: it had not
+    std::string reason = {};                            // 1 to kReasonBytesMax bytes
+    std::string by = {};                                // who says so
+    std::optional<std::chrono::milliseconds> ttl = {};  // of the outcome; as in CompleteOptions
 };
 
 struct ReservationsOptions {
@@ -83,6 +103,9 @@ struct ReservationsOptions {
     // operation is the newest, hence the last to go by Capacity::evict_oldest.
     std::chrono::milliseconds last_seen_step{60'000};
     TransitionObserver observer = {};  // that a key was seen again is no change
+    // As in CacheOptions.
+    Unanswered unanswered = Unanswered::rerun;
+    std::uint32_t attempts_max = 0;
 };
 
 // Has no state of its own beyond what it counts; all functions may be called from any thread. Each
@@ -95,6 +118,7 @@ class DEDUP_API Reservations {
   public:
     struct Reserved {
         Reservation reservation;
+        std::optional<Previous> previous = {};  // as in Claimed
     };
     // The request was seen before; this is what was known of it then.
     struct Duplicate {
@@ -105,7 +129,13 @@ class DEDUP_API Reservations {
     struct Conflict {
         KnownReservation known;
     };
-    using ReserveOutcome = std::variant<Duplicate, Reserved, Conflict>;
+    // The request was seen before, nobody answered it, and nobody works: see Unanswered::hold and
+    // resolve.
+    struct Held {
+        KnownReservation known;
+        Previous previous;
+    };
+    struct ReserveOutcome;
 
     // `store` must outlive this. Bad options show as invalid_argument at the first call.
     explicit Reservations(StreamStore& store, const ReservationsOptions& options = {});
@@ -125,6 +155,23 @@ class DEDUP_API Reservations {
     [[nodiscard]] Result<Reservation> renew(const Scope& scope, const Reservation& reservation,
                                             std::chrono::milliseconds lease);
 
+    // Writes down what the holder is about to do, in place of its last note: whoever finds the
+    // reservation, or comes after it, sees it. Durable before it returns.
+    // Errors: stale_claim, invalid_argument (above kReservationNoteBytesMax), and those of append.
+    [[nodiscard]] Result<void> note(const Scope& scope, const Reservation& reservation,
+                                    std::string_view text);
+
+    // As Cache::hold, Cache::resolve and Cache::forget. `fence` is that of the reservation that was
+    // looked at; for forget 0: whichever was completed.
+    // Errors: theirs, and of resolve those of complete about its outcome.
+    [[nodiscard]] Result<void> hold(const Scope& scope, const Reservation& reservation,
+                                    std::string_view reason);
+    [[nodiscard]] Result<void> resolve(const Scope& scope, std::string_view key,
+                                       std::uint64_t fence,
+                                       const ReservationResolution& resolution);
+    [[nodiscard]] Result<bool> forget(const Scope& scope, std::string_view key, std::uint64_t fence,
+                                      std::string_view reason, std::string_view by = {});
+
     // nullopt: not reserved, released, or expired. Appends nothing.
     [[nodiscard]] Result<std::optional<KnownReservation>> find(const Scope& scope,
                                                                std::string_view key);
@@ -137,6 +184,16 @@ class DEDUP_API Reservations {
     CacheOptions cache_options_;
     Cache cache_;
     std::chrono::milliseconds last_seen_step_;
+};
+
+// One of these; can be asked as a ClaimOutcome can. Duplicate is also what an outcome made by
+// default says.
+struct Reservations::ReserveOutcome : std::variant<Duplicate, Reserved, Conflict, Held> {
+    using variant::variant;
+    [[nodiscard]] const Duplicate* duplicate() const { return std::get_if<Duplicate>(this); }
+    [[nodiscard]] const Reserved* reserved() const { return std::get_if<Reserved>(this); }
+    [[nodiscard]] const Conflict* conflict() const { return std::get_if<Conflict>(this); }
+    [[nodiscard]] const Held* held() const { return std::get_if<Held>(this); }
 };
 
 }  // namespace dedup

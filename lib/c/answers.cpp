@@ -70,6 +70,9 @@ void Answers::fill(dedup_answer& answer, const Absent&) {
 void Answers::fill(dedup_answer& answer, const New& outcome) {
     answer.kind = DEDUP_NEW;
     answer.claim_sequence = outcome.claim_sequence;
+    if (outcome.previous) {
+        fill_previous(answer, *outcome.previous);
+    }
 }
 
 void Answers::fill(dedup_answer& answer, const Claimed& outcome) {

@@ -133,6 +133,23 @@ int dedup_renew_many(dedup_cache* cache, const dedup_bytes* keys, const uint64_t
     });
 }
 
+int dedup_note_many(dedup_cache* cache, const dedup_bytes* keys, const uint64_t* claim_sequences,
+                    const dedup_bytes* metadata, size_t count, dedup_outcome** outcome,
+                    dedup_error* error) {
+    return across_many(error, Effect::possible, cache, outcome, [&](Cache& in) -> Result<void> {
+        auto claims = DEDUP_TRY(claims_of(cache, keys, claim_sequences, count));
+        DEDUP_TRY(check_array(metadata, count, "metadata"));
+        std::vector<Note> notes;
+        notes.reserve(count);
+        for (std::size_t i = 0; i < count; ++i) {
+            notes.push_back(
+                {std::move(claims[i]), std::string(DEDUP_TRY(bytes(metadata[i], "metadata")))});
+        }
+        give_all(in.note_many(notes), outcome);
+        return {};
+    });
+}
+
 int dedup_lookup_many(dedup_cache* cache, const dedup_bytes* keys, size_t count,
                       dedup_outcome** outcome, dedup_error* error) {
     return across_many(error, Effect::none, cache, outcome, [&](Cache& in) -> Result<void> {

@@ -154,6 +154,14 @@ bool holds_unanswered(const CacheOptions& cache, const ClaimOptions& options,
            (attempts_max != 0 && attempt >= attempts_max);
 }
 
+// The claim before `record`, a new one. Takes the head, but for its sequence.
+std::optional<Previous> previous_of(const Record& record, const Seen& seen) {
+    if (record.attempt == 1) {
+        return std::nullopt;
+    }
+    return previous_from(*std::move(seen.head), seen.now_ms);
+}
+
 bool same_fence(const Claim* claim, const Record& head) {
     return claim == nullptr || claim->claim_sequence == head.claim_sequence;
 }
@@ -254,9 +262,7 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
                      .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
                      .attempt = record.attempt,
                      .since_ms = seen.now_ms};
-    if (record.attempt > 1) {
-        claimed.previous = previous_from(*std::move(seen.head), seen.now_ms);
-    }
+    claimed.previous = previous_of(record, seen);
     return decision;
 }
 
@@ -282,9 +288,10 @@ Decision<RememberOutcome> RememberOp::decide(const Seen& seen) const {
         return *std::move(refused);
     }
     Decision<RememberOutcome> decision;
-    decision.answer->emplace<New>();
     decision.change = Change::remembered;
-    begin_claim(decision.append, cache, key, options, seen).receipt = receipt;
+    Record& record = begin_claim(decision.append, cache, key, options, seen);
+    record.receipt = receipt;
+    decision.answer->emplace<New>().previous = previous_of(record, seen);
     return decision;
 }
 

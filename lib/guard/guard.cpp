@@ -104,12 +104,24 @@ Result<std::unique_ptr<Guard>> Guard::start(StreamStore& store, GuardOptions opt
 
 Result<ProcessOutcome> Guard::process_if_new(std::string_view event_id, WorkRef work,
                                              std::string_view fingerprint) {
-    return std::move(Run(*this, {&event_id, 1}, work, {.fingerprint = fingerprint}).run().front());
+    const BatchEvent event{event_id, fingerprint};
+    return std::move(Run(*this, {&event, 1}, work, {}).run().front());
+}
+
+std::vector<Result<ProcessOutcome>> Guard::process_batch(std::span<const BatchEvent> events,
+                                                         WorkRef work,
+                                                         const BatchOptions& options) {
+    return Run(*this, events, work, {.complete_every = options.complete_every}).run();
 }
 
 std::vector<Result<ProcessOutcome>> Guard::process_batch(
     std::span<const std::string_view> event_ids, WorkRef work, const BatchOptions& options) {
-    return Run(*this, event_ids, work, {.complete_every = options.complete_every}).run();
+    std::vector<BatchEvent> events;
+    events.reserve(event_ids.size());
+    for (const std::string_view id : event_ids) {
+        events.push_back({id});
+    }
+    return process_batch(events, work, options);
 }
 
 StreamOutcome Guard::process_stream(Offsets& offsets, std::string_view pipeline,
@@ -120,13 +132,13 @@ StreamOutcome Guard::process_stream(Offsets& offsets, std::string_view pipeline,
                                                               std::unexpected(checked.error())),
                 .commit = std::unexpected(checked.error())};
     }
-    std::vector<std::string_view> event_ids;
-    event_ids.reserve(events.size());
+    std::vector<BatchEvent> batch;
+    batch.reserve(events.size());
     for (const StreamEvent& event : events) {
-        event_ids.push_back(event.id);
+        batch.push_back({event.id, event.fingerprint});
     }
     const RunStream moved{offsets, pipeline, stream, events};
-    Run run(*this, event_ids, work, {.complete_every = options.complete_every, .stream = &moved});
+    Run run(*this, batch, work, {.complete_every = options.complete_every, .stream = &moved});
     StreamOutcome outcome{.events = run.run()};
     outcome.reached = run.reached();
     outcome.commit = std::move(run).commit();

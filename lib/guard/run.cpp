@@ -25,21 +25,21 @@ std::optional<Result<ProcessOutcome>> failed(const Error& error) {
 
 }  // namespace
 
-Guard::Run::Run(Guard& guard, std::span<const std::string_view> event_ids, WorkRef work,
+Guard::Run::Run(Guard& guard, std::span<const BatchEvent> events, WorkRef work,
                 const RunOptions& options)
     : guard_(guard),
-      event_ids_(event_ids),
+      events_(events),
       work_(work),
       options_(options),
       start_(steady_clock::now()),
       deadline_ms_(retry_deadline_ms(guard.options_.retry, guard.store_)),
-      outcomes_(event_ids.size()),
-      completing_(options.stream == nullptr ? 0 : event_ids.size()) {}
+      outcomes_(events.size()),
+      completing_(options.stream == nullptr ? 0 : events.size()) {}
 
 std::vector<Result<ProcessOutcome>> Guard::Run::run() {
     std::vector<std::size_t> open;
-    for (std::size_t i = 0; i < event_ids_.size(); ++i) {
-        if (Result<void> checked = check_event_id(event_ids_[i]); checked) {
+    for (std::size_t i = 0; i < events_.size(); ++i) {
+        if (Result<void> checked = check_event_id(events_[i].id); checked) {
             open.push_back(i);
         } else {
             outcomes_[i] = std::unexpected(std::move(checked).error());
@@ -61,9 +61,9 @@ std::vector<std::size_t> Guard::Run::claim(std::span<const std::size_t> open) {
     requests.reserve(open.size());
     for (const std::size_t i : open) {
         requests.push_back(
-            {std::string(event_ids_[i]),
+            {std::string(events_[i].id),
              {.owner = guard_.options_.owner,
-              .fingerprint = std::string(options_.fingerprint),
+              .fingerprint = std::string(events_[i].fingerprint),
               .lease = guard_.options_.lease,
               .reclaim_before_ms = guard_.options_.reclaim_own ? guard_.started_ms_ : 0}});
     }
@@ -93,7 +93,7 @@ std::vector<std::size_t> Guard::Run::claim(std::span<const std::size_t> open) {
 // `in_flight` what is decided, and to be looked at again.
 void Guard::Run::decide_held(std::vector<std::size_t>& in_flight) {
     for (auto& [i, held] : std::exchange(held_, {})) {
-        if (auto outcome = decide(event_ids_[i], std::move(held))) {
+        if (auto outcome = decide(events_[i].id, std::move(held))) {
             outcomes_[i] = *std::move(outcome);
         } else {
             in_flight.push_back(i);
@@ -137,23 +137,22 @@ bool Guard::Run::was_last(std::uint32_t attempt) const {
     return most != 0 && attempt >= most;
 }
 
-// Waits for those that are in flight elsewhere; returns those that are free now.
+// Waits for those that are in flight elsewhere; returns those that are to be claimed again: they
+// are free, or completed, by now, perhaps for another event under the same id.
 std::vector<std::size_t> Guard::Run::wait(std::span<const std::size_t> in_flight) {
-    std::vector<std::size_t> free;
+    std::vector<std::size_t> open;
     for (const std::size_t i : in_flight) {
         const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start_);
-        auto found = guard_.cache_.wait(event_ids_[i], guard_.options_.wait - waited);
+        auto found = guard_.cache_.wait(events_[i].id, guard_.options_.wait - waited);
         if (!found) {
             outcomes_[i] = std::unexpected(std::move(found).error());
-        } else if (auto* done = std::get_if<Completed>(&*found)) {
-            outcomes_[i] = already(std::move(*done));
         } else if (auto* held = std::get_if<InFlight>(&*found); held && holds(*held)) {
             outcomes_[i] = std::move(*held);
         } else {
-            free.push_back(i);
+            open.push_back(i);
         }
     }
-    return free;
+    return open;
 }
 
 bool Guard::Run::holds(const InFlight& held) const {

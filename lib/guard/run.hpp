@@ -28,7 +28,6 @@ struct RunStream {
 };
 
 struct RunOptions {
-    std::string_view fingerprint = {};  // of every event
     std::size_t complete_every = 0;
     const RunStream* stream = nullptr;  // null: no position is moved
 };
@@ -37,8 +36,7 @@ struct RunOptions {
 // is appended in one atomic batch with the last of them, or after them.
 class Guard::Run {
   public:
-    Run(Guard& guard, std::span<const std::string_view> event_ids, WorkRef work,
-        const RunOptions& options);
+    Run(Guard& guard, std::span<const BatchEvent> events, WorkRef work, const RunOptions& options);
 
     std::vector<Result<ProcessOutcome>> run();
 
@@ -100,7 +98,7 @@ class Guard::Run {
     [[nodiscard]] bool is_done(std::size_t index) const;
 
     Guard& guard_;
-    std::span<const std::string_view> event_ids_;
+    std::span<const BatchEvent> events_;
     const WorkRef work_;
     const RunOptions options_;
     std::chrono::steady_clock::time_point start_;

@@ -58,15 +58,19 @@ Result<Registry::KeyOutcome> Registry::check_idempotency(std::string_view key,
                                                          std::string_view event_id) {
     auto outcome = DEDUP_TRY(keys_.remember(key, "", {.event_id = std::string(event_id)}));
     if (auto* known = std::get_if<Completed>(&outcome)) {
-        return Duplicate{std::move(known->event_id), known->completed_at_ms};
+        return Duplicate{.event_id = std::move(known->event_id),
+                         .first_seen_ms = known->completed_at_ms};
     }
     if (auto* claimed = std::get_if<InFlight>(&outcome)) {  // through a Cache of this namespace
-        return Duplicate{std::move(claimed->event_id), claimed->since_ms};
+        return Duplicate{.event_id = std::move(claimed->event_id),
+                         .first_seen_ms = claimed->since_ms};
     }
     if (auto* held = std::get_if<Held>(&outcome)) {  // likewise
-        return Duplicate{std::move(held->previous.event_id), held->previous.began_ms};
+        return Duplicate{.event_id = held->previous.event_id,
+                         .first_seen_ms = held->previous.began_ms,
+                         .held = std::move(*held)};
     }
-    return std::get<New>(outcome);  // requests without a fingerprint never mismatch
+    return std::get<New>(std::move(outcome));  // requests without a fingerprint never mismatch
 }
 
 Result<bool> Registry::record_processing(std::string_view pipeline, std::string_view event_id,

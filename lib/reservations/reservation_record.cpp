@@ -12,7 +12,9 @@
 namespace dedup {
 namespace {
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kOutcomeVersion = 1;
+constexpr std::int64_t kStampsVersion = 1;
+constexpr std::int64_t kNotedVersion = 2;  // of stamps beside a note
 
 // Begins instead of a netstring where there is no secondary reference.
 constexpr char kNone = '-';
@@ -60,20 +62,21 @@ std::unexpected<Error> corrupt(const Record& record, std::string_view part) {
                                      part, quoted_bytes(record.key), quoted_bytes(record.ns))});
 }
 
-Result<void> check_version(Reader& reader, const Record& record, std::string_view part) {
+Result<std::int64_t> read_version(Reader& reader, std::int64_t newest, const Record& record,
+                                  std::string_view part) {
     const std::int64_t version = reader.number();
-    if (!reader.good() || version < kVersion) {
+    if (!reader.good() || version < 1) {
         return corrupt(record, part);
     }
-    if (version > kVersion) {
+    if (version > newest) {
         return std::unexpected(Error{
             .code = Code::unsupported_version,
             .message = fmt::format("the {} of key {} in namespace {} has version {}; this library "
                                    "knows up to {}, use a newer one",
                                    part, quoted_bytes(record.key), quoted_bytes(record.ns), version,
-                                   kVersion)});
+                                   newest)});
     }
-    return {};
+    return version;
 }
 
 void append_reference(std::string& out, const Reference& reference) {
@@ -91,19 +94,26 @@ Reference read_reference(Reader& reader) {
 }  // namespace
 
 std::string encode_stamps(const Stamps& stamps) {
+    const bool noted = !stamps.note.empty();
     std::string out;
-    append_netstring(out, std::to_string(kVersion));
+    append_netstring(out, std::to_string(noted ? kNotedVersion : kStampsVersion));
     append_netstring(out, std::to_string(stamps.first_seen_ms));
     append_netstring(out, std::to_string(stamps.last_seen_ms));
+    if (noted) {
+        append_netstring(out, stamps.note);
+    }
     return out;
 }
 
 Result<Stamps> decode_stamps(const Record& record) {
     Reader reader(record.metadata);
-    DEDUP_TRY(check_version(reader, record, "metadata"));
+    const std::int64_t version = DEDUP_TRY(read_version(reader, kNotedVersion, record, "metadata"));
     Stamps stamps;
     stamps.first_seen_ms = reader.number();
     stamps.last_seen_ms = reader.number();
+    if (version == kNotedVersion) {
+        stamps.note = reader.text();
+    }
     if (!reader.all_read()) {
         return corrupt(record, "metadata");
     }
@@ -112,7 +122,7 @@ Result<Stamps> decode_stamps(const Record& record) {
 
 std::string encode_outcome(const Outcome& outcome) {
     std::string out;
-    append_netstring(out, std::to_string(kVersion));
+    append_netstring(out, std::to_string(kOutcomeVersion));
     append_netstring(out, outcome.kind);
     append_netstring(out, std::to_string(outcome.time_ms));
     append_reference(out, outcome.primary);
@@ -127,7 +137,7 @@ std::string encode_outcome(const Outcome& outcome) {
 
 Result<Outcome> decode_outcome(const Record& record) {
     Reader reader(*record.receipt);
-    DEDUP_TRY(check_version(reader, record, "receipt"));
+    (void)DEDUP_TRY(read_version(reader, kOutcomeVersion, record, "receipt"));
     Outcome outcome;
     outcome.kind = reader.text();
     outcome.time_ms = reader.number();
@@ -142,8 +152,8 @@ Result<Outcome> decode_outcome(const Record& record) {
     return outcome;
 }
 
-Result<KnownReservation> known_from(const Record& record) {
-    const auto stamps = decode_stamps(record);
+Result<KnownReservation> known_from(const Record& record, std::int64_t now_ms) {
+    auto stamps = decode_stamps(record);
     if (!stamps) {
         return std::unexpected(stamps.error());
     }
@@ -157,6 +167,11 @@ Result<KnownReservation> known_from(const Record& record) {
                            .expires_at_ms = record.expires_at_ms,
                            .lease_until_ms = record.lease_until_ms,
                            .attempt = record.attempt,
+                           .fence = record.claim_sequence,
+                           .event_id = record.event_id,
+                           .note = std::move(stamps->note),
+                           .unanswered = record.hold ? Unanswered::hold : Unanswered::rerun,
+                           .held = held(record, now_ms),
                            .conflicts = record.conflict};
     if (record.receipt) {
         auto outcome = DEDUP_TRY(decode_outcome(record));

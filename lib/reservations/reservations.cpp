@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "cache/ending.hpp"
 #include "cache/inside.hpp"
 #include "keys/netstring.hpp"
 #include "record/check.hpp"
@@ -17,8 +18,9 @@ namespace dedup {
 
 // What is counted of an answer that was no reservation.
 inline std::uint64_t& unchanged(CacheCounts& counts, const Reservations::ReserveOutcome& outcome) {
-    const auto* duplicate = std::get_if<Reservations::Duplicate>(&outcome);
-    return duplicate == nullptr                         ? counts.mismatches
+    const auto* duplicate = outcome.duplicate();
+    return outcome.held() != nullptr                    ? counts.held
+           : duplicate == nullptr                       ? counts.mismatches
            : duplicate->known.state == State::completed ? counts.duplicates
                                                         : counts.in_flight;
 }
@@ -27,23 +29,31 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// When the stream's key was first and last seen, by a request that comes now. Errors: those of
-// decode_stamps, so that nothing is written over what a newer version wrote.
-Result<Stamps> stamps_now(const Seen& seen) {
+// When the stream's key was first and last seen, by a request that comes now. Leaves the note alone
+// in the head's metadata, where the protocol has it. Errors: those of decode_stamps, so that
+// nothing is written over what a newer version wrote.
+Result<Stamps> take_stamps(const Seen& seen) {
     Stamps stamps{seen.now_ms, seen.now_ms};
     if (!seen.current() && !seen.unanswered()) {
         return stamps;
     }
-    const auto known = decode_stamps(*seen.head);
+    auto known = decode_stamps(*seen.head);
     if (known) {
         stamps.first_seen_ms = known->first_seen_ms;
+        seen.head->metadata = std::move(known->note);
     } else if (seen.current()) {
-        return std::unexpected(known.error());
+        return std::unexpected(std::move(known).error());
     }
     return stamps;
 }
 
-// An operation of the claim protocol that notes in what it appends when the key was seen.
+// The inverse, of what is to be appended.
+void put_stamps(Record& record, Stamps stamps) {
+    stamps.note = std::move(record.metadata);
+    record.metadata = encode_stamps(stamps);
+}
+
+// An operation of the claim protocol that writes down in what it appends when the key was seen.
 template <class Op>
 struct Stamped {
     using Answer = typename Op::Answer;
@@ -55,13 +65,13 @@ struct Stamped {
     [[nodiscard]] Result<void> check() const { return op.check(); }
 
     [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
-        const auto stamps = stamps_now(seen);
+        auto stamps = take_stamps(seen);
         if (!stamps) {
-            return {std::unexpected(stamps.error()), {}};
+            return {std::unexpected(std::move(stamps).error()), {}};
         }
         auto decision = op.decide(seen);
         if (decision.append) {
-            decision.append->record.metadata = encode_stamps(*stamps);
+            put_stamps(decision.append->record, *std::move(stamps));
         }
         return decision;
     }
@@ -94,7 +104,7 @@ struct ReserveOp {
     [[nodiscard]] Decision<Answer> decide(const Seen& seen) const {
         Result<KnownReservation> known;
         if (seen.live()) {
-            known = known_from(*seen.head);
+            known = known_from(*seen.head, seen.now_ms);
             if (!known) {
                 return {std::unexpected(std::move(known).error()), {}};
             }
@@ -103,14 +113,18 @@ struct ReserveOp {
         if (!decision.answer) {
             return {std::unexpected(std::move(decision.answer).error()), {}};
         }
-        if (const auto* claimed = std::get_if<Claimed>(&*decision.answer)) {
+        if (auto* claimed = std::get_if<Claimed>(&*decision.answer)) {
             const auto& [ns, store_key, fence, deadline_ms, attempt, since_ms] = claimed->claim;
-            return {Reservations::Reserved{{std::string(tenant_key), fence, deadline_ms, attempt}},
+            return {Reservations::Reserved{{std::string(tenant_key), fence, deadline_ms, attempt},
+                                           std::move(claimed->previous)},
                     std::move(decision.append), decision.change};
+        }
+        if (auto* held = std::get_if<Held>(&*decision.answer)) {
+            return {Reservations::Held{*std::move(known), std::move(held->previous)}, {}};
         }
         if (std::holds_alternative<Mismatch>(*decision.answer)) {
             if (decision.append) {
-                known = known_from(decision.append->record);
+                known = known_from(decision.append->record, seen.now_ms);
             }
             return {Reservations::Conflict{*std::move(known)}, std::move(decision.append)};
         }
@@ -136,18 +150,25 @@ struct TouchOp {
     [[nodiscard]] static Result<void> check() { return {}; }
 
     [[nodiscard]] static Decision<void> decide(const Seen& seen) {
-        const auto stamps = stamps_now(seen);
+        auto stamps = take_stamps(seen);
         if (!seen.live() || !stamps) {
             return {};
         }
         const std::uint64_t sequence = seen.sequence();
         Record record = *std::move(seen.head);
-        record.metadata = encode_stamps(*stamps);
+        put_stamps(record, *std::move(stamps));
         return {{}, Append{sequence, std::move(record)}};
     }
 
     static void landed(Result<void>&, std::uint64_t) {}
 };
+
+// What is known of a request that came again; null if it did not.
+const KnownReservation* repeated(const Reservations::ReserveOutcome& outcome) {
+    const auto* duplicate = outcome.duplicate();
+    const auto* held = outcome.held();
+    return duplicate != nullptr ? &duplicate->known : held != nullptr ? &held->known : nullptr;
+}
 
 Result<void> check_outcome(const Outcome& outcome) {
     if (!outcome.details.empty() && !nlohmann::json::accept(outcome.details)) {
@@ -178,7 +199,11 @@ std::string request_fingerprint(std::span<const std::string_view> parts) {
 
 Reservations::Reservations(StreamStore& store, const ReservationsOptions& options)
     : store_(store),
-      cache_options_{.ns = options.ns, .ttl = options.ttl, .observer = options.observer},
+      cache_options_{.ns = options.ns,
+                     .ttl = options.ttl,
+                     .observer = options.observer,
+                     .unanswered = options.unanswered,
+                     .attempts_max = options.attempts_max},
       cache_(store, cache_options_),
       last_seen_step_(options.last_seen_step) {}
 
@@ -189,14 +214,16 @@ Result<Reservations::ReserveOutcome> Reservations::reserve(const ReservationRequ
     }
     const ClaimOptions options{.owner = request.owner,
                                .fingerprint = request.fingerprint,
+                               .event_id = request.event_id,
                                .lease = request.lease,
                                .ttl = request.ttl,
-                               .expires_at_ms = request.expires_at_ms};
+                               .expires_at_ms = request.expires_at_ms,
+                               .unanswered = request.unanswered,
+                               .attempts_max = request.attempts_max};
     auto outcome =
         CacheInside::settle(cache_, ReserveOp{cache_options_, *key, request.key, options});
-    const auto* duplicate = outcome ? std::get_if<Duplicate>(&*outcome) : nullptr;
-    if (duplicate != nullptr &&
-        store_.now_ms() - duplicate->known.last_seen_ms >= last_seen_step_.count()) {
+    const KnownReservation* known = outcome ? repeated(*outcome) : nullptr;
+    if (known != nullptr && store_.now_ms() - known->last_seen_ms >= last_seen_step_.count()) {
         // The answer holds whether or not this can be written.
         const TouchOp touch{cache_options_, *key};
         (void)settle_span(store_, std::span(&touch, 1));
@@ -241,6 +268,39 @@ Result<Reservation> Reservations::renew(const Scope& scope, const Reservation& r
     return Reservation{reservation.key, reservation.fence, renewed->deadline_ms, renewed->attempt};
 }
 
+Result<void> Reservations::note(const Scope& scope, const Reservation& reservation,
+                                std::string_view text) {
+    const Claim claim = DEDUP_TRY(claim_of(cache_options_, scope, reservation));
+    DEDUP_TRY(check_sizes({{"note", text.size(), kReservationNoteBytesMax}}));
+    return CacheInside::settle(cache_, stamped(NoteOp{cache_options_, claim.key, &claim, text}));
+}
+
+Result<void> Reservations::hold(const Scope& scope, const Reservation& reservation,
+                                std::string_view reason) {
+    const Claim claim = DEDUP_TRY(claim_of(cache_options_, scope, reservation));
+    return CacheInside::settle(cache_, stamped(HoldOp{cache_options_, claim.key, &claim, reason}));
+}
+
+Result<void> Reservations::resolve(const Scope& scope, std::string_view key, std::uint64_t fence,
+                                   const ReservationResolution& resolution) {
+    const std::string store_key = DEDUP_TRY(scoped_key(scope, key));
+    Resolution decided{
+        .receipt = {}, .reason = resolution.reason, .by = resolution.by, .ttl = resolution.ttl};
+    if (resolution.outcome) {
+        DEDUP_TRY(check_outcome(*resolution.outcome));
+        decided.receipt = encode_outcome(*resolution.outcome);
+    }
+    return CacheInside::settle(cache_,
+                               stamped(ResolveOp{cache_options_, store_key, fence, decided}));
+}
+
+Result<bool> Reservations::forget(const Scope& scope, std::string_view key, std::uint64_t fence,
+                                  std::string_view reason, std::string_view by) {
+    const std::string store_key = DEDUP_TRY(scoped_key(scope, key));
+    return CacheInside::settle(cache_,
+                               stamped(ForgetOp{cache_options_, store_key, fence, reason, by}));
+}
+
 Result<std::optional<KnownReservation>> Reservations::find(const Scope& scope,
                                                            std::string_view key) {
     DEDUP_TRY(check_options(cache_options_));
@@ -252,10 +312,11 @@ Result<std::optional<KnownReservation>> Reservations::find(const Scope& scope,
     if (!head) {
         return std::unexpected(head.error());
     }
-    if (!Seen{*head, store_.now_ms(), store_.grace()}.live()) {
+    const std::int64_t now_ms = store_.now_ms();
+    if (!Seen{*head, now_ms, store_.grace()}.live()) {
         return std::nullopt;
     }
-    return known_from(**head);
+    return known_from(**head, now_ms);
 }
 
 }  // namespace dedup

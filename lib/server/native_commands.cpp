@@ -117,6 +117,9 @@ class RememberCommand final : public NativeCommand<RememberOp, RememberCommand> 
         if (const auto* fresh = std::get_if<New>(&*answer)) {
             MapWriter map = outcome_map(protocol(), "new", ns, key_);
             map.number("claim_sequence", fresh->claim_sequence);
+            if (fresh->previous) {
+                map.map("previous", previous_map(protocol(), *fresh->previous));
+            }
             map.add_to(out);
         } else if (const auto* completed = std::get_if<Completed>(&*answer)) {
             completed_map(protocol(), ns, key_, *completed, "duplicate").add_to(out);

@@ -22,6 +22,9 @@ static void test_nulls(void) {
     FAILS(DEDUP_INVALID_ARGUMENT, "keys", dedup_lookup_many(cache, NULL, 1, &outcome, &error));
     FAILS(DEDUP_INVALID_ARGUMENT, "claim_sequences",
           dedup_release_many(cache, (const dedup_bytes[]){{"k", 1}}, NULL, 1, &outcome, &error));
+    FAILS(DEDUP_INVALID_ARGUMENT, "metadata",
+          dedup_note_many(cache, (const dedup_bytes[]){{"k", 1}}, (const uint64_t[]){1}, NULL, 1,
+                          &outcome, &error));
     FAILS(DEDUP_INVALID_ARGUMENT, "path is NULL", dedup_open(NULL, NULL, &opened, &error));
     FAILS(DEDUP_INVALID_ARGUMENT, "store is NULL", dedup_open("x", NULL, NULL, &error));
     FAILS(DEDUP_INVALID_ARGUMENT, "store is NULL", dedup_close(NULL, &error));

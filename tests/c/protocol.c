@@ -138,6 +138,7 @@ static void test_fingerprints_and_remember(void) {
     OK(dedup_remember(cache, "print", 5, "r", 1, &one, &outcome, &error));
     CHECK(dedup_outcome_at(outcome, 0)->kind == DEDUP_NEW);
     CHECK(dedup_outcome_at(outcome, 0)->claim_sequence > 0);
+    CHECK(dedup_outcome_at(outcome, 0)->previous == NULL);
     dedup_outcome_free(outcome);
     OK(dedup_remember(cache, "print", 5, "r", 1, &one, &outcome, &error));
     CHECK(is(dedup_outcome_at(outcome, 0)->receipt, "r"));
@@ -190,6 +191,18 @@ static void test_many(void) {
     CHECK(dedup_outcome_at(outcome, 1)->kind == DEDUP_DONE);
     CHECK(dedup_outcome_at(outcome, 1)->deadline_ms > 0);
     dedup_outcome_free(outcome);
+    /* The third note is of a claim that is not that key's. */
+    const uint64_t noted[] = {fences[0], fences[1], fences[1]};
+    const dedup_bytes notes[] = {text("note 1"), text("note 2"), text("note 3")};
+    OK(dedup_note_many(cache, keys, noted, notes, 3, &outcome, &error));
+    CHECK(dedup_outcome_at(outcome, 0)->kind == DEDUP_DONE);
+    CHECK(dedup_outcome_at(outcome, 1)->kind == DEDUP_DONE);
+    CHECK(dedup_outcome_at(outcome, 2)->code == DEDUP_STALE_CLAIM);
+    dedup_outcome_free(outcome);
+    OK(dedup_lookup_many(cache, keys, 2, &outcome, &error));
+    CHECK(is(dedup_outcome_at(outcome, 0)->metadata, "note 1"));
+    CHECK(is(dedup_outcome_at(outcome, 1)->metadata, "note 2"));
+    dedup_outcome_free(outcome);
     OK(dedup_complete_many(cache, keys, fences, receipts, 1, NULL, 0, &outcome, &error));
     CHECK(dedup_outcome_at(outcome, 0)->kind == DEDUP_DONE);
     dedup_outcome_free(outcome);
@@ -204,7 +217,9 @@ static void test_many(void) {
     dedup_outcome_free(outcome);
     OK(dedup_remember_many(cache, keys, receipts, 2, NULL, 0, &outcome, &error));
     CHECK(dedup_outcome_at(outcome, 0)->kind == DEDUP_COMPLETED);
-    CHECK(dedup_outcome_at(outcome, 1)->kind == DEDUP_NEW);
+    const dedup_answer* fresh = dedup_outcome_at(outcome, 1);
+    CHECK(fresh->kind == DEDUP_NEW && fresh->previous != NULL);
+    CHECK(fresh->previous->end == DEDUP_END_RELEASED && is(fresh->previous->note, "note 2"));
     dedup_outcome_free(outcome);
     OK(dedup_lookup_many(cache, NULL, 0, &outcome, &error));
     CHECK(dedup_outcome_count(outcome) == 0);

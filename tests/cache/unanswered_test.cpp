@@ -132,6 +132,22 @@ TEST_CASE("previous: a takeover and a retry after a release can be told apart") 
     });
 }
 
+TEST_CASE("previous: whoever remembers a key is told who was there before, too") {
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        CHECK(!as<New>(cache.remember("fresh", "r")).previous);
+        must(cache.note(must_claim(cache, "k", by("w1")), "reference 42"));
+        store.clock.advance(1'001);
+        const auto fresh = as<New>(cache.remember("k", "r", {.owner = "w2"}));
+        CHECK(fresh.claim_sequence == head_of(*store, "k").claim_sequence);
+        REQUIRE(fresh.previous);
+        CHECK(fresh.previous->owner == "w1");
+        CHECK(fresh.previous->note == "reference 42");
+        CHECK(fresh.previous->end == End::lease_ran_out);
+        CHECK(head_of(*store, "k").attempt == 2);
+    });
+}
+
 TEST_CASE("hold: never taken over, never swept, never evicted, until it is answered") {
     // Guards against money that moves twice because nobody was asked.
     on_each_store([](TestStore& store) {

@@ -265,6 +265,18 @@ class Outcomes(cli.CliTest):
         self.claim("held")
         self.dedupctl("remember", "held", expect=IN_FLIGHT)
 
+    def test_remember_says_who_was_there_before(self):
+        for key in ("k", "l", "m"):
+            fence = str(self.claim(key, "--owner", "w1"))
+            self.dedupctl("note", key, "--claim", fence, "reference 8125", expect=OK)
+            self.dedupctl("release", key, expect=OK)
+        self.assertInError(["before: claim", "by w1", "note reference 8125"],
+                           self.dedupctl("remember", "k", expect=OK))
+        for previous in (self.dedupctl("--json", "remember", "l", expect=OK).json["previous"],
+                         self.dedupctl("--json", "remember", "-", stdin=b"m\n",
+                                       expect=OK).json["previous"]):
+            self.assertEqual((previous["end"], previous["note"]), ("released", "reference 8125"))
+
     def test_receipts_come_from_files_and_keep_every_byte(self):
         receipt = bytes(range(256)) * 300 + b"\n\n"
         with open(self.path("receipt"), "wb") as file:

@@ -73,6 +73,72 @@ TEST_CASE("guard: a batch that is stored every so often repeats no more than tha
     });
 }
 
+TEST_CASE("guard: another event under an id of a batch is told apart, and the others go on") {
+    // Guards against a batch that gives an event the result of another one with its id.
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store);
+        as<Success>(guard->process_if_new("known", gives("before"), "one"));
+        const std::vector<BatchEvent> events{{"known", "two"}, {"a", "f"}, {"a", "g"}, {"a", "f"},
+                                             {"known", "one"}, {"known"},  {"b"},      {"", "f"},
+                                             {"c", "h"}};
+        std::vector<std::size_t> run;
+        const auto outcomes = guard->process_batch(events, [&](const Attempt& attempt) -> Handled {
+            run.push_back(attempt.index);
+            return echo(attempt);
+        });
+        CHECK(run == std::vector<std::size_t>{1, 6, 8});
+        const auto alone = as<Mismatch>(guard->process_if_new("known", gives("x"), "two"));
+        const auto other = as<Mismatch>(outcomes[0]);
+        CHECK(other.fingerprint == alone.fingerprint);
+        CHECK(other.state == State::completed);
+        CHECK(other.since_ms == alone.since_ms);
+        as<Success>(outcomes[1]);
+        CHECK(as<Mismatch>(outcomes[2]).fingerprint == "f");
+        CHECK(as<Mismatch>(outcomes[2]).state == State::in_flight);
+        CHECK(as<AlreadyProcessed>(outcomes[3]).result == "r-a");
+        CHECK(as<AlreadyProcessed>(outcomes[4]).result == "before");
+        CHECK(as<AlreadyProcessed>(outcomes[5]).result == "before");
+        as<Success>(outcomes[6]);
+        check_error(outcomes[7], Code::invalid_argument, "event id");
+        as<Success>(outcomes[8]);
+        as<Mismatch>(guard->process_if_new("c", gives("x"), "i"));  // it was stored
+    });
+}
+
+TEST_CASE("guard: who waits gets no result of another event that has taken its id meanwhile") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store);
+        Cache other(*store, {.ns = "events"});
+        const std::vector<BatchEvent> events{{"e", "one"}, {"e", "one"}};
+        const auto outcomes = guard->process_batch(events, [&](const Attempt&) -> Handled {
+            CHECK(must(other.release_current("e")));
+            must(other.complete(must_claim(other, "e", with_fingerprint("two")), "of two"));
+            return "of one";
+        });
+        check_error(outcomes[0], Code::stale_claim);
+        CHECK(as<Mismatch>(outcomes[1]).fingerprint == "two");
+    });
+}
+
+TEST_CASE("guard: the position of a stream stays before an event that has another one's id") {
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store);
+        Offsets offsets(*store);
+        as<Success>(guard->process_if_new("b", gives("r"), "one"));
+        std::vector<StreamEvent> events{{"a", 10, "f"}, {"b", 20, "two"}, {"c", 30}};
+        auto outcome = guard->process_stream(offsets, "p", "s", events, echo);
+        as<Success>(outcome.events[0]);
+        as<Mismatch>(outcome.events[1]);
+        as<Success>(outcome.events[2]);
+        CHECK(outcome.reached == 10);
+        CHECK(position(*store) == 10);
+        events[1].fingerprint = "one";
+        outcome = guard->process_stream(offsets, "p", "s", events, echo);
+        as<AlreadyProcessed>(outcome.events[1]);
+        CHECK(position(*store) == 30);
+    });
+}
+
 TEST_CASE("guard: work may be a function that can only be moved, and one that gives nothing") {
     on_each_store([](TestStore& store) {
         const auto guard = guard_on(*store);

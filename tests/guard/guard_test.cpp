@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <barrier>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -75,6 +76,19 @@ TEST_CASE("guard: a result too long to keep is given once, and the work is not r
 
 TEST_CASE("guard: outcomes made by default say that nothing was done") {
     CHECK(std::holds_alternative<InFlight>(*Result<ProcessOutcome>()));
+}
+
+TEST_CASE("guard: an outcome can be asked what it is") {
+    const ProcessOutcome success = Success{.result = "r"};
+    CHECK(success.success() == &std::get<Success>(success));
+    CHECK((!success.in_flight() && !success.already_processed() && !success.failed() &&
+           !success.held() && !success.mismatch()));
+    CHECK(ProcessOutcome().in_flight() != nullptr);
+    CHECK(ProcessOutcome(AlreadyProcessed()).already_processed() != nullptr);
+    CHECK(ProcessOutcome(Failed{{"no"}, 2}).failed()->retries == 2);
+    CHECK(ProcessOutcome(Held()).held() != nullptr);
+    CHECK(ProcessOutcome(Mismatch{.fingerprint = "f"}).mismatch()->fingerprint == "f");
+    CHECK(!ProcessOutcome(Mismatch{}).success());
 }
 
 TEST_CASE("guard: a restart forgets nothing") {
@@ -314,7 +328,7 @@ TEST_CASE("guard: a batch's events succeed, fail and repeat each for itself") {
         CHECK(as<AlreadyProcessed>(outcomes[3]).result == "r");
         as<Failed>(outcomes[4]);
         CHECK(bad_runs == 2);  // each is a delivery of its own
-        CHECK(guard->process_batch({}, gives("")).empty());
+        CHECK(guard->process_batch(std::span<const BatchEvent>(), gives("")).empty());
     });
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "dedup/lease.hpp"
 #include "guard/helpers.hpp"
@@ -120,6 +121,24 @@ TEST_CASE("lease: gives its key back at the end of its scope, but holds what it 
         must(lost.complete("of the other"));
         check_error(Leases::start(cache, 2ms), Code::invalid_argument, "at least 3");
     });
+}
+
+TEST_CASE("lease: an outcome can be asked what it is") {
+    TestStore store = store_factories().front().make();
+    Cache cache(*store);
+    const auto leases = must(Leases::start(cache, 1h));
+    LeaseOutcome mine = must(leases->claim("k"));
+    REQUIRE(mine.lease() != nullptr);
+    CHECK(std::as_const(mine).lease() == mine.lease());
+    CHECK((!mine.in_flight() && !mine.completed() && !mine.mismatch() && !mine.held()));
+    const LeaseOutcome others = must(leases->claim("k"));
+    CHECK(others.in_flight() != nullptr);
+    CHECK(others.lease() == nullptr);
+    must(mine.lease()->complete("r"));
+    CHECK(must(leases->claim("k")).completed()->receipt == "r");
+    CHECK(LeaseOutcome(Mismatch{.fingerprint = "f"}).mismatch()->fingerprint == "f");
+    CHECK(LeaseOutcome(Held()).held() != nullptr);
+    CHECK(LeaseOutcome().in_flight() != nullptr);
 }
 
 TEST_CASE("lease: is renewed while it lives") {

@@ -167,6 +167,17 @@ TEST_CASE("run_once: the effect is there once, whoever runs it, and a duplicate 
           std::vector<std::string>{"20", "20"});
 }
 
+TEST_CASE("run_once: an outcome can be asked what it is") {
+    const RunOnceOutcome ran = Ran{.receipt = "r"};
+    CHECK(ran.ran()->receipt == "r");
+    CHECK((!ran.in_flight() && !ran.completed() && !ran.mismatch() && !ran.held()));
+    CHECK(RunOnceOutcome().in_flight() != nullptr);
+    CHECK(RunOnceOutcome(Completed()).completed() != nullptr);
+    CHECK(RunOnceOutcome(Mismatch{.fingerprint = "f"}).mismatch()->fingerprint == "f");
+    CHECK(RunOnceOutcome(Held()).held() != nullptr);
+    CHECK(!RunOnceOutcome().ran());
+}
+
 TEST_CASE("run_once: failed work leaves nothing, and what may run again does") {
     NEEDS_POSTGRES();
     const Schema schema;

@@ -114,6 +114,15 @@ class Keys(StoreTest):
         self.cache.resolve("k", claim.claim_sequence, receipt=b"", reason="looked", by="ann")
         self.assertEqual(self.cache.lookup("k").receipt, b"")
 
+    def test_who_remembers_is_told_who_was_there_before(self):
+        self.assertIsNone(self.cache.remember("fresh").previous)
+        claim = self.cache.claim("k", owner="me").claim
+        self.cache.note(claim, "reference 8125")
+        self.cache.release(claim)
+        previous = self.assertIsA(New, self.cache.remember("k")).previous
+        self.assertEqual((previous.end, previous.owner, previous.note),
+                         (End.RELEASED, "me", b"reference 8125"))
+
     def test_fingerprints_and_remember(self):
         self.assertIsA(New, self.cache.remember("k", "r", fingerprint="one"))
         self.assertEqual(self.cache.remember("k", "x", fingerprint="one").receipt, b"r")
@@ -138,6 +147,12 @@ class Many(StoreTest):
         self.assertEqual([type(each) for each in claims],
                          [Claimed, Claimed, InFlight, InvalidArgument, InvalidArgument])
         self.assertEqual(claims[1].claim.key, b"b")
+        lost = Claim(b"b", claims[0].claim.claim_sequence)
+        notes = self.cache.note_many([(claims[0].claim, "ä"), (lost, b"n"), (claims[1].claim, b"b")])
+        self.assertEqual((notes[0], type(notes[1]), notes[2]), (True, StaleClaim, True))
+        self.assertEqual([each.metadata for each in self.cache.lookup_many(["a", "b"])],
+                         ["ä".encode(), b"b"])
+        self.assertEqual(self.cache.note_many([]), [])
         self.assertEqual(self.cache.complete_many([(claims[0].claim, "r"), (claims[1].claim, b"")]),
                          [True, True])
         answers = self.cache.lookup_many(keys[:3] + ["new"])

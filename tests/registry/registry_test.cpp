@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <array>
+#include <expected>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cache/helpers.hpp"
+#include "dedup/guard.hpp"
 #include "support/hooked_store.hpp"
 
 namespace dedup::test {
@@ -28,6 +31,20 @@ OffsetCommit at(std::uint64_t offset, std::string_view event_id = "e") {
 TEST_CASE("registry: outcomes made by default let nobody go on") {
     CHECK(std::holds_alternative<Registry::Duplicate>(*Result<Registry::KeyOutcome>()));
     CHECK(std::holds_alternative<Behind>(*Result<CommitOutcome>()));
+}
+
+TEST_CASE("registry: an outcome can be asked what it is") {
+    const Registry::KeyOutcome duplicate = Registry::Duplicate{.event_id = "e"};
+    CHECK(duplicate.duplicate()->event_id == "e");
+    CHECK(!duplicate.is_new());
+    const Registry::KeyOutcome fresh = New{7};
+    CHECK(fresh.is_new()->claim_sequence == 7);
+    CHECK(!fresh.duplicate());
+    const CommitOutcome behind = Behind{{7, "e", 1'000}};
+    CHECK(behind.behind()->current.offset == 7);
+    CHECK(!behind.committed());
+    CHECK(CommitOutcome(Committed{}).committed());
+    CHECK(!CommitOutcome(Committed{}).behind());
 }
 
 Position position(const Offsets& offsets, std::string_view stream = "orders-0") {
@@ -61,6 +78,67 @@ TEST_CASE("registry: a key that a cache has claimed is a duplicate of that claim
         Cache cache(*store, {.ns = "registry.keys"});
         must_claim(cache, "k", {.event_id = "claimed"});
         CHECK(as<Registry::Duplicate>(registry.check_idempotency("k", "x")).event_id == "claimed");
+    });
+}
+
+TEST_CASE("registry: what nobody answered is told, whether the key is held or free") {
+    // Guards against a repetition that passes for done while its first event waits for a decision.
+    on_each_store([](TestStore& store) {
+        Registry registry(*store);
+        Cache cache(*store, {.ns = "registry.keys"});
+        for (const Unanswered unanswered : {Unanswered::hold, Unanswered::rerun}) {
+            const std::string key = unanswered == Unanswered::hold ? "held" : "free";
+            const Claim claim = must_claim(
+                cache, key, {.event_id = "first", .lease = 1s, .unanswered = unanswered});
+            must(cache.note(claim, "reference 8125"));
+            CHECK(!as<Registry::Duplicate>(registry.check_idempotency(key, "x")).held);
+        }
+        const std::int64_t began_ms = store.clock.now_ms();
+        store.clock.advance(1'001);
+        const auto waits = as<Registry::Duplicate>(registry.check_idempotency("held", "second"));
+        CHECK(waits.event_id == "first");
+        CHECK(waits.first_seen_ms == began_ms);
+        REQUIRE(waits.held);
+        CHECK(waits.held->previous.note == "reference 8125");
+        const auto fresh = as<New>(registry.check_idempotency("free", "second"));
+        REQUIRE(fresh.previous);
+        CHECK(fresh.previous->event_id == "first");
+        CHECK(fresh.previous->note == "reference 8125");
+        CHECK(fresh.previous->end == End::lease_ran_out);
+        CHECK(!as<New>(registry.check_idempotency("fresh", "x")).previous);
+    });
+}
+
+TEST_CASE("registry: a guard that moves its offsets notes each effect, and holds what is unknown") {
+    // Guards against a charge that is repeated because the consumer died behind it.
+    on_each_store([](TestStore& store) {
+        Registry registry(*store);
+        const auto guard = must(Guard::start(*store, {.unanswered = Unanswered::hold}));
+        const std::array<StreamEvent, 3> events{{{"e-1", 1}, {"e-2", 2}, {"e-3", 3}}};
+        const auto charge = [](const Attempt& attempt) -> std::string {
+            if (attempt.event_id == "e-2") {
+                throw std::runtime_error("timeout");
+            }
+            return "charged";
+        };
+        const auto consume = [&] {
+            return guard->process_stream(
+                registry.offsets(), "billing", "orders-0", events,
+                [&](const Attempt& attempt) -> std::expected<std::string, Failure> {
+                    if (!attempt.note("POST bank/payments, " + attempt.event_id)) {
+                        return std::unexpected(Failure{"nothing was noted, so nothing was done"});
+                    }
+                    return charge(attempt);
+                });
+        };
+        CHECK_THROWS_WITH(static_cast<void>(consume()), "timeout");
+        const auto again = consume();
+        CHECK(must(again.events[0]).already_processed()->result == "charged");
+        const ProcessOutcome unknown = must(again.events[1]);
+        REQUIRE(unknown.held());
+        CHECK(unknown.held()->previous.note == "POST bank/payments, e-2");
+        CHECK(must(again.events[2]).success() != nullptr);
+        CHECK(position(registry.offsets()).offset == 1);
     });
 }
 

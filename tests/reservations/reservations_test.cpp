@@ -1,56 +1,29 @@
 // Tenants that repeat requests, reuse keys for other requests, and try each other's names.
-#include "dedup/reservations.hpp"
-
 #include <doctest/doctest.h>
 
 #include <array>
 #include <string>
 #include <vector>
 
-#include "cache/helpers.hpp"
+#include "reservations/helpers.hpp"
 #include "support/hooked_store.hpp"
 
 namespace dedup::test {
 namespace {
 
-using Reserved = Reservations::Reserved;
-using Duplicate = Reservations::Duplicate;
-using Conflicting = Reservations::Conflict;
-
-const Scope kScope{.organisation = "acme", .workspace = "main", .operation = "charge"};
-
-ReservationRequest request(std::string fingerprint = "f", std::string key = "order-17") {
-    return {.scope = kScope,
-            .key = std::move(key),
-            .fingerprint = std::move(fingerprint),
-            .owner = "web-1"};
-}
-
-Outcome charged() {
-    return {.kind = "charged",
-            .time_ms = 1'234,
-            .primary = {"invoice", "in-17"},
-            .secondary = Reference{"payment", "pay:1,2"},
-            .details = R"({"amount": 12345678901234567890.10, "note": "ä"})"};
-}
-
-Reservation reserve(Reservations& reservations, const ReservationRequest& wanted = request()) {
-    return as<Reserved>(reservations.reserve(wanted)).reservation;
-}
-
-KnownReservation known(Reservations& reservations, const Scope& scope = kScope,
-                       std::string_view key = "order-17") {
-    const auto found = must(reservations.find(scope, key));
-    REQUIRE(found.has_value());
-    return *found;
-}
-
-Record stored(StreamStore& store, const Scope& scope = kScope, std::string_view key = "order-17") {
-    return head_of(store, must(scoped_key(scope, key)), "reservations");
-}
-
 TEST_CASE("reservations: outcomes made by default let nobody work") {
     CHECK(std::holds_alternative<Duplicate>(*Result<Reservations::ReserveOutcome>()));
+}
+
+TEST_CASE("reservations: an outcome can be asked what it is") {
+    using ReserveOutcome = Reservations::ReserveOutcome;
+    const ReserveOutcome reserved = Reserved{{.key = "k"}};
+    CHECK(reserved.reserved()->reservation.key == "k");
+    CHECK((!reserved.duplicate() && !reserved.conflict() && !reserved.held()));
+    CHECK(ReserveOutcome(Duplicate()).duplicate() != nullptr);
+    CHECK(ReserveOutcome(Conflicting()).conflict() != nullptr);
+    CHECK(ReserveOutcome(Waiting()).held() != nullptr);
+    CHECK(!ReserveOutcome().reserved());
 }
 
 TEST_CASE("reservations: what nobody answered is reserved again as the next attempt") {
@@ -283,7 +256,7 @@ TEST_CASE("reservations: what a newer version wrote is refused and stays as it i
         Cache newer(*store, {.ns = "reservations"});
         const std::string key = must(scoped_key(kScope, "order-17"));
         const Claim claim =
-            must_claim(newer, key, {.fingerprint = "f", .metadata = "1:2,whatever"});
+            must_claim(newer, key, {.fingerprint = "f", .metadata = "1:3,whatever"});
         const Reservation theirs{"order-17", claim.claim_sequence, 0, 1};
         const Record before = stored(*store);
         check_error(reservations.find(kScope, "order-17"), Code::unsupported_version, "metadata");
@@ -291,6 +264,10 @@ TEST_CASE("reservations: what a newer version wrote is refused and stays as it i
         check_error(reservations.reserve(request("g")), Code::unsupported_version);
         check_error(reservations.complete(kScope, theirs, charged()), Code::unsupported_version);
         check_error(reservations.release(kScope, theirs), Code::unsupported_version);
+        check_error(reservations.note(kScope, theirs, "n"), Code::unsupported_version);
+        check_error(reservations.hold(kScope, theirs, "r"), Code::unsupported_version);
+        check_error(reservations.resolve(kScope, "order-17", theirs.fence, {.reason = "r"}),
+                    Code::unsupported_version);
         CHECK(stored(*store) == before);
 
         must(newer.complete(claim, "1:2,whatever", {.metadata = "1:1,1:5,1:5,"}));
@@ -304,7 +281,9 @@ TEST_CASE("reservations: a record that is none is an error") {
         Reservations reservations(*store);
         Cache foreign(*store, {.ns = "reservations"});
         int n = 0;
-        for (const std::string metadata : {"", "x", "1:0,1:1,1:1,", "1:1,1:1,", "1:1,1:1,1:1,x"}) {
+        for (const std::string metadata :
+             {"", "x", "1:0,1:1,1:1,", "1:1,1:1,", "1:1,1:1,1:1,x", "1:1,1:1,1:1,1:n,",
+              "1:2,1:1,1:1,", "1:2,1:1,1:1,1:n,x"}) {
             const std::string name = std::to_string(n++);
             must_claim(foreign, must(scoped_key(kScope, name)), {.metadata = metadata});
             check_error(reservations.find(kScope, name), Code::corruption, "metadata");

@@ -97,6 +97,17 @@ TEST_CASE("decisions: a claim that is held waits until somebody says what became
               "'outcome' 'in_flight'"));
 }
 
+TEST_CASE("decisions: whoever remembers a key is told who was there before") {
+    DecisionsFixture fixture;
+    Client client(fixture.path);
+    CHECK(!has(client.ask({"DEDUP.REMEMBER", "fresh", "r"}), "previous"));
+    const std::string fence = fixture.claim(client, "k");
+    client.ask({"DEDUP.RELEASE", "k", fence});
+    const std::string fresh = client.ask({"DEDUP.REMEMBER", "k", "r"});
+    CHECK(has(fresh, "'outcome' 'new'"));
+    CHECK(has(fresh, "'end' 'released'"));
+}
+
 TEST_CASE("decisions: from some attempt on a claim is held") {
     DecisionsFixture fixture;
     Client client(fixture.path);

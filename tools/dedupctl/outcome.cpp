@@ -128,6 +128,13 @@ int print_claimed(Context& context, const dedup::Claim& claim, std::int64_t now_
     return kExitOk;
 }
 
+Json new_json(const Context& context, std::string_view key, const dedup::New& fresh) {
+    Json object = context.outcome("new", key);
+    object["claim_sequence"] = fresh.claim_sequence;
+    add_previous(object, fresh.previous);
+    return object;
+}
+
 Json completed_json(const Context& context, std::string_view key, const dedup::Completed& completed,
                     std::string_view outcome) {
     Json object = context.outcome(outcome, key);
@@ -278,9 +285,7 @@ KeyAnswer key_answer(const Context& context, std::string_view key,
 KeyAnswer key_answer(const Context& context, std::string_view key,
                      const dedup::RememberOutcome& outcome) {
     if (const auto* fresh = std::get_if<dedup::New>(&outcome)) {
-        Json object = context.outcome("new", key);
-        object["claim_sequence"] = fresh->claim_sequence;
-        return {"new", fresh->claim_sequence, std::move(object)};
+        return {"new", fresh->claim_sequence, new_json(context, key, *fresh)};
     }
     if (const auto* completed = std::get_if<dedup::Completed>(&outcome)) {
         return {"duplicate", completed->claim_sequence,

@@ -42,6 +42,7 @@ int print_mismatch(Context& context, std::string_view key, const dedup::Mismatch
 // The same outcomes as JSON.
 [[nodiscard]] Json claimed_json(const Context& context, const dedup::Claim& claim,
                                 const std::optional<dedup::Previous>& previous = {});
+[[nodiscard]] Json new_json(const Context& context, std::string_view key, const dedup::New& fresh);
 [[nodiscard]] Json completed_json(const Context& context, std::string_view key,
                                   const dedup::Completed& completed, std::string_view outcome);
 [[nodiscard]] Json in_flight_json(const Context& context, std::string_view key,

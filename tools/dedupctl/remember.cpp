@@ -18,12 +18,14 @@ struct RememberArguments {
     std::string ttl;
 };
 
-int print_new(Context& context, const std::string& key, const dedup::New& fresh) {
+int print_new(Context& context, const std::string& key, const dedup::New& fresh,
+              std::int64_t now_ms) {
+    if (!context.json) {
+        note_previous(context, fresh.previous, now_ms);
+    }
     print_done(context, "but the key is recorded, as new; only that could not be printed", [&] {
         if (context.json) {
-            Json object = context.outcome("new", key);
-            object["claim_sequence"] = fresh.claim_sequence;
-            context.out.json(object);
+            context.out.json(new_json(context, key, fresh));
         } else {
             context.out.line(fmt::format("new  claim_sequence={}", fresh.claim_sequence));
         }
@@ -65,7 +67,7 @@ int run_remember(const RememberArguments& options, Context& context) {
     take(store->close());
 
     if (const auto* fresh = std::get_if<dedup::New>(&found)) {
-        return print_new(context, key, *fresh);
+        return print_new(context, key, *fresh, now_ms);
     }
     if (const auto* completed = std::get_if<dedup::Completed>(&found)) {
         return print_completed(context, key, *completed, "duplicate", now_ms);

@@ -321,6 +321,7 @@ _CALLS: dict[str, list[object]] = {
     "dedup_renew": [_ANY, *_KEY, c_uint64, c_int64, POINTER(c_int64)],
     "dedup_renew_many": [_ANY, _ANY, _ANY, c_size_t, c_int64, _OUT],
     "dedup_note": [_ANY, *_KEY, c_uint64, *_KEY],
+    "dedup_note_many": [_ANY, _ANY, _ANY, _ANY, c_size_t, _OUT],
     "dedup_hold": [_ANY, *_KEY, c_uint64, *_KEY],
     "dedup_resolve": [_ANY, *_KEY, c_uint64, POINTER(Resolution)],
     "dedup_forget": [_ANY, *_KEY, c_uint64, Bytes, Bytes, _FLAG],

@@ -114,6 +114,7 @@ class Absent:
 @dataclass(slots=True)
 class New:
     claim_sequence: int
+    previous: Previous | None = None
 
 
 ClaimOutcome = Union[Claimed, Completed, InFlight, Mismatch, Held]
@@ -191,7 +192,7 @@ def decode(row: tuple[int, ...], text: Text, key: bytes) -> object:
     if kind == _NOTHING:
         return False
     if kind == _NEW:
-        return New(row[_FENCE])
+        return New(row[_FENCE], _previous(row[_PREVIOUS]) if row[_PREVIOUS] else None)
     if kind == _IN_FLIGHT:
         return InFlight(
             _str(row, _OWNER, text),

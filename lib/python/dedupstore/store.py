@@ -375,6 +375,16 @@ class Cache:
         call(library.dedup_note, self._handle.pointer, claim.key, len(claim.key),
              claim.claim_sequence, kept, len(kept))
 
+    def note_many(self, notes: Sequence[tuple[Claim, Text]]) -> list[bool | DedupError]:
+        """Pairs of claim and metadata, at the cost of one flush."""
+        names = [claim.key for claim, _ in notes]
+        keys, texts = Packed(names), Packed(_all_bytes(metadata for _, metadata in notes))
+        fences = array("Q", [claim.claim_sequence for claim, _ in notes])
+        outcome = ctypes.c_void_p()
+        call(library.dedup_note_many, self._handle.pointer, keys.address, fences.buffer_info()[0],
+             texts.address, keys.count, outcome)
+        return outcomes.take_all(outcome, names)
+
     def hold(self, claim: Claim, reason: Text) -> None:
         """For a holder who cannot say whether its work was done: nobody works until resolve()."""
         kept = as_bytes(reason)

@@ -113,9 +113,11 @@ struct SweepWithheld {
 };
 
 struct SweepReport {
-    std::int64_t now_ms = 0;   // the store's time at its start; what had expired by then went
-    bool dry_run = false;      // nothing went: this is what would have
-    bool finished = true;      // false: a limit or a stop left space that the next sweep gives back
+    std::int64_t now_ms = 0;  // the store's time at its start; what had expired by then went
+    bool dry_run = false;     // nothing went: this is what would have
+    // False: a limit or a stop left space that the next sweep gives back; or, in a database,
+    // somebody's transaction holds what has expired, and the next sweep looks at it again.
+    bool finished = true;
     bool interrupted = false;  // a crash or an error cut the sweep short after it had counted
     // Set: nothing was removed for having expired. (Not kept in sweep_history().)
     std::optional<SweepWithheld> withheld;

@@ -105,6 +105,10 @@ class Command {
         return std::nullopt;
     }
 
+    // Whether what follows in the connection need not wait until it is answered: its reply says
+    // what it is a reply to.
+    [[nodiscard]] virtual bool of_any_order() const { return false; }
+
     void write_reply(std::string& out) {
         ReplyWriter writer(out, protocol_);
         error_ ? writer.error(*error_) : reply(writer, out);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <utility>
 
+#include "cache/inside.hpp"
 #include "env/process.hpp"
 
 namespace dedup::server {
@@ -210,6 +212,7 @@ void Executor::answer(Item& item) {
     item.command->write_reply(lane.replies);
     lane.add_unsent(lane.replies.size() - before);
     ++lane.answered;
+    lane.of_any_order += item.command->of_any_order() ? 1U : 0U;
     if (item.command->timing.histogram != nullptr) {
         answered_.push_back(item.command->timing);
     }
@@ -224,9 +227,9 @@ void Executor::deliver() {
     std::vector<Replies> replies;
     replies.reserve(touched_.size());
     for (LanePtr& lane : touched_) {
-        Replies next{lane, std::move(lane->replies), lane->answered};
+        Replies next{lane, std::move(lane->replies), std::exchange(lane->answered, 0),
+                     std::exchange(lane->of_any_order, 0)};
         lane->replies.clear();
-        lane->answered = 0;
         replies.push_back(std::move(next));
     }
     touched_.clear();
@@ -273,16 +276,19 @@ void Executor::run_chores(std::size_t kind) {
     }
 }
 
-// The lane waits too: its replies come in order.
+// The lane waits too, unless its replies come in any order.
 void Executor::park(Item& item, std::chrono::milliseconds at_most) {
-    item.lane->blocked = true;
-    stopped_.insert(item.lane.get());
+    if (!item.command->of_any_order()) {
+        item.lane->blocked = true;
+        stopped_.insert(item.lane.get());
+    }
     const std::uint64_t stream = stream_hash(item.command->stream(0));
     parked_.emplace(stream,
                     Parked{{item.lane, std::move(item.command)}, steady_clock::now() + at_most});
 }
 
 void Executor::note_change(StreamKey stream) {
+    CacheInside::waiters(store_).wake(stream);  // of this process, which has the store, too
     if (!parked_.empty()) {
         if (const std::uint64_t hash = stream_hash(stream); parked_.contains(hash)) {
             changed_.push_back(hash);
@@ -325,7 +331,9 @@ void Executor::wake_due() {
 }
 
 void Executor::wake(Item item) {
-    item.lane->blocked = false;
+    if (!item.command->of_any_order()) {
+        item.lane->blocked = false;
+    }
     if (item.lane->gone) {
         // Nobody is there who would use the claim.
         item.command = error_reply(Protocol::resp2, "ERR the client has gone");

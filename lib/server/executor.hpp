@@ -43,6 +43,7 @@ struct Replies {
     LanePtr lane;
     std::string bytes;
     std::size_t count = 0;
+    std::size_t of_any_order = 0;  // see Command; among these
 };
 
 struct ExecutorOptions {

@@ -19,8 +19,9 @@ using std::chrono::steady_clock;
 constexpr std::size_t kAskedMax = 16'384;
 // Between the loss of a connection and the next one.
 constexpr milliseconds kConnectPause{50};
-// How long everybody looks, where the server does not do it, or cannot be asked.
-constexpr std::chrono::seconds kAskPause{10};
+// How long everybody looks, where there is no connection; and where the server does not announce.
+constexpr milliseconds kUnconnectedPause{1'000};
+constexpr milliseconds kRefusedPause{10'000};
 // A stream that nothing happens to is asked about again after so many timeouts, so that what nobody
 // waits for any more is forgotten, and a connection that died in silence is noticed.
 constexpr int kAskTimes = 3;
@@ -96,12 +97,12 @@ void Announcements::end() {
 
 void Announcements::run() {
     while (wait_until_asked()) {
-        bool understood = false;
+        milliseconds pause = kUnconnectedPause;
         try {
-            understood = converse();
-        } catch (const std::bad_alloc&) {  // as if the server could not be asked
+            pause = converse();
+        } catch (const std::bad_alloc&) {  // as without a connection
         }
-        give_up(!understood);
+        give_up(pause);
     }
 }
 
@@ -117,11 +118,11 @@ bool Announcements::wait_until_asked() {
     return !ended_;
 }
 
-// Asks, and listens until the connection is lost. False: the server cannot be asked.
-bool Announcements::converse() {
+// Asks, and listens until the connection is lost. Returns how long not to ask again.
+milliseconds Announcements::converse() {
     const auto channel = link_.channel(steady_clock::now() + timeout_, true);
     if (!channel) {
-        return false;
+        return kUnconnectedPause;
     }
     {
         const MutexLock lock(mutex_);
@@ -130,9 +131,10 @@ bool Announcements::converse() {
             ask(name, at_most);
         }
     }
-    return listen(**channel);
+    return listen(**channel) ? milliseconds{0} : kRefusedPause;
 }
 
+// False: the server refused.
 bool Announcements::listen(Channel& channel) {
     while (!channel.broken()) {
         const bool expects = expects_reply();
@@ -168,16 +170,15 @@ bool Announcements::take(const wire::Reply& reply) {
 }
 
 // Wakes those who have been told that they need not look.
-void Announcements::give_up(bool for_a_while) {
+void Announcements::give_up(milliseconds pause) {
     Streams asked;
     {
         const MutexLock lock(mutex_);
         channel_.reset();
         asked.swap(asked_);
-        connect_at_ = steady_clock::now() + kConnectPause;
-        if (for_a_while) {
-            ask_at_ = steady_clock::now() + kAskPause;
-        }
+        const auto now = steady_clock::now();
+        connect_at_ = now + kConnectPause;
+        ask_at_ = now + pause;
     }
     for (const auto& [name, at_most] : asked) {
         waiters_.wake(stream_of(name));

@@ -40,11 +40,11 @@ class Announcements final : public Announcer {
 
     void run() DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool wait_until_asked() DEDUP_EXCLUDES(mutex_);
-    [[nodiscard]] bool converse() DEDUP_EXCLUDES(mutex_);
+    [[nodiscard]] std::chrono::milliseconds converse() DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool listen(Channel& channel) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool take(const wire::Reply& reply) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool expects_reply() DEDUP_EXCLUDES(mutex_);
-    void give_up(bool for_a_while) DEDUP_EXCLUDES(mutex_);
+    void give_up(std::chrono::milliseconds pause) DEDUP_EXCLUDES(mutex_);
     void ask(std::string_view name, std::chrono::milliseconds at_most) DEDUP_REQUIRES(mutex_);
     [[nodiscard]] std::chrono::milliseconds asked_max() const;
 

@@ -197,7 +197,7 @@ TEST_CASE("remote wait: goes on behind a restart of the server") {
 }
 
 TEST_CASE("remote wait: a server that is gone ends it, as it would any call") {
-    Waiting waiting(200ms);
+    Waiting waiting(1s);
     waiting.claim("k");
     const Found found = waiting.wait_while([&] { waiting.away.server.reset(); });
     REQUIRE(!found);
@@ -207,7 +207,7 @@ TEST_CASE("remote wait: a server that is gone ends it, as it would any call") {
 TEST_CASE("remote wait: whatever is lost of the question or its answer, it ends") {
     using Fault = FaultyWay::Fault;
     for (const Fault fault : {Fault::lose_request, Fault::lose_answer, Fault::hold_answer}) {
-        Waiting waiting(100ms);
+        Waiting waiting(1s);
         const Claim claim = waiting.claim("k");
         waiting.away.way.arm(fault, {}, "DEDUP.WAIT");
         CHECK(is_completed(waiting.wait_while([&] {

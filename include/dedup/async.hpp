@@ -54,9 +54,7 @@ class DEDUP_API AsyncCache {
     [[nodiscard]] Result<void> complete_async(Completion completion, Answered<void> answered);
     [[nodiscard]] Result<void> release_async(Claim claim, Answered<bool> answered);
 
-    // As Cache::wait, at most `timeout`. Any number of waits takes one thread. A decision through a
-    // cache of the same store object ends it at once; one of another process is looked for, at
-    // most every 50 ms.
+    // As Cache::wait, at most `timeout`. Any number of waits takes one thread.
     [[nodiscard]] Result<void> wait_async(std::string key, std::chrono::milliseconds timeout,
                                           Answered<LookupOutcome> answered);
 

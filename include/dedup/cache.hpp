@@ -365,7 +365,9 @@ class DEDUP_API Cache {
 
     // Blocks while the key is in flight and its lease, if any, runs; at most `timeout` (of real
     // time, whatever the store's clock). Gives what lookup gives then: InFlight means that the
-    // time or the lease has run out, or that the key is held.
+    // time or the lease has run out, or that the key is held. A decision through a cache of the
+    // same store object ends it at once, and in a store behind a server everybody's does. Otherwise
+    // what another process decides is looked for, at most every 50 ms.
     [[nodiscard]] Result<LookupOutcome> wait(std::string_view key,
                                              std::chrono::milliseconds timeout);
 

@@ -32,7 +32,9 @@ struct RemoteOptions {
 // certificate has to be for HOST. Any number of processes may have it open.
 //
 // All threads share one connection, on which their requests follow each other without waiting; what
-// reads or changes much of the store goes over a second one, and each sweep over its own. A lost
+// reads or changes much of the store goes over a second one, each sweep over its own, and all waits
+// for keys over one more, on which the server says what was decided: they do not look. (Where it
+// does not, as one that is older or has no room for more, they look, at most every 50 ms.) A lost
 // connection is made again, with growing pauses between attempts, within the time of the call that
 // needs it. What reads is asked again. An append that was sent and not answered is sent again, and
 // the server knows it if it was carried out. If the server has been started again meanwhile and

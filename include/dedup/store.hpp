@@ -200,13 +200,15 @@ class DEDUP_API StreamStore {
   protected:
     StreamStore(Clock clock, std::chrono::milliseconds grace,
                 StoreClock::Jumps jumps = StoreClock::Jumps::withhold);
+    // For a store around another one, which outlives it: its time is that one's, and who waits for
+    // a key of the one is woken by a decision through the other.
+    explicit StreamStore(StreamStore& inner);
 
     StoreClock time_;
+    std::shared_ptr<Waiters> waiters_;  // callers of Cache::wait, and Async's; never null
 
   private:
     friend struct CacheInside;
-
-    std::shared_ptr<Waiters> waiters_;  // callers of Cache::wait, and Async's; never null
 };
 
 }  // namespace dedup

@@ -31,7 +31,6 @@ struct AsyncWaits::Wait {
     Answered<LookupOutcome> answered;
     Result<LookupOutcome> seen =
         std::unexpected(Error{.code = Code::outcome_unknown, .message = {}});
-    milliseconds poll{0};
     Waits::iterator at = {};          // where it is among the waits
     std::optional<Place> place = {};  // goes first: the key outlives it
 };
@@ -149,9 +148,10 @@ void AsyncWaits::look(Waits due, Time now) {
         if (looked) {
             wait.seen = std::move(outcomes[i]);
         }
-        if (now < wait.end && (!looked || CacheInside::goes_on(wait.seen, now_ms))) {
-            wait.poll = std::clamp(2 * wait.poll, CacheInside::kPollMin, CacheInside::kPollMax);
-            look_again(std::move(node), std::min(now + wait.poll, wait.end));
+        const milliseconds left =
+            looked ? CacheInside::time_to_wait(wait.seen, now_ms) : Waiters::kPauseMax;
+        if (now < wait.end && left != left.zero()) {
+            look_again(std::move(node), now + pause(wait, now, left));
         } else {
             answer(std::move(node.mapped()));
         }
@@ -173,6 +173,10 @@ std::vector<Result<LookupOutcome>> AsyncWaits::look_up(const Waits& due) {
     } catch (...) {
         return {};
     }
+}
+
+milliseconds AsyncWaits::pause(Wait& wait, Time now, milliseconds at_most) {
+    return wait.place->pause(std::min(at_most, std::chrono::ceil<milliseconds>(wait.end - now)));
 }
 
 void AsyncWaits::look_again(Waits::node_type node, Time next) {

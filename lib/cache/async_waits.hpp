@@ -15,9 +15,9 @@
 
 namespace dedup {
 
-// One thread looks at all keys that are waited for: those that were decided at once, the others
-// now and then, and all that are due together. Any thread may add. `mutex_` guards what is marked;
-// what the thread has taken up is its own.
+// One thread looks at all keys that are waited for: at once at those that were decided, at the
+// others when their places say so, and together at all that are due. Any thread may add. `mutex_`
+// guards what is marked; what the thread has taken up is its own.
 class AsyncWaits {
   public:
     // Throws std::system_error if there is no thread.
@@ -44,6 +44,8 @@ class AsyncWaits {
     void look(Waits due, Time now);
     [[nodiscard]] std::vector<Result<LookupOutcome>> look_up(const Waits& due);
     void look_again(Waits::node_type node, Time next);
+    [[nodiscard]] static std::chrono::milliseconds pause(Wait& wait, Time now,
+                                                         std::chrono::milliseconds at_most);
     void answer(std::unique_ptr<Wait> wait);
     [[nodiscard]] std::chrono::milliseconds until_next() const;
 

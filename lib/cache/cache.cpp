@@ -180,19 +180,16 @@ Result<LookupOutcome> Cache::wait(std::string_view key, milliseconds timeout) {
         return outcome;  // without a lock, for the same reason as in Waiters::wake
     }
     Waiters::Sleeper sleeper(CacheInside::waiters(store_));
-    const Waiters::Place place(
+    Waiters::Place place(
         sleeper, {options_.ns, key});  // before the first look, so that no decision is missed
-    for (milliseconds poll = CacheInside::kPollMin;;
-         poll = std::min(2 * poll, CacheInside::kPollMax)) {
+    for (;;) {
         auto outcome = lookup(key);
-        if (!CacheInside::goes_on(outcome, store_.now_ms())) {
-            return outcome;
-        }
+        const milliseconds left = CacheInside::time_to_wait(outcome, store_.now_ms());
         const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
-        if (waited >= timeout) {
+        if (left == left.zero() || waited >= timeout) {
             return outcome;
         }
-        sleeper.sleep(std::min(poll, timeout - waited));
+        sleeper.sleep(place.pause(std::min(left, timeout - waited)));
     }
 }
 

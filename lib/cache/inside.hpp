@@ -3,6 +3,7 @@
 // who wait.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <span>
 #include <utility>
@@ -17,16 +18,21 @@
 namespace dedup {
 
 struct CacheInside {
-    // How often those who wait look for what was decided in another process, or through another
-    // object of the same store.
-    static constexpr std::chrono::milliseconds kPollMin{1};
-    static constexpr std::chrono::milliseconds kPollMax{50};
-
-    // Whether there is something to wait for.
-    [[nodiscard]] static bool goes_on(const Result<LookupOutcome>& outcome, std::int64_t now_ms) {
+    // How long there is something to wait for, if nobody decides; zero: there is nothing.
+    [[nodiscard]] static std::chrono::milliseconds time_to_wait(
+        const Result<LookupOutcome>& outcome, std::int64_t now_ms) {
+        using std::chrono::milliseconds;
         const InFlight* const claim = outcome ? outcome->in_flight() : nullptr;
-        return claim != nullptr && !claim->held &&
-               (claim->lease_until_ms == 0 || now_ms <= claim->lease_until_ms);
+        if (claim == nullptr || claim->held) {
+            return milliseconds{0};
+        }
+        if (claim->lease_until_ms == 0) {
+            return milliseconds::max();
+        }
+        // Up to the last millisecond of the lease, and then once more.
+        return now_ms > claim->lease_until_ms
+                   ? milliseconds{0}
+                   : std::max(milliseconds{claim->lease_until_ms - now_ms}, milliseconds{1});
     }
 
     [[nodiscard]] static StreamStore& store(const Cache& cache) { return cache.store_; }

@@ -73,6 +73,34 @@ Channel::Outcome Channel::exchange(std::string_view request, wire::Reply& reply,
     return call.answered ? Outcome::answered : Outcome::lost;
 }
 
+void Channel::post(std::string_view request) {
+    const MutexLock lock(mutex_);
+    if (broken_) {
+        return;
+    }
+    output_ += request;
+    send_more();
+    if (!output_.empty()) {
+        wake_driver();
+    }
+}
+
+std::vector<wire::Reply> Channel::hear(TimePoint deadline) {
+    std::vector<wire::Reply> replies;
+    MutexLock lock(mutex_);
+    heard_ = &replies;
+    while (replies.empty() && !broken_ && std::chrono::steady_clock::now() < deadline) {
+        const bool sends = !output_.empty();
+        std::array<char, kReceivedBytes> bytes;
+        lock.unlock();
+        const Heard heard = listen(sends, deadline, bytes);
+        lock.lock();
+        take_heard(heard, {bytes.data(), bytes.size()});
+    }
+    heard_ = nullptr;
+    return replies;
+}
+
 void Channel::hand_over() {
     driver_ = calls_.empty() ? nullptr : calls_.front();
     if (driver_ != nullptr) {
@@ -168,6 +196,10 @@ void Channel::take_replies(std::string_view bytes) {
         const auto found = reader_.next(reply);
         if (found == wire::ReplyReader::Found::incomplete) {
             return;
+        }
+        if (found == wire::ReplyReader::Found::reply && heard_ != nullptr) {
+            heard_->push_back(std::move(reply));
+            continue;
         }
         if (found == wire::ReplyReader::Found::garbage || calls_.empty()) {
             fail();

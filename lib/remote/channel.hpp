@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "env/descriptor.hpp"
 #include "env/mutex.hpp"
@@ -37,6 +38,13 @@ class Channel {
     // does not answer for so long, it does not answer.
     [[nodiscard]] Outcome exchange(std::string_view request, wire::Reply& reply, TimePoint deadline)
         DEDUP_EXCLUDES(mutex_);
+
+    // For a channel on which nobody exchanges any more: the server replies when it likes, in the
+    // order that it likes. Sends the request; hear() goes on with what the socket does not take.
+    void post(std::string_view request) DEDUP_EXCLUDES(mutex_);
+    // The next replies. None: there was none until `deadline`, or the channel broke. One thread at
+    // a time.
+    [[nodiscard]] std::vector<wire::Reply> hear(TimePoint deadline) DEDUP_EXCLUDES(mutex_);
 
     [[nodiscard]] bool broken() DEDUP_EXCLUDES(mutex_);
     void break_off() DEDUP_EXCLUDES(mutex_);
@@ -75,6 +83,7 @@ class Channel {
     Mutex mutex_;
     std::deque<Call*> calls_ DEDUP_GUARDED_BY(mutex_);  // without a reply, in their order
     Call* driver_ DEDUP_GUARDED_BY(mutex_) = nullptr;
+    std::vector<wire::Reply>* heard_ DEDUP_GUARDED_BY(mutex_) = nullptr;  // where hear() wants them
     std::string output_ DEDUP_GUARDED_BY(mutex_);  // that the socket did not take yet, from:
     std::size_t sent_ DEDUP_GUARDED_BY(mutex_) = 0;
     wire::ReplyReader reader_ DEDUP_GUARDED_BY(mutex_);

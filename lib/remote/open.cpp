@@ -26,6 +26,7 @@ Result<std::unique_ptr<StreamStore>> open_at(const Address& address, const Remot
     DEDUP_TRY(parts->hot.channel(deadline, true));
     const Greeting greeting = parts->hot.greeting();
     parts->chores.expect(greeting);
+    parts->waits.expect(greeting);
     auto time = std::make_shared<TimeSource>();
     time->given = options.clock;
     auto store =

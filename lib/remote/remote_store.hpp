@@ -17,6 +17,7 @@
 #include "dedup/remote_store.hpp"
 #include "env/mutex.hpp"
 #include "env/process.hpp"
+#include "remote/announcements.hpp"
 #include "remote/link.hpp"
 
 namespace dedup::remote {
@@ -40,10 +41,11 @@ class RemoteStore final : public StreamStore {
     struct Parts {
         Parts(const Address& address, const std::shared_ptr<const tls::Context>& tls,
               std::string id)
-            : hot(address, tls), chores(address, tls), client(std::move(id)) {}
+            : hot(address, tls), chores(address, tls), waits(address, tls), client(std::move(id)) {}
 
         Link hot;                  // heads and appends
         Link chores;               // what may take long
+        Link waits;                // see Announcements
         const std::string client;  // nobody else's: the ids of appends begin with it
         std::atomic<std::uint64_t> appends = 0;
         StoreCounters counters;
@@ -129,6 +131,7 @@ class RemoteStore final : public StreamStore {
     const std::chrono::milliseconds timeout_;
     const bool read_only_;
     const ProcessMark process_;
+    Announcements announcements_;
 };
 
 // Of an item of a reply to DEDUP.APPEND or DEDUP.HEADS.

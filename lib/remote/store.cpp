@@ -32,7 +32,9 @@ RemoteStore::RemoteStore(std::unique_ptr<Parts> parts, std::shared_ptr<TimeSourc
       parts_(std::move(parts)),
       source_(std::move(time)),
       timeout_(options.timeout),
-      read_only_(options.read_only) {
+      read_only_(options.read_only),
+      announcements_(parts_->waits, *waiters_, timeout_) {
+    waiters_->set_announcer(announcements_);
     note_token(greeting.token);
     source_->ask = [this] { static_cast<void>(ask_time()); };
 }
@@ -149,6 +151,7 @@ Result<void> RemoteStore::close() {
     // What may take long ends now; heads and appends are answered first.
     parts_->stop_sweeps = true;
     parts_->chores.shut();
+    announcements_.end();
     {
         MutexLock lock(parts_->calls_mutex);
         while (parts_->calls != 0) {

@@ -109,6 +109,10 @@ class Command {
         return std::nullopt;
     }
 
+    // Whether what follows in the connection need not wait until it is answered: its reply says
+    // what it is a reply to.
+    [[nodiscard]] bool of_any_order() const { return of_any_order_; }
+
     void write_reply(std::string& out) {
         ReplyWriter writer(out, protocol_);
         error_ ? writer.error(*error_) : reply(writer, out);
@@ -116,14 +120,24 @@ class Command {
 
   protected:
     virtual void reply(ReplyWriter& writer, std::string& out) = 0;
+    void set_of_any_order(bool is) { of_any_order_ = is; }
 
   private:
+    friend void refuse(std::unique_ptr<Command>& command, std::unique_ptr<Command> with);
+
     const Kind kind_;
     const Protocol protocol_;
+    bool of_any_order_ = false;
     std::optional<Error> error_;
 };
 
 using CommandPtr = std::unique_ptr<Command>;
+
+// Has `with` answer in the place of `command`, which is not carried out.
+inline void refuse(CommandPtr& command, CommandPtr with) {
+    with->of_any_order_ = command->of_any_order_;
+    command = std::move(with);
+}
 
 // A reply that is known before the store is asked.
 class KnownReply final : public Command {

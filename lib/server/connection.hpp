@@ -37,6 +37,7 @@ struct Connection {
     std::string output;  // not sent yet, from `sent` on
     std::size_t sent = 0;
     std::size_t under_way = 0;      // requests without a reply
+    std::size_t of_any_order = 0;   // of these, those that the others do not wait for
     std::size_t request_bytes = 0;  // of these, about
     std::uint32_t events = 0;       // that epoll watches for
     bool paused = false;            // nothing is read until replies have gone
@@ -54,6 +55,8 @@ struct Connection {
     [[nodiscard]] bool sends_to_read() const {
         return tls && !paused && !end_of_input && tls->waits_to_send();
     }
+    // How many a further request waits for.
+    [[nodiscard]] std::size_t in_line() const { return under_way - of_any_order; }
     [[nodiscard]] bool answered() const { return under_way == 0 && !has_output(); }
 };
 

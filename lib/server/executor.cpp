@@ -5,6 +5,7 @@
 #include <iterator>
 #include <utility>
 
+#include "cache/inside.hpp"
 #include "env/process.hpp"
 
 namespace dedup::server {
@@ -239,6 +240,7 @@ void Executor::answer(Item& item) {
     item.command->write_reply(lane.replies);
     lane.add_unsent(lane.replies.size() - before);
     ++lane.answered;
+    lane.of_any_order += item.command->of_any_order() ? 1U : 0U;
     if (item.command->timing.histogram != nullptr) {
         answered_.push_back(item.command->timing);
     }
@@ -253,9 +255,9 @@ void Executor::deliver() {
     std::vector<Replies> replies;
     replies.reserve(touched_.size());
     for (LanePtr& lane : touched_) {
-        Replies next{lane, std::move(lane->replies), lane->answered};
+        Replies next{lane, std::move(lane->replies), std::exchange(lane->answered, 0),
+                     std::exchange(lane->of_any_order, 0)};
         lane->replies.clear();
-        lane->answered = 0;
         replies.push_back(std::move(next));
     }
     touched_.clear();
@@ -307,10 +309,12 @@ void Executor::run_chores(std::size_t kind) {
     }
 }
 
-// The lane waits too: its replies come in order.
+// The lane waits too, unless its replies come in any order.
 void Executor::park(Item& item, std::chrono::milliseconds at_most) {
-    item.lane->blocked = true;
-    stopped_.insert(item.lane.get());
+    if (!item.command->of_any_order()) {
+        item.lane->blocked = true;
+        stopped_.insert(item.lane.get());
+    }
     std::uint64_t& turn = item.command->turn;
     if (turn == 0) {
         turn = ++last_turn_;
@@ -324,13 +328,14 @@ void Executor::park(Item& item, std::chrono::milliseconds at_most) {
 void Executor::park_if_it_waits(Item& item) {
     const auto at_most = finishing_ ? std::nullopt : item.command->waits(now_ms_);
     if (at_most && item.lane->ended) {
-        item.command = sends_no_more();
+        refuse(item.command, sends_no_more());
     } else if (at_most) {
         park(item, *at_most);
     }
 }
 
 void Executor::note_change(StreamKey stream) {
+    CacheInside::waiters(store_).wake(stream);  // of this process, which has the store, too
     const std::uint64_t hash = parked_.empty() ? 0 : stream_hash(stream);
     const auto at = parked_.lower_bound({hash, 0});
     if (at != parked_.end() && at->first.first == hash) {
@@ -376,10 +381,12 @@ void Executor::wake_due() {
 }
 
 void Executor::wake(Item item) {
-    item.lane->blocked = false;
+    if (!item.command->of_any_order()) {
+        item.lane->blocked = false;
+    }
     if (item.lane->ended && !item.lane->revoked) {
         // Nobody may be there who would use the claim.
-        item.command = sends_no_more();
+        refuse(item.command, sends_no_more());
         answer(item);
     } else {
         item.command->timing.since = steady_clock::now();  // the others' time is not its own

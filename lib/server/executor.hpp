@@ -44,6 +44,7 @@ struct Replies {
     LanePtr lane;
     std::string bytes;
     std::size_t count = 0;
+    std::size_t of_any_order = 0;  // see Command; among these
 };
 
 // What is replied to a command in place of carrying it out; null: it is carried out.

@@ -37,6 +37,7 @@ struct Lane {
     bool blocked = false;            // waits for a chore, or for a claim to be answered
     std::string replies;             // not handed over yet
     std::size_t answered = 0;        // how many these are
+    std::size_t of_any_order = 0;    // and of these, how many nothing waited behind
 
     // Of the reactor's thread, once the connection is closed: requests without a reply, and their
     // bytes.

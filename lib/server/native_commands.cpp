@@ -58,15 +58,33 @@ class Patience {
     mutable std::optional<std::chrono::steady_clock::time_point> since_;
 };
 
+// Of any order: the reply says of which stream, and no more. The client looks it up.
 class WaitCommand final : public LookupCommand {
   public:
     WaitCommand(const Request& request, NativeOptions options)
         : LookupCommand(request, std::move(options)) {
         patience_.set(options_.wait);
+        set_of_any_order(options_.any_order);
+    }
+    void part_failed(std::size_t part, Error error) override {
+        if (!options_.any_order) {
+            LookupCommand::part_failed(part, std::move(error));
+        }
     }
     [[nodiscard]] std::optional<milliseconds> waits(std::int64_t now_ms) const override {
         const auto* held = answer_ ? std::get_if<InFlight>(&*answer_) : nullptr;
         return held != nullptr ? patience_.left(*held, now_ms) : std::nullopt;
+    }
+
+  protected:
+    void reply(ReplyWriter& writer, std::string& out) override {
+        if (!options_.any_order) {
+            LookupCommand::reply(writer, out);
+            return;
+        }
+        writer.array(2);
+        writer.bulk(options_.cache.ns);
+        writer.bulk(key_);
     }
 
   private:
@@ -203,7 +221,7 @@ CommandPtr make_native_wait(const Request& request) {
         return request.error("ERR the time to wait is not a number of milliseconds");
     }
     NativeOptions options;
-    if (const std::string wrong = read_options(request, 3, kTakesNs, options); !wrong.empty()) {
+    if (const std::string wrong = read_options(request, 3, kTakesOrder, options); !wrong.empty()) {
         return request.error(wrong);
     }
     options.wait = milliseconds{*wait};

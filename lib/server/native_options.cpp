@@ -60,6 +60,9 @@ bool set_option(NativeOptions& options, std::string_view name, std::string_view 
         const auto wait = whole_number(value);
         options.wait = milliseconds{wait.value_or(0)};
         good = wait && *wait >= 0 && *wait <= INT32_MAX;
+    } else if (is_word(name, "ORDER") && (takes & kTakesOrder) != 0) {
+        options.any_order = is_word(value, "ANY");
+        good = options.any_order;
     } else if (is_word(name, "REASON") && (takes & kTakesReason) != 0) {
         options.reason = value;
     } else if (is_word(name, "BY") && (takes & kTakesReason) != 0) {
@@ -87,6 +90,7 @@ std::string read_options(const Request& request, std::size_t from, unsigned take
             return fmt::format("ERR {} is not {}, for {}", request.argument(i + 1),
                                is_word(name, "UNANSWERED")    ? "HOLD or RERUN"
                                : is_word(name, "ATTEMPTSMAX") ? "a number"
+                               : is_word(name, "ORDER")       ? "ANY"
                                                               : "a number of milliseconds",
                                name);
         }

@@ -16,6 +16,7 @@ struct NativeOptions {
     ClaimOptions claim;
     std::optional<std::string> metadata;  // as it was given, for a completion
     std::optional<std::chrono::milliseconds> wait;
+    bool any_order = false;  // of the reply
     std::string reason;
     std::string by;
 };
@@ -29,6 +30,7 @@ enum : unsigned {
     kTakesWait = 16,
     kTakesUnanswered = 32,  // what becomes of the claim if nobody answers it
     kTakesReason = 64,      // and who says so
+    kTakesOrder = 128,
 };
 
 // Reads the pairs behind the first `from` arguments. Gives what is wrong, or nothing.

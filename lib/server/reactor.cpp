@@ -327,7 +327,8 @@ void Reactor::take_reply(Replies& replies) {
     }
     Connection& connection = *found->second;
     connection.under_way -= replies.count;
-    if (connection.under_way == 0) {
+    connection.of_any_order -= replies.of_any_order;
+    if (connection.in_line() == 0) {
         held_bytes_ -= std::exchange(connection.request_bytes, 0);
     }
     connection.active_at = steady_clock::now();
@@ -388,7 +389,7 @@ void Reactor::settle(Connection& connection) {
         if (connection.lane->held && room) {
             executor_.resume(connection.lane);
         }
-        if (connection.paused && room && connection.under_way <= options_.pipeline_max / 2) {
+        if (connection.paused && room && connection.in_line() <= options_.pipeline_max / 2) {
             connection.paused = false;
             take_requests(connection);
             again = connection.has_output();

@@ -63,6 +63,8 @@ class Reactor {
     void carry_out(Connection& connection, std::size_t bytes);
     static void note_user(Connection& connection);
     CommandPtr command_for(Connection& connection, std::size_t bytes);
+    [[nodiscard]] CommandPtr busy(const Connection& connection);
+    [[nodiscard]] bool has_room_to_stay(const Connection& connection) const;
     void reject(Connection& connection, std::string_view why);
     void add_output(Connection& connection, std::string_view bytes);
     void take_replies() DEDUP_EXCLUDES(mutex_);

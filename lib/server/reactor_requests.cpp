@@ -42,7 +42,7 @@ void Reactor::take_requests(Connection& connection) {
     std::size_t taken = 0;
     bool more = !connection.input.empty();
     while (more && !connection.end_of_input) {
-        connection.paused = connection.under_way >= options_.pipeline_max ||
+        connection.paused = connection.in_line() >= options_.pipeline_max ||
                             connection.lane->unsent_bytes > options_.reply_bytes_max;
         std::size_t size = 0;
         more = !connection.paused && taken < connection.input.size() &&
@@ -90,7 +90,7 @@ void Reactor::reject(Connection& connection, std::string_view why) {
     note("refused", connection.session.id, std::string(why));
     auto reply = error_reply(connection.session.protocol, why);
     connection.end_of_input = true;
-    if (connection.under_way == 0) {
+    if (connection.in_line() == 0) {
         std::string bytes;
         reply->write_reply(bytes);
         add_output(connection, bytes);
@@ -124,10 +124,7 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
             transaction = {};
         }
         transaction.bad = transaction.open;
-        ++busy_;
-        return error_reply(connection.session.protocol,
-                           fmt::format("BUSY {} requests are under way, with {} bytes; try again",
-                                       under_way_, held_bytes_));
+        return busy(connection);
     }
     // A web page can make a browser send a request that is lines of words to a local port.
     if (is_word(arguments.front(), "POST") || is_word(arguments.front(), "HOST:")) {
@@ -135,6 +132,21 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
         return error_reply(connection.session.protocol, "ERR this is no HTTP server");
     }
     return understand({connection.session, facts_, arguments});
+}
+
+CommandPtr Reactor::busy(const Connection& connection) {
+    ++busy_;
+    return error_reply(connection.session.protocol,
+                       fmt::format("BUSY {} requests are under way, with {} bytes; try again",
+                                   under_way_, held_bytes_));
+}
+
+// What nobody waits behind can come in any number, and may stay: it leaves half of the room to
+// others.
+bool Reactor::has_room_to_stay(const Connection& connection) const {
+    const auto& use = connection.lane->use;
+    return 2 * (under_way_ + 1) <= options_.requests_max &&
+           (!use || 2 * (use->under_way + 1) <= facts_.uses.requests_max);
 }
 
 // Counts what is under way as that of who is logged in.
@@ -164,10 +176,13 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
         connection.session.earlier.clear();
     }
     CommandPtr command = command_for(connection, bytes);
+    if (command->of_any_order() && !has_room_to_stay(connection)) {
+        command = busy(connection);
+    }
     if (connection.session.closing) {
         connection.end_of_input = true;
     }
-    if (command->kind() == Command::Kind::reply && connection.under_way == 0) {
+    if (command->kind() == Command::Kind::reply && connection.in_line() == 0) {
         std::string reply;
         command->write_reply(reply);
         add_output(connection, reply);
@@ -177,8 +192,12 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++connection.under_way;
     ++under_way_;
     note_user(connection);
-    connection.request_bytes += bytes;
-    held_bytes_ += bytes;
+    if (command->of_any_order()) {
+        ++connection.of_any_order;  // its bytes are few
+    } else {
+        connection.request_bytes += bytes;
+        held_bytes_ += bytes;
+    }
     submitting_.emplace_back(connection.lane, std::move(command));
 }
 

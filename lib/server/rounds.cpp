@@ -65,7 +65,7 @@ void Executor::gather_lane(const LanePtr& lane) {
     }
     for (bool first = true; !lane->queue.empty(); first = false) {
         if (CommandPtr refused = refusal(*lane, *lane->queue.front())) {
-            lane->queue.front() = std::move(refused);
+            refuse(lane->queue.front(), std::move(refused));
         }
         Command& command = *lane->queue.front();
         if (command.kind() == Command::Kind::chore || command.kind() == Command::Kind::sweep) {

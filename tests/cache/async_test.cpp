@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cache/helpers.hpp"
+#include "cache/inside.hpp"
 #include "contract/waiters.hpp"
 #include "dedup/async.hpp"
 #include "support/hooked_store.hpp"
@@ -165,6 +166,26 @@ TEST_CASE("async: a wait ends with the decision, through whichever cache") {
         auto leased = wait(*async, "leased", 1h);
         store.clock.advance(1'001);
         as<InFlight>(leased.get());
+    });
+}
+
+TEST_CASE("async: nothing but the decision ends a wait, and so the wake is not lost") {
+    // Guards against a wake that only a look covers up.
+    on_each_store([](TestStore& store) {
+        CacheInside::waiters(*store).look_never();
+        Cache cache(*store);
+        Cache another(*store);
+        const auto async = must(AsyncCache::start(cache));
+        for (int i = 0; i < 20; ++i) {
+            const Claim claim = must_claim(cache, "k" + std::to_string(i));
+            auto one = wait(*async, claim.key, 1h);
+            Result<LookupOutcome> found = Absent{};
+            std::jthread two([&] { found = another.wait(claim.key, 1h); });
+            must((i % 2 == 0 ? cache : another).complete(claim, "r"));
+            as<Completed>(one.get());
+            two.join();
+            as<Completed>(std::move(found));
+        }
     });
 }
 

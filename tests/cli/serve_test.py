@@ -494,6 +494,26 @@ class Serve(cli.CliTest):
         self.end(server)
         self.dedupctl("lookup", "none", expect=ABSENT)
 
+    def test_dedupctl_waits_for_the_servers_word(self):
+        """It does not look again and again: the server counts what it was asked."""
+        self.dedupctl("init", expect=OK)
+        for store in (self.store, "unix:" + self.socket_path):
+            server = self.serve()
+            client = self.client()
+            client.ask("DEDUP.CLAIM", store)
+            calls = lambda command: int(dict(re.findall(
+                r"cmdstat_(\S+):calls=(\d+)", client.ask("INFO", "commandstats").decode()))
+                .get(command, 0))
+            waiting = self.start("-s", store, "claim", store, "--wait", "1h",
+                                 stdout=subprocess.PIPE)
+            while calls("dedup.heads") < 2:
+                time.sleep(0.01)
+            client.ask("DEDUP.COMPLETE", store, "CURRENT", "at last")
+            out, _ = waiting.communicate(timeout=cli.HANG_SECONDS)
+            self.assertEqual((waiting.returncode, out), (COMPLETED, b"at last"))
+            self.assertEqual(calls("dedup.wait"), 1)
+            self.end(server)
+
 
 def limit_file_size():
     import resource  # pylint: disable=import-outside-toplevel

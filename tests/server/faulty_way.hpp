@@ -51,11 +51,12 @@ class FaultyWay {
     FaultyWay(const FaultyWay&) = delete;
     FaultyWay& operator=(const FaultyWay&) = delete;
 
-    // Of the next append that is sent, whichever connection it comes by. `then` runs between the
-    // fault and the next connection.
-    void arm(Fault fault, std::function<void()> then = {}) {
+    // Of the next append that is sent, or the next `command`, whichever connection it comes by.
+    // `then` runs between the fault and the next connection.
+    void arm(Fault fault, std::function<void()> then = {}, const char* command = "DEDUP.APPEND") {
         const std::lock_guard lock(mutex_);
         then_ = std::move(then);
+        command_ = command;
         fault_ = fault;
     }
     // What `then` has done is visible from now on.
@@ -104,7 +105,7 @@ class FaultyWay {
                 const ssize_t got = ::recv(client, bytes.data(), bytes.size(), MSG_PEEK);
                 const std::string_view text(bytes.data(),
                                             got > 0 ? static_cast<std::size_t>(got) : 0U);
-                const bool counts = text.contains("DEDUP.APPEND") ||
+                const bool counts = text.contains(command_.load()) ||
                                     (fault_ == Fault::log_out && text.contains("DEDUP.HEADS"));
                 const Fault fault = counts ? fault_.exchange(Fault::none) : Fault::none;
                 if (fault == Fault::log_out) {
@@ -150,7 +151,8 @@ class FaultyWay {
     int listener_ = -1;
     std::atomic<bool> ending_ = false;
     std::atomic<Fault> fault_ = Fault::none;
-    std::mutex mutex_;  // guards then_, and what it does
+    std::atomic<const char*> command_ = "DEDUP.APPEND";  // that it is for
+    std::mutex mutex_;                                   // guards then_, and what it does
     std::function<void()> then_;
     std::thread acceptor_;
     std::vector<std::thread> connections_;

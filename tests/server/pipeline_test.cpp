@@ -55,6 +55,48 @@ TEST_CASE("pipeline: nothing overtakes a claim that waits") {
     CHECK(client.reply() == "'last'");
 }
 
+TEST_CASE("pipeline: what waits in any order holds up nothing, and says what it is about") {
+    Served served({.pipeline_max = 2});
+    Client holder(served.path);
+    Client client(served.path);
+    for (const char* const key : {"a", "b", "c"}) {
+        CHECK(holder.ask({"DEDUP.CLAIM", key, "NS", "n"}).starts_with("['outcome' 'claimed'"));
+        client.send(request({"DEDUP.WAIT", key, "1000000", "NS", "n", "ORDER", "ANY"}));
+    }
+    // Also beside one whose order counts.
+    client.send(request({"DEDUP.CLAIM", "a", "NS", "n", "WAIT", "100"}) + request({"PING"}));
+    CHECK(client.reply().starts_with("['outcome' 'in_flight'"));
+    CHECK(client.reply() == "PONG");
+    CHECK(client.ask({"DEDUP.WAIT", "none", "1000000", "ORDER", "ANY"}) == "['default' 'none']");
+    for (const char* const key : {"c", "a"}) {
+        CHECK(holder.ask({"DEDUP.COMPLETE", key, "CURRENT", "r", "NS", "n"}).contains("'r'"));
+        CHECK(client.reply() == "['n' '" + std::string(key) + "']");
+    }
+    CHECK(client.ask({"DEDUP.WAIT", "b", "1", "ORDER", "ANY", "NS", "n"}) == "['n' 'b']");
+    CHECK(client.ask({"DEDUP.WAIT", "b", "1", "ORDER", "FIRST"}) ==
+          "-ERR FIRST is not ANY, for ORDER");
+    CHECK(client.ask({"DEDUP.LOOKUP", "b", "ORDER", "ANY"}).starts_with("-ERR ORDER is not"));
+    std::thread stopper([&] { served.server->stop(); });
+    CHECK(client.reply() == "['n' 'b']");
+    CHECK(client.reply() == "EOF");
+    stopper.join();
+}
+
+TEST_CASE("pipeline: what waits in any order leaves half of the room to others") {
+    Served served({.requests_max = 8});
+    Client client(served.path);
+    CHECK(client.ask({"DEDUP.CLAIM", "a"}).starts_with("['outcome' 'claimed'"));
+    for (int i = 0; i < 5; ++i) {
+        client.send(request({"DEDUP.WAIT", "a", "1000000", "ORDER", "ANY"}));
+    }
+    CHECK(client.reply().starts_with("-BUSY 4 requests are under way"));
+    CHECK(client.ask({"DEDUP.LOOKUP", "a"}).starts_with("['outcome' 'in_flight'"));
+    CHECK(client.ask({"DEDUP.RELEASE", "a", "CURRENT"}).contains("'released'"));
+    for (int i = 0; i < 4; ++i) {
+        CHECK(client.reply() == "['default' 'a']");
+    }
+}
+
 TEST_CASE("pipeline: a client that has gone does not get the claim that it waited for") {
     // Over TCP the server learns of its end alone, and not whether anybody still reads.
     for (const bool tcp : {false, true}) {

@@ -20,7 +20,7 @@ class ServedStore final : public StreamStore {
     // Without `served` it is a client for reading of what another one serves at `socket`, whose
     // clock the tests set.
     ServedStore(std::unique_ptr<StreamStore> served, const std::string& socket, const Clock& clock)
-        : ServedStore(std::make_shared<Inside>(), std::move(served), socket, clock) {}
+        : ServedStore(make(std::move(served), socket, clock)) {}
     ~ServedStore() override { static_cast<void>(close()); }
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override {
@@ -57,17 +57,18 @@ class ServedStore final : public StreamStore {
 
   private:
     struct Inside {
-        std::mutex mutex;
+        std::mutex mutex;  // of two that close it, one does
         std::unique_ptr<StreamStore> served;
         std::unique_ptr<Server> server;
         std::unique_ptr<StreamStore> client;
     };
 
-    ServedStore(const std::shared_ptr<Inside>& inside, std::unique_ptr<StreamStore> served,
-                const std::string& socket, const Clock& clock)
-        : StreamStore([inside] { return inside->client->now_ms(); }, kDefaultGrace,
-                      StoreClock::Jumps::ignore),
-          inside_(inside) {
+    explicit ServedStore(std::unique_ptr<Inside> inside)
+        : StreamStore(*inside->client), inside_(std::move(inside)) {}
+
+    static std::unique_ptr<Inside> make(std::unique_ptr<StreamStore> served,
+                                        const std::string& socket, const Clock& clock) {
+        auto inside = std::make_unique<Inside>();
         RemoteOptions options{.read_only = served == nullptr, .clock = clock};
         if (served) {
             inside->served = std::move(served);
@@ -84,11 +85,12 @@ class ServedStore final : public StreamStore {
             throw std::runtime_error(client.error().message);
         }
         inside->client = *std::move(client);
+        return inside;
     }
 
     [[nodiscard]] StreamStore& client() const { return *inside_->client; }
 
-    std::shared_ptr<Inside> inside_;
+    const std::unique_ptr<Inside> inside_;
 };
 
 }  // namespace dedup::test

@@ -17,8 +17,8 @@ struct ClaimAnswer {
 void set_policy(dedup::ClaimOptions& claim, bool hold, const std::string& attempts_max);
 
 // Claims `key`. If it is in flight, tries again once it has been decided or may be taken over, for
-// at most `wait`, or until `stopped` says so; null: never. The store is open for no longer than
-// each try: while this process held it, nobody could complete the key.
+// at most `wait`, or until `stopped` says so; null: never. A store that one process writes to is
+// open for no longer than each try: while this process held it, nobody could complete the key.
 [[nodiscard]] ClaimAnswer claim_and_wait(const Context& context, const std::string& key,
                                          const dedup::ClaimOptions& options, milliseconds wait,
                                          const std::function<bool()>& stopped = nullptr);

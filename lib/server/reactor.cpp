@@ -142,6 +142,21 @@ void Reactor::note(std::string_view what, std::uint64_t connection, std::string 
     }
 }
 
+// Whoever can connect can cause these.
+void Reactor::note_refused(std::uint64_t connection, std::string why) {
+    const SteadyTime now = steady_clock::now();
+    tell_untold(now);
+    if (refusals_.allows(now)) {
+        note("refused", connection, std::move(why));
+    }
+}
+
+void Reactor::tell_untold(SteadyTime now) {
+    if (const std::uint64_t untold = refusals_.take_untold(now); untold != 0) {
+        note("refused", 0, fmt::format("{} more, which are not told one by one", untold));
+    }
+}
+
 void Reactor::watch_listeners(bool watched) {
     const auto one = [&](int fd, std::uint64_t tag) {
         if (fd >= 0) {
@@ -191,6 +206,7 @@ void Reactor::run() {
             }
         }
     }
+    tell_untold(SteadyTime::max());
     note("stopped", 0);
 }
 
@@ -240,7 +256,7 @@ void Reactor::accept_all(int listener, bool tcp) {
         if (socket.get() < 0) {
             if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED) {
                 // No descriptors or no memory: until the next tick, or epoll says so at once again.
-                note("refused", 0, fmt::format("cannot accept connections: errno {}", errno));
+                note_refused(0, fmt::format("cannot accept connections: errno {}", errno));
                 watch_listeners(false);
             }
             return;
@@ -265,14 +281,14 @@ void Reactor::admit(Descriptor socket, bool tcp) {
             static_cast<void>(
                 ::send(socket.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
         }
-        note("refused", 0, fmt::format("{} connections are open", connections_.size()));
+        note_refused(0, fmt::format("{} connections are open", connections_.size()));
         return;
     }
     if (tcp) {
         keep_alive(socket.get());
     } else if (!is_known_process(socket.get())) {
         ++refused_;
-        note("refused", 0, "the system's user of the process may not connect");
+        note_refused(0, "the system's user of the process may not connect");
         return;
     }
     const std::uint64_t number = ++last_number_;
@@ -282,7 +298,7 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     connection->events = EPOLLIN;
     if (tcp && has_tls_ && !start_tls(*connection)) {
         ++refused_;
-        note("refused", number, "out of memory for TLS");
+        note_refused(number, "out of memory for TLS");
         return;
     }
     watch_for_input(epoll_.get(), connection->socket.get(), number);
@@ -435,6 +451,7 @@ void Reactor::close(Connection& connection, std::string_view why) {
 }
 
 void Reactor::look_after(SteadyTime now) {
+    tell_untold(now);
     if (!listening_ && !stopping_since_) {
         watch_listeners(true);
     }

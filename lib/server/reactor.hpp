@@ -8,6 +8,8 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -17,6 +19,7 @@
 #include "env/descriptor.hpp"
 #include "env/mutex.hpp"
 #include "server/connection.hpp"
+#include "server/event_limit.hpp"
 #include "server/executor.hpp"
 #include "server/listen.hpp"
 
@@ -77,6 +80,8 @@ class Reactor {
     [[nodiscard]] int tcp_fd() const { return listeners_.tcp ? listeners_.tcp->socket.get() : -1; }
     void begin_to_stop();
     void note(std::string_view what, std::uint64_t connection, std::string detail = {}) const;
+    void note_refused(std::uint64_t connection, std::string why);
+    void tell_untold(SteadyTime now);
     void wake() const;
 
     const ServerOptions options_;
@@ -95,6 +100,7 @@ class Reactor {
     std::size_t held_bytes_ = 0;        // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
     std::vector<std::uint64_t> touched_;  // connections to be settled
+    EventLimit refusals_;
     bool listening_ = true;
     std::optional<SteadyTime> stopping_since_;
 

@@ -25,7 +25,7 @@ void Reactor::read_from(Connection& connection) {
     }
     if (moved == Moved::ended) {
         if (arriving) {
-            note("refused", connection.session.id, "TLS: " + connection.tls->problem());
+            note_refused(connection.session.id, "TLS: " + connection.tls->problem());
         }
         // What it asked before is answered; there may be somebody left to read it.
         connection.end_of_input = true;
@@ -86,7 +86,7 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
 
 // What follows cannot be told apart, or there is no room for it.
 void Reactor::reject(Connection& connection, std::string_view why) {
-    note("refused", connection.session.id, std::string(why));
+    note_refused(connection.session.id, std::string(why));
     auto reply = error_reply(connection.session.protocol, why);
     connection.end_of_input = true;
     if (connection.under_way == 0) {

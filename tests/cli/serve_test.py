@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -367,6 +368,51 @@ class Serve(cli.CliTest):
             self.assertEqual((line["event"], line["detail"]), said)
         events = [json.loads(line)["event"] for line in self.end(server).splitlines()]
         self.assertEqual(events, ["stopping", "stopped"])
+
+    def test_a_log_that_nobody_reads_holds_up_nobody(self):
+        server = self.start("serve", "--log-connections", stderr=subprocess.PIPE)
+        fcntl.fcntl(server.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
+        for _ in range(300):
+            with Client(self.socket_path) as client:
+                client.socket.sendall(b"*x\r\n")
+                self.assertIsInstance(client.reply(), Refused)
+        self.assertEqual(self.client().ask("SET", "k", "v"), b"OK")
+        server.send_signal(signal.SIGTERM)
+        self.assertEqual(server.wait(timeout=cli.HANG_SECONDS), OK)
+
+    def test_the_log_says_what_it_has_lost(self):
+        server = self.start("serve", "--log-connections", stderr=subprocess.PIPE)
+        self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
+        for _ in range(2000):
+            self.client_that_has_gone()
+        log = self.end(server)
+        lost = sum(int(count) for count in re.findall(r"event=log_lost detail=\"(\d+) lines", log))
+        self.assertGreater(lost, 0)
+        told = log.count("connected connection=")
+        self.assertIn(lost + told, range(4000, 4003))  # "stopping" and "stopped" may be lost, too
+
+    def client_that_has_gone(self):
+        with Client(self.socket_path) as client:
+            self.assertEqual(client.ask("PING"), b"PONG")
+
+    def test_strangers_do_not_fill_the_log(self):
+        server = self.serve()
+        for _ in range(500):
+            with Client(self.socket_path) as client:
+                client.socket.sendall(b"*x\r\n")
+                client.reply()
+        log = self.end(server)
+        told = log.count("Protocol error")
+        self.assertLess(told, 400)
+        more = sum(int(count) for count in re.findall(r"detail=\"(\d+) more", log))
+        self.assertEqual(told + more, 500)
+
+    def test_a_quote_in_the_log_is_escaped(self):
+        self.socket_path = self.path('a "socket')
+        server = self.start("serve", "--unix", self.socket_path, stderr=subprocess.PIPE)
+        self.assertIn(b'a \\"socket"', server.stderr.readline())
+        self.end(server)
 
     def test_a_store_that_fails_is_said_and_reads_go_on(self):
         # Nothing larger than this can be written, and the kernel says so at each write.

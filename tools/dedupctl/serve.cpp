@@ -16,6 +16,7 @@
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "dedup/sweeper.hpp"
+#include "event_log.hpp"
 #include "secret_file.hpp"
 #include "serve_page.hpp"
 #include "serve_watch.hpp"
@@ -42,57 +43,6 @@ struct ServeArguments {
     std::string stall_timeout = "1m";
     std::string connections = "10000";
     bool log_connections = false;
-};
-
-// One line an event on standard error, as `name=value` pairs or JSON.
-class EventLog {
-  public:
-    EventLog(bool json, bool connections) : json_(json), connections_(connections) {}
-
-    void write(std::string_view event, std::uint64_t connection, std::string_view detail) const {
-        const std::string at = format_time(dedup::system_now_ms());
-        std::string line;
-        if (json_) {
-            Json object;
-            object["at"] = at;
-            object["event"] = event;
-            if (connection != 0) {
-                object["connection"] = connection;
-            }
-            object["detail"] = detail;
-            line = object.dump(-1, ' ', false, Json::error_handler_t::replace);
-        } else {
-            line = fmt::format("at=\"{}\" event={}", at, event);
-            if (connection != 0) {
-                line += fmt::format(" connection={}", connection);
-            }
-            if (!detail.empty()) {
-                line += fmt::format(" detail=\"{}\"", escape(detail));
-            }
-        }
-        // Nobody reads the log any more: nothing is left to be told that.
-        static_cast<void>(write_all(STDERR_FILENO, line + "\n"));
-    }
-
-    void write(const dedup::ServerEvent& event) const {
-        if (connections_ || (event.what != "connected" && event.what != "disconnected")) {
-            write(event.what, event.connection, event.detail);
-        }
-    }
-
-    void write(const dedup::Result<dedup::SweepReport>& swept) const {
-        if (!swept) {
-            write("sweep_failed", 0, to_string(swept.error()));
-        } else if (swept->removed.total() != 0 || swept->bytes_reclaimed() != 0) {
-            write("swept", 0,
-                  fmt::format("{} keys removed, {} given back", swept->removed.total(),
-                              human_bytes(swept->bytes_reclaimed())));
-        }
-    }
-
-  private:
-    bool json_;
-    bool connections_;
 };
 
 // Beside the store, so that whoever knows the store finds it.

@@ -79,7 +79,8 @@ struct ServerOptions {
     // A file of users, each with a secret of its own, who may do what their rights say, in their
     // namespaces; user_line() makes its lines, and docs/server.md says what each right is for. Then
     // every client has to log in, on the Unix socket too. `password` is that of a user "default"
-    // with all rights. One user gets at most half of the connections and of the requests under way.
+    // with all rights. One user gets at most half of the connections, of the requests under way, and
+    // of their bytes.
     std::string users = {};
     // Who may connect to the Unix socket, by the user ids of the system; empty: whom the file's
     // mode lets.

@@ -38,6 +38,7 @@ struct Connection {
     std::size_t sent = 0;
     std::size_t under_way = 0;      // requests without a reply
     std::size_t request_bytes = 0;  // of these, about
+    std::size_t held_bytes = 0;     // of these, and of the input
     std::uint32_t events = 0;       // that epoll watches for
     bool paused = false;            // nothing is read until replies have gone
     bool end_of_input = false;      // the client sends no more, or nothing of it is wanted

@@ -80,6 +80,7 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
     if (!options_.users.empty()) {
         facts_.uses.connections_max = std::max<std::size_t>(1, options_.connections_max / 2);
         facts_.uses.requests_max = std::max<std::size_t>(1, options_.requests_max / 2);
+        facts_.uses.bytes_max = std::max<std::size_t>(1, options_.request_bytes_max / 2);
     }
     facts_.users.replace(std::move(users));
     // Or nobody could listen there as long as a forked child lives.
@@ -333,14 +334,18 @@ void Reactor::take_reply(Replies& replies) {
         replies.lane->take_unsent(replies.bytes.size());
         replies.lane->left_under_way -= replies.count;
         if (replies.lane->left_under_way == 0) {
-            held_bytes_ -= std::exchange(replies.lane->left_bytes, 0);
+            const std::size_t left = std::exchange(replies.lane->left_bytes, 0);
+            held_bytes_ -= left;
+            if (replies.lane->use) {
+                replies.lane->use->held_bytes -= left;
+            }
         }
         return;
     }
     Connection& connection = *found->second;
     connection.under_way -= replies.count;
     if (connection.under_way == 0) {
-        held_bytes_ -= std::exchange(connection.request_bytes, 0);
+        give_back(connection, std::exchange(connection.request_bytes, 0));
     }
     connection.active_at = steady_clock::now();
     if (connection.has_output()) {
@@ -435,7 +440,7 @@ void Reactor::close(Connection& connection, std::string_view why) {
     arriving_.erase(number);
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
-    held_bytes_ -= connection.input.size();
+    give_back(connection, connection.held_bytes - connection.request_bytes);
     connection.lane->take_unsent(connection.output.size() - connection.sent);
     connection.lane->left_under_way = connection.under_way;
     connection.lane->left_bytes = connection.request_bytes;

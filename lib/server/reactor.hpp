@@ -63,7 +63,11 @@ class Reactor {
     void take_requests(Connection& connection);
     bool take_request(Connection& connection, std::string_view bytes, std::size_t& size);
     void carry_out(Connection& connection, std::size_t bytes);
-    static void note_user(Connection& connection);
+    static void follow_user(Connection& connection);
+    void hold(Connection& connection, std::size_t bytes);
+    void give_back(Connection& connection, std::size_t bytes);
+    void begin_request(Connection& connection, std::size_t bytes);
+    [[nodiscard]] bool has_bytes_share(const Connection& connection, std::size_t bytes) const;
     CommandPtr command_for(Connection& connection, std::size_t bytes);
     void reject(Connection& connection, std::string_view why);
     void add_output(Connection& connection, std::string_view bytes);

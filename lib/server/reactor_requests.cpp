@@ -31,7 +31,7 @@ void Reactor::read_from(Connection& connection) {
         connection.end_of_input = true;
         return;
     }
-    held_bytes_ += connection.input.size() - before;
+    hold(connection, connection.input.size() - before);
     connection.active_at = steady_clock::now();
     take_requests(connection);
 }
@@ -48,11 +48,15 @@ void Reactor::take_requests(Connection& connection) {
                take_request(connection, std::string_view(connection.input).substr(taken), size);
         taken += size;
     }
+    if (connection.end_of_input) {  // nothing of the rest is wanted
+        give_back(connection, connection.input.size() - taken);
+        taken = connection.input.size();
+    }
     connection.input.erase(0, taken);
     if (connection.input.empty() && connection.input.capacity() > kAlwaysBytes / 16) {
         connection.input.shrink_to_fit();
     }
-    if (!connection.parser.under_way()) {
+    if (!connection.parser.under_way() || connection.end_of_input) {
         connection.partial_since.reset();
     } else if (taken != 0 || !connection.partial_since) {
         connection.partial_since = connection.active_at;
@@ -65,11 +69,11 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
     switch (connection.parser.parse(bytes, known ? RequestLimits{} : kUnauthenticatedLimits)) {
         case RequestParser::Found::nothing:
             size = connection.parser.size();
-            held_bytes_ -= size;
+            give_back(connection, size);
             return true;
         case RequestParser::Found::request:
             size = connection.parser.size();
-            held_bytes_ -= size;  // from now on as a request under way, if it is one
+            give_back(connection, size);  // from now on as a request under way, if it is one
             carry_out(connection, size);
             return true;
         case RequestParser::Found::garbage:
@@ -78,6 +82,9 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
         case RequestParser::Found::incomplete:
             if (bytes.size() > kAlwaysBytes && held_bytes_ > options_.request_bytes_max) {
                 reject(connection, "BUSY the server holds too many bytes of requests; try again");
+            } else if (has_bytes_share(connection, 0)) {
+                reject(connection,
+                       "BUSY the server holds too many bytes of this user's requests; try again");
             }
             return false;
     }
@@ -95,9 +102,7 @@ void Reactor::reject(Connection& connection, std::string_view why) {
         add_output(connection, bytes);
         return;
     }
-    ++connection.under_way;
-    ++under_way_;
-    note_user(connection);
+    begin_request(connection, 0);
     submitting_.emplace_back(connection.lane, std::move(reply));
 }
 
@@ -115,7 +120,8 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     const auto& arguments = connection.parser.arguments();
     const bool full =
         under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max ||
-        (connection.lane->use && connection.lane->use->under_way >= facts_.uses.requests_max);
+        (connection.lane->use && connection.lane->use->under_way >= facts_.uses.requests_max) ||
+        has_bytes_share(connection, bytes);
     if (full && !changes_the_session(arguments.front())) {
         // A transaction is carried out with all of its commands or not at all.
         Transaction& transaction = connection.session.transaction;
@@ -136,30 +142,58 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     return understand({connection.session, facts_, arguments});
 }
 
-// Counts what is under way as that of who is logged in.
-void Reactor::note_user(Connection& connection) {
+// Whether its user, with so much more, would hold more than one user may.
+bool Reactor::has_bytes_share(const Connection& connection, std::size_t bytes) const {
+    const auto& use = connection.lane->use;
+    return use && use->held_bytes + bytes > facts_.uses.bytes_max;
+}
+
+// Counts what the connection has as that of who is logged in. Who logs out keeps what he has asked.
+void Reactor::follow_user(Connection& connection) {
     const auto& use = connection.session.seat.use();
     auto& counted = connection.lane->use;
-    if (use == nullptr && counted == nullptr) {
+    if (!use || use == counted) {
         return;
     }
-    if (use != counted) {
-        if (counted) {
-            counted->under_way -= connection.under_way - 1;
-        }
-        counted = use;
-        if (counted) {
-            counted->under_way += connection.under_way - 1;
-        }
-    }
     if (counted) {
-        ++counted->under_way;
+        counted->under_way -= connection.under_way;
+        counted->held_bytes -= connection.held_bytes;
     }
+    counted = use;
+    counted->under_way += connection.under_way;
+    counted->held_bytes += connection.held_bytes;
+}
+
+void Reactor::hold(Connection& connection, std::size_t bytes) {
+    held_bytes_ += bytes;
+    connection.held_bytes += bytes;
+    if (connection.lane->use) {
+        connection.lane->use->held_bytes += bytes;
+    }
+}
+
+void Reactor::give_back(Connection& connection, std::size_t bytes) {
+    held_bytes_ -= bytes;
+    connection.held_bytes -= bytes;
+    if (connection.lane->use) {
+        connection.lane->use->held_bytes -= bytes;
+    }
+}
+
+void Reactor::begin_request(Connection& connection, std::size_t bytes) {
+    ++under_way_;
+    ++connection.under_way;
+    if (connection.lane->use) {
+        ++connection.lane->use->under_way;
+    }
+    connection.request_bytes += bytes;
+    hold(connection, bytes);
 }
 
 void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++requests_;
     CommandPtr command = command_for(connection, bytes);
+    follow_user(connection);
     if (connection.session.closing) {
         connection.end_of_input = true;
     }
@@ -170,11 +204,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
         return;
     }
     command->timing.since = connection.active_at;
-    ++connection.under_way;
-    ++under_way_;
-    note_user(connection);
-    connection.request_bytes += bytes;
-    held_bytes_ += bytes;
+    begin_request(connection, bytes);
     submitting_.emplace_back(connection.lane, std::move(command));
 }
 

@@ -58,6 +58,33 @@ TEST_CASE("users: nobody takes more than half of what there is") {
     }
 }
 
+TEST_CASE("users: nobody holds more than half of the bytes, in requests that are not whole either") {
+    // Guards against a user whose unfinished requests have all others get BUSY.
+    UsersFixture fixture({{.name = "a", .rights = "claim", .namespaces = "a"},
+                          {.name = "b", .rights = "all", .namespaces = "b"}},
+                         {.request_bytes_max = 1'000'000});
+    const std::string part = "*2\r\n$3\r\nGET\r\n$900000\r\n" + std::string(60'000, 'x');
+    std::vector<Client> of_a;
+    for (int i = 0; i < 16; ++i) {
+        of_a.push_back(fixture.client("a"));
+        of_a.back().send(part);
+    }
+    while (fixture.server->metrics().connections != 8) {
+        std::this_thread::yield();
+    }
+    Client b = fixture.client("b");
+    const std::string value(300'000, 'v');
+    CHECK(b.ask({"DEDUP.REMEMBER", "k", value, "NS", "b"}).starts_with("['outcome' 'new'"));
+    // What has been answered, or has gone, is not counted any more.
+    of_a.clear();
+    Client a = fixture.client("a");
+    for (int i = 0; i < 20; ++i) {
+        CHECK(a.ask({"DEDUP.CLAIM", std::string(60'000, 'k'), "NS", "a"}).starts_with("-ERR"));
+        CHECK(b.ask({"DEDUP.REMEMBER", std::to_string(i), value, "NS", "b"})
+                  .starts_with("['outcome' 'new'"));
+    }
+}
+
 TEST_CASE("users: scans take turns by user, and hold up no claims") {
     std::atomic<bool> held = true;
     std::atomic<int> begun = 0;

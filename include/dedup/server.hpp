@@ -106,8 +106,8 @@ struct ServerOptions {
     // which a request gets the error BUSY.
     std::size_t pipeline_max = 1024;
     std::size_t requests_max = 65'536;
-    // Bytes of all requests that have not been answered, or have come in part. More get BUSY, or
-    // end the connection if it is in the middle of a request.
+    // Bytes of all requests that have not been answered, have come in part, or wait for their EXEC.
+    // More get BUSY, or end the connection if it is in the middle of a request.
     std::size_t request_bytes_max = 256 * 1024 * 1024;
     // Of one connection, replies that its client has not taken: above it, nothing more of it is
     // carried out. One reply may go beyond.
@@ -117,7 +117,7 @@ struct ServerOptions {
     // MiB, or one command's).
     std::size_t replies_bytes_max = 256 * 1024 * 1024;
     // A connection that has sent part of a request, or has replies waiting, and does not go on for
-    // so long is closed. At least 1 ms.
+    // so long is closed, and so is one that has not said EXEC so long after MULTI. At least 1 ms.
     std::chrono::milliseconds stall_timeout = std::chrono::minutes{1};
     // One that asks for nothing for so long is closed; 0: none is.
     std::chrono::milliseconds idle_timeout{0};

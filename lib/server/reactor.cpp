@@ -471,16 +471,20 @@ void Reactor::look_after(SteadyTime now) {
             connection->has_output() && now - connection->output_since > options_.stall_timeout;
         const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
                           now - connection->active_at > options_.idle_timeout;
+        const bool transacts = !connection->paused && connection->under_way == 0 &&
+                               connection->transacts_since &&
+                               now - *connection->transacts_since > options_.stall_timeout;
         const bool arriving = connection->is_arriving();
         const bool unknown = arriving || (facts_.users.needed() && !connection->session.user);
         const bool stranger = unknown && connection->under_way == 0 &&
                               now - connection->known_at > options_.stall_timeout;
-        if (partial || unread || idle || stranger) {
-            ends.emplace_back(number, arriving   ? "did not finish TLS's handshake"
-                                      : stranger ? "did not log in"
-                                      : partial  ? "left a request unfinished"
-                                      : unread   ? "did not take its replies"
-                                                 : "idle");
+        if (partial || unread || idle || stranger || transacts) {
+            ends.emplace_back(number, arriving    ? "did not finish TLS's handshake"
+                                      : stranger  ? "did not log in"
+                                      : partial   ? "left a request unfinished"
+                                      : unread    ? "did not take its replies"
+                                      : transacts ? "left a transaction open"
+                                                  : "idle");
         }
     }
     for (const auto& [number, why] : ends) {

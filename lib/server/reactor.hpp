@@ -66,6 +66,7 @@ class Reactor {
     static void follow_user(Connection& connection);
     void hold(Connection& connection, std::size_t bytes);
     void give_back(Connection& connection, std::size_t bytes);
+    std::size_t follow_transaction(Connection& connection);
     void begin_request(Connection& connection, std::size_t bytes);
     [[nodiscard]] bool has_bytes_share(const Connection& connection, std::size_t bytes) const;
     CommandPtr command_for(Connection& connection, std::size_t bytes);

@@ -180,6 +180,24 @@ void Reactor::give_back(Connection& connection, std::size_t bytes) {
     }
 }
 
+// Counts what a transaction holds while it is being said. Gives what has become of one that is not
+// said any more: bytes of its EXEC, if there is one.
+std::size_t Reactor::follow_transaction(Connection& connection) {
+    const Transaction& transaction = connection.session.transaction;
+    if (!transaction.open) {
+        connection.transacts_since.reset();
+    } else if (!connection.transacts_since) {
+        connection.transacts_since = connection.active_at;
+    }
+    const std::size_t before = std::exchange(connection.transaction_bytes, transaction.held_bytes());
+    if (connection.transaction_bytes >= before) {
+        hold(connection, connection.transaction_bytes - before);
+        return 0;
+    }
+    give_back(connection, before - connection.transaction_bytes);
+    return before - connection.transaction_bytes;
+}
+
 void Reactor::begin_request(Connection& connection, std::size_t bytes) {
     ++under_way_;
     ++connection.under_way;
@@ -194,6 +212,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++requests_;
     CommandPtr command = command_for(connection, bytes);
     follow_user(connection);
+    bytes += follow_transaction(connection);
     if (connection.session.closing) {
         connection.end_of_input = true;
     }

@@ -31,6 +31,12 @@ struct Transaction {
     std::size_t bytes = 0;
     std::size_t parts = 0;  // of all commands
     std::vector<CommandPtr> commands = {};
+
+    // What it takes of memory, about.
+    [[nodiscard]] std::size_t held_bytes() const {
+        constexpr std::size_t kCommandBytes = 512;
+        return bytes + commands.size() * kCommandBytes;
+    }
 };
 
 // Changed in the order of the requests, by the reactor, before they go to the executor: a command

@@ -110,6 +110,46 @@ TEST_CASE("bounds: a request is counted once") {
     CHECK(client.ask({"STRLEN", "k"}) == "60000");
 }
 
+TEST_CASE("bounds: what waits for its EXEC counts, and does not wait for ever") {
+    // Guards against open transactions as memory that nobody counts.
+    Bounded bounded({.request_bytes_max = 1'000'000});
+    std::vector<Client> clients;
+    std::string reply = "QUEUED";
+    const std::string value(50'000, 'x');
+    while (reply == "QUEUED" && clients.size() < 100) {
+        clients.emplace_back(bounded.path);
+        CHECK(clients.back().ask({"MULTI"}) == "OK");
+        reply = clients.back().ask({"SET", "k", value});
+    }
+    CHECK(reply.starts_with("-BUSY"));
+    CHECK(clients.size() > 15);
+    CHECK(clients.back().ask({"EXEC"}).starts_with("-EXECABORT"));
+    CHECK(clients.front().ask({"EXEC"}) == "[OK]");
+    CHECK(clients.front().ask({"MULTI"}) == "OK");
+    CHECK(clients.front().ask({"SET", "k", value}) == "QUEUED");
+    CHECK(clients.front().ask({"DISCARD"}) == "OK");
+    CHECK(clients.back().ask({"SET", "k", value}) == "OK");
+    clients.clear();
+    // Small commands take memory, too.
+    int queued = 0;
+    for (int i = 0; i < 3; ++i) {
+        clients.emplace_back(bounded.path);
+        CHECK(clients.back().ask({"MULTI"}) == "OK");
+        for (int j = 0; j < 1000; ++j) {
+            queued += clients.back().ask({"SET", "k", "v"}) == "QUEUED" ? 1 : 0;
+        }
+    }
+    CHECK(queued > 1000);
+    CHECK(queued < 2500);
+}
+
+TEST_CASE("bounds: a transaction that is left open ends with its connection") {
+    Bounded bounded({.stall_timeout = 50ms});
+    Client client(bounded.path);
+    CHECK(client.ask({"MULTI"}) == "OK");
+    CHECK(client.reply() == "EOF");
+}
+
 TEST_CASE("bounds: a disk that hangs holds up the server's end, and no client") {
     Bounded bounded({.stop_timeout = 20ms});
     bounded.hangs = true;

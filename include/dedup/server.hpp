@@ -101,6 +101,8 @@ struct ServerOptions {
     // Gives more lines for /metrics. As http_pages.
     std::function<std::string()> http_metrics = {};
 
+    // Where clients have to log in, one more takes the place of the connection that has waited
+    // longest without; where all have, or nobody has to, it is refused.
     std::size_t connections_max = 10'000;
     // Requests under way: of one connection, whose next ones wait in its socket, and of all, above
     // which a request gets the error BUSY.
@@ -112,8 +114,8 @@ struct ServerOptions {
     // Of one connection, replies that its client has not taken: above it, nothing more of it is
     // carried out. One reply may go beyond.
     std::size_t reply_bytes_max = 1024 * 1024;
-    // The same of all connections: above it, those that hold most of it are closed, until it is
-    // kept. What is being carried out may go beyond: as much again, and what is read at once (64
+    // The same of all connections: above it, those that have not logged in are closed, and then
+    // those that hold most, of the user who does, until it is kept. What is being carried out may go beyond: as much again, and what is read at once (64
     // MiB, or one command's).
     std::size_t replies_bytes_max = 256 * 1024 * 1024;
     // A connection that has sent part of a request, or has replies waiting, and does not go on for

@@ -47,6 +47,7 @@ struct Connection {
     SteadyTime known_at;            // when it was accepted, or last seen to be logged in
     SteadyTime output_since;        // when its output last moved, or began to wait
     bool welcomed = false;          // of TLS
+    bool stranger = false;          // is in the reactor's list of those
     std::optional<SteadyTime> partial_since{};  // part of a request is there since
     std::optional<SteadyTime> transacts_since{};  // MULTI was said, and no EXEC
 
@@ -67,8 +68,8 @@ enum class Moved : std::uint8_t {
     ended,    // the other side has closed, or is gone
 };
 
-// Appends what is there, some of it at a time, to the connection's input.
-[[nodiscard]] Moved read_some(Connection& connection);
+// Appends what is there, at most about `bytes_max` at a time, to the connection's input.
+[[nodiscard]] Moved read_some(Connection& connection, std::size_t bytes_max);
 // Sends as much as the socket takes.
 [[nodiscard]] Moved write_some(Connection& connection);
 

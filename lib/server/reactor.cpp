@@ -275,7 +275,7 @@ bool Reactor::is_known_process(int socket) const {
 }
 
 void Reactor::admit(Descriptor socket, bool tcp) {
-    if (connections_.size() >= options_.connections_max) {
+    if (connections_.size() >= options_.connections_max && !evict_stranger()) {
         ++refused_;
         constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
         if (!(tcp && has_tls_)) {
@@ -303,7 +303,7 @@ void Reactor::admit(Descriptor socket, bool tcp) {
         return;
     }
     watch_for_input(epoll_.get(), connection->socket.get(), number);
-    connections_.emplace(number, std::move(connection));
+    follow_stranger(*connections_.emplace(number, std::move(connection)).first->second);
     ++connected_;
     ++open_;
     note("connected", number, tcp ? (has_tls_ ? "tls" : "tcp") : "unix");
@@ -374,19 +374,6 @@ void Reactor::settle_touched() {
     }
 }
 
-// Ends those who hold most, until the replies of all are within their bound.
-void Reactor::relieve() {
-    while (unsent_bytes_ > options_.replies_bytes_max) {
-        const auto most = std::ranges::max_element(connections_, {}, [](const auto& entry) {
-            return entry.second->output.size() - entry.second->sent;
-        });
-        if (most == connections_.end() || !most->second->has_output()) {
-            return;  // on their way here
-        }
-        close(*most->second, "did not take its replies, and others need the room");
-    }
-}
-
 // Sends what there is, goes on with what waited for that, and sees what to watch the socket for.
 void Reactor::settle(Connection& connection) {
     for (bool again = true; again;) {
@@ -401,7 +388,7 @@ void Reactor::settle(Connection& connection) {
                 connection.output_since = steady_clock::now();
             }
         }
-        const bool room = connection.lane->unsent_bytes <= options_.reply_bytes_max;
+        const bool room = connection.lane->unsent_bytes <= reply_bytes_max(connection);
         if (connection.lane->held && room) {
             executor_.resume(connection.lane);
         }
@@ -438,6 +425,7 @@ void Reactor::watch(Connection& connection) {
 void Reactor::close(Connection& connection, std::string_view why) {
     const std::uint64_t number = connection.session.id;
     arriving_.erase(number);
+    strangers_.erase(number);
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
     give_back(connection, connection.held_bytes - connection.request_bytes);
@@ -475,7 +463,7 @@ void Reactor::look_after(SteadyTime now) {
                                connection->transacts_since &&
                                now - *connection->transacts_since > options_.stall_timeout;
         const bool arriving = connection->is_arriving();
-        const bool unknown = arriving || (facts_.users.needed() && !connection->session.user);
+        const bool unknown = arriving || is_stranger(*connection);
         const bool stranger = unknown && connection->under_way == 0 &&
                               now - connection->known_at > options_.stall_timeout;
         if (partial || unread || idle || stranger || transacts) {

@@ -77,6 +77,10 @@ class Reactor {
     void settle(Connection& connection);
     void settle_touched();
     void relieve();
+    [[nodiscard]] bool is_stranger(const Connection& connection) const;
+    void follow_stranger(Connection& connection);
+    bool evict_stranger();
+    [[nodiscard]] std::size_t reply_bytes_max(const Connection& connection) const;
     void watch(Connection& connection);
     void close(Connection& connection, std::string_view why);
     void look_after(SteadyTime now);
@@ -101,6 +105,7 @@ class Reactor {
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::uint64_t last_number_ = 0;
     std::set<std::uint64_t> arriving_;  // connections whose TLS has yet to be settled
+    std::set<std::uint64_t> strangers_;  // connections that have yet to log in, the oldest first
     std::size_t under_way_ = 0;         // requests of all connections without a reply
     std::size_t held_bytes_ = 0;        // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;

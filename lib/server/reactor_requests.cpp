@@ -13,10 +13,14 @@ namespace dedup::server {
 
 using std::chrono::steady_clock;
 
+// What a stranger has sent and is not understood yet is no more than this, or TLS's record.
+constexpr std::size_t kStrangerReadBytes = 4 * 1024;
+
 void Reactor::read_from(Connection& connection) {
     const std::size_t before = connection.input.size();
     const bool arriving = connection.is_arriving();
-    const Moved moved = read_some(connection);
+    const Moved moved =
+        read_some(connection, is_stranger(connection) ? kStrangerReadBytes : kAlwaysBytes);
     if (arriving && connection.tls->is_ready()) {
         welcome(connection);
     }
@@ -42,7 +46,7 @@ void Reactor::take_requests(Connection& connection) {
     bool more = !connection.input.empty();
     while (more && !connection.end_of_input) {
         connection.paused = connection.under_way >= options_.pipeline_max ||
-                            connection.lane->unsent_bytes > options_.reply_bytes_max;
+                            connection.lane->unsent_bytes > reply_bytes_max(connection);
         std::size_t size = 0;
         more = !connection.paused && taken < connection.input.size() &&
                take_request(connection, std::string_view(connection.input).substr(taken), size);
@@ -65,8 +69,8 @@ void Reactor::take_requests(Connection& connection) {
 
 // Whether there may be another request behind this one.
 bool Reactor::take_request(Connection& connection, std::string_view bytes, std::size_t& size) {
-    const bool known = !facts_.users.needed() || connection.session.user != nullptr;
-    switch (connection.parser.parse(bytes, known ? RequestLimits{} : kUnauthenticatedLimits)) {
+    switch (connection.parser.parse(
+        bytes, is_stranger(connection) ? kUnauthenticatedLimits : RequestLimits{})) {
         case RequestParser::Found::nothing:
             size = connection.parser.size();
             give_back(connection, size);
@@ -212,6 +216,7 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     ++requests_;
     CommandPtr command = command_for(connection, bytes);
     follow_user(connection);
+    follow_stranger(connection);
     bytes += follow_transaction(connection);
     if (connection.session.closing) {
         connection.end_of_input = true;

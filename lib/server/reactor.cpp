@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <random>
 
 #include "env/process.hpp"
@@ -257,13 +258,27 @@ void Reactor::accept_all(int listener, bool tcp) {
         if (socket.get() < 0) {
             if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED) {
                 // No descriptors or no memory: until the next tick, or epoll says so at once again.
-                note_refused(0, fmt::format("cannot accept connections: errno {}", errno));
+                cannot_accept(errno);
                 watch_listeners(false);
             }
             return;
         }
+        accepts_ = true;
         admit(std::move(socket), tcp);
     }
+}
+
+// Said once, until it can again.
+void Reactor::cannot_accept(int error) {
+    ++refused_;
+    if (std::exchange(accepts_, false)) {
+        note_refused(0, fmt::format("cannot accept connections: {}",
+                                    error == EMFILE || error == ENFILE
+                                        ? "too many open files: raise LimitNOFILE (ulimit -n), or "
+                                          "lower connections_max (--connections)"
+                                        : std::strerror(error)));
+    }
+    evict_stranger();
 }
 
 bool Reactor::is_known_process(int socket) const {

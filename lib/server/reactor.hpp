@@ -54,6 +54,7 @@ class Reactor {
     void run_once(int timeout_ms) DEDUP_EXCLUDES(mutex_);
     void on_event(std::uint64_t tag, std::uint32_t events);
     void accept_all(int listener, bool tcp);
+    void cannot_accept(int error);
     void admit(Descriptor socket, bool tcp) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool start_tls(Connection& connection) DEDUP_EXCLUDES(mutex_);
     void relieve_arriving();
@@ -112,6 +113,7 @@ class Reactor {
     std::vector<std::uint64_t> touched_;  // connections to be settled
     EventLimit refusals_;
     bool listening_ = true;
+    bool accepts_ = true;  // as far as has been tried
     std::optional<SteadyTime> stopping_since_;
 
     // For anybody.

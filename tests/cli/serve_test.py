@@ -369,6 +369,24 @@ class Serve(cli.CliTest):
         events = [json.loads(line)["event"] for line in self.end(server).splitlines()]
         self.assertEqual(events, ["stopping", "stopped"])
 
+    def test_few_open_files_leave_enough_for_the_store(self):
+        server = self.start("serve", preexec_fn=lambda: limit_files(100), stderr=subprocess.PIPE)
+        limited = server.stderr.readline() + server.stderr.readline()  # a new store is said, too
+        self.assertRegex(limited, rb"event=limited .*36 connections at most.*raise LimitNOFILE")
+        self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
+        client = self.client()
+        self.assertEqual(client.ask("PING"), b"PONG")
+        others = [self.client() for _ in range(80)]
+        for number in range(20):  # segments are begun
+            self.assertEqual(client.ask("SET", f"k{number}", b"x" * 4_000_000), b"OK")
+        client.ask("DEDUP.SWEEP")
+        refused = others[-1].reply()
+        self.assertIn("max number of clients", str(refused))
+        self.assertNotIn("cannot accept", self.end(server))
+        few = self.dedupctl("serve", "--http", "127.0.0.1:0", expect=ERROR,
+                            preexec_fn=lambda: limit_files(100))
+        self.assertInError(["100 files may be open", "raise LimitNOFILE"], few)
+
     def test_a_log_that_nobody_reads_holds_up_nobody(self):
         server = self.start("serve", "--log-connections", stderr=subprocess.PIPE)
         fcntl.fcntl(server.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
@@ -438,6 +456,11 @@ class Serve(cli.CliTest):
         self.assertIn(b"r", waiting.reply())
         self.end(server)
         self.dedupctl("lookup", "none", expect=ABSENT)
+
+
+def limit_files(count):
+    import resource  # pylint: disable=import-outside-toplevel
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
 def limit_file_size():

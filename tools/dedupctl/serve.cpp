@@ -99,14 +99,37 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
     return options;
 }
 
-// A connection takes a descriptor, and the usual limit is 1,024.
-void raise_descriptor_limit(std::size_t connections) {
-    constexpr std::size_t kOthers = 256;
+// A connection takes a descriptor, and the usual limit is 1,024. The store and HTTP need theirs, too,
+// or connections would take those that the store needs to write.
+void fit_into_descriptors(dedup::ServerOptions& options, const EventLog& log) {
+    constexpr std::size_t kOfStore = 64;
+    constexpr std::size_t kOfHttp = 260;
+    const bool http = !options.http.empty() || options.http_socket >= 0;
+    const std::size_t others = kOfStore + (http ? kOfHttp : 0);
+    const std::size_t wanted = options.connections_max + others;
     rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < connections + kOthers) {
-        limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, connections + kOthers);
-        ::setrlimit(RLIMIT_NOFILE, &limit);
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
+        return;
     }
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur >= wanted) {
+        return;
+    }
+    constexpr const char* kWayOut = "raise LimitNOFILE (ulimit -Hn)";
+    if (limit.rlim_cur <= others) {
+        throw last_failure(
+            {.code = dedup::Code::io,
+             .message = fmt::format("{} files may be open, and the store{} may need {}: {}",
+                                    limit.rlim_cur, http ? " and HTTP" : "", others, kWayOut),
+             .os_error = EMFILE});
+    }
+    options.connections_max = limit.rlim_cur - others;
+    log.write("limited", 0,
+              fmt::format("{} connections at most, as {} files may be open: {}, or lower "
+                          "--connections",
+                          options.connections_max, limit.rlim_cur, kWayOut));
 }
 
 std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, milliseconds every,
@@ -204,7 +227,7 @@ int run_serve(const ServeArguments& arguments, Context& context) {
             : std::optional(parse_duration(arguments.sweep_every, "--sweep-every"));
     const EventLog log(context.json, arguments.log_connections);
     options.observer = [&log](const dedup::ServerEvent& event) { log.write(event); };
-    raise_descriptor_limit(options.connections_max);
+    fit_into_descriptors(options, log);
 
     StopSignal stop;
     // Before there are threads, which take no signals.

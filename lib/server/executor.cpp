@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <new>
 
 #include "env/process.hpp"
 
@@ -255,6 +256,15 @@ void Executor::begin_chore(const LanePtr& lane) {
     chore_work_[kind].notify_one();
 }
 
+// What nobody can know beforehand, such as how long a history is, must not end the process.
+void Executor::run_chore(Command& chore) {
+    try {
+        chore.run({store_, stop_source_.get_token()});
+    } catch (const std::bad_alloc&) {
+        chore.failed({Code::out_of_space, "out of memory"});
+    }
+}
+
 void Executor::run_chores(std::size_t kind) {
     MutexLock lock(mutex_);
     for (;;) {
@@ -266,7 +276,7 @@ void Executor::run_chores(std::size_t kind) {
         }
         auto chore = chores_[kind].pop();
         lock.unlock();
-        chore.second->run({store_, stop_source_.get_token()});
+        run_chore(*chore.second);
         lock.lock();
         incoming_.done.push_back(std::move(chore));
         work_.notify_one();

@@ -109,6 +109,7 @@ class Executor {
 
     void run_rounds() DEDUP_EXCLUDES(mutex_);
     void run_chores(std::size_t kind) DEDUP_EXCLUDES(mutex_);
+    void run_chore(Command& chore);
     void begin_chore(const LanePtr& lane) DEDUP_EXCLUDES(mutex_);
     bool take_incoming() DEDUP_EXCLUDES(mutex_);
     void take_over(Incoming incoming);

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -182,6 +183,15 @@ TEST_CASE("bounds: a slow sweep holds up no statistics, scans and histories") {
     CHECK(client.ask({"DEDUP.SWEEPING", "other"}) == "nil");
     CHECK(client.ask({"DEDUP.SWEEPING", "mine", "STOP"}) == "[0 0]");
     CHECK(sweeper.reply().starts_with("['now_ms'"));
+}
+
+TEST_CASE("bounds: a scan for which there is no memory gets an error, and ends nothing else") {
+    Bounded bounded;
+    bounded.store.before_scan = [](const ScanOptions&) { throw std::bad_alloc(); };
+    Client client(bounded.path);
+    CHECK(client.ask({"DEDUP.SCAN", "0"}) == "-OOM out of memory");
+    bounded.store.before_scan = nullptr;
+    CHECK(client.ask({"DEDUP.SCAN", "0"}) == "['cursor' '' 'heads' []]");
 }
 
 TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {

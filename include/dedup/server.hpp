@@ -25,7 +25,8 @@ namespace dedup {
 
 // Something that a server's log should have. No key, receipt or password is in it.
 struct ServerEvent {
-    // "listening", "connected", "disconnected", "refused", "stopping", "stopped"
+    // "listening", "connected", "disconnected", "refused", "login_failed", "stopping", "stopped".
+    // Of "refused" and "login_failed", ten a second are told one by one.
     std::string_view what;
     std::uint64_t connection = 0;  // its number; 0: it is about none
     std::string detail = {};       // for people
@@ -66,7 +67,8 @@ struct ServerOptions {
     int http_socket = -1;
     // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
     // is needed, which is allowed on Unix sockets, on loopback addresses, and where clients have to
-    // show a certificate. TCP is not encrypted without TLS.
+    // show a certificate. At least 16 bytes, as there is nothing else to keep somebody from guessing
+    // it. TCP is not encrypted without TLS.
     std::string password = {};
     // TLS on TCP, and then nothing else there: files in PEM, of the server's certificate, with
     // those of the authorities between it and the root, and of its key. Needs a build with
@@ -93,7 +95,7 @@ struct ServerOptions {
     std::string http = {};
     // Then clients have to say it (Authorization: Bearer, or Basic with any name), but for /healthz
     // and /readyz. Empty: none is needed, which is allowed on loopback addresses only, and only for
-    // clients that call the server by such an address or "localhost".
+    // clients that call the server by such an address or "localhost". At least 16 bytes.
     std::string http_token = {};
     // Answers all other paths; nullopt: there is no such page. One call at a time, on a thread of
     // the server's; while it runs, only /healthz is answered.
@@ -145,6 +147,7 @@ struct ServerMetrics {
     std::uint64_t connections = 0;  // now
     std::uint64_t connected = 0;    // ever
     std::uint64_t refused = 0;      // connections, as there were too many
+    std::uint64_t logins_failed = 0;
     std::uint64_t requests = 0;
     std::uint64_t busy = 0;           // requests that got BUSY
     std::uint64_t untaken_bytes = 0;  // of replies, now

@@ -46,6 +46,7 @@ struct Connection {
     SteadyTime active_at;           // when something last came or went
     SteadyTime known_at;            // when it was accepted, or last seen to be logged in
     SteadyTime output_since;        // when its output last moved, or began to wait
+    int failed_logins = 0;
     bool welcomed = false;          // of TLS
     bool stranger = false;          // is in the reactor's list of those
     std::optional<SteadyTime> partial_since{};  // part of a request is there since

@@ -53,6 +53,8 @@ std::string_view authenticate(const Request& request, std::string_view user,
     const std::uint64_t generation = facts.users.generation();
     UserPtr known = facts.users.login(user, password);
     if (!known) {
+        // Not what was said: who mistakes one for the other says a secret as a name.
+        session.failed_login = facts.users.named(user) ? user : "";
         return "WRONGPASS invalid username-password pair or user is disabled.";
     }
     return seat(session, facts, std::move(known), generation);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 
 namespace dedup::server {
@@ -11,6 +12,9 @@ namespace dedup::server {
 class EventLimit {
   public:
     using Time = std::chrono::steady_clock::time_point;
+
+    explicit EventLimit(std::string_view event) : what(event) {}
+    const std::string_view what;
 
     // Whether one more may be told; if not, it is counted.
     [[nodiscard]] bool allows(Time now) {

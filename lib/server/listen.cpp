@@ -295,6 +295,26 @@ Descriptor accept_from(int listener) {
     }));
 }
 
+std::string peer_of(int socket) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (::getpeername(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+        return "nowhere";  // it has gone
+    }
+    if (address.ss_family == AF_UNIX) {
+        ucred peer{};
+        size = sizeof peer;
+        ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+        return fmt::format("process {} of uid {}", peer.pid, peer.uid);
+    }
+    std::array<char, NI_MAXHOST> host{};
+    std::array<char, NI_MAXSERV> port{};
+    ::getnameinfo(as_address(address), size, host.data(), host.size(), port.data(), port.size(),
+                  NI_NUMERICHOST | NI_NUMERICSERV);
+    return fmt::format(address.ss_family == AF_INET6 ? "[{}]:{}" : "{}:{}", host.data(),
+                       port.data());
+}
+
 void keep_alive(int socket) {
     constexpr std::array<std::pair<int, int>, 3> kTimes = {
         {{TCP_KEEPIDLE, 60}, {TCP_KEEPINTVL, 10}, {TCP_KEEPCNT, 3}}};

@@ -127,6 +127,7 @@ ServerMetrics Reactor::metrics() const {
     return {.connections = open_,
             .connected = connected_,
             .refused = refused_,
+            .logins_failed = logins_failed_,
             .requests = requests_,
             .busy = busy_,
             .untaken_bytes = unsent_bytes_,
@@ -146,16 +147,22 @@ void Reactor::note(std::string_view what, std::uint64_t connection, std::string 
 
 // Whoever can connect can cause these.
 void Reactor::note_refused(std::uint64_t connection, std::string why) {
+    note_limited(refusals_, connection, std::move(why));
+}
+
+void Reactor::note_limited(EventLimit& limit, std::uint64_t connection, std::string detail) {
     const SteadyTime now = steady_clock::now();
     tell_untold(now);
-    if (refusals_.allows(now)) {
-        note("refused", connection, std::move(why));
+    if (limit.allows(now)) {
+        note(limit.what, connection, std::move(detail));
     }
 }
 
 void Reactor::tell_untold(SteadyTime now) {
-    if (const std::uint64_t untold = refusals_.take_untold(now); untold != 0) {
-        note("refused", 0, fmt::format("{} more, which are not told one by one", untold));
+    for (EventLimit* const limit : {&refusals_, &failed_logins_}) {
+        if (const std::uint64_t untold = limit->take_untold(now); untold != 0) {
+            note(limit->what, 0, fmt::format("{} more, which are not told one by one", untold));
+        }
     }
 }
 

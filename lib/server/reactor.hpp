@@ -91,6 +91,8 @@ class Reactor {
     void begin_to_stop();
     void note(std::string_view what, std::uint64_t connection, std::string detail = {}) const;
     void note_refused(std::uint64_t connection, std::string why);
+    void note_limited(EventLimit& limit, std::uint64_t connection, std::string detail);
+    void look_at_login(Connection& connection);
     void tell_untold(SteadyTime now);
     void wake() const;
 
@@ -111,7 +113,8 @@ class Reactor {
     std::size_t held_bytes_ = 0;        // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
     std::vector<std::uint64_t> touched_;  // connections to be settled
-    EventLimit refusals_;
+    EventLimit refusals_{"refused"};
+    EventLimit failed_logins_{"login_failed"};
     bool listening_ = true;
     bool accepts_ = true;  // as far as has been tried
     std::optional<SteadyTime> stopping_since_;
@@ -121,6 +124,7 @@ class Reactor {
     std::atomic<std::uint64_t> connected_ = 0;
     std::atomic<std::uint64_t> open_ = 0;
     std::atomic<std::uint64_t> refused_ = 0;
+    std::atomic<std::uint64_t> logins_failed_ = 0;
     std::atomic<std::uint64_t> requests_ = 0;
     std::atomic<std::uint64_t> busy_ = 0;
     std::atomic<std::size_t> unsent_bytes_ = 0;  // of all lanes, which it outlives

@@ -1,5 +1,6 @@
 #include "dedup/server.hpp"
 
+#include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -24,6 +26,18 @@ using server::Listeners;
 using server::Reactor;
 using server::User;
 
+Result<void> check_secret(std::string_view what, const std::string& secret) {
+    if (secret.empty() ||
+        (secret.size() >= server::kSecretMin && secret.size() <= server::kSecretMax)) {
+        return {};
+    }
+    return std::unexpected(
+        Error{Code::invalid_argument,
+              fmt::format("the {} has {} bytes; it has {} to {}, made up at random (`openssl rand "
+                          "-hex 20`)",
+                          what, secret.size(), server::kSecretMin, server::kSecretMax)});
+}
+
 Result<void> check_server_options(const ServerOptions& options) {
     const auto bad = [](const char* what) {
         return std::unexpected(Error{.code = Code::invalid_argument, .message = what});
@@ -35,6 +49,12 @@ Result<void> check_server_options(const ServerOptions& options) {
     if (options.http.empty() && options.http_socket < 0 &&
         (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
         return bad("a token or pages for HTTP, and no address: give http");
+    }
+    for (const auto& [what, secret] : {std::pair("password", &options.password),
+                                       std::pair("token for HTTP", &options.http_token)}) {
+        if (auto checked = check_secret(what, *secret); !checked) {
+            return checked;
+        }
     }
     const bool tls = !options.tls_certificate.empty();
     if (tls == options.tls_key.empty() || (!tls && !options.tls_client_ca.empty())) {

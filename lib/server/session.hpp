@@ -51,6 +51,8 @@ struct Session {
     UserPtr user = {};                   // null: has not logged in
     std::uint64_t users_generation = 0;  // that `user` is of
     UserSeat seat = {};
+    // A login that has just failed, for the log: whose secret was wrong; empty: no user's.
+    std::optional<std::string> failed_login = {};
     std::string certified = {};  // the name in its certificate, of TLS; empty: it has shown none
 
     // The namespace of the keys of Redis commands.

@@ -211,16 +211,16 @@ class ServeHttp(cli.CliTest):
     def test_a_token(self):
         self.some_keys()
         with open(self.path("token"), "w", encoding="ascii") as file:
-            file.write("open sesame\n")
+            file.write("open sesame, please\n")
         server = self.begin("--http-token-file", self.path("token"))
         for path in ("/", "/key?key=done", "/stats.json", "/metrics", "/style.css"):
             self.get(path, status=401)
-            self.get(path, Authorization="Bearer open sesame")
+            self.get(path, Authorization="Bearer open sesame, please")
         self.get("/", status=401, Authorization="Bearer sesame")
         self.assertIn("secret receipt",
-                      self.get("/key?key=done", Authorization="Bearer open sesame"))
+                      self.get("/key?key=done", Authorization="Bearer open sesame, please"))
         self.assertIn("a secret note",
-                      self.get("/key?key=noted", Authorization="Bearer open sesame"))
+                      self.get("/key?key=noted", Authorization="Bearer open sesame, please"))
         self.end(server)
 
     def test_usage(self):

@@ -149,11 +149,11 @@ class Serve(cli.CliTest):
 
     def test_a_password_for_clients(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:
-            file.write("open sesame\n")
+            file.write("open sesame, please\n")
         server = self.serve("--tcp", "127.0.0.1:0", "--password-file", self.path("secret"))
         at = f"127.0.0.1:{self.port_of(server)}"
-        known = dict(self.environment(), DEDUP_PASSWORD="open sesame")
-        self.dedupctl("-s", f"tcp://default:open%20sesame@{at}", "claim", "a", expect=OK)
+        known = dict(self.environment(), DEDUP_PASSWORD="open sesame, please")
+        self.dedupctl("-s", f"tcp://default:open%20sesame%2C%20please@{at}", "claim", "a", expect=OK)
         self.dedupctl("-s", f"tcp://{at}", "claim", "b", env=known, expect=OK)
         self.dedupctl("claim", "c", env=known, expect=OK)
         for store in (f"tcp://default:wrong@{at}", f"tcp://{at}", self.store):
@@ -209,13 +209,13 @@ class Serve(cli.CliTest):
 
     def test_tcp_and_a_password(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:
-            file.write("open sesame\n")
+            file.write("open sesame, please\n")
         server = self.serve("--no-unix", "--tcp", "127.0.0.1:0", "--password-file",
                             self.path("secret"), "--log-connections")
         # The line that serve() has read named the port; so does the one of a first connection.
         port = self.port_of(server)
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"PING\r\nAUTH open\r\n" + Client.request("AUTH", "open sesame") +
+            client.sendall(b"PING\r\nAUTH open\r\n" + Client.request("AUTH", "open sesame, please") +
                            b"PING\r\n")
             replies = client.makefile("rb")
             self.assertTrue(replies.readline().startswith(b"-NOAUTH"))

@@ -25,7 +25,8 @@ namespace dedup {
 
 // Something that a server's log should have. No key, receipt or password is in it.
 struct ServerEvent {
-    // "listening", "connected", "disconnected", "refused", "login_failed", "stopping", "stopped".
+    // "listening", "connected", "disconnected", "refused", "login_failed", "store_failed" (it refuses
+    // what is appended; the detail is the first error), "store_recovered", "stopping", "stopped".
     // Of "refused" and "login_failed", ten a second are told one by one.
     std::string_view what;
     std::uint64_t connection = 0;  // its number; 0: it is about none

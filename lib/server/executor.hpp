@@ -30,6 +30,7 @@
 #include "env/mutex.hpp"
 #include "server/chore_queue.hpp"
 #include "server/lane.hpp"
+#include "server/store_watch.hpp"
 
 namespace dedup::server {
 
@@ -53,6 +54,7 @@ struct ExecutorOptions {
     // Of all. Above it, everything waits until the reactor has seen to it.
     const std::atomic<std::size_t>* all_unsent_bytes = nullptr;
     std::size_t all_unsent_bytes_max = 0;
+    StoreWatch* watch = nullptr;
 };
 
 class Executor {

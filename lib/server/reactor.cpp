@@ -77,7 +77,8 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
                             },
                         .unsent_bytes_max = options_.reply_bytes_max,
                         .all_unsent_bytes = &unsent_bytes_,
-                        .all_unsent_bytes_max = 2 * options_.replies_bytes_max}) {
+                        .all_unsent_bytes_max = 2 * options_.replies_bytes_max,
+                        .watch = &store_watch_}) {
     if (!options_.users.empty()) {
         facts_.uses.connections_max = std::max<std::size_t>(1, options_.connections_max / 2);
         facts_.uses.requests_max = std::max<std::size_t>(1, options_.requests_max / 2);
@@ -166,6 +167,16 @@ void Reactor::tell_untold(SteadyTime now) {
     }
 }
 
+void Reactor::tell_of_store() {
+    const StoreWatch::News news = store_watch_.take();
+    if (news.failed) {
+        note("store_failed", 0, to_string(*news.failed));
+    }
+    if (news.recovered) {
+        note("store_recovered", 0);
+    }
+}
+
 void Reactor::watch_listeners(bool watched) {
     const auto one = [&](int fd, std::uint64_t tag) {
         if (fd >= 0) {
@@ -216,6 +227,7 @@ void Reactor::run() {
         }
     }
     tell_untold(SteadyTime::max());
+    tell_of_store();
     note("stopped", 0);
 }
 
@@ -467,6 +479,7 @@ void Reactor::close(Connection& connection, std::string_view why) {
 
 void Reactor::look_after(SteadyTime now) {
     tell_untold(now);
+    tell_of_store();
     if (!listening_ && !stopping_since_) {
         watch_listeners(true);
     }

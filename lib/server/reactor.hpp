@@ -94,6 +94,7 @@ class Reactor {
     void note_limited(EventLimit& limit, std::uint64_t connection, std::string detail);
     void look_at_login(Connection& connection);
     void tell_untold(SteadyTime now);
+    void tell_of_store();
     void wake() const;
 
     const ServerOptions options_;
@@ -129,6 +130,7 @@ class Reactor {
     std::atomic<std::uint64_t> busy_ = 0;
     std::atomic<std::size_t> unsent_bytes_ = 0;  // of all lanes, which it outlives
 
+    StoreWatch store_watch_;
     Mutex mutex_;
     std::vector<Replies> replies_ DEDUP_GUARDED_BY(mutex_);
     // Of TCP; null: without TLS.

@@ -443,7 +443,7 @@ class Serve(cli.CliTest):
         self.assertIn(str(refused.exception).split()[0],
                       ("OOM", "IO", "OUTCOME_UNKNOWN", "FAILED"))
         self.assertEqual(client.ask("GET", "before"), b"v")
-        self.end(server)
+        self.assertIn("event=store_failed", self.end(server))
         self.assertEqual(self.dedupctl("-n", "redis:0", "lookup", "before", expect=COMPLETED).out,
                          b"v")
 

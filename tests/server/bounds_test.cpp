@@ -5,7 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -192,6 +194,42 @@ TEST_CASE("bounds: a scan for which there is no memory gets an error, and ends n
     CHECK(client.ask({"DEDUP.SCAN", "0"}) == "-OOM out of memory");
     bounded.store.before_scan = nullptr;
     CHECK(client.ask({"DEDUP.SCAN", "0"}) == "['cursor' '' 'heads' []]");
+}
+
+TEST_CASE("bounds: a store that refuses what is written is told once, and that it takes it again") {
+    std::mutex mutex;
+    std::vector<std::string> told;
+    ServerOptions options{.stall_timeout = 40ms};  // it looks every 10 ms
+    options.observer = [&](const ServerEvent& event) {
+        if (event.what.starts_with("store_")) {
+            const std::lock_guard lock(mutex);
+            told.push_back(std::string(event.what) + " " + event.detail);
+        }
+    };
+    const auto count = [&] {
+        const std::lock_guard lock(mutex);
+        return told.size();
+    };
+    Bounded bounded(std::move(options));
+    std::atomic<bool> fails = true;
+    bounded.store.fail_append = [&](const Append&) -> std::optional<Code> {
+        return fails ? std::optional(Code::out_of_space) : std::nullopt;
+    };
+    Client client(bounded.path);
+    while (count() == 0) {
+        CHECK(client.ask({"SET", "k", "v"}) == "-OOM injected");
+    }
+    for (int i = 0; i < 100; ++i) {
+        CHECK(client.ask({"SET", "k", "v"}) == "-OOM injected");
+        CHECK(client.ask({"GET", "k"}) == "nil");
+    }
+    fails = false;
+    while (count() == 1) {
+        CHECK(client.ask({"SET", "k", "v"}) == "OK");
+    }
+    const std::lock_guard lock(mutex);
+    CHECK(told == std::vector<std::string>{"store_failed out_of_space: injected",
+                                           "store_recovered "});
 }
 
 TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {

@@ -95,7 +95,8 @@ struct ServerOptions {
     //   /metrics  of the store and the server, for Prometheus
     std::string http = {};
     // Then clients have to say it (Authorization: Bearer, or Basic with any name), but for /healthz
-    // and /readyz. Empty: none is needed, which is allowed on loopback addresses only, and only for
+    // and /readyz. Empty: none is needed, which is allowed without users, on loopback addresses only,
+    // and only for
     // clients that call the server by such an address or "localhost". At least 16 bytes.
     std::string http_token = {};
     // Answers all other paths; nullopt: there is no such page. One call at a time, on a thread of

@@ -50,6 +50,12 @@ Result<void> check_server_options(const ServerOptions& options) {
         (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
         return bad("a token or pages for HTTP, and no address: give http");
     }
+    const bool http = !options.http.empty() || options.http_socket >= 0;
+    if (http && !options.users.empty() && options.http_token.empty()) {
+        return bad(
+            "with users HTTP needs a token, or everybody on this machine would see what each of "
+            "them has: give http_token (--http-token-file)");
+    }
     for (const auto& [what, secret] : {std::pair("password", &options.password),
                                        std::pair("token for HTTP", &options.http_token)}) {
         if (auto checked = check_secret(what, *secret); !checked) {

@@ -147,6 +147,16 @@ TEST_CASE("http: on loopback a client has to call the server by a name of loopba
     }
 }
 
+TEST_CASE("http: health and readiness can be asked without a Host") {
+    WebFixture fixture;
+    for (const auto& [path, status] :
+         {std::pair("/healthz", 200), std::pair("/readyz", 200), std::pair("/metrics", 421)}) {
+        const WebClient client = fixture.client();
+        client.send("GET " + std::string(path) + " HTTP/1.0\r\n\r\n");
+        CHECK_MESSAGE(has_status(client.rest(), status), path);
+    }
+}
+
 TEST_CASE("http: a token opens all but health and readiness") {
     ServerOptions options{.http_token = "open sesame, please"};
     options.http_pages = [](const HttpRequest& request) {

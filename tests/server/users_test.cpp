@@ -343,6 +343,18 @@ TEST_CASE("users: failed logins are told, counted, and do not go on for ever") {
     }
 }
 
+TEST_CASE("users: HTTP needs a token, or it would pass by them") {
+    const UsersFixture fixture({{.name = "a", .rights = "read", .namespaces = "a"}});
+    ServerOptions options{.tcp = "127.0.0.1:0",
+                          .users = fixture.users_path,
+                          .http = "127.0.0.1:0"};
+    const auto open = Server::start(*fixture.inner, options);
+    REQUIRE_FALSE(open.has_value());
+    CHECK(open.error().message.find("HTTP needs a token") != std::string::npos);
+    options.http_token = "a token of 16 bytes";
+    CHECK(Server::start(*fixture.inner, options).has_value());
+}
+
 TEST_CASE("users: a decision is of who has logged in, whatever he calls himself") {
     UsersFixture fixture({{.name = "ada", .rights = "all", .namespaces = "*"}});
     Client ada = fixture.client("ada");

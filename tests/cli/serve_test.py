@@ -206,6 +206,8 @@ class Serve(cli.CliTest):
                           ("--no-unix", "--unix", "x")):
             self.dedupctl("serve", *arguments, expect=USAGE)
         self.dedupctl("-s", "postgresql://host/db", "serve", expect=USAGE)
+        self.assertInError("--namespace is not for serve",
+                           self.dedupctl("-n", "foo", "serve", expect=USAGE))
 
     def test_tcp_and_a_password(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:

@@ -219,6 +219,9 @@ class Watched {
 
 int run_serve(const ServeArguments& arguments, Context& context) {
     context.check_globals();
+    if (context.ns_given) {
+        throw usage_failure("--namespace is not for serve: clients name theirs; --users says who may");
+    }
     context.needs_lock = true;
     dedup::ServerOptions options = server_options(arguments, context);
     const std::optional<milliseconds> every =

@@ -148,8 +148,8 @@ class Serve(cli.CliTest):
         self.assertInError(["no server answers at", self.socket_path], refused)
 
     def test_a_password_for_clients(self):
-        with open(self.path("secret"), "w", encoding="ascii") as file:
-            file.write("open sesame, please\n")
+        with open(self.path("secret"), "wb") as file:
+            file.write(b"open sesame, please\r\n")  # an editor of another system wrote it
         server = self.serve("--tcp", "127.0.0.1:0", "--password-file", self.path("secret"))
         at = f"127.0.0.1:{self.port_of(server)}"
         known = dict(self.environment(), DEDUP_PASSWORD="open sesame, please")
@@ -274,6 +274,14 @@ class Serve(cli.CliTest):
         self.dedupctl("-s", "unix:" + self.socket_path, "stats", env=known, expect=OK)
         refused = self.dedupctl("claim", "d", expect=ERROR)
         self.assertInError("wants a password", refused)
+        # Another user's secret, without saying whose it is: the error says how to.
+        b_knows = dict(self.environment(), DEDUP_PASSWORD=b_secret)
+        refused = self.dedupctl("-s", "unix:" + self.socket_path, "-n", "redis:0", "claim", "d",
+                                env=b_knows, expect=ERROR)
+        self.assertInError(["not that of the user 'default'", f"unix:{self.socket_path}?user=NAME"],
+                           refused)
+        self.dedupctl("-s", f"unix:{self.socket_path}?user=b", "-n", "redis:0", "lookup", "d",
+                      env=b_knows, expect=ABSENT)
         log = self.end(server)
         self.assertEqual(server.returncode, OK)
         for secret in (a_secret, b_secret):

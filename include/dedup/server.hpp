@@ -25,9 +25,9 @@ namespace dedup {
 
 // Something that a server's log should have. No key, receipt or password is in it.
 struct ServerEvent {
-    // "listening", "connected", "disconnected", "refused", "login_failed", "store_failed" (it refuses
-    // what is appended; the detail is the first error), "store_recovered", "stopping", "stopped".
-    // Of "refused" and "login_failed", ten a second are told one by one.
+    // "listening", "connected", "disconnected", "refused", "login_failed", "store_failed" (it
+    // refuses what is appended; the detail is the first error), "store_recovered", "stopping",
+    // "stopped". Of "refused" and "login_failed", ten a second are told one by one.
     std::string_view what;
     std::uint64_t connection = 0;  // its number; 0: it is about none
     std::string detail = {};       // for people
@@ -68,8 +68,8 @@ struct ServerOptions {
     int http_socket = -1;
     // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
     // is needed, which is allowed on Unix sockets, on loopback addresses, and where clients have to
-    // show a certificate. At least 16 bytes, as there is nothing else to keep somebody from guessing
-    // it. TCP is not encrypted without TLS.
+    // show a certificate. At least 16 bytes, as there is nothing else to keep somebody from
+    // guessing it. TCP is not encrypted without TLS.
     std::string password = {};
     // TLS on TCP, and then nothing else there: files in PEM, of the server's certificate, with
     // those of the authorities between it and the root, and of its key. Needs a build with
@@ -82,8 +82,8 @@ struct ServerOptions {
     // A file of users, each with a secret of its own, who may do what their rights say, in their
     // namespaces; user_line() makes its lines, and docs/server.md says what each right is for. Then
     // every client has to log in, on the Unix socket too. `password` is that of a user "default"
-    // with all rights. One user gets at most half of the connections, of the requests under way, and
-    // of their bytes.
+    // with all rights. One user gets at most half of the connections, of the requests under way,
+    // and of their bytes.
     std::string users = {};
     // Who may connect to the Unix socket, by the user ids of the system; empty: whom the file's
     // mode lets.
@@ -95,9 +95,9 @@ struct ServerOptions {
     //   /metrics  of the store and the server, for Prometheus
     std::string http = {};
     // Then clients have to say it (Authorization: Bearer, or Basic with any name), but for /healthz
-    // and /readyz. Empty: none is needed, which is allowed without users, on loopback addresses only,
-    // and only for
-    // clients that call the server by such an address or "localhost". At least 16 bytes.
+    // and /readyz. Empty: none is needed, which is allowed without users, on loopback addresses
+    // only, and only for clients that call the server by such an address or "localhost". At least
+    // 16 bytes.
     std::string http_token = {};
     // Answers all other paths; nullopt: there is no such page. One call at a time, on a thread of
     // the server's; while it runs, only /healthz is answered.
@@ -119,8 +119,8 @@ struct ServerOptions {
     // carried out. One reply may go beyond.
     std::size_t reply_bytes_max = 1024 * 1024;
     // The same of all connections: above it, those that have not logged in are closed, and then
-    // those that hold most, of the user who does, until it is kept. What is being carried out may go beyond: as much again, and what is read at once (64
-    // MiB, or one command's).
+    // those that hold most, of the user who does, until it is kept. What is being carried out may
+    // go beyond: as much again, and what is read at once (64 MiB, or one command's).
     std::size_t replies_bytes_max = 256 * 1024 * 1024;
     // A connection that has sent part of a request, or has replies waiting, and does not go on for
     // so long is closed, and so is one that has not said EXEC so long after MULTI. At least 1 ms.

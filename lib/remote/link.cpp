@@ -64,13 +64,13 @@ Error not_logged_in(const Address& address, const std::string& user) {
             ? fmt::format("unix:{}?user=NAME", address.unix_path)
             : fmt::format("{}://NAME:PASSWORD@{}:{}", address.tls ? "tls" : "tcp", address.host,
                           address.port);
-    return {Code::invalid_argument,
-            address.password.empty()
-                ? fmt::format("the server wants a password: give it, and whose it is, as in {}",
-                              form)
-                : fmt::format("the server wants a password, and what was given is not that of the "
-                              "user '{}': give the right one, and whose it is, as in {}",
-                              user, form)};
+    return {
+        Code::invalid_argument,
+        address.password.empty()
+            ? fmt::format("the server wants a password: give it, and whose it is, as in {}", form)
+            : fmt::format("the server wants a password, and what was given is not that of the "
+                          "user '{}': give the right one, and whose it is, as in {}",
+                          user, form)};
 }
 
 Error was_shut() {

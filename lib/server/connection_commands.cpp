@@ -183,8 +183,8 @@ CommandPtr set_info(const Request& request) {
         return request.error(fmt::format("ERR Unrecognized option '{}'", name.substr(0, 32)));
     }
     if (!is_valid_name(request.argument(3))) {
-        return request.error(fmt::format(
-            "ERR {} cannot contain spaces, newlines or special characters.", name));
+        return request.error(
+            fmt::format("ERR {} cannot contain spaces, newlines or special characters.", name));
     }
     return ok(request);
 }
@@ -215,7 +215,8 @@ CommandPtr make_client(const Request& request) {
     }
     // What these ask for holds here in any case.
     if ((is_word(what, "NO-EVICT") || is_word(what, "NO-TOUCH")) && request.size() == 3) {
-        const bool known = is_word(request.argument(2), "ON") || is_word(request.argument(2), "OFF");
+        const bool known =
+            is_word(request.argument(2), "ON") || is_word(request.argument(2), "OFF");
         return known ? ok(request) : request.error(kSyntaxError);
     }
     return request.error(

@@ -317,10 +317,8 @@ std::string peer_of(int socket) {
 
 void keep_alive(int socket) {
     // The last is for replies on their way, of which the system asks no more than that they arrive.
-    constexpr std::array<std::pair<int, int>, 4> kTimes = {{{TCP_KEEPIDLE, 60},
-                                                            {TCP_KEEPINTVL, 10},
-                                                            {TCP_KEEPCNT, 3},
-                                                            {TCP_USER_TIMEOUT, 90'000}}};
+    constexpr std::array<std::pair<int, int>, 4> kTimes = {
+        {{TCP_KEEPIDLE, 60}, {TCP_KEEPINTVL, 10}, {TCP_KEEPCNT, 3}, {TCP_USER_TIMEOUT, 90'000}}};
     const int on = 1;
     ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <random>
 
 #include "env/process.hpp"
@@ -140,43 +139,6 @@ void Reactor::wake() const {
     static_cast<void>(::write(wake_.get(), &one, sizeof one));
 }
 
-void Reactor::note(std::string_view what, std::uint64_t connection, std::string detail) const {
-    if (options_.observer) {
-        options_.observer({what, connection, std::move(detail)});
-    }
-}
-
-// Whoever can connect can cause these.
-void Reactor::note_refused(std::uint64_t connection, std::string why) {
-    note_limited(refusals_, connection, std::move(why));
-}
-
-void Reactor::note_limited(EventLimit& limit, std::uint64_t connection, std::string detail) {
-    const SteadyTime now = steady_clock::now();
-    tell_untold(now);
-    if (limit.allows(now)) {
-        note(limit.what, connection, std::move(detail));
-    }
-}
-
-void Reactor::tell_untold(SteadyTime now) {
-    for (EventLimit* const limit : {&refusals_, &failed_logins_}) {
-        if (const std::uint64_t untold = limit->take_untold(now); untold != 0) {
-            note(limit->what, 0, fmt::format("{} more, which are not told one by one", untold));
-        }
-    }
-}
-
-void Reactor::tell_of_store() {
-    const StoreWatch::News news = store_watch_.take();
-    if (news.failed) {
-        note("store_failed", 0, to_string(*news.failed));
-    }
-    if (news.recovered) {
-        note("store_recovered", 0);
-    }
-}
-
 void Reactor::watch_listeners(bool watched) {
     const auto one = [&](int fd, std::uint64_t tag) {
         if (fd >= 0) {
@@ -285,19 +247,6 @@ void Reactor::accept_all(int listener, bool tcp) {
         accepts_ = true;
         admit(std::move(socket), tcp);
     }
-}
-
-// Said once, until it can again.
-void Reactor::cannot_accept(int error) {
-    ++refused_;
-    if (std::exchange(accepts_, false)) {
-        note_refused(0, fmt::format("cannot accept connections: {}",
-                                    error == EMFILE || error == ENFILE
-                                        ? "too many open files: raise LimitNOFILE (ulimit -n), or "
-                                          "lower connections_max (--connections)"
-                                        : std::strerror(error)));
-    }
-    evict_stranger();
 }
 
 bool Reactor::is_known_process(int socket) const {

@@ -108,10 +108,10 @@ class Reactor {
     // Of the reactor's thread.
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::uint64_t last_number_ = 0;
-    std::set<std::uint64_t> arriving_;  // connections whose TLS has yet to be settled
+    std::set<std::uint64_t> arriving_;   // connections whose TLS has yet to be settled
     std::set<std::uint64_t> strangers_;  // connections that have yet to log in, the oldest first
-    std::size_t under_way_ = 0;         // requests of all connections without a reply
-    std::size_t held_bytes_ = 0;        // of these, and of what has come in part
+    std::size_t under_way_ = 0;          // requests of all connections without a reply
+    std::size_t held_bytes_ = 0;         // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
     std::vector<std::uint64_t> touched_;  // connections to be settled
     EventLimit refusals_{"refused"};

@@ -16,9 +16,6 @@ using std::chrono::steady_clock;
 // What a stranger has sent and is not understood yet is no more than this, or TLS's record.
 constexpr std::size_t kStrangerReadBytes = 4 * 1024;
 
-// So many secrets may be tried on one connection.
-constexpr int kFailedLoginsMax = 10;
-
 void Reactor::read_from(Connection& connection) {
     const std::size_t before = connection.input.size();
     const bool arriving = connection.is_arriving();
@@ -187,21 +184,6 @@ void Reactor::give_back(Connection& connection, std::size_t bytes) {
     }
 }
 
-void Reactor::look_at_login(Connection& connection) {
-    const auto failed = std::exchange(connection.session.failed_login, std::nullopt);
-    if (!failed) {
-        return;
-    }
-    ++logins_failed_;
-    note_limited(failed_logins_, connection.session.id,
-                 fmt::format("{}, from {}",
-                             failed->empty() ? "no such user" : "wrong secret for " + *failed,
-                             peer_of(connection.socket.get())));
-    if (++connection.failed_logins >= kFailedLoginsMax) {
-        connection.session.closing = true;
-    }
-}
-
 // Counts what a transaction holds while it is being said. Gives what has become of one that is not
 // said any more: bytes of its EXEC, if there is one.
 std::size_t Reactor::follow_transaction(Connection& connection) {
@@ -211,7 +193,8 @@ std::size_t Reactor::follow_transaction(Connection& connection) {
     } else if (!connection.transacts_since) {
         connection.transacts_since = connection.active_at;
     }
-    const std::size_t before = std::exchange(connection.transaction_bytes, transaction.held_bytes());
+    const std::size_t before =
+        std::exchange(connection.transaction_bytes, transaction.held_bytes());
     if (connection.transaction_bytes >= before) {
         hold(connection, connection.transaction_bytes - before);
         return 0;

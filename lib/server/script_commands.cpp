@@ -201,9 +201,9 @@ CommandPtr make_script(const Request& request) {
         });
     }
     if (is_word(what, "FLUSH")) {  // there is nothing that could go
-        const bool known = request.size() == 2 ||
-                           (request.size() == 3 && (is_word(request.argument(2), "SYNC") ||
-                                                    is_word(request.argument(2), "ASYNC")));
+        const bool known =
+            request.size() == 2 || (request.size() == 3 && (is_word(request.argument(2), "SYNC") ||
+                                                            is_word(request.argument(2), "ASYNC")));
         if (!known) {
             return request.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
         }

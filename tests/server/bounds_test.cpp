@@ -228,8 +228,8 @@ TEST_CASE("bounds: a store that refuses what is written is told once, and that i
         CHECK(client.ask({"SET", "k", "v"}) == "OK");
     }
     const std::lock_guard lock(mutex);
-    CHECK(told == std::vector<std::string>{"store_failed out_of_space: injected",
-                                           "store_recovered "});
+    CHECK(told ==
+          std::vector<std::string>{"store_failed out_of_space: injected", "store_recovered "});
 }
 
 TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {

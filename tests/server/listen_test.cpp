@@ -27,8 +27,8 @@ TEST_CASE("listen: a machine that vanishes is found out, also while replies are 
 TEST_CASE("listen: who is at the other end") {
     std::array<int, 2> ends{};
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) == 0);
-    CHECK(server::peer_of(ends[0]) == "process " + std::to_string(::getpid()) + " of uid " +
-                                          std::to_string(::getuid()));
+    CHECK(server::peer_of(ends[0]) ==
+          "process " + std::to_string(::getpid()) + " of uid " + std::to_string(::getuid()));
     ::close(ends[0]);
     ::close(ends[1]);
     CHECK(server::peer_of(-1) == "nowhere");

@@ -472,32 +472,12 @@ TEST_CASE("server: a password is needed before anything else, and there is no ro
     CHECK(client.ask({"SET", "k", std::string(100'000, 'v')}) == "OK");
     CHECK(client.ask({"RESET"}) == "RESET");
     CHECK(client.ask({"GET", "k"}).starts_with("-NOAUTH "));
-    CHECK(client.ask({"HELLO", "3", "AUTH", "default", "open sesame, please"}).starts_with("{'server'"));
+    CHECK(client.ask({"HELLO", "3", "AUTH", "default", "open sesame, please"})
+              .starts_with("{'server'"));
     Client stranger(fixture.path);
     stranger.send("*2\r\n$3\r\nGET\r\n$100000\r\n");
     CHECK(stranger.reply().starts_with("-ERR Protocol error: "));
     CHECK(stranger.reply() == "EOF");
-}
-
-TEST_CASE("server: an option that is none is an error, of the commands of later Redis, too") {
-    Fixture fixture;
-    Client client(fixture.path);
-    CHECK(client.ask({"WAITAOF", "1", "0", "0"}) == "[1 0]");
-    CHECK(client.ask({"WAITAOF", "x", "0", "0"}).starts_with("-ERR value is not an integer"));
-    CHECK(client.ask({"WAITAOF", "2", "0", "0"}).starts_with("-ERR value is out of range"));
-    CHECK(client.ask({"WAITAOF", "0", "-1", "0"}).starts_with("-ERR value is out of range"));
-    CHECK(client.ask({"WAITAOF", "0", "0", "-1"}) == "-ERR timeout is negative");
-    CHECK(client.ask({"CLIENT", "SETINFO", "lib-name", "mine"}) == "OK");
-    CHECK(client.ask({"CLIENT", "SETINFO", "foo", "bar"}) == "-ERR Unrecognized option 'foo'");
-    CHECK(client.ask({"CLIENT", "SETINFO", "LIB-VER", "a b"}).find("cannot contain") !=
-          std::string::npos);
-    CHECK(client.ask({"CLIENT", "NO-TOUCH", "OFF"}) == "OK");
-    CHECK(client.ask({"CLIENT", "NO-TOUCH", "x"}) == "-ERR syntax error");
-    CHECK(client.ask({"INFO", "server"}).find("Replication") == std::string::npos);
-    CHECK(client.ask({"INFO", "Replication", "nope"}).starts_with("'# Replication"));
-    for (const char* all : {"all", "default", "everything"}) {
-        CHECK(client.ask({"INFO", all}).find("# Latencystats") != std::string::npos);
-    }
 }
 
 TEST_CASE("server: refuses to start where it cannot serve, and says what to do") {

@@ -58,7 +58,8 @@ TEST_CASE("users: nobody takes more than half of what there is") {
     }
 }
 
-TEST_CASE("users: nobody holds more than half of the bytes, in requests that are not whole either") {
+TEST_CASE(
+    "users: nobody holds more than half of the bytes, in requests that are not whole either") {
     // Guards against a user whose unfinished requests have all others get BUSY.
     UsersFixture fixture({{.name = "a", .rights = "claim", .namespaces = "a"},
                           {.name = "b", .rights = "all", .namespaces = "b"}},
@@ -86,7 +87,8 @@ TEST_CASE("users: nobody holds more than half of the bytes, in requests that are
 }
 
 TEST_CASE("users: strangers keep nobody out") {
-    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}}, {.connections_max = 6});
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}},
+                         {.connections_max = 6});
     Client first = fixture.client("a");
     std::vector<Client> strangers;
     for (int i = 0; i < 5; ++i) {

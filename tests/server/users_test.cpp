@@ -330,8 +330,9 @@ TEST_CASE("users: failed logins are told, counted, and do not go on for ever") {
         CHECK(client.reply() == "EOF");
     }
     CHECK(fixture.server->metrics().logins_failed == 10 * kClients);
-    CHECK(prometheus_text(fixture.server->metrics())
-              .find("dedup_server_logins_failed_total 100\n") != std::string::npos);
+    CHECK(
+        prometheus_text(fixture.server->metrics()).find("dedup_server_logins_failed_total 100\n") !=
+        std::string::npos);
     fixture.server->stop();
     const std::lock_guard lock(mutex);
     REQUIRE(told.size() > 2);
@@ -345,9 +346,7 @@ TEST_CASE("users: failed logins are told, counted, and do not go on for ever") {
 
 TEST_CASE("users: HTTP needs a token, or it would pass by them") {
     const UsersFixture fixture({{.name = "a", .rights = "read", .namespaces = "a"}});
-    ServerOptions options{.tcp = "127.0.0.1:0",
-                          .users = fixture.users_path,
-                          .http = "127.0.0.1:0"};
+    ServerOptions options{.tcp = "127.0.0.1:0", .users = fixture.users_path, .http = "127.0.0.1:0"};
     const auto open = Server::start(*fixture.inner, options);
     REQUIRE_FALSE(open.has_value());
     CHECK(open.error().message.find("HTTP needs a token") != std::string::npos);

@@ -99,8 +99,8 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
     return options;
 }
 
-// A connection takes a descriptor, and the usual limit is 1,024. The store and HTTP need theirs, too,
-// or connections would take those that the store needs to write.
+// A connection takes a descriptor, and the usual limit is 1,024. The store and HTTP need theirs,
+// too, or connections would take those that the store needs to write.
 void fit_into_descriptors(dedup::ServerOptions& options, const EventLog& log) {
     constexpr std::size_t kOfStore = 64;
     constexpr std::size_t kOfHttp = 260;
@@ -220,7 +220,8 @@ class Watched {
 int run_serve(const ServeArguments& arguments, Context& context) {
     context.check_globals();
     if (context.ns_given) {
-        throw usage_failure("--namespace is not for serve: clients name theirs; --users says who may");
+        throw usage_failure(
+            "--namespace is not for serve: clients name theirs; --users says who may");
     }
     context.needs_lock = true;
     dedup::ServerOptions options = server_options(arguments, context);

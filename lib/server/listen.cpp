@@ -311,8 +311,8 @@ std::string peer_of(int socket) {
     std::array<char, NI_MAXSERV> port{};
     ::getnameinfo(as_address(address), size, host.data(), host.size(), port.data(), port.size(),
                   NI_NUMERICHOST | NI_NUMERICSERV);
-    return fmt::format(address.ss_family == AF_INET6 ? "[{}]:{}" : "{}:{}", host.data(),
-                       port.data());
+    return address.ss_family == AF_INET6 ? fmt::format("[{}]:{}", host.data(), port.data())
+                                         : fmt::format("{}:{}", host.data(), port.data());
 }
 
 void keep_alive(int socket) {

@@ -256,6 +256,7 @@ class Serve(cli.CliTest):
         with open(users, "a", encoding="ascii") as file:
             file.write(b_line)
         server.send_signal(signal.SIGHUP)
+        self.assertIn(b"event=login_failed", server.stderr.readline())
         self.assertIn(b"event=users_reloaded", server.stderr.readline())
         self.assertEqual(client.ask("AUTH", "b", b_secret), b"OK")
         self.assertEqual(client.ask("SET", "k", "v"), b"OK")
@@ -437,6 +438,7 @@ class Serve(cli.CliTest):
         self.assertEqual(told + more, 500)
 
     def test_a_quote_in_the_log_is_escaped(self):
+        self.dedupctl("init")
         self.socket_path = self.path('a "socket')
         server = self.start("serve", "--unix", self.socket_path, stderr=subprocess.PIPE)
         self.assertIn(b'a \\"socket"', server.stderr.readline())

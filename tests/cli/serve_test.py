@@ -404,6 +404,7 @@ class Serve(cli.CliTest):
         self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
         for _ in range(300):
             with Client(self.socket_path) as client:
+                client.socket.settimeout(cli.HANG_SECONDS)
                 client.socket.sendall(b"*x\r\n")
                 self.assertIsInstance(client.reply(), Refused)
         self.assertEqual(self.client().ask("SET", "k", "v"), b"OK")

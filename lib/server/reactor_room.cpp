@@ -11,10 +11,6 @@ namespace {
 // Replies that a stranger has not taken; they are errors.
 constexpr std::size_t kStrangerReplyBytesMax = 4 * 1024;
 
-std::size_t untaken(const Connection& connection) {
-    return connection.output.size() - connection.sent;
-}
-
 }  // namespace
 
 // It has not logged in, and has to.
@@ -56,22 +52,24 @@ bool Reactor::evict_stranger() {
 }
 
 // Until the replies of all are within their bound: ends strangers, and then the connections of the
-// user who holds most, one after the other, each time the one that holds most.
+// user who holds most, one after the other, each time the one that holds most. Replies that are on
+// their way here count as those of whom they are for.
 void Reactor::relieve() {
     while (unsent_bytes_ > options_.replies_bytes_max) {
         std::map<const UserUse*, std::size_t> of_users;
         for (const auto& [number, connection] : connections_) {
-            of_users[connection->lane->use.get()] += untaken(*connection);
+            of_users[connection->lane->use.get()] += connection->lane->unsent_bytes;
         }
         const auto most = std::ranges::max_element(connections_, {}, [&](const auto& entry) {
             const Connection& connection = *entry.second;
-            const std::size_t bytes = untaken(connection);
+            const std::size_t bytes = connection.output.size() - connection.sent;
             const UserUse* const user = connection.lane->use.get();
-            return std::tuple(bytes != 0, is_stranger(connection),
-                              user == nullptr ? 0 : of_users[user], bytes);
+            return std::tuple(
+                bytes != 0 && is_stranger(connection),
+                user == nullptr ? connection.lane->unsent_bytes.load() : of_users[user], bytes);
         });
         if (most == connections_.end() || !most->second->has_output()) {
-            return;  // on their way here
+            return;  // on their way
         }
         close(*most->second, "did not take its replies, and others need the room");
     }

@@ -200,7 +200,8 @@ std::vector<Result<std::optional<Record>>> PostgresStore::heads(
     return heads;
 }
 
-Result<std::vector<Version>> PostgresStore::history(StreamKey stream) {
+Result<std::vector<Version>> PostgresStore::history(StreamKey stream,
+                                                    const HistoryLimits& /*limits*/) {
     auto found = DEDUP_TRY(head(stream));
     std::vector<Version> versions;
     if (found) {

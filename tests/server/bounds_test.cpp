@@ -232,6 +232,23 @@ TEST_CASE("bounds: a store that refuses what is written is told once, and that i
           std::vector<std::string>{"store_failed out_of_space: injected", "store_recovered "});
 }
 
+TEST_CASE("bounds: a long history is not read whole") {
+    Bounded bounded;
+    Client client(bounded.path);
+    CHECK(client.ask({"SET", "k", std::string(8'000'000, 'x')}) == "OK");
+    for (int i = 0; i < 12; ++i) {
+        CHECK(client.ask({"EXPIRE", "k", "1000"}) == "1");
+    }
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NS", "redis:0"}).find("ask for fewer with NEWEST") !=
+          std::string::npos);
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NS", "redis:0", "NEWEST", "10"}).starts_with("-ERR"));
+    const std::string three = client.ask({"DEDUP.HISTORY", "k", "NEWEST", "3", "NS", "redis:0"});
+    CHECK(three.size() > 24'000'000);
+    CHECK(three.size() < 25'000'000);
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NEWEST", "0"}).starts_with("-ERR syntax"));
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NEWEST"}).starts_with("-ERR syntax"));
+}
+
 TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {
     // Guards against a reread of all that wait upon each completion, and against a poll of them all
     // fifty times a second.

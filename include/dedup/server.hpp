@@ -25,7 +25,9 @@ namespace dedup {
 
 // Something that a server's log should have. No key, receipt or password is in it.
 struct ServerEvent {
-    // "listening", "connected", "disconnected", "refused", "stopping", "stopped"
+    // "listening", "connected", "disconnected", "refused", "login_failed", "store_failed" (it
+    // refuses what is appended; the detail is the first error), "store_recovered", "stopping",
+    // "stopped". Of "refused" and "login_failed", ten a second are told one by one.
     std::string_view what;
     std::uint64_t connection = 0;  // its number; 0: it is about none
     std::string detail = {};       // for people
@@ -66,7 +68,8 @@ struct ServerOptions {
     int http_socket = -1;
     // Clients have to say it first (AUTH, or HELLO with AUTH; the user is "default"). Empty: none
     // is needed, which is allowed on Unix sockets, on loopback addresses, and where clients have to
-    // show a certificate. TCP is not encrypted without TLS.
+    // show a certificate. At least 16 bytes, as there is nothing else to keep somebody from
+    // guessing it. TCP is not encrypted without TLS.
     std::string password = {};
     // TLS on TCP, and then nothing else there: files in PEM, of the server's certificate, with
     // those of the authorities between it and the root, and of its key. Needs a build with
@@ -79,7 +82,8 @@ struct ServerOptions {
     // A file of users, each with a secret of its own, who may do what their rights say, in their
     // namespaces; user_line() makes its lines, and docs/server.md says what each right is for. Then
     // every client has to log in, on the Unix socket too. `password` is that of a user "default"
-    // with all rights. One user gets at most half of the connections and of the requests under way.
+    // with all rights. One user gets at most half of the connections, of the requests under way,
+    // and of their bytes.
     std::string users = {};
     // Who may connect to the Unix socket, by the user ids of the system; empty: whom the file's
     // mode lets.
@@ -91,8 +95,9 @@ struct ServerOptions {
     //   /metrics  of the store and the server, for Prometheus
     std::string http = {};
     // Then clients have to say it (Authorization: Bearer, or Basic with any name), but for /healthz
-    // and /readyz. Empty: none is needed, which is allowed on loopback addresses only, and only for
-    // clients that call the server by such an address or "localhost".
+    // and /readyz. Empty: none is needed, which is allowed without users, on loopback addresses
+    // only, and only for clients that call the server by such an address or "localhost". At least
+    // 16 bytes.
     std::string http_token = {};
     // Answers all other paths; nullopt: there is no such page. One call at a time, on a thread of
     // the server's; while it runs, only /healthz is answered.
@@ -100,23 +105,25 @@ struct ServerOptions {
     // Gives more lines for /metrics. As http_pages.
     std::function<std::string()> http_metrics = {};
 
+    // Where clients have to log in, one more takes the place of the connection that has waited
+    // longest without; where all have, or nobody has to, it is refused.
     std::size_t connections_max = 10'000;
     // Requests under way: of one connection, whose next ones wait in its socket, and of all, above
     // which a request gets the error BUSY.
     std::size_t pipeline_max = 1024;
     std::size_t requests_max = 65'536;
-    // Bytes of all requests that have not been answered, or have come in part. More get BUSY, or
-    // end the connection if it is in the middle of a request.
+    // Bytes of all requests that have not been answered, have come in part, or wait for their EXEC.
+    // More get BUSY, or end the connection if it is in the middle of a request.
     std::size_t request_bytes_max = 256 * 1024 * 1024;
     // Of one connection, replies that its client has not taken: above it, nothing more of it is
     // carried out. One reply may go beyond.
     std::size_t reply_bytes_max = 1024 * 1024;
-    // The same of all connections: above it, those that hold most of it are closed, until it is
-    // kept. What is being carried out may go beyond: as much again, and what is read at once (64
-    // MiB, or one command's).
+    // The same of all connections: above it, those that have not logged in are closed, and then
+    // those that hold most, of the user who does, until it is kept. What is being carried out may
+    // go beyond: as much again, and what is read at once (64 MiB, or one command's).
     std::size_t replies_bytes_max = 256 * 1024 * 1024;
     // A connection that has sent part of a request, or has replies waiting, and does not go on for
-    // so long is closed. At least 1 ms.
+    // so long is closed, and so is one that has not said EXEC so long after MULTI. At least 1 ms.
     std::chrono::milliseconds stall_timeout = std::chrono::minutes{1};
     // One that asks for nothing for so long is closed; 0: none is.
     std::chrono::milliseconds idle_timeout{0};
@@ -142,6 +149,7 @@ struct ServerMetrics {
     std::uint64_t connections = 0;  // now
     std::uint64_t connected = 0;    // ever
     std::uint64_t refused = 0;      // connections, as there were too many
+    std::uint64_t logins_failed = 0;
     std::uint64_t requests = 0;
     std::uint64_t busy = 0;           // requests that got BUSY
     std::uint64_t untaken_bytes = 0;  // of replies, now

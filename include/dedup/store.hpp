@@ -51,6 +51,13 @@ struct Version {
     std::uint64_t bytes = 0;   // of the frame that holds the record
 };
 
+// How much of a stream's history is read at most: going back from its head, the version that
+// reaches one of these is the last.
+struct HistoryLimits {
+    std::size_t versions_max = SIZE_MAX;  // at least 1
+    std::size_t bytes_max = SIZE_MAX;     // of receipts and metadata
+};
+
 struct ScanOptions {
     std::string ns = {};           // empty: every namespace
     std::string key_prefix = {};   // empty: every key
@@ -149,8 +156,9 @@ class DEDUP_API StreamStore {
 
     // All records of a stream that are still stored, oldest first; the last is the stream's head.
     // Those that sweeps have dropped are missing, also between two that are there. An engine need
-    // not keep any but the head.
-    [[nodiscard]] virtual Result<std::vector<Version>> history(StreamKey stream) = 0;
+    // not keep any but the head. Within `limits`, the newest ones.
+    [[nodiscard]] virtual Result<std::vector<Version>> history(
+        StreamKey stream, const HistoryLimits& limits = {}) = 0;
 
     // The heads of all streams, a page at a time, in the store's own order: that of the log, or of
     // a table's key. A stream that does not change

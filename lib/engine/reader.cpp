@@ -4,6 +4,7 @@
 #include <array>
 
 #include "contract/check_stream.hpp"
+#include "contract/history_room.hpp"
 #include "record/try.hpp"
 
 namespace dedup {
@@ -153,10 +154,11 @@ void Reader::find_head(const View& view, StreamKey stream, HeadSearch& search,
     }
 }
 
-Result<std::vector<Version>> Reader::history(StreamKey stream) const {
+Result<std::vector<Version>> Reader::history(StreamKey stream, const HistoryLimits& limits) const {
     DEDUP_TRY(check_stream(stream));
     const ViewPtr view = DEDUP_TRY(this->view());
     std::vector<Version> versions;
+    HistoryRoom room(limits);
     FrameBuffer buffer;
     const StreamId id = context_.locator.id(stream);
     auto at = find_newest(*view, id, this->probe(*view, id),
@@ -168,6 +170,9 @@ Result<std::vector<Version>> Reader::history(StreamKey stream) const {
         // A record that a sweep has moved links to itself at its old place.
         if (versions.empty() || versions.back().record.sequence != (*at)->entry.sequence) {
             versions.push_back(to_version(**at));
+            if (!room.is_left_after(versions.back().record)) {
+                break;
+            }
         }
         const Link link = (*at)->link;
         if (link.swept) {

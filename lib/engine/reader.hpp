@@ -30,7 +30,8 @@ class Reader {
     [[nodiscard]] std::vector<Result<std::optional<Record>>> heads(
         std::span<const StreamKey> streams) const;
     [[nodiscard]] Result<std::optional<Record>> head(StreamKey stream) const;
-    [[nodiscard]] Result<std::vector<Version>> history(StreamKey stream) const;
+    [[nodiscard]] Result<std::vector<Version>> history(StreamKey stream,
+                                                       const HistoryLimits& limits) const;
 
     // Looks from new to old for the record of a stream that `accept` recognises: accept(Located&)
     // gives true for the stream, false for one that merely shares its id, or an error. What it has

@@ -10,10 +10,12 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <ranges>
 #include <utility>
 
 #include "contract/check_batch.hpp"
 #include "contract/check_stream.hpp"
+#include "contract/history_room.hpp"
 #include "contract/store_counters.hpp"
 #include "memory/memory_streams.hpp"
 #include "memory/memory_sweep.hpp"
@@ -70,7 +72,7 @@ class MemoryStore final : public StreamStore {
         return heads;
     }
 
-    Result<std::vector<Version>> history(StreamKey stream) override {
+    Result<std::vector<Version>> history(StreamKey stream, const HistoryLimits& limits) override {
         const std::lock_guard lock(mutex_);
         if (closed_) {
             return closed();
@@ -78,10 +80,15 @@ class MemoryStore final : public StreamStore {
         DEDUP_TRY(check_stream(stream));
         std::vector<Version> versions;
         if (const auto* const records = streams_.find(stream)) {
-            for (const Record& record : *records) {
+            HistoryRoom room(limits);
+            for (const Record& record : *records | std::views::reverse) {
                 versions.push_back({.record = record});
+                if (!room.is_left_after(record)) {
+                    break;
+                }
             }
         }
+        std::ranges::reverse(versions);
         return versions;
     }
 

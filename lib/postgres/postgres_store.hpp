@@ -63,7 +63,7 @@ class PostgresStore final : public StreamStore {
 
     std::vector<Result<std::uint64_t>> append(std::span<const Append> batch, Batch mode) override;
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override;
-    Result<std::vector<Version>> history(StreamKey stream) override;
+    Result<std::vector<Version>> history(StreamKey stream, const HistoryLimits& limits) override;
     Result<ScanPage> scan(const ScanOptions& options) override;
     Result<SweepReport> sweep(const SweepOptions& options) override;
     Result<std::vector<SweepReport>> sweep_history() override;

@@ -221,7 +221,8 @@ Result<void> PostgresStore::read_heads(std::span<const StreamKey> asked,
     return {};
 }
 
-Result<std::vector<Version>> PostgresStore::history(StreamKey stream) {
+Result<std::vector<Version>> PostgresStore::history(StreamKey stream,
+                                                    const HistoryLimits& /*limits*/) {
     auto found = DEDUP_TRY(head(stream));
     std::vector<Version> versions;
     if (found) {

@@ -172,7 +172,7 @@ Result<std::uint64_t> TransactionStore::write(const Append& item) {
     return row.sequence;
 }
 
-Result<std::vector<Version>> TransactionStore::history(StreamKey) {
+Result<std::vector<Version>> TransactionStore::history(StreamKey, const HistoryLimits&) {
     return not_here();
 }
 

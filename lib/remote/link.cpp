@@ -52,6 +52,27 @@ Error no_answer(const Address& address) {
                             : "")};
 }
 
+bool wants_login(const Reply& reply) {
+    return reply.is_error() &&
+           (reply.text.starts_with("NOAUTH") || reply.text.starts_with("WRONGPASS"));
+}
+
+// What was said did not do, or nothing was said: how this address says it.
+Error not_logged_in(const Address& address, const std::string& user) {
+    const std::string form =
+        !address.unix_path.empty()
+            ? fmt::format("unix:{}?user=NAME", address.unix_path)
+            : fmt::format("{}://NAME:PASSWORD@{}:{}", address.tls ? "tls" : "tcp", address.host,
+                          address.port);
+    return {
+        Code::invalid_argument,
+        address.password.empty()
+            ? fmt::format("the server wants a password: give it, and whose it is, as in {}", form)
+            : fmt::format("the server wants a password, and what was given is not that of the "
+                          "user '{}': give the right one, and whose it is, as in {}",
+                          user, form)};
+}
+
 Error was_shut() {
     return {Code::closed, "the connection to the server was closed"};
 }
@@ -75,8 +96,7 @@ Error error_of(const Reply& reply) {
     }
     if (word == "NOAUTH" || word == "WRONGPASS") {
         return {Code::invalid_argument,
-                "the server wants a password: give the right one, as in "
-                "tcp://default:PASSWORD@HOST:PORT"};
+                "the server wants a password, and does not take the one that it took before"};
     }
     if (word == "NOPERM") {
         return {Code::invalid_argument, "the server: " + reply.text.substr(space + 1)};
@@ -141,15 +161,18 @@ Result<Link::Made> Link::connect(TimePoint deadline) {
 }
 
 Result<Greeting> Link::greet(Channel& channel, TimePoint deadline) const {
+    const std::string user = address_.user.empty() ? "default" : address_.user;
     Reply reply;
     const auto say = [&](const RequestWriter& request) -> Result<void> {
         if (channel.exchange(request.bytes(), reply, deadline) != Channel::Outcome::answered) {
             return std::unexpected(no_answer(address_));
         }
+        if (wants_login(reply)) {
+            return std::unexpected(not_logged_in(address_, user));
+        }
         return reply.is_error() ? Result<void>(std::unexpected(error_of(reply))) : Result<void>();
     };
     if (!address_.password.empty()) {
-        const std::string user = address_.user.empty() ? "default" : address_.user;
         DEDUP_TRY(say(RequestWriter(3).add("AUTH").add(user).add(address_.password)));
     }
     DEDUP_TRY(say(RequestWriter(1).add("DEDUP.STORE")));

@@ -1,8 +1,10 @@
 // Reading records.
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "contract/check_stream.hpp"
+#include "contract/history_room.hpp"
 #include "record/try.hpp"
 #include "remote/remote_store.hpp"
 #include "wire/error_word.hpp"
@@ -97,14 +99,29 @@ std::vector<Result<std::optional<Record>>> RemoteStore::heads(std::span<const St
     return heads;
 }
 
-Result<std::vector<Version>> RemoteStore::history(StreamKey stream) {
+Result<std::vector<Version>> RemoteStore::history(StreamKey stream, const HistoryLimits& limits) {
     if (auto checked = check_stream(stream); !checked) {
         const Call call(*this, false);
         return std::unexpected(call ? std::move(checked).error() : call.error());
     }
-    const auto reply = ask_chore(
-        RequestWriter(5).add("DEDUP.HISTORY").add(stream.key).add("NS").add(stream.ns).add("RAW"));
-    return reply ? versions_in(*reply) : std::unexpected(reply.error());
+    const bool all = limits.versions_max == SIZE_MAX;
+    RequestWriter request(all ? 5 : 7);
+    request.add("DEDUP.HISTORY").add(stream.key).add("NS").add(stream.ns);
+    if (!all) {
+        request.add("NEWEST").add_number(std::max<std::size_t>(limits.versions_max, 1));
+    }
+    const auto reply = DEDUP_TRY(ask_chore(request.add("RAW")));
+    auto versions = DEDUP_TRY(versions_in(reply));
+    // What is more than was asked for has come already.
+    HistoryRoom room(limits);
+    auto oldest = versions.rbegin();
+    while (oldest != versions.rend() && room.is_left_after(oldest->record)) {
+        ++oldest;
+    }
+    if (oldest != versions.rend()) {
+        versions.erase(versions.begin(), std::prev(oldest.base()));
+    }
+    return versions;
 }
 
 Result<ScanPage> RemoteStore::scan(const ScanOptions& options) {

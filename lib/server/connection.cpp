@@ -2,14 +2,13 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <span>
 
 namespace dedup::server {
 namespace {
-
-constexpr std::size_t kReadBytes = 64 * 1024;
 
 // Idle connections keep no more than this.
 constexpr std::size_t kKeptBytes = 4 * 1024;
@@ -34,9 +33,10 @@ ssize_t send(Connection& connection, std::string_view bytes) {
 
 }  // namespace
 
-Moved read_some(Connection& connection) {
+Moved read_some(Connection& connection, std::size_t bytes_max) {
     // By way of the stack, so that an idle connection holds no buffer.
-    std::array<char, kReadBytes> bytes;
+    std::array<char, kAlwaysBytes> buffer;
+    const std::span<char> bytes(buffer.data(), std::min(bytes_max, buffer.size()));
     ssize_t got = receive(connection, bytes);
     if (got > 0) {
         connection.input.append(bytes.data(), static_cast<std::size_t>(got));

@@ -36,17 +36,22 @@ struct Connection {
     std::string input;   // not understood yet
     std::string output;  // not sent yet, from `sent` on
     std::size_t sent = 0;
-    std::size_t under_way = 0;      // requests without a reply
-    std::size_t of_any_order = 0;   // of these, those that the others do not wait for
-    std::size_t request_bytes = 0;  // of these, about
-    std::uint32_t events = 0;       // that epoll watches for
-    bool paused = false;            // nothing is read until replies have gone
-    bool end_of_input = false;      // the client sends no more, or nothing of it is wanted
-    SteadyTime active_at;           // when something last came or went
-    SteadyTime known_at;            // when it was accepted, or last seen to be logged in
-    SteadyTime output_since;        // when its output last moved, or began to wait
-    bool welcomed = false;          // of TLS
-    std::optional<SteadyTime> partial_since{};  // part of a request is there since
+    std::size_t under_way = 0;          // requests without a reply
+    std::size_t of_any_order = 0;       // of these, those that the others do not wait for
+    std::size_t request_bytes = 0;      // of the others, about
+    std::size_t transaction_bytes = 0;  // of what has been said since MULTI, about
+    std::size_t held_bytes = 0;         // of all these, and of the input
+    std::uint32_t events = 0;           // that epoll watches for
+    bool paused = false;                // nothing is read until replies have gone
+    bool end_of_input = false;          // the client sends no more, or nothing of it is wanted
+    SteadyTime active_at;               // when something last came or went
+    SteadyTime known_at;                // when it was accepted, or last seen to be logged in
+    SteadyTime output_since;            // when its output last moved, or began to wait
+    int failed_logins = 0;
+    bool welcomed = false;                        // of TLS
+    bool stranger = false;                        // is in the reactor's list of those
+    std::optional<SteadyTime> partial_since{};    // part of a request is there since
+    std::optional<SteadyTime> transacts_since{};  // MULTI was said, and no EXEC
 
     [[nodiscard]] bool has_output() const { return sent < output.size(); }
     // TLS has yet to find out who the client is.
@@ -67,8 +72,8 @@ enum class Moved : std::uint8_t {
     ended,    // the other side has closed, or is gone
 };
 
-// Appends what is there, some of it at a time, to the connection's input.
-[[nodiscard]] Moved read_some(Connection& connection);
+// Appends what is there, at most about `bytes_max` at a time, to the connection's input.
+[[nodiscard]] Moved read_some(Connection& connection, std::size_t bytes_max);
 // Sends as much as the socket takes.
 [[nodiscard]] Moved write_some(Connection& connection);
 

@@ -1,12 +1,15 @@
 // What clients ask about the connection and the server rather than about keys.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "dedup/store_clock.hpp"
 #include "dedup/version.hpp"
 #include "server/command_table.hpp"
+#include "server/string_command.hpp"
 
 namespace dedup::server {
 namespace {
@@ -53,6 +56,8 @@ std::string_view authenticate(const Request& request, std::string_view user,
     const std::uint64_t generation = facts.users.generation();
     UserPtr known = facts.users.login(user, password);
     if (!known) {
+        // Not what was said: who mistakes one for the other says a secret as a name.
+        session.failed_login = facts.users.named(user) ? user : "";
         return "WRONGPASS invalid username-password pair or user is disabled.";
     }
     return seat(session, facts, std::move(known), generation);
@@ -171,6 +176,19 @@ CommandPtr make_reset(const Request& request) {
     return request.reply([](ReplyWriter& writer) { writer.simple("RESET"); });
 }
 
+// Tells the server of the library alone.
+CommandPtr set_info(const Request& request) {
+    const std::string_view name = request.argument(2);
+    if (!is_word(name, "LIB-NAME") && !is_word(name, "LIB-VER")) {
+        return request.error(fmt::format("ERR Unrecognized option '{}'", name.substr(0, 32)));
+    }
+    if (!is_valid_name(request.argument(3))) {
+        return request.error(
+            fmt::format("ERR {} cannot contain spaces, newlines or special characters.", name));
+    }
+    return ok(request);
+}
+
 CommandPtr make_client(const Request& request) {
     const std::string_view what = request.argument(1);
     Session& session = request.session;
@@ -192,10 +210,14 @@ CommandPtr make_client(const Request& request) {
             writer.integer(static_cast<std::int64_t>(session.id));
         });
     }
-    // What these ask for holds here in any case, or tells the server of the library alone.
-    if ((is_word(what, "SETINFO") && request.size() == 4) ||
-        ((is_word(what, "NO-EVICT") || is_word(what, "NO-TOUCH")) && request.size() == 3)) {
-        return ok(request);
+    if (is_word(what, "SETINFO") && request.size() == 4) {
+        return set_info(request);
+    }
+    // What these ask for holds here in any case.
+    if ((is_word(what, "NO-EVICT") || is_word(what, "NO-TOUCH")) && request.size() == 3) {
+        const bool known =
+            is_word(request.argument(2), "ON") || is_word(request.argument(2), "OFF");
+        return known ? ok(request) : request.error(kSyntaxError);
     }
     return request.error(
         fmt::format("ERR unknown subcommand '{}' of CLIENT, or wrong number of "
@@ -204,39 +226,62 @@ CommandPtr make_client(const Request& request) {
 }
 
 // As Redis has it. Nothing of it is for a user who is to see a part of the store only.
-std::string command_sections(const Request& request) {
-    const UserPtr& user = request.session.user;
-    if (user && !(user->may(kMayRead) && user->may_everywhere())) {
-        return "";
-    }
+std::string command_counts(const std::vector<CommandTime>& times) {
     constexpr double kPerUs = 1e3;
-    std::string counts = "\r\n# Commandstats\r\n";
-    std::string shares = "\r\n# Latencystats\r\n";
-    for (const auto& [command, ns] : request.facts.times.snapshot()) {
+    std::string lines = "# Commandstats\r\n";
+    for (const auto& [command, ns] : times) {
+        const double sum_us = static_cast<double>(ns.sum) / kPerUs;
+        const std::uint64_t calls = ns.count();
+        lines += fmt::format("cmdstat_{}:calls={},usec={:.0f},usec_per_call={:.2f}\r\n", command,
+                             calls, sum_us, sum_us / static_cast<double>(calls));
+    }
+    return lines;
+}
+
+std::string command_shares(const std::vector<CommandTime>& times) {
+    constexpr double kPerUs = 1e3;
+    std::string lines = "# Latencystats\r\n";
+    for (const auto& [command, ns] : times) {
         const auto us = [&ns](double share) {
             return static_cast<double>(ns.quantile(share)) / kPerUs;
         };
-        const double sum_us = static_cast<double>(ns.sum) / kPerUs;
-        const std::uint64_t calls = ns.count();
-        counts += fmt::format("cmdstat_{}:calls={},usec={:.0f},usec_per_call={:.2f}\r\n", command,
-                              calls, sum_us, sum_us / static_cast<double>(calls));
-        shares += fmt::format("latency_percentiles_usec_{}:p50={:.3f},p99={:.3f},p99.9={:.3f}\r\n",
-                              command, us(0.5), us(0.99), us(0.999));
+        lines += fmt::format("latency_percentiles_usec_{}:p50={:.3f},p99={:.3f},p99.9={:.3f}\r\n",
+                             command, us(0.5), us(0.99), us(0.999));
     }
-    return counts + shares;
+    return lines;
 }
 
+// Those that are named, or all; as with Redis, there may be none of a name.
 CommandPtr make_info(const Request& request) {
-    const std::int64_t now_ms = system_now_ms();
-    return request.reply([&](ReplyWriter& writer) {
-        writer.bulk(fmt::format("# Server\r\nredis_version:{}\r\nredis_mode:standalone\r\n"
-                                "dedup_version:{}\r\nuptime_in_seconds:{}\r\n\r\n"
-                                "# Persistence\r\nloading:0\r\n\r\n"
-                                "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
-                                kRedisVersion, version(),
-                                (now_ms - request.facts.started_ms) / 1000) +
-                    command_sections(request));
+    const auto wanted = [&request](std::string_view section) {
+        const auto names = request.arguments.subspan(1);
+        return names.empty() || std::ranges::any_of(names, [section](std::string_view name) {
+                   return is_word(name, section) || is_word(name, "ALL") ||
+                          is_word(name, "DEFAULT") || is_word(name, "EVERYTHING");
+               });
+    };
+    std::string text;
+    const auto add = [&](std::string_view section, const auto& write) {
+        if (wanted(section)) {
+            text += (text.empty() ? "" : "\r\n") + write();
+        }
+    };
+    add("SERVER", [&] {
+        return fmt::format(
+            "# Server\r\nredis_version:{}\r\nredis_mode:standalone\r\ndedup_version:{}\r\n"
+            "uptime_in_seconds:{}\r\n",
+            kRedisVersion, version(), (system_now_ms() - request.facts.started_ms) / 1000);
     });
+    add("PERSISTENCE", [] { return std::string("# Persistence\r\nloading:0\r\n"); });
+    add("REPLICATION",
+        [] { return std::string("# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"); });
+    const UserPtr& user = request.session.user;
+    if (!user || (user->may(kMayRead) && user->may_everywhere())) {
+        const auto times = request.facts.times.snapshot();
+        add("COMMANDSTATS", [&] { return command_counts(times); });
+        add("LATENCYSTATS", [&] { return command_shares(times); });
+    }
+    return request.reply([&text](ReplyWriter& writer) { writer.bulk(text); });
 }
 
 void write_command(ReplyWriter& writer, const CommandEntry& entry) {
@@ -288,6 +333,9 @@ CommandPtr make_config(const Request& request) {
     if (!is_word(request.argument(1), "GET")) {
         return request.error("ERR only CONFIG GET is known here; options are given at the start");
     }
+    if (request.size() == 2) {
+        return request.error("ERR wrong number of arguments for 'config|get' command");
+    }
     return request.reply([](ReplyWriter& writer) { writer.map(0); });
 }
 
@@ -295,12 +343,40 @@ CommandPtr make_cluster(const Request& request) {
     return request.error("ERR This instance has cluster support disabled");
 }
 
+// What is wrong with how long to wait, in milliseconds.
+std::string_view bad_timeout(std::string_view text) {
+    const auto timeout = whole_number(text);
+    return !timeout       ? "ERR timeout is not an integer or out of range"
+           : *timeout < 0 ? "ERR timeout is negative"
+                          : "";
+}
+
 // Every reply is durable when it is sent, and there are no replicas: nothing is waited for.
 CommandPtr make_wait(const Request& request) {
+    if (!whole_number(request.argument(1))) {
+        return request.error(kNotAnInteger);
+    }
+    if (const auto wrong = bad_timeout(request.argument(2)); !wrong.empty()) {
+        return request.error(wrong);
+    }
     return request.reply([](ReplyWriter& writer) { writer.integer(0); });
 }
 
 CommandPtr make_waitaof(const Request& request) {
+    const auto local = whole_number(request.argument(1));
+    const auto replicas = whole_number(request.argument(2));
+    if (!local) {
+        return request.error(kNotAnInteger);
+    }
+    if (*local < 0 || *local > 1) {
+        return request.error("ERR value is out of range, value must between 0 and 1");
+    }
+    if (!replicas || *replicas < 0) {
+        return request.error("ERR value is out of range, must be positive");
+    }
+    if (const auto wrong = bad_timeout(request.argument(3)); !wrong.empty()) {
+        return request.error(wrong);
+    }
     return request.reply([](ReplyWriter& writer) {
         writer.array(2);
         writer.integer(1);

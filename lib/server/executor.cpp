@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <new>
 #include <utility>
 
 #include "cache/inside.hpp"
@@ -286,6 +287,15 @@ void Executor::begin_chore(const LanePtr& lane) {
     chore_work_[kind].notify_one();
 }
 
+// What nobody can know beforehand, such as how long a history is, must not end the process.
+void Executor::run_chore(Command& chore, const std::atomic<bool>& gone) {
+    try {
+        chore.run({store_, stop_source_.get_token(), gone});
+    } catch (const std::bad_alloc&) {
+        chore.failed({Code::out_of_space, "out of memory"});
+    }
+}
+
 void Executor::run_chores(std::size_t kind) {
     MutexLock lock(mutex_);
     for (;;) {
@@ -301,7 +311,7 @@ void Executor::run_chores(std::size_t kind) {
             command = std::move(refused);
         } else {
             lock.unlock();
-            command->run({store_, stop_source_.get_token(), lane->gone});
+            run_chore(*command, lane->gone);
             lock.lock();
         }
         incoming_.done.push_back(std::move(chore));

@@ -31,6 +31,7 @@
 #include "env/mutex.hpp"
 #include "server/chore_queue.hpp"
 #include "server/lane.hpp"
+#include "server/store_watch.hpp"
 
 namespace dedup::server {
 
@@ -58,6 +59,7 @@ struct ExecutorOptions {
     // Of all. Above it, everything waits until the reactor has seen to it.
     const std::atomic<std::size_t>* all_unsent_bytes = nullptr;
     std::size_t all_unsent_bytes_max = 0;
+    StoreWatch* watch = nullptr;
 };
 
 class Executor {
@@ -115,6 +117,7 @@ class Executor {
 
     void run_rounds() DEDUP_EXCLUDES(mutex_);
     void run_chores(std::size_t kind) DEDUP_EXCLUDES(mutex_);
+    void run_chore(Command& chore, const std::atomic<bool>& gone);
     void begin_chore(const LanePtr& lane) DEDUP_EXCLUDES(mutex_);
     bool take_incoming() DEDUP_EXCLUDES(mutex_);
     void take_over(Incoming incoming);

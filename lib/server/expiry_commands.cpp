@@ -118,11 +118,11 @@ CommandPtr make_expire_with(const Request& request, bool in_ms, bool absolute) {
     }
     const std::int64_t most = in_ms ? kLatestMs : kLatestMs / kMs;
     if (*number > most || *number < -most) {
-        return bad_expiry(request);
+        return bad_expiry(request, request.argument(2));
     }
     options.ms = in_ms ? *number : *number * kMs;
     if (!absolute && !is_time_in(options.ms)) {
-        return bad_expiry(request);
+        return bad_expiry(request, request.argument(2));
     }
     return make_string_command<ExpireCommand>(request, options);
 }

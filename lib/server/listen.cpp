@@ -295,9 +295,30 @@ Descriptor accept_from(int listener) {
     }));
 }
 
+std::string peer_of(int socket) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (::getpeername(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+        return "nowhere";  // it has gone
+    }
+    if (address.ss_family == AF_UNIX) {
+        ucred peer{};
+        size = sizeof peer;
+        ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+        return fmt::format("process {} of uid {}", peer.pid, peer.uid);
+    }
+    std::array<char, NI_MAXHOST> host{};
+    std::array<char, NI_MAXSERV> port{};
+    ::getnameinfo(as_address(address), size, host.data(), host.size(), port.data(), port.size(),
+                  NI_NUMERICHOST | NI_NUMERICSERV);
+    return address.ss_family == AF_INET6 ? fmt::format("[{}]:{}", host.data(), port.data())
+                                         : fmt::format("{}:{}", host.data(), port.data());
+}
+
 void keep_alive(int socket) {
-    constexpr std::array<std::pair<int, int>, 3> kTimes = {
-        {{TCP_KEEPIDLE, 60}, {TCP_KEEPINTVL, 10}, {TCP_KEEPCNT, 3}}};
+    // The last is for replies on their way, of which the system asks no more than that they arrive.
+    constexpr std::array<std::pair<int, int>, 4> kTimes = {
+        {{TCP_KEEPIDLE, 60}, {TCP_KEEPINTVL, 10}, {TCP_KEEPCNT, 3}, {TCP_USER_TIMEOUT, 90'000}}};
     const int on = 1;
     ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);

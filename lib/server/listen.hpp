@@ -55,6 +55,9 @@ struct TcpListener {
 // The next connection, or a descriptor of -1 with errno.
 [[nodiscard]] Descriptor accept_from(int listener);
 
+// Who is at the other end of a connection, for people: an address, or a process and its user.
+[[nodiscard]] std::string peer_of(int socket);
+
 // Has the system find out, within a minute or two, that the other machine is gone.
 void keep_alive(int socket);
 

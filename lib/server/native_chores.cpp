@@ -67,20 +67,53 @@ std::string raw_list(Protocol protocol, std::span<const Version> versions) {
     return bytes;
 }
 
+constexpr std::size_t kHistoryVersionsMax = 65'536;
+constexpr std::size_t kHistoryBytesMax = 64 * 1024 * 1024;
+
+// The newest `count` versions, and no fewer unless there are no more.
+Result<std::vector<Version>> newest(StreamStore& store, StreamKey stream, std::size_t count) {
+    auto versions = store.history(stream, {.versions_max = std::min(count, kHistoryVersionsMax + 1),
+                                           .bytes_max = kHistoryBytesMax});
+    if (!versions) {
+        return versions;
+    }
+    std::size_t bytes = 0;
+    for (const auto& [record, segment, offset, size] : *versions) {
+        bytes += record.metadata.size() + (record.receipt ? record.receipt->size() : 0);
+    }
+    const bool cut = bytes >= kHistoryBytesMax && versions->size() < count;
+    if (cut || versions->size() > kHistoryVersionsMax) {
+        return std::unexpected(
+            Error{Code::invalid_argument,
+                  fmt::format("the history has more than {} versions, or {} MiB of receipts and "
+                              "metadata: ask for fewer with NEWEST, or read it beside the server "
+                              "(dedupctl -s DIRECTORY inspect)",
+                              kHistoryVersionsMax, kHistoryBytesMax / 1024 / 1024)});
+    }
+    return versions;
+}
+
 CommandPtr make_history(const Request& request) {
     std::string ns = "default";
+    std::size_t count = SIZE_MAX;
     const bool raw =
         is_word(request.argument(request.size() - 1), "RAW") && request.size() % 2 == 1;
     const std::size_t end = request.size() - (raw ? 1 : 0);
-    if (end == 4 && is_word(request.argument(2), "NS")) {
-        ns = request.argument(3);
-    } else if (end != 2) {
-        return request.error("ERR syntax error: DEDUP.HISTORY key [NS namespace] [RAW]");
+    for (std::size_t i = 2; i < end; i += 2) {
+        const auto number = i + 1 < end ? unsigned_number(request.argument(i + 1)) : std::nullopt;
+        if (i + 1 < end && is_word(request.argument(i), "NS")) {
+            ns = request.argument(i + 1);
+        } else if (number && *number > 0 && is_word(request.argument(i), "NEWEST")) {
+            count = *number;
+        } else {
+            return request.error(
+                "ERR syntax error: DEDUP.HISTORY key [NS namespace] [NEWEST n] [RAW]");
+        }
     }
     return chore_in(ns, request,
-                    [ns, raw, key = std::string(request.argument(1)),
+                    [ns, raw, count, key = std::string(request.argument(1)),
                      protocol = request.session.protocol](const Chore& work) {
-                        return written(work.store.history({ns, key}),
+                        return written(newest(work.store, {ns, key}, count),
                                        [&](const std::vector<Version>& versions) {
                                            return raw ? raw_list(protocol, versions)
                                                       : version_list(protocol, versions, false);

@@ -73,6 +73,11 @@ bool set_option(NativeOptions& options, std::string_view name, std::string_view 
     return true;
 }
 
+// Who decides is what he says, and whom he has logged in as.
+std::string with_user(const std::string& by, const std::string& user) {
+    return by.empty() || by == user ? user : fmt::format("{}, logged in as {}", by, user);
+}
+
 }  // namespace
 
 std::string read_options(const Request& request, std::size_t from, unsigned takes,
@@ -94,6 +99,9 @@ std::string read_options(const Request& request, std::size_t from, unsigned take
                                                               : "a number of milliseconds",
                                name);
         }
+    }
+    if ((takes & kTakesReason) != 0 && request.session.user) {
+        options.by = with_user(options.by, request.session.user->name);
     }
     if (auto checked = check_namespace(options.cache.ns); !checked) {
         return "ERR " + checked.error().message;

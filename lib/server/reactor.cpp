@@ -76,10 +76,12 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
                             },
                         .unsent_bytes_max = options_.reply_bytes_max,
                         .all_unsent_bytes = &unsent_bytes_,
-                        .all_unsent_bytes_max = 2 * options_.replies_bytes_max}) {
+                        .all_unsent_bytes_max = 2 * options_.replies_bytes_max,
+                        .watch = &store_watch_}) {
     if (!options_.users.empty()) {
         facts_.uses.connections_max = std::max<std::size_t>(1, options_.connections_max / 2);
         facts_.uses.requests_max = std::max<std::size_t>(1, options_.requests_max / 2);
+        facts_.uses.bytes_max = std::max<std::size_t>(1, options_.request_bytes_max / 2);
     }
     facts_.users.replace(std::move(users));
     // Or nobody could listen there as long as a forked child lives.
@@ -125,6 +127,7 @@ ServerMetrics Reactor::metrics() const {
     return {.connections = open_,
             .connected = connected_,
             .refused = refused_,
+            .logins_failed = logins_failed_,
             .requests = requests_,
             .busy = busy_,
             .untaken_bytes = unsent_bytes_,
@@ -134,12 +137,6 @@ ServerMetrics Reactor::metrics() const {
 void Reactor::wake() const {
     const std::uint64_t one = 1;
     static_cast<void>(::write(wake_.get(), &one, sizeof one));
-}
-
-void Reactor::note(std::string_view what, std::uint64_t connection, std::string detail) const {
-    if (options_.observer) {
-        options_.observer({what, connection, std::move(detail)});
-    }
 }
 
 void Reactor::watch_listeners(bool watched) {
@@ -191,6 +188,8 @@ void Reactor::run() {
             }
         }
     }
+    tell_untold(SteadyTime::max());
+    tell_of_store();
     note("stopped", 0);
 }
 
@@ -244,11 +243,12 @@ void Reactor::accept_all(int listener, bool tcp) {
         if (socket.get() < 0) {
             if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ECONNABORTED) {
                 // No descriptors or no memory: until the next tick, or epoll says so at once again.
-                note("refused", 0, fmt::format("cannot accept connections: errno {}", errno));
+                cannot_accept(errno);
                 watch_listeners(false);
             }
             return;
         }
+        accepts_ = true;
         admit(std::move(socket), tcp);
     }
 }
@@ -262,21 +262,21 @@ bool Reactor::is_known_process(int socket) const {
 }
 
 void Reactor::admit(Descriptor socket, bool tcp) {
-    if (connections_.size() >= options_.connections_max) {
+    if (connections_.size() >= options_.connections_max && !evict_stranger()) {
         ++refused_;
         constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
         if (!(tcp && has_tls_)) {
             static_cast<void>(
                 ::send(socket.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
         }
-        note("refused", 0, fmt::format("{} connections are open", connections_.size()));
+        note_refused(0, fmt::format("{} connections are open", connections_.size()));
         return;
     }
     if (tcp) {
         keep_alive(socket.get());
     } else if (!is_known_process(socket.get())) {
         ++refused_;
-        note("refused", 0, "the system's user of the process may not connect");
+        note_refused(0, "the system's user of the process may not connect");
         return;
     }
     const std::uint64_t number = ++last_number_;
@@ -286,11 +286,11 @@ void Reactor::admit(Descriptor socket, bool tcp) {
     connection->events = EPOLLIN | EPOLLRDHUP;
     if (tcp && has_tls_ && !start_tls(*connection)) {
         ++refused_;
-        note("refused", number, "out of memory for TLS");
+        note_refused(number, "out of memory for TLS");
         return;
     }
     watch_for(connection->events, epoll_.get(), connection->socket.get(), number);
-    connections_.emplace(number, std::move(connection));
+    follow_stranger(*connections_.emplace(number, std::move(connection)).first->second);
     ++connected_;
     ++open_;
     note("connected", number, tcp ? (has_tls_ ? "tls" : "tcp") : "unix");
@@ -321,7 +321,11 @@ void Reactor::take_reply(Replies& replies) {
         replies.lane->take_unsent(replies.bytes.size());
         replies.lane->left_under_way -= replies.count;
         if (replies.lane->left_under_way == 0) {
-            held_bytes_ -= std::exchange(replies.lane->left_bytes, 0);
+            const std::size_t left = std::exchange(replies.lane->left_bytes, 0);
+            held_bytes_ -= left;
+            if (replies.lane->use) {
+                replies.lane->use->held_bytes -= left;
+            }
         }
         return;
     }
@@ -329,7 +333,7 @@ void Reactor::take_reply(Replies& replies) {
     connection.under_way -= replies.count;
     connection.of_any_order -= replies.of_any_order;
     if (connection.in_line() == 0) {
-        held_bytes_ -= std::exchange(connection.request_bytes, 0);
+        give_back(connection, std::exchange(connection.request_bytes, 0));
     }
     connection.active_at = steady_clock::now();
     if (connection.has_output()) {
@@ -358,19 +362,6 @@ void Reactor::settle_touched() {
     }
 }
 
-// Ends those who hold most, until the replies of all are within their bound.
-void Reactor::relieve() {
-    while (unsent_bytes_ > options_.replies_bytes_max) {
-        const auto most = std::ranges::max_element(connections_, {}, [](const auto& entry) {
-            return entry.second->output.size() - entry.second->sent;
-        });
-        if (most == connections_.end() || !most->second->has_output()) {
-            return;  // on their way here
-        }
-        close(*most->second, "did not take its replies, and others need the room");
-    }
-}
-
 // Sends what there is, goes on with what waited for that, and sees what to watch the socket for.
 void Reactor::settle(Connection& connection) {
     for (bool again = true; again;) {
@@ -385,7 +376,7 @@ void Reactor::settle(Connection& connection) {
                 connection.output_since = steady_clock::now();
             }
         }
-        const bool room = connection.lane->unsent_bytes <= options_.reply_bytes_max;
+        const bool room = connection.lane->unsent_bytes <= reply_bytes_max(connection);
         if (connection.lane->held && room) {
             executor_.resume(connection.lane);
         }
@@ -428,9 +419,10 @@ void Reactor::close(Connection& connection, std::string_view why) {
     const std::uint64_t number = connection.session.id;
     arriving_.erase(number);
     connection.lane->ended = true;
+    strangers_.erase(number);
     connection.lane->gone = true;
     executor_.resume(connection.lane);  // what was asked is done, whoever takes the reply
-    held_bytes_ -= connection.input.size();
+    give_back(connection, connection.held_bytes - connection.request_bytes);
     connection.lane->take_unsent(connection.output.size() - connection.sent);
     connection.lane->left_under_way = connection.under_way;
     connection.lane->left_bytes = connection.request_bytes;
@@ -446,6 +438,8 @@ void Reactor::close(Connection& connection, std::string_view why) {
 }
 
 void Reactor::look_after(SteadyTime now) {
+    tell_untold(now);
+    tell_of_store();
     if (!listening_ && !stopping_since_) {
         watch_listeners(true);
     }
@@ -460,16 +454,20 @@ void Reactor::look_after(SteadyTime now) {
             connection->has_output() && now - connection->output_since > options_.stall_timeout;
         const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
                           now - connection->active_at > options_.idle_timeout;
+        const bool transacts = !connection->paused && connection->under_way == 0 &&
+                               connection->transacts_since &&
+                               now - *connection->transacts_since > options_.stall_timeout;
         const bool arriving = connection->is_arriving();
-        const bool unknown = arriving || (facts_.users.needed() && !connection->session.user);
+        const bool unknown = arriving || is_stranger(*connection);
         const bool stranger = unknown && connection->under_way == 0 &&
                               now - connection->known_at > options_.stall_timeout;
-        if (partial || unread || idle || stranger) {
-            ends.emplace_back(number, arriving   ? "did not finish TLS's handshake"
-                                      : stranger ? "did not log in"
-                                      : partial  ? "left a request unfinished"
-                                      : unread   ? "did not take its replies"
-                                                 : "idle");
+        if (partial || unread || idle || stranger || transacts) {
+            ends.emplace_back(number, arriving    ? "did not finish TLS's handshake"
+                                      : stranger  ? "did not log in"
+                                      : partial   ? "left a request unfinished"
+                                      : unread    ? "did not take its replies"
+                                      : transacts ? "left a transaction open"
+                                                  : "idle");
         }
     }
     for (const auto& [number, why] : ends) {

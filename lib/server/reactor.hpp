@@ -8,6 +8,8 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -17,6 +19,7 @@
 #include "env/descriptor.hpp"
 #include "env/mutex.hpp"
 #include "server/connection.hpp"
+#include "server/event_limit.hpp"
 #include "server/executor.hpp"
 #include "server/listen.hpp"
 
@@ -51,6 +54,7 @@ class Reactor {
     void run_once(int timeout_ms) DEDUP_EXCLUDES(mutex_);
     void on_event(std::uint64_t tag, std::uint32_t events);
     void accept_all(int listener, bool tcp);
+    void cannot_accept(int error);
     void admit(Descriptor socket, bool tcp) DEDUP_EXCLUDES(mutex_);
     [[nodiscard]] bool start_tls(Connection& connection) DEDUP_EXCLUDES(mutex_);
     void relieve_arriving();
@@ -61,7 +65,12 @@ class Reactor {
     void take_requests(Connection& connection);
     bool take_request(Connection& connection, std::string_view bytes, std::size_t& size);
     void carry_out(Connection& connection, std::size_t bytes);
-    static void note_user(Connection& connection);
+    static void follow_user(Connection& connection);
+    void hold(Connection& connection, std::size_t bytes);
+    void give_back(Connection& connection, std::size_t bytes);
+    std::size_t follow_transaction(Connection& connection);
+    void begin_request(Connection& connection, std::size_t bytes);
+    [[nodiscard]] bool has_bytes_share(const Connection& connection, std::size_t bytes) const;
     CommandPtr command_for(Connection& connection, std::size_t bytes);
     [[nodiscard]] CommandPtr busy(const Connection& connection);
     [[nodiscard]] bool has_room_to_stay(const Connection& connection) const;
@@ -72,6 +81,10 @@ class Reactor {
     void settle(Connection& connection);
     void settle_touched();
     void relieve();
+    [[nodiscard]] bool is_stranger(const Connection& connection) const;
+    void follow_stranger(Connection& connection);
+    bool evict_stranger();
+    [[nodiscard]] std::size_t reply_bytes_max(const Connection& connection) const;
     void watch(Connection& connection);
     void close(Connection& connection, std::string_view why);
     void look_after(SteadyTime now);
@@ -80,6 +93,11 @@ class Reactor {
     [[nodiscard]] int tcp_fd() const { return listeners_.tcp ? listeners_.tcp->socket.get() : -1; }
     void begin_to_stop();
     void note(std::string_view what, std::uint64_t connection, std::string detail = {}) const;
+    void note_refused(std::uint64_t connection, std::string why);
+    void note_limited(EventLimit& limit, std::uint64_t connection, std::string detail);
+    void look_at_login(Connection& connection);
+    void tell_untold(SteadyTime now);
+    void tell_of_store();
     void wake() const;
 
     const ServerOptions options_;
@@ -93,12 +111,16 @@ class Reactor {
     // Of the reactor's thread.
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::uint64_t last_number_ = 0;
-    std::set<std::uint64_t> arriving_;  // connections whose TLS has yet to be settled
-    std::size_t under_way_ = 0;         // requests of all connections without a reply
-    std::size_t held_bytes_ = 0;        // of these, and of what has come in part
+    std::set<std::uint64_t> arriving_;   // connections whose TLS has yet to be settled
+    std::set<std::uint64_t> strangers_;  // connections that have yet to log in, the oldest first
+    std::size_t under_way_ = 0;          // requests of all connections without a reply
+    std::size_t held_bytes_ = 0;         // of these, and of what has come in part
     std::vector<std::pair<LanePtr, CommandPtr>> submitting_;
     std::vector<std::uint64_t> touched_;  // connections to be settled
+    EventLimit refusals_{"refused"};
+    EventLimit failed_logins_{"login_failed"};
     bool listening_ = true;
+    bool accepts_ = true;  // as far as has been tried
     std::optional<SteadyTime> stopping_since_;
 
     // For anybody.
@@ -107,10 +129,12 @@ class Reactor {
     std::atomic<std::uint64_t> connected_ = 0;
     std::atomic<std::uint64_t> open_ = 0;
     std::atomic<std::uint64_t> refused_ = 0;
+    std::atomic<std::uint64_t> logins_failed_ = 0;
     std::atomic<std::uint64_t> requests_ = 0;
     std::atomic<std::uint64_t> busy_ = 0;
     std::atomic<std::size_t> unsent_bytes_ = 0;  // of all lanes, which it outlives
 
+    StoreWatch store_watch_;
     Mutex mutex_;
     std::vector<Replies> replies_ DEDUP_GUARDED_BY(mutex_);
     // Of TCP; null: without TLS.

@@ -13,10 +13,14 @@ namespace dedup::server {
 
 using std::chrono::steady_clock;
 
+// What a stranger has sent and is not understood yet is no more than this, or TLS's record.
+constexpr std::size_t kStrangerReadBytes = 4 * 1024;
+
 void Reactor::read_from(Connection& connection) {
     const std::size_t before = connection.input.size();
     const bool arriving = connection.is_arriving();
-    const Moved moved = read_some(connection);
+    const Moved moved =
+        read_some(connection, is_stranger(connection) ? kStrangerReadBytes : kAlwaysBytes);
     if (arriving && connection.tls->is_ready()) {
         welcome(connection);
     }
@@ -25,14 +29,14 @@ void Reactor::read_from(Connection& connection) {
     }
     if (moved == Moved::ended) {
         if (arriving) {
-            note("refused", connection.session.id, "TLS: " + connection.tls->problem());
+            note_refused(connection.session.id, "TLS: " + connection.tls->problem());
         }
         // What it asked before is answered; there may be somebody left to read it.
         connection.end_of_input = true;
         connection.lane->ended = true;
         return;
     }
-    held_bytes_ += connection.input.size() - before;
+    hold(connection, connection.input.size() - before);
     connection.active_at = steady_clock::now();
     take_requests(connection);
 }
@@ -43,17 +47,21 @@ void Reactor::take_requests(Connection& connection) {
     bool more = !connection.input.empty();
     while (more && !connection.end_of_input) {
         connection.paused = connection.in_line() >= options_.pipeline_max ||
-                            connection.lane->unsent_bytes > options_.reply_bytes_max;
+                            connection.lane->unsent_bytes > reply_bytes_max(connection);
         std::size_t size = 0;
         more = !connection.paused && taken < connection.input.size() &&
                take_request(connection, std::string_view(connection.input).substr(taken), size);
         taken += size;
     }
+    if (connection.end_of_input) {  // nothing of the rest is wanted
+        give_back(connection, connection.input.size() - taken);
+        taken = connection.input.size();
+    }
     connection.input.erase(0, taken);
     if (connection.input.empty() && connection.input.capacity() > kAlwaysBytes / 16) {
         connection.input.shrink_to_fit();
     }
-    if (!connection.parser.under_way()) {
+    if (!connection.parser.under_way() || connection.end_of_input) {
         connection.partial_since.reset();
     } else if (taken != 0 || !connection.partial_since) {
         connection.partial_since = connection.active_at;
@@ -62,15 +70,15 @@ void Reactor::take_requests(Connection& connection) {
 
 // Whether there may be another request behind this one.
 bool Reactor::take_request(Connection& connection, std::string_view bytes, std::size_t& size) {
-    const bool known = !facts_.users.needed() || connection.session.user != nullptr;
-    switch (connection.parser.parse(bytes, known ? RequestLimits{} : kUnauthenticatedLimits)) {
+    switch (connection.parser.parse(
+        bytes, is_stranger(connection) ? kUnauthenticatedLimits : RequestLimits{})) {
         case RequestParser::Found::nothing:
             size = connection.parser.size();
-            held_bytes_ -= size;
+            give_back(connection, size);
             return true;
         case RequestParser::Found::request:
             size = connection.parser.size();
-            held_bytes_ -= size;  // from now on as a request under way, if it is one
+            give_back(connection, size);  // from now on as a request under way, if it is one
             carry_out(connection, size);
             return true;
         case RequestParser::Found::garbage:
@@ -79,6 +87,9 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
         case RequestParser::Found::incomplete:
             if (bytes.size() > kAlwaysBytes && held_bytes_ > options_.request_bytes_max) {
                 reject(connection, "BUSY the server holds too many bytes of requests; try again");
+            } else if (has_bytes_share(connection, 0)) {
+                reject(connection,
+                       "BUSY the server holds too many bytes of this user's requests; try again");
             }
             return false;
     }
@@ -87,7 +98,7 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
 
 // What follows cannot be told apart, or there is no room for it.
 void Reactor::reject(Connection& connection, std::string_view why) {
-    note("refused", connection.session.id, std::string(why));
+    note_refused(connection.session.id, std::string(why));
     auto reply = error_reply(connection.session.protocol, why);
     connection.end_of_input = true;
     if (connection.in_line() == 0) {
@@ -96,9 +107,7 @@ void Reactor::reject(Connection& connection, std::string_view why) {
         add_output(connection, bytes);
         return;
     }
-    ++connection.under_way;
-    ++under_way_;
-    note_user(connection);
+    begin_request(connection, 0);
     submitting_.emplace_back(connection.lane, std::move(reply));
 }
 
@@ -116,7 +125,8 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     const auto& arguments = connection.parser.arguments();
     const bool full =
         under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max ||
-        (connection.lane->use && connection.lane->use->under_way >= facts_.uses.requests_max);
+        (connection.lane->use && connection.lane->use->under_way >= facts_.uses.requests_max) ||
+        has_bytes_share(connection, bytes);
     if (full && !changes_the_session(arguments.front())) {
         // A transaction is carried out with all of its commands or not at all.
         Transaction& transaction = connection.session.transaction;
@@ -149,25 +159,71 @@ bool Reactor::has_room_to_stay(const Connection& connection) const {
            (!use || 2 * (use->under_way + 1) <= facts_.uses.requests_max);
 }
 
-// Counts what is under way as that of who is logged in.
-void Reactor::note_user(Connection& connection) {
+// Whether its user, with so much more, would hold more than one user may.
+bool Reactor::has_bytes_share(const Connection& connection, std::size_t bytes) const {
+    const auto& use = connection.lane->use;
+    return use && use->held_bytes + bytes > facts_.uses.bytes_max;
+}
+
+// Counts what the connection has as that of who is logged in. Who logs out keeps what he has asked.
+void Reactor::follow_user(Connection& connection) {
     const auto& use = connection.session.seat.use();
     auto& counted = connection.lane->use;
-    if (use == nullptr && counted == nullptr) {
+    if (!use || use == counted) {
         return;
     }
-    if (use != counted) {
-        if (counted) {
-            counted->under_way -= connection.under_way - 1;
-        }
-        counted = use;
-        if (counted) {
-            counted->under_way += connection.under_way - 1;
-        }
-    }
     if (counted) {
-        ++counted->under_way;
+        counted->under_way -= connection.under_way;
+        counted->held_bytes -= connection.held_bytes;
     }
+    counted = use;
+    counted->under_way += connection.under_way;
+    counted->held_bytes += connection.held_bytes;
+}
+
+void Reactor::hold(Connection& connection, std::size_t bytes) {
+    held_bytes_ += bytes;
+    connection.held_bytes += bytes;
+    if (connection.lane->use) {
+        connection.lane->use->held_bytes += bytes;
+    }
+}
+
+void Reactor::give_back(Connection& connection, std::size_t bytes) {
+    held_bytes_ -= bytes;
+    connection.held_bytes -= bytes;
+    if (connection.lane->use) {
+        connection.lane->use->held_bytes -= bytes;
+    }
+}
+
+// Counts what a transaction holds while it is being said. Gives what has become of one that is not
+// said any more: bytes of its EXEC, if there is one.
+std::size_t Reactor::follow_transaction(Connection& connection) {
+    const Transaction& transaction = connection.session.transaction;
+    if (!transaction.open) {
+        connection.transacts_since.reset();
+    } else if (!connection.transacts_since) {
+        connection.transacts_since = connection.active_at;
+    }
+    const std::size_t before =
+        std::exchange(connection.transaction_bytes, transaction.held_bytes());
+    if (connection.transaction_bytes >= before) {
+        hold(connection, connection.transaction_bytes - before);
+        return 0;
+    }
+    give_back(connection, before - connection.transaction_bytes);
+    return before - connection.transaction_bytes;
+}
+
+void Reactor::begin_request(Connection& connection, std::size_t bytes) {
+    ++under_way_;
+    ++connection.under_way;
+    if (connection.lane->use) {
+        ++connection.lane->use->under_way;
+    }
+    connection.request_bytes += bytes;
+    hold(connection, bytes);
 }
 
 void Reactor::carry_out(Connection& connection, std::size_t bytes) {
@@ -176,6 +232,10 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
         connection.session.earlier.clear();
     }
     CommandPtr command = command_for(connection, bytes);
+    look_at_login(connection);
+    follow_user(connection);
+    follow_stranger(connection);
+    bytes += follow_transaction(connection);
     if (command->of_any_order() && !has_room_to_stay(connection)) {
         command = busy(connection);
     }
@@ -189,15 +249,8 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
         return;
     }
     command->timing.since = connection.active_at;
-    ++connection.under_way;
-    ++under_way_;
-    note_user(connection);
-    if (command->of_any_order()) {
-        ++connection.of_any_order;  // its bytes are few
-    } else {
-        connection.request_bytes += bytes;
-        held_bytes_ += bytes;
-    }
+    connection.of_any_order += command->of_any_order() ? 1U : 0U;  // its bytes are few
+    begin_request(connection, command->of_any_order() ? 0 : bytes);
     submitting_.emplace_back(connection.lane, std::move(command));
 }
 

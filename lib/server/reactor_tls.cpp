@@ -44,6 +44,8 @@ void Reactor::welcome(Connection& connection) {
     connection.welcomed = true;
     connection.session.certified = connection.tls->peer_name();
     const std::string_view refusal = log_in_certified(connection.session, facts_);
+    follow_user(connection);
+    follow_stranger(connection);
     if (!refusal.empty()) {
         add_output(connection, fmt::format("-{}\r\n", refusal));
         connection.session.closing = true;

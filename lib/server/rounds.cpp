@@ -224,6 +224,7 @@ void Executor::put_back() {
 void Executor::append() {
     if (!batch_.empty()) {
         auto landed = store_.append(batch_, Batch::each);
+        options_.watch->saw<std::uint64_t>(landed);
         for (std::size_t i = 0; i < landed.size(); ++i) {
             Command& command = *items_[appending_[i].item].command;
             if (landed[i]) {
@@ -275,6 +276,7 @@ void Executor::append_atomic(Transacting transacting) {
     Command& command = *item.command;
     while (!transacting.batch.empty()) {
         auto landed = store_.append(transacting.batch, Batch::atomic);
+        options_.watch->saw<std::uint64_t>(landed);
         if (landed.front()) {
             command.landed_all(landed);
             for (const auto& [expected, record] : transacting.batch) {

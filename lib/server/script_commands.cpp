@@ -201,6 +201,12 @@ CommandPtr make_script(const Request& request) {
         });
     }
     if (is_word(what, "FLUSH")) {  // there is nothing that could go
+        const bool known =
+            request.size() == 2 || (request.size() == 3 && (is_word(request.argument(2), "SYNC") ||
+                                                            is_word(request.argument(2), "ASYNC")));
+        if (!known) {
+            return request.error("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
+        }
         return request.reply([](ReplyWriter& writer) { writer.ok(); });
     }
     return request.error("ERR unknown subcommand of SCRIPT, or wrong number of arguments");

@@ -1,5 +1,6 @@
 #include "dedup/server.hpp"
 
+#include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -31,6 +33,18 @@ std::unexpected<Error> bad(const char* what) {
     return std::unexpected(Error{.code = Code::invalid_argument, .message = what});
 }
 
+Result<void> check_secret(std::string_view what, std::string_view secret) {
+    if (secret.empty() ||
+        (secret.size() >= server::kSecretMin && secret.size() <= server::kSecretMax)) {
+        return {};
+    }
+    return std::unexpected(
+        Error{Code::invalid_argument,
+              fmt::format("the {} has {} bytes; it has {} to {}, made up at random (`openssl rand "
+                          "-hex 20`)",
+                          what, secret.size(), server::kSecretMin, server::kSecretMax)});
+}
+
 Result<void> check_server_options(const ServerOptions& options) {
     if (options.unix_path.empty() && options.tcp.empty() && options.unix_socket < 0 &&
         options.tcp_socket < 0) {
@@ -39,6 +53,18 @@ Result<void> check_server_options(const ServerOptions& options) {
     if (options.http.empty() && options.http_socket < 0 &&
         (!options.http_token.empty() || options.http_pages || options.http_metrics)) {
         return bad("a token or pages for HTTP, and no address: give http");
+    }
+    const bool http = !options.http.empty() || options.http_socket >= 0;
+    if (http && !options.users.empty() && options.http_token.empty()) {
+        return bad(
+            "with users HTTP needs a token, or everybody on this machine would see what each of "
+            "them has: give http_token (--http-token-file)");
+    }
+    for (const auto& [what, secret] : {std::pair("password", &options.password),
+                                       std::pair("token for HTTP", &options.http_token)}) {
+        if (auto checked = check_secret(what, *secret); !checked) {
+            return checked;
+        }
     }
     const bool tls = !options.tls_certificate.empty();
     if (tls == options.tls_key.empty() || (!tls && !options.tls_client_ca.empty())) {
@@ -126,6 +152,7 @@ class ServerWithReactor final : public Server {
         if (!accounts_.has_password() || password.empty()) {
             return bad("the server has no password, or the new one is empty");
         }
+        DEDUP_TRY(check_secret("password", password));
         DEDUP_TRY(accounts_.set_password(password));
         reactor_->replace_users(accounts_.users());
         return {};
@@ -135,6 +162,7 @@ class ServerWithReactor final : public Server {
         if (!http_token_.is_needed() || token.empty()) {
             return bad("the server has no token for HTTP, or the new one is empty");
         }
+        DEDUP_TRY(check_secret("token for HTTP", token));
         http_token_.replace(token);
         return {};
     }

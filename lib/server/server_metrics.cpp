@@ -10,6 +10,8 @@ std::string prometheus_text(const ServerMetrics& metrics) {
                  metrics.connected);
     page.counter("dedup_server_connections_refused_total",
                  "Connections that were refused, as there were too many.", metrics.refused);
+    page.counter("dedup_server_logins_failed_total",
+                 "Logins with a wrong secret, or as nobody who is a user.", metrics.logins_failed);
     page.counter("dedup_server_requests_total", "Requests.", metrics.requests);
     page.counter("dedup_server_requests_busy_total", "Requests that were answered BUSY.",
                  metrics.busy);

@@ -32,6 +32,12 @@ struct Transaction {
     std::size_t bytes = 0;
     std::size_t parts = 0;  // of all commands
     std::vector<CommandPtr> commands = {};
+
+    // What it takes of memory, about.
+    [[nodiscard]] std::size_t held_bytes() const {
+        constexpr std::size_t kCommandBytes = 512;
+        return bytes + commands.size() * kCommandBytes;
+    }
 };
 
 // Changed in the order of the requests, by the reactor, before they go to the executor: a command
@@ -47,6 +53,8 @@ struct Session {
     std::vector<UserPtr> earlier = {};   // who has asked what may still be under way
     std::uint64_t users_generation = 0;  // that `user` is of
     UserSeat seat = {};
+    // A login that has just failed, for the log: whose secret was wrong; empty: no user's.
+    std::optional<std::string> failed_login = {};
     std::string certified = {};  // the name in its certificate, of TLS; empty: it has shown none
 
     // What was asked before stays that of the user before. Null: of nobody.

@@ -110,7 +110,10 @@ bool is_time_in(std::int64_t ms) {
     return ms <= kTimeMax - system_now_ms();
 }
 
-CommandPtr bad_expiry(const Request& request) {
+CommandPtr bad_expiry(const Request& request, std::string_view number) {
+    if (!whole_number(number)) {
+        return request.error(kNotAnInteger);
+    }
     return request.error(
         fmt::format("ERR invalid expire time in '{}' command", lower_case(request.argument(0))));
 }

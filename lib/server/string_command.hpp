@@ -103,10 +103,11 @@ struct Expiry {
 
 // A number of seconds or milliseconds, from now or since 1970, as EX, PX, EXAT and PXAT name them;
 // nullopt if that is out of range. (Redis' rule: it must be at least 1.)
-[[nodiscard]] CommandPtr bad_expiry(const Request& request);
+[[nodiscard]] std::optional<Expiry> expiry_in(std::string_view unit, std::string_view number);
+// The error for a `number` that is none, or out of range.
+[[nodiscard]] CommandPtr bad_expiry(const Request& request, std::string_view number);
 // Whether so long from now is a time that there is.
 [[nodiscard]] bool is_time_in(std::int64_t ms);
-[[nodiscard]] std::optional<Expiry> expiry_in(std::string_view unit, std::string_view number);
 [[nodiscard]] bool is_expiry_unit(std::string_view word);
 
 }  // namespace dedup::server

@@ -327,7 +327,7 @@ CommandPtr make_set(const Request& request) {
     if (is_expiry_unit(unit)) {
         const auto expiry = expiry_in(unit, number);
         if (!expiry) {
-            return whole_number(number) ? bad_expiry(request) : request.error(kNotAnInteger);
+            return bad_expiry(request, number);
         }
         options.expiry = *expiry;
     }
@@ -342,8 +342,7 @@ CommandPtr make_setnx(const Request& request) {
 CommandPtr set_for(const Request& request, std::string_view unit) {
     const auto expiry = expiry_in(unit, request.argument(2));
     if (!expiry) {
-        return whole_number(request.argument(2)) ? bad_expiry(request)
-                                                 : request.error(kNotAnInteger);
+        return bad_expiry(request, request.argument(2));
     }
     return make_set_with(request, {.value = std::string(request.argument(3)), .expiry = *expiry});
 }
@@ -371,7 +370,8 @@ CommandPtr make_getex(const Request& request) {
         return request.error(kSyntaxError);
     }
     const auto expiry = expiry_in(request.argument(2), request.argument(3));
-    return expiry ? make_string_command<GetAndCommand>(request, expiry) : bad_expiry(request);
+    return expiry ? make_string_command<GetAndCommand>(request, expiry)
+                  : bad_expiry(request, request.argument(3));
 }
 
 }  // namespace

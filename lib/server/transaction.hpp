@@ -9,8 +9,8 @@
 
 namespace dedup::server {
 
-// What a client has said since MULTI. Its bytes count as nobody's requests under way, so there is
-// less room for them.
+// What a client may say since MULTI. Its bytes count as those of requests; EXEC comes within
+// ServerOptions::stall_timeout, or the connection is closed.
 inline constexpr std::size_t kTransactionCommandsMax = 1024;
 inline constexpr std::size_t kTransactionBytesMax = 1024 * 1024;
 inline constexpr std::size_t kTransactionValuesMax = 256 * 1024 * 1024;  // as they are asked for

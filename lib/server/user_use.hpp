@@ -13,7 +13,8 @@ namespace dedup::server {
 
 struct UserUse {
     std::size_t connections = 0;
-    std::size_t under_way = 0;  // requests
+    std::size_t under_way = 0;   // requests
+    std::size_t held_bytes = 0;  // of these, and of what has come in part
 };
 
 // A connection that has logged in.
@@ -43,6 +44,7 @@ class UserUses {
     // Of one user.
     std::size_t connections_max = SIZE_MAX;
     std::size_t requests_max = SIZE_MAX;
+    std::size_t bytes_max = SIZE_MAX;
 
     [[nodiscard]] const std::shared_ptr<UserUse>& of(std::string_view name) {
         const auto found = uses_.find(name);

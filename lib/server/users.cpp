@@ -20,8 +20,6 @@ namespace dedup::server {
 namespace {
 
 constexpr std::size_t kUserNameMax = 64;
-constexpr std::size_t kSecretMin = 16;
-constexpr std::size_t kSecretMax = 512;  // fits into what may be said before it is checked
 constexpr std::size_t kHashDigits = 64;
 
 constexpr std::array<std::pair<std::string_view, Right>, 6> kRights = {{{"read", kMayRead},

@@ -21,6 +21,11 @@
 
 namespace dedup::server {
 
+// Of a secret, a password, a token. They are not to be guessed, and have to fit into what may be
+// said before they are checked.
+inline constexpr std::size_t kSecretMin = 16;
+inline constexpr std::size_t kSecretMax = 512;
+
 enum Right : unsigned {
     kMayRead = 1,      // what is stored, receipts included
     kMayClaim = 2,     // claim, renew, release, note, hold

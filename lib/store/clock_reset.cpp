@@ -124,7 +124,7 @@ Result<std::optional<Record>> LogStore::put_right(const Record& head, const Cloc
     }
     // A claim from before. Was its lease renewed by the wrong time? Taken to be, if that cannot be
     // read: or it might hold for years.
-    const auto versions = history({head.ns, head.key});
+    const auto versions = history({head.ns, head.key}, {});
     if (!versions && versions.error().code != Code::corruption) {
         return std::unexpected(versions.error());
     }

@@ -65,11 +65,11 @@ Result<std::optional<Record>> LogStore::head(StreamKey stream) {
     return reader_.head(stream);
 }
 
-Result<std::vector<Version>> LogStore::history(StreamKey stream) {
+Result<std::vector<Version>> LogStore::history(StreamKey stream, const HistoryLimits& limits) {
     DEDUP_TRY(check_stream(stream));
     const NoCancel no_cancel;
     DEDUP_TRY(follow_writer());
-    return reader_.history(stream);
+    return reader_.history(stream, limits);
 }
 
 Result<ScanPage> LogStore::scan(const ScanOptions& options) {

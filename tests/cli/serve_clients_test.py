@@ -247,6 +247,18 @@ class BesideRedis(Served):
             return ("about", True)  # a second may have passed between the two
         return reply
 
+    def test_wrong_options_get_the_errors_of_redis(self):
+        for line in ("SET k v", "GETEX k EX abc", "GETEX k EX 0", "GETEX k EX", "GETEX k PXAT x",
+                     "WAIT abc def", "WAIT 0 abc", "WAIT 0 -5", "WAIT -1 0", "WAIT 0",
+                     "SCRIPT FLUSH", "SCRIPT FLUSH ASYNC", "SCRIPT FLUSH sync", "SCRIPT FLUSH WHAT",
+                     "SCRIPT FLUSH SYNC X", "CLIENT NO-EVICT on", "CLIENT NO-EVICT maybe",
+                     "CONFIG GET", "INFO a b", "INFO nope", "SETEX k abc v", "SET k v EX abc"):
+            replies = []
+            for client in (self.theirs, self.ours):
+                client.send(*line.split())
+                replies.append(self.comparable(client.reply(), line.split()))
+            self.assertEqual(*replies, line)
+
     def test_the_answers_are_those_of_redis(self):
         seed = random.randrange(1 << 32)
         rng = random.Random(seed)

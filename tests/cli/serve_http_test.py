@@ -94,6 +94,21 @@ class ServeHttp(cli.CliTest):
         self.dedupctl("claim", b"bytes\xff\xfe", "--owner", b"\xff", expect=OK)
         self.dedupctl("-n", "pay", "claim", "waits", "--lease", "1ms", "--hold", expect=OK)
 
+    def test_a_key_with_many_versions(self):
+        """A page has the newest: it is made in memory."""
+        server = self.begin()
+        with Client(self.store + ".sock") as client:
+            client.ask("SET", "k", "v")
+            for _ in range(997):
+                client.ask("EXPIRE", "k", "1000")
+            self.assertNotIn("These are the newest", self.get("/key?ns=redis:0&key=k"))
+            for _ in range(10):
+                client.ask("EXPIRE", "k", "1000")
+        page = self.get("/key?ns=redis:0&key=k")
+        self.assertIn("These are the newest 1,000 versions", page)
+        self.assertEqual(page.count("<tr>"), 1001)
+        self.end(server)
+
     def test_what_programs_ask(self):
         self.some_keys()
         server = self.begin()
@@ -211,16 +226,16 @@ class ServeHttp(cli.CliTest):
     def test_a_token(self):
         self.some_keys()
         with open(self.path("token"), "w", encoding="ascii") as file:
-            file.write("open sesame\n")
+            file.write("open sesame, please\n")
         server = self.begin("--http-token-file", self.path("token"))
         for path in ("/", "/key?key=done", "/stats.json", "/metrics", "/style.css"):
             self.get(path, status=401)
-            self.get(path, Authorization="Bearer open sesame")
+            self.get(path, Authorization="Bearer open sesame, please")
         self.get("/", status=401, Authorization="Bearer sesame")
         self.assertIn("secret receipt",
-                      self.get("/key?key=done", Authorization="Bearer open sesame"))
+                      self.get("/key?key=done", Authorization="Bearer open sesame, please"))
         self.assertIn("a secret note",
-                      self.get("/key?key=noted", Authorization="Bearer open sesame"))
+                      self.get("/key?key=noted", Authorization="Bearer open sesame, please"))
         self.end(server)
 
     def test_usage(self):

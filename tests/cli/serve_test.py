@@ -173,12 +173,12 @@ class Serve(cli.CliTest):
         self.assertInError(["no server answers at", self.socket_path], refused)
 
     def test_a_password_for_clients(self):
-        with open(self.path("secret"), "w", encoding="ascii") as file:
-            file.write("open sesame\n")
+        with open(self.path("secret"), "wb") as file:
+            file.write(b"open sesame, please\r\n")  # an editor of another system wrote it
         server = self.serve("--tcp", "127.0.0.1:0", "--password-file", self.path("secret"))
         at = f"127.0.0.1:{self.port_of(server)}"
-        known = dict(self.environment(), DEDUP_PASSWORD="open sesame")
-        self.dedupctl("-s", f"tcp://default:open%20sesame@{at}", "claim", "a", expect=OK)
+        known = dict(self.environment(), DEDUP_PASSWORD="open sesame, please")
+        self.dedupctl("-s", f"tcp://default:open%20sesame%2C%20please@{at}", "claim", "a", expect=OK)
         self.dedupctl("-s", f"tcp://{at}", "claim", "b", env=known, expect=OK)
         self.dedupctl("claim", "c", env=known, expect=OK)
         for store in (f"tcp://default:wrong@{at}", f"tcp://{at}", self.store):
@@ -231,16 +231,18 @@ class Serve(cli.CliTest):
                           ("--no-unix", "--unix", "x")):
             self.dedupctl("serve", *arguments, expect=USAGE)
         self.dedupctl("-s", "postgresql://host/db", "serve", expect=USAGE)
+        self.assertInError("--namespace is not for serve",
+                           self.dedupctl("-n", "foo", "serve", expect=USAGE))
 
     def test_tcp_and_a_password(self):
         with open(self.path("secret"), "w", encoding="ascii") as file:
-            file.write("open sesame\n")
+            file.write("open sesame, please\n")
         server = self.serve("--no-unix", "--tcp", "127.0.0.1:0", "--password-file",
                             self.path("secret"), "--log-connections")
         # The line that serve() has read named the port; so does the one of a first connection.
         port = self.port_of(server)
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"PING\r\nAUTH open\r\n" + Client.request("AUTH", "open sesame") +
+            client.sendall(b"PING\r\nAUTH open\r\n" + Client.request("AUTH", "open sesame, please") +
                            b"PING\r\n")
             replies = client.makefile("rb")
             self.assertTrue(replies.readline().startswith(b"-NOAUTH"))
@@ -279,6 +281,7 @@ class Serve(cli.CliTest):
         with open(users, "a", encoding="ascii") as file:
             file.write(b_line)
         server.send_signal(signal.SIGHUP)
+        self.assertIn(b"event=login_failed", server.stderr.readline())
         self.assertIn(b"event=users_reloaded", server.stderr.readline())
         self.assertEqual(client.ask("AUTH", "b", b_secret), b"OK")
         self.assertEqual(client.ask("SET", "k", "v"), b"OK")
@@ -297,6 +300,14 @@ class Serve(cli.CliTest):
         self.dedupctl("-s", "unix:" + self.socket_path, "stats", env=known, expect=OK)
         refused = self.dedupctl("claim", "d", expect=ERROR)
         self.assertInError("wants a password", refused)
+        # Another user's secret, without saying whose it is: the error says how to.
+        b_knows = dict(self.environment(), DEDUP_PASSWORD=b_secret)
+        refused = self.dedupctl("-s", "unix:" + self.socket_path, "-n", "redis:0", "claim", "d",
+                                env=b_knows, expect=ERROR)
+        self.assertInError(["not that of the user 'default'", f"unix:{self.socket_path}?user=NAME"],
+                           refused)
+        self.dedupctl("-s", f"unix:{self.socket_path}?user=b", "-n", "redis:0", "lookup", "d",
+                      env=b_knows, expect=ABSENT)
         log = self.end(server)
         self.assertEqual(server.returncode, OK)
         for secret in (a_secret, b_secret):
@@ -469,6 +480,71 @@ class Serve(cli.CliTest):
         events = [json.loads(line)["event"] for line in self.end(server).splitlines()]
         self.assertEqual(events, ["stopping", "stopped"])
 
+    def test_few_open_files_leave_enough_for_the_store(self):
+        server = self.start("serve", preexec_fn=lambda: limit_files(100), stderr=subprocess.PIPE)
+        limited = server.stderr.readline() + server.stderr.readline()  # a new store is said, too
+        self.assertRegex(limited, rb"event=limited .*36 connections at most.*raise LimitNOFILE")
+        self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
+        client = self.client()
+        self.assertEqual(client.ask("PING"), b"PONG")
+        others = [self.client() for _ in range(80)]
+        for number in range(20):  # segments are begun
+            self.assertEqual(client.ask("SET", f"k{number}", b"x" * 4_000_000), b"OK")
+        client.ask("DEDUP.SWEEP")
+        refused = others[-1].reply()
+        self.assertIn("max number of clients", str(refused))
+        self.assertNotIn("cannot accept", self.end(server))
+        few = self.dedupctl("serve", "--http", "127.0.0.1:0", expect=ERROR,
+                            preexec_fn=lambda: limit_files(100))
+        self.assertInError(["100 files may be open", "raise LimitNOFILE"], few)
+
+    def test_a_log_that_nobody_reads_holds_up_nobody(self):
+        server = self.start("serve", "--log-connections", stderr=subprocess.PIPE)
+        fcntl.fcntl(server.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
+        for _ in range(300):
+            with Client(self.socket_path) as client:
+                client.socket.settimeout(cli.HANG_SECONDS)
+                client.socket.sendall(b"*x\r\n")
+                self.assertIsInstance(client.reply(), Refused)
+        self.assertEqual(self.client().ask("SET", "k", "v"), b"OK")
+        server.send_signal(signal.SIGTERM)
+        self.assertEqual(server.wait(timeout=cli.HANG_SECONDS), OK)
+
+    def test_the_log_says_what_it_has_lost(self):
+        server = self.start("serve", "--log-connections", stderr=subprocess.PIPE)
+        self.wait_until(lambda: os.path.exists(self.socket_path), "it listens")
+        for _ in range(2000):
+            self.client_that_has_gone()
+        log = self.end(server)
+        lost = sum(int(count) for count in re.findall(r"event=log_lost detail=\"(\d+) lines", log))
+        self.assertGreater(lost, 0)
+        told = log.count("connected connection=")
+        self.assertIn(lost + told, range(4000, 4003))  # "stopping" and "stopped" may be lost, too
+
+    def client_that_has_gone(self):
+        with Client(self.socket_path) as client:
+            self.assertEqual(client.ask("PING"), b"PONG")
+
+    def test_strangers_do_not_fill_the_log(self):
+        server = self.serve()
+        for _ in range(500):
+            with Client(self.socket_path) as client:
+                client.socket.sendall(b"*x\r\n")
+                client.reply()
+        log = self.end(server)
+        told = log.count("Protocol error")
+        self.assertLess(told, 400)
+        more = sum(int(count) for count in re.findall(r"detail=\"(\d+) more", log))
+        self.assertEqual(told + more, 500)
+
+    def test_a_quote_in_the_log_is_escaped(self):
+        self.dedupctl("init")
+        self.socket_path = self.path('a "socket')
+        server = self.start("serve", "--unix", self.socket_path, stderr=subprocess.PIPE)
+        self.assertIn(b'a \\"socket"', server.stderr.readline())
+        self.end(server)
+
     def test_a_store_that_fails_is_said_and_reads_go_on(self):
         # Nothing larger than this can be written, and the kernel says so at each write.
         server = self.serve(preexec_fn=limit_file_size)
@@ -480,7 +556,7 @@ class Serve(cli.CliTest):
         self.assertIn(str(refused.exception).split()[0],
                       ("OOM", "IO", "OUTCOME_UNKNOWN", "FAILED"))
         self.assertEqual(client.ask("GET", "before"), b"v")
-        self.end(server)
+        self.assertIn("event=store_failed", self.end(server))
         self.assertEqual(self.dedupctl("-n", "redis:0", "lookup", "before", expect=COMPLETED).out,
                          b"v")
 
@@ -513,6 +589,11 @@ class Serve(cli.CliTest):
             self.assertEqual((waiting.returncode, out), (COMPLETED, b"at last"))
             self.assertEqual(calls("dedup.wait"), 1)
             self.end(server)
+
+
+def limit_files(count):
+    import resource  # pylint: disable=import-outside-toplevel
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
 def limit_file_size():

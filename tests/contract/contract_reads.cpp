@@ -88,6 +88,33 @@ TEST_CASE("history: every version that is kept, oldest first, up to the head") {
     });
 }
 
+TEST_CASE("history: within limits, the newest versions") {
+    // Guards against a history that is read into memory whole, however long it is.
+    on_each_store([](TestStore& store) {
+        std::uint64_t last = 0;
+        for (int i = 0; i < 20; ++i) {
+            last = must_append(*store, last, completed("k", std::string(100, 'r')));
+        }
+        const auto count = [&](const HistoryLimits& limits) {
+            const auto versions = store->history({kNs, "k"}, limits);
+            REQUIRE(versions.has_value());
+            CHECK(versions->back().record.sequence == last);
+            CHECK(std::ranges::is_sorted(
+                *versions, {}, [](const Version& version) { return version.record.sequence; }));
+            return versions->size();
+        };
+        const std::size_t kept = store.keeps_versions() ? 20 : 1;
+        CHECK(count({}) == kept);
+        for (const std::size_t max : {1U, 3U, 19U, 20U, 21U}) {
+            CHECK(count({.versions_max = max}) == std::min(max, kept));
+        }
+        CHECK(count({.bytes_max = 0}) == 1);
+        CHECK(count({.bytes_max = 100}) == 1);
+        CHECK(count({.bytes_max = 101}) == std::min<std::size_t>(2, kept));
+        CHECK(count({.bytes_max = 2000}) == kept);
+    });
+}
+
 TEST_CASE("scan: pages give every head exactly once, in the store's own order") {
     // Guards against a page border that loses or repeats a stream.
     on_each_store([](TestStore& store) {

@@ -68,8 +68,8 @@ class LedgerStore final : public StreamStore {
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
         return inner_.heads(streams);
     }
-    Result<std::vector<Version>> history(StreamKey stream) override {
-        return inner_.history(stream);
+    Result<std::vector<Version>> history(StreamKey stream, const HistoryLimits& limits) override {
+        return inner_.history(stream, limits);
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return inner_.scan(options); }
     Result<SweepReport> sweep(const SweepOptions& options) override;

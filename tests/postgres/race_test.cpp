@@ -28,8 +28,8 @@ class TwoClients final : public StreamStore {
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
         return mine().heads(streams);
     }
-    Result<std::vector<Version>> history(StreamKey stream) override {
-        return mine().history(stream);
+    Result<std::vector<Version>> history(StreamKey stream, const HistoryLimits& limits) override {
+        return mine().history(stream, limits);
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return mine().scan(options); }
     Result<SweepReport> sweep(const SweepOptions& options) override {

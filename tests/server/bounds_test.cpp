@@ -5,6 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -110,6 +113,46 @@ TEST_CASE("bounds: a request is counted once") {
     CHECK(client.ask({"STRLEN", "k"}) == "60000");
 }
 
+TEST_CASE("bounds: what waits for its EXEC counts, and does not wait for ever") {
+    // Guards against open transactions as memory that nobody counts.
+    Bounded bounded({.request_bytes_max = 1'000'000});
+    std::vector<Client> clients;
+    std::string reply = "QUEUED";
+    const std::string value(50'000, 'x');
+    while (reply == "QUEUED" && clients.size() < 100) {
+        clients.emplace_back(bounded.path);
+        CHECK(clients.back().ask({"MULTI"}) == "OK");
+        reply = clients.back().ask({"SET", "k", value});
+    }
+    CHECK(reply.starts_with("-BUSY"));
+    CHECK(clients.size() > 15);
+    CHECK(clients.back().ask({"EXEC"}).starts_with("-EXECABORT"));
+    CHECK(clients.front().ask({"EXEC"}) == "[OK]");
+    CHECK(clients.front().ask({"MULTI"}) == "OK");
+    CHECK(clients.front().ask({"SET", "k", value}) == "QUEUED");
+    CHECK(clients.front().ask({"DISCARD"}) == "OK");
+    CHECK(clients.back().ask({"SET", "k", value}) == "OK");
+    clients.clear();
+    // Small commands take memory, too.
+    int queued = 0;
+    for (int i = 0; i < 3; ++i) {
+        clients.emplace_back(bounded.path);
+        CHECK(clients.back().ask({"MULTI"}) == "OK");
+        for (int j = 0; j < 1000; ++j) {
+            queued += clients.back().ask({"SET", "k", "v"}) == "QUEUED" ? 1 : 0;
+        }
+    }
+    CHECK(queued > 1000);
+    CHECK(queued < 2500);
+}
+
+TEST_CASE("bounds: a transaction that is left open ends with its connection") {
+    Bounded bounded({.stall_timeout = 50ms});
+    Client client(bounded.path);
+    CHECK(client.ask({"MULTI"}) == "OK");
+    CHECK(client.reply() == "EOF");
+}
+
 TEST_CASE("bounds: a disk that hangs holds up the server's end, and no client") {
     Bounded bounded({.stop_timeout = 20ms});
     bounded.hangs = true;
@@ -187,6 +230,68 @@ TEST_CASE("bounds: scans of those who have gone, or that the server's end finds,
         stopper.join();
         CHECK(begun == 1);
     }
+}
+
+TEST_CASE("bounds: a scan for which there is no memory gets an error, and ends nothing else") {
+    Bounded bounded;
+    bounded.store.before_scan = [](const ScanOptions&) { throw std::bad_alloc(); };
+    Client client(bounded.path);
+    CHECK(client.ask({"DEDUP.SCAN", "0"}) == "-OOM out of memory");
+    bounded.store.before_scan = nullptr;
+    CHECK(client.ask({"DEDUP.SCAN", "0"}) == "['cursor' '' 'heads' []]");
+}
+
+TEST_CASE("bounds: a store that refuses what is written is told once, and that it takes it again") {
+    std::mutex mutex;
+    std::vector<std::string> told;
+    ServerOptions options{.stall_timeout = 40ms};  // it looks every 10 ms
+    options.observer = [&](const ServerEvent& event) {
+        if (event.what.starts_with("store_")) {
+            const std::lock_guard lock(mutex);
+            told.push_back(std::string(event.what) + " " + event.detail);
+        }
+    };
+    const auto count = [&] {
+        const std::lock_guard lock(mutex);
+        return told.size();
+    };
+    Bounded bounded(std::move(options));
+    std::atomic<bool> fails = true;
+    bounded.store.fail_append = [&](const Append&) -> std::optional<Code> {
+        return fails ? std::optional(Code::out_of_space) : std::nullopt;
+    };
+    Client client(bounded.path);
+    while (count() == 0) {
+        CHECK(client.ask({"SET", "k", "v"}) == "-OOM injected");
+    }
+    for (int i = 0; i < 100; ++i) {
+        CHECK(client.ask({"SET", "k", "v"}) == "-OOM injected");
+        CHECK(client.ask({"GET", "k"}) == "nil");
+    }
+    fails = false;
+    while (count() == 1) {
+        CHECK(client.ask({"SET", "k", "v"}) == "OK");
+    }
+    const std::lock_guard lock(mutex);
+    CHECK(told ==
+          std::vector<std::string>{"store_failed out_of_space: injected", "store_recovered "});
+}
+
+TEST_CASE("bounds: a long history is not read whole") {
+    Bounded bounded;
+    Client client(bounded.path);
+    CHECK(client.ask({"SET", "k", std::string(8'000'000, 'x')}) == "OK");
+    for (int i = 0; i < 12; ++i) {
+        CHECK(client.ask({"EXPIRE", "k", "1000"}) == "1");
+    }
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NS", "redis:0"}).find("ask for fewer with NEWEST") !=
+          std::string::npos);
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NS", "redis:0", "NEWEST", "10"}).starts_with("-ERR"));
+    const std::string three = client.ask({"DEDUP.HISTORY", "k", "NEWEST", "3", "NS", "redis:0"});
+    CHECK(three.size() > 24'000'000);
+    CHECK(three.size() < 25'000'000);
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NEWEST", "0"}).starts_with("-ERR syntax"));
+    CHECK(client.ask({"DEDUP.HISTORY", "k", "NEWEST"}).starts_with("-ERR syntax"));
 }
 
 TEST_CASE("bounds: of many that wait, those whose claim is answered are woken, and no others") {

@@ -61,6 +61,13 @@ class Client {
             bytes.remove_prefix(static_cast<std::size_t>(went));
         }
     }
+    // As often as the socket takes it at once, but no more than so many bytes.
+    void send_without_waiting(std::string_view bytes, std::size_t bytes_max) const {
+        ssize_t went = 1;
+        for (std::size_t sent = 0; went > 0 && sent < bytes_max; sent += bytes.size()) {
+            went = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+    }
     // Gives back the memory of what has been read.
     void forget_input() { input_ = std::string(); }
     void end_sending() const { ::shutdown(fd_, SHUT_WR); }

@@ -147,8 +147,18 @@ TEST_CASE("http: on loopback a client has to call the server by a name of loopba
     }
 }
 
+TEST_CASE("http: health and readiness can be asked without a Host") {
+    WebFixture fixture;
+    for (const auto& [path, status] :
+         {std::pair("/healthz", 200), std::pair("/readyz", 200), std::pair("/metrics", 421)}) {
+        const WebClient client = fixture.client();
+        client.send("GET " + std::string(path) + " HTTP/1.0\r\n\r\n");
+        CHECK_MESSAGE(has_status(client.rest(), status), path);
+    }
+}
+
 TEST_CASE("http: a token opens all but health and readiness") {
-    ServerOptions options{.http_token = "open sesame"};
+    ServerOptions options{.http_token = "open sesame, please"};
     options.http_pages = [](const HttpRequest& request) {
         return HttpResponse{.body = request.path + (request.with_token ? " known" : " unknown")};
     };
@@ -156,7 +166,7 @@ TEST_CASE("http: a token opens all but health and readiness") {
     fixture.store.write_error = "/secret/path is full";
     for (const char* path : {"/", "/metrics", "/key?key=k"}) {
         for (const char* said : {"", "Authorization: Bearer\r\n", "Authorization: Bearer open\r\n",
-                                 "Authorization: Bearer open sesamf\r\n",
+                                 "Authorization: Bearer open sesame, pleasf\r\n",
                                  "Authorization: Basic !!\r\n", "Authorization: Basic eA==\r\n"}) {
             const std::string refused = fixture.ask(path, said, "GET", "dedup.example");
             CHECK_MESSAGE(has_status(refused, 401), refused);
@@ -167,8 +177,8 @@ TEST_CASE("http: a token opens all but health and readiness") {
     const std::string unready = fixture.ask("/readyz");
     CHECK(has_status(unready, 503));
     CHECK_FALSE(says(unready, "secret"));
-    for (const char* said : {"Authorization: Bearer open sesame\r\n",
-                             "Authorization: Basic bWU6b3BlbiBzZXNhbWU=\r\n"}) {
+    for (const char* said : {"Authorization: Bearer open sesame, please\r\n",
+                             "Authorization: Basic bWU6b3BlbiBzZXNhbWUsIHBsZWFzZQ==\r\n"}) {
         CHECK(fixture.ask("/a", said, "GET", "dedup.example").ends_with("/a known"));
         CHECK(says(fixture.ask("/readyz", said), "/secret/path"));
     }
@@ -190,8 +200,8 @@ TEST_CASE("http: an address beyond loopback needs a token") {
     const auto open = start({.http = "0.0.0.0:0"});
     REQUIRE_FALSE(open.has_value());
     CHECK(says(open.error().message, "needs a token"));
-    CHECK_FALSE(start({.http_token = "t"}).has_value());
-    CHECK(start({.http = "0.0.0.0:0", .http_token = "t"}).has_value());
+    CHECK_FALSE(start({.http_token = "a token of 16 bytes"}).has_value());
+    CHECK(start({.http = "0.0.0.0:0", .http_token = "a token of 16 bytes"}).has_value());
 }
 
 TEST_CASE("http: requests of one connection are answered in order, also after its end") {

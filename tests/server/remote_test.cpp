@@ -462,11 +462,11 @@ TEST_CASE("remote: a client that the server does not know any more logs in again
 TEST_CASE("remote: addresses and passwords") {
     const auto inner = make_memory_store();
     const auto server =
-        Server::start(*inner, {.tcp = "127.0.0.1:0", .password = "se:cret @%"}).value();
+        Server::start(*inner, {.tcp = "127.0.0.1:0", .password = "se:cret @% of 19 b"}).value();
     const std::string at = "127.0.0.1:" + std::to_string(server->tcp_port());
-    CHECK(open("tcp://:se%3Acret%20%40%25@" + at).has_value());
-    CHECK(open("tcp://default:se:cret%20@%25@" + at).has_value());
-    CHECK(open_remote("tcp://" + at, {.password = "se:cret @%"}).has_value());
+    CHECK(open("tcp://:se%3Acret%20%40%25%20of%2019%20b@" + at).has_value());
+    CHECK(open("tcp://default:se:cret%20@%25%20of%2019%20b@" + at).has_value());
+    CHECK(open_remote("tcp://" + at, {.password = "se:cret @% of 19 b"}).has_value());
     for (const std::string& url :
          {"tcp://" + at, "tcp://default:wrong@" + at, "tcp://default:%4@" + at, "tcp://127.0.0.1"s,
           "tcp://:1"s, "tcp://"s, "unix:"s, "unix:" + std::string(200, 'x')}) {

@@ -461,18 +461,19 @@ TEST_CASE("server: who waits for a key is told when it is answered, by whomever"
 }
 
 TEST_CASE("server: a password is needed before anything else, and there is no room without it") {
-    Fixture fixture({.password = "open sesame"});
+    Fixture fixture({.password = "open sesame, please"});
     Client client(fixture.path);
     CHECK(client.ask({"GET", "k"}).starts_with("-NOAUTH "));
     CHECK(client.ask({"NO.SUCH"}).starts_with("-NOAUTH "));
-    CHECK(client.ask({"AUTH", "open sesam"}).starts_with("-WRONGPASS "));
-    CHECK(client.ask({"AUTH", "somebody", "open sesame"}).starts_with("-WRONGPASS "));
+    CHECK(client.ask({"AUTH", "open sesame, pleas"}).starts_with("-WRONGPASS "));
+    CHECK(client.ask({"AUTH", "somebody", "open sesame, please"}).starts_with("-WRONGPASS "));
     CHECK(client.ask({"HELLO", "3"}).starts_with("-NOAUTH "));
-    CHECK(client.ask({"AUTH", "open sesame"}) == "OK");
+    CHECK(client.ask({"AUTH", "open sesame, please"}) == "OK");
     CHECK(client.ask({"SET", "k", std::string(100'000, 'v')}) == "OK");
     CHECK(client.ask({"RESET"}) == "RESET");
     CHECK(client.ask({"GET", "k"}).starts_with("-NOAUTH "));
-    CHECK(client.ask({"HELLO", "3", "AUTH", "default", "open sesame"}).starts_with("{'server'"));
+    CHECK(client.ask({"HELLO", "3", "AUTH", "default", "open sesame, please"})
+              .starts_with("{'server'"));
     Client stranger(fixture.path);
     stranger.send("*2\r\n$3\r\nGET\r\n$100000\r\n");
     CHECK(stranger.reply().starts_with("-ERR Protocol error: "));
@@ -491,6 +492,10 @@ TEST_CASE("server: refuses to start where it cannot serve, and says what to do")
     CHECK(start({.unix_path = std::string(200, 'x')}).find("at most 107") != std::string::npos);
     CHECK(start({.unix_path = fixture.directory.path()}).find("no socket") != std::string::npos);
     CHECK(start({.tcp = "0.0.0.0:0"}).find("needs a password") != std::string::npos);
+    CHECK(start({.tcp = "127.0.0.1:0", .password = "15 bytes of it."}).find("16 to 512") !=
+          std::string::npos);
+    CHECK(start({.tcp = "127.0.0.1:0", .http = "127.0.0.1:0", .http_token = "t"}).find("HTTP") !=
+          std::string::npos);
     CHECK(start({.tcp = "127.0.0.1"}).find("host:port") != std::string::npos);
     CHECK(start({.tcp = "127.0.0.1:0", .pipeline_max = 0}).find("is 0") != std::string::npos);
     const auto tcp = Server::start(fixture.store, {.tcp = "127.0.0.1:0"});

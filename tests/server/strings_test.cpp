@@ -331,5 +331,25 @@ TEST_CASE("native commands: an option that is not one is an error, never a guess
     CHECK(strings.ask({"DEDUP.STATS"}).find("'streams' 0") != std::string::npos);
 }
 
+TEST_CASE("strings: an option that is none is an error, of the commands of later Redis, too") {
+    const Strings client;
+    CHECK(client.ask({"WAITAOF", "1", "0", "0"}) == "[1 0]");
+    CHECK(client.ask({"WAITAOF", "x", "0", "0"}).starts_with("-ERR value is not an integer"));
+    CHECK(client.ask({"WAITAOF", "2", "0", "0"}).starts_with("-ERR value is out of range"));
+    CHECK(client.ask({"WAITAOF", "0", "-1", "0"}).starts_with("-ERR value is out of range"));
+    CHECK(client.ask({"WAITAOF", "0", "0", "-1"}) == "-ERR timeout is negative");
+    CHECK(client.ask({"CLIENT", "SETINFO", "lib-name", "mine"}) == "OK");
+    CHECK(client.ask({"CLIENT", "SETINFO", "foo", "bar"}) == "-ERR Unrecognized option 'foo'");
+    CHECK(client.ask({"CLIENT", "SETINFO", "LIB-VER", "a b"}).find("cannot contain") !=
+          std::string::npos);
+    CHECK(client.ask({"CLIENT", "NO-TOUCH", "OFF"}) == "OK");
+    CHECK(client.ask({"CLIENT", "NO-TOUCH", "x"}) == "-ERR syntax error");
+    CHECK(client.ask({"INFO", "server"}).find("Replication") == std::string::npos);
+    CHECK(client.ask({"INFO", "Replication", "nope"}).starts_with("'# Replication"));
+    for (const char* all : {"all", "default", "everything"}) {
+        CHECK(client.ask({"INFO", all}).find("# Latencystats") != std::string::npos);
+    }
+}
+
 }  // namespace
 }  // namespace dedup::test

@@ -58,6 +58,100 @@ TEST_CASE("users: nobody takes more than half of what there is") {
     }
 }
 
+TEST_CASE(
+    "users: nobody holds more than half of the bytes, in requests that are not whole either") {
+    // Guards against a user whose unfinished requests have all others get BUSY.
+    UsersFixture fixture({{.name = "a", .rights = "claim", .namespaces = "a"},
+                          {.name = "b", .rights = "all", .namespaces = "b"}},
+                         {.request_bytes_max = 1'000'000});
+    const std::string part = "*2\r\n$3\r\nGET\r\n$900000\r\n" + std::string(60'000, 'x');
+    std::vector<Client> of_a;
+    for (int i = 0; i < 16; ++i) {
+        of_a.push_back(fixture.client("a"));
+        of_a.back().send(part);
+    }
+    while (fixture.server->metrics().connections != 8) {
+        std::this_thread::yield();
+    }
+    Client b = fixture.client("b");
+    const std::string value(300'000, 'v');
+    CHECK(b.ask({"DEDUP.REMEMBER", "k", value, "NS", "b"}).starts_with("['outcome' 'new'"));
+    // What has been answered, or has gone, is not counted any more.
+    of_a.clear();
+    Client a = fixture.client("a");
+    for (int i = 0; i < 20; ++i) {
+        CHECK(a.ask({"DEDUP.CLAIM", std::string(60'000, 'k'), "NS", "a"}).starts_with("-ERR"));
+        CHECK(b.ask({"DEDUP.REMEMBER", std::to_string(i), value, "NS", "b"})
+                  .starts_with("['outcome' 'new'"));
+    }
+}
+
+TEST_CASE("users: strangers keep nobody out") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}},
+                         {.connections_max = 6});
+    Client first = fixture.client("a");
+    std::vector<Client> strangers;
+    for (int i = 0; i < 5; ++i) {
+        strangers.emplace_back(fixture.path);
+        CHECK(strangers.back().ask({"PING"}).starts_with("-NOAUTH"));
+    }
+    Client second = fixture.client("a");
+    CHECK(strangers.front().reply() == "EOF");
+    for (std::size_t i = 1; i < strangers.size(); ++i) {
+        CHECK(strangers[i].ask({"PING"}).starts_with("-NOAUTH"));
+    }
+    // Who has logged out is one of them, though not while there is an answer to come.
+    CHECK(second.ask({"RESET"}) == "RESET");
+    CHECK(second.ask({"AUTH", "a", secret_of("a")}) == "OK");
+    CHECK(first.ask({"PING"}) == "PONG");
+    CHECK(fixture.server->metrics().refused == 1);
+}
+
+TEST_CASE("users: a stranger has no more than a few KiB of replies held") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}});
+    std::string hellos;
+    for (int i = 0; i < 200; ++i) {
+        hellos += request({"HELLO"});
+    }
+    std::vector<Client> strangers;
+    for (int i = 0; i < 20; ++i) {
+        strangers.emplace_back(fixture.path);
+        strangers.back().send_without_waiting(hellos, 1'000'000);
+    }
+    Client a = fixture.client("a");
+    for (int i = 0; i < 50; ++i) {  // many rounds of the reactor's
+        CHECK(a.ask({"PING"}) == "PONG");
+        CHECK(fixture.server->metrics().untaken_bytes < 20 * 5000);
+    }
+}
+
+TEST_CASE("users: where replies take too much room, it is the user who holds most that goes") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"},
+                          {.name = "b", .rights = "all", .namespaces = "*"}},
+                         {.reply_bytes_max = 2'000'000, .replies_bytes_max = 4'000'000});
+    Client b = fixture.client("b");
+    CHECK(b.ask({"SET", "large", std::string(500'000, 'x')}) == "OK");
+    constexpr int kOfB = 4;  // 2 MB, of which the socket takes 0.2
+    for (int i = 0; i < kOfB; ++i) {
+        b.send(request({"GET", "large"}));
+    }
+    while (fixture.server->metrics().untaken_bytes < 1'000'000) {
+        std::this_thread::yield();
+    }
+    // Each of these holds less than that.
+    std::vector<Client> of_a;
+    for (int i = 0; i < 12; ++i) {
+        of_a.push_back(fixture.client("a"));
+        of_a.back().send(request({"GET", "large"}) + request({"GET", "large"}));
+    }
+    while (fixture.server->metrics().connections == 13) {
+        std::this_thread::yield();
+    }
+    for (int i = 0; i < kOfB; ++i) {
+        CHECK(b.reply().size() == 500'002);
+    }
+}
+
 TEST_CASE("users: scans take turns by user, and hold up no claims") {
     std::atomic<bool> held = true;
     std::atomic<int> begun = 0;

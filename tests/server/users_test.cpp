@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <fstream>
+#include <initializer_list>
 #include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -345,6 +347,68 @@ TEST_CASE("users: who has not logged in may say who he is, for a while, and noth
     CHECK(client.ask({"AUTH", "a", "wrong"}) == wrong);
     CHECK(client.ask({"RESET"}) == "RESET");
     CHECK(client.ask({"PING"}).starts_with("-NOAUTH"));
+}
+
+TEST_CASE("users: failed logins are told, counted, and do not go on for ever") {
+    std::mutex mutex;
+    std::vector<std::string> told;
+    ServerOptions options;
+    options.observer = [&](const ServerEvent& event) {
+        const std::lock_guard lock(mutex);
+        if (event.what == "login_failed") {
+            told.push_back(event.detail);
+        }
+    };
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"}}, std::move(options));
+    constexpr int kClients = 10;
+    for (int i = 0; i < kClients; ++i) {
+        Client client(fixture.path);
+        CHECK(client.ask({"AUTH", secret_of("a"), "a"}).starts_with("-WRONGPASS"));
+        for (int j = 1; j < 10; ++j) {
+            CHECK(client.ask({"HELLO", "3", "AUTH", "a", "guess"}).starts_with("-WRONGPASS"));
+        }
+        CHECK(client.reply() == "EOF");
+    }
+    CHECK(fixture.server->metrics().logins_failed == 10 * kClients);
+    CHECK(
+        prometheus_text(fixture.server->metrics()).find("dedup_server_logins_failed_total 100\n") !=
+        std::string::npos);
+    fixture.server->stop();
+    const std::lock_guard lock(mutex);
+    REQUIRE(told.size() > 2);
+    CHECK(told[0].starts_with("no such user, from process "));
+    CHECK(told[1].starts_with("wrong secret for a, from process "));
+    CHECK(told.back().ends_with(" more, which are not told one by one"));
+    for (const std::string& detail : told) {
+        CHECK(detail.find(secret_of("a")) == std::string::npos);
+    }
+}
+
+TEST_CASE("users: HTTP needs a token, or it would pass by them") {
+    const UsersFixture fixture({{.name = "a", .rights = "read", .namespaces = "a"}});
+    ServerOptions options{.tcp = "127.0.0.1:0", .users = fixture.users_path, .http = "127.0.0.1:0"};
+    const auto open = Server::start(*fixture.inner, options);
+    REQUIRE_FALSE(open.has_value());
+    CHECK(open.error().message.find("HTTP needs a token") != std::string::npos);
+    options.http_token = "a token of 16 bytes";
+    CHECK(Server::start(*fixture.inner, options).has_value());
+}
+
+TEST_CASE("users: a decision is of who has logged in, whatever he calls himself") {
+    UsersFixture fixture({{.name = "ada", .rights = "all", .namespaces = "*"}});
+    Client ada = fixture.client("ada");
+    const auto by = [&](std::initializer_list<std::string_view> said) {
+        CHECK(ada.ask({"DEDUP.REMEMBER", "k", "r"}).starts_with("['outcome' 'new'"));
+        std::vector<std::string> forget = {"DEDUP.FORGET", "k", "CURRENT", "REASON", "r"};
+        forget.insert(forget.end(), said.begin(), said.end());
+        CHECK(ada.ask_all(forget).starts_with("['outcome' 'forgotten'"));
+        const std::string history = ada.ask({"DEDUP.HISTORY", "k"});
+        const std::size_t at = history.rfind("'by' ") + 5;
+        return history.substr(at, history.find(" 'reason'", at) - at);
+    };
+    CHECK(by({}) == "'ada'");
+    CHECK(by({"BY", "ada"}) == "'ada'");
+    CHECK(by({"BY", "somebody"}) == "'somebody, logged in as ada'");
 }
 
 TEST_CASE("users: who does not log in is disconnected") {

@@ -72,9 +72,9 @@ class HookedStore final : public StreamStore {
         return inner_.heads(streams);
     }
 
-    Result<std::vector<Version>> history(StreamKey stream) override {
+    Result<std::vector<Version>> history(StreamKey stream, const HistoryLimits& limits) override {
         ++walks;
-        return inner_.history(stream);
+        return inner_.history(stream, limits);
     }
     Result<ScanPage> scan(const ScanOptions& options) override {
         ++walks;

@@ -29,8 +29,8 @@ class ServedStore final : public StreamStore {
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
         return client().heads(streams);
     }
-    Result<std::vector<Version>> history(StreamKey stream) override {
-        return client().history(stream);
+    Result<std::vector<Version>> history(StreamKey stream, const HistoryLimits& limits) override {
+        return client().history(stream, limits);
     }
     Result<ScanPage> scan(const ScanOptions& options) override { return client().scan(options); }
     Result<SweepReport> sweep(const SweepOptions& options) override {

@@ -22,7 +22,7 @@ dedup::Result<std::unique_ptr<dedup::StreamStore>> open_behind_server(const std:
     auto opened = dedup::open_remote(
         url, {.read_only = read_only, .password = password != nullptr ? password : ""});
     if (!opened && opened.error().message.find("password") != std::string::npos) {
-        opened.error().message += ", or set DEDUP_PASSWORD";
+        opened.error().message += " (the password may be in DEDUP_PASSWORD)";
     }
     return opened;
 }

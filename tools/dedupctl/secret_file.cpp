@@ -19,6 +19,9 @@ std::string read_secret(const std::string& path, std::string_view option) {
             .code = "io",
             .message = fmt::format("{}: cannot read {}: {}", option, path, std::strerror(errno))};
     }
+    if (password.ends_with('\r')) {  // an editor of another system wrote it
+        password.pop_back();
+    }
     if (password.empty()) {
         throw usage_failure(fmt::format("{}: the first line of {} is empty", option, path));
     }

@@ -17,6 +17,7 @@
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "dedup/sweeper.hpp"
+#include "event_log.hpp"
 #include "secret_file.hpp"
 #include "serve_page.hpp"
 #include "serve_watch.hpp"
@@ -43,57 +44,6 @@ struct ServeArguments {
     std::string stall_timeout = "1m";
     std::string connections = "10000";
     bool log_connections = false;
-};
-
-// One line an event on standard error, as `name=value` pairs or JSON.
-class EventLog {
-  public:
-    EventLog(bool json, bool connections) : json_(json), connections_(connections) {}
-
-    void write(std::string_view event, std::uint64_t connection, std::string_view detail) const {
-        const std::string at = format_time(dedup::system_now_ms());
-        std::string line;
-        if (json_) {
-            Json object;
-            object["at"] = at;
-            object["event"] = event;
-            if (connection != 0) {
-                object["connection"] = connection;
-            }
-            object["detail"] = detail;
-            line = object.dump(-1, ' ', false, Json::error_handler_t::replace);
-        } else {
-            line = fmt::format("at=\"{}\" event={}", at, event);
-            if (connection != 0) {
-                line += fmt::format(" connection={}", connection);
-            }
-            if (!detail.empty()) {
-                line += fmt::format(" detail=\"{}\"", escape(detail));
-            }
-        }
-        // Nobody reads the log any more: nothing is left to be told that.
-        static_cast<void>(write_all(STDERR_FILENO, line + "\n"));
-    }
-
-    void write(const dedup::ServerEvent& event) const {
-        if (connections_ || (event.what != "connected" && event.what != "disconnected")) {
-            write(event.what, event.connection, event.detail);
-        }
-    }
-
-    void write(const dedup::Result<dedup::SweepReport>& swept) const {
-        if (!swept) {
-            write("sweep_failed", 0, to_string(swept.error()));
-        } else if (swept->removed.total() != 0 || swept->bytes_reclaimed() != 0) {
-            write("swept", 0,
-                  fmt::format("{} keys removed, {} given back", swept->removed.total(),
-                              human_bytes(swept->bytes_reclaimed())));
-        }
-    }
-
-  private:
-    bool json_;
-    bool connections_;
 };
 
 // Beside the store, so that whoever knows the store finds it.
@@ -150,14 +100,37 @@ dedup::ServerOptions server_options(const ServeArguments& arguments, const Conte
     return options;
 }
 
-// A connection takes a descriptor, and the usual limit is 1,024.
-void raise_descriptor_limit(std::size_t connections) {
-    constexpr std::size_t kOthers = 256;
+// A connection takes a descriptor, and the usual limit is 1,024. The store and HTTP need theirs,
+// too, or connections would take those that the store needs to write.
+void fit_into_descriptors(dedup::ServerOptions& options, const EventLog& log) {
+    constexpr std::size_t kOfStore = 64;
+    constexpr std::size_t kOfHttp = 260;
+    const bool http = !options.http.empty() || options.http_socket >= 0;
+    const std::size_t others = kOfStore + (http ? kOfHttp : 0);
+    const std::size_t wanted = options.connections_max + others;
     rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < connections + kOthers) {
-        limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, connections + kOthers);
-        ::setrlimit(RLIMIT_NOFILE, &limit);
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
+        return;
     }
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur >= wanted) {
+        return;
+    }
+    constexpr const char* kWayOut = "raise LimitNOFILE (ulimit -Hn)";
+    if (limit.rlim_cur <= others) {
+        throw last_failure(
+            {.code = dedup::Code::io,
+             .message = fmt::format("{} files may be open, and the store{} may need {}: {}",
+                                    limit.rlim_cur, http ? " and HTTP" : "", others, kWayOut),
+             .os_error = EMFILE});
+    }
+    options.connections_max = limit.rlim_cur - others;
+    log.write("limited", 0,
+              fmt::format("{} connections at most, as {} files may be open: {}, or lower "
+                          "--connections",
+                          options.connections_max, limit.rlim_cur, kWayOut));
 }
 
 std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, milliseconds every,
@@ -268,6 +241,10 @@ class Watched {
 
 int run_serve(const ServeArguments& arguments, Context& context) {
     context.check_globals();
+    if (context.ns_given) {
+        throw usage_failure(
+            "--namespace is not for serve: clients name theirs; --users says who may");
+    }
     context.needs_lock = true;
     dedup::ServerOptions options = server_options(arguments, context);
     const std::optional<milliseconds> every =
@@ -276,7 +253,7 @@ int run_serve(const ServeArguments& arguments, Context& context) {
             : std::optional(parse_duration(arguments.sweep_every, "--sweep-every"));
     const EventLog log(context.json, arguments.log_connections);
     options.observer = [&log](const dedup::ServerEvent& event) { log.write(event); };
-    raise_descriptor_limit(options.connections_max);
+    fit_into_descriptors(options, log);
 
     StopSignal stop;
     const Hangup hangup;  // before there are threads, which take no signals

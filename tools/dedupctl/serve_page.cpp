@@ -24,6 +24,9 @@ using dedup::HttpResponse;
 constexpr const char* kHtmlType = "text/html; charset=utf-8";
 constexpr std::size_t kOwnersShown = 50;
 constexpr std::size_t kReceiptColumns = 4096;
+// Of a key's page: its versions are in memory at once, and each has a row.
+constexpr std::size_t kVersionsShown = 1000;
+constexpr std::size_t kVersionsBytes = 32 * 1024 * 1024;
 
 std::string percent_encoded(std::string_view bytes) {
     constexpr std::string_view kPlain =
@@ -314,6 +317,14 @@ void add_versions(Page& page, const std::vector<dedup::Version>& versions, const
     page.end_table();
 }
 
+std::size_t bytes_of(const std::vector<dedup::Version>& versions) {
+    std::size_t bytes = 0;
+    for (const dedup::Version& version : versions) {
+        bytes += version.record.metadata.size() + version.record.receipt.value_or("").size();
+    }
+    return bytes;
+}
+
 HttpResponse key_page(ServeWatch& watch, const HttpRequest& request) {
     const std::string_view ns = request.parameter("ns").value_or("default");
     const auto key = request.parameter("key");
@@ -326,7 +337,8 @@ HttpResponse key_page(ServeWatch& watch, const HttpRequest& request) {
     page.begin("Versions, the newest first");
     page.add("<p>Key <code>{}</code> in namespace <code>{}</code></p>\n", html(escape(*key)),
              html(escape(ns)));
-    const auto versions = watch.store().history({ns, *key});
+    const auto versions = watch.store().history(
+        {ns, *key}, {.versions_max = kVersionsShown, .bytes_max = kVersionsBytes});
     int status = 200;
     if (!versions) {
         page.add("<p class=\"bad\" role=\"alert\">{}</p>\n",
@@ -336,6 +348,10 @@ HttpResponse key_page(ServeWatch& watch, const HttpRequest& request) {
         page.add("<p>There is no such key: nobody has claimed it, or it has expired.</p>\n");
         status = 404;
     } else {
+        if (versions->size() == kVersionsShown || bytes_of(*versions) >= kVersionsBytes) {
+            page.add("<p>These are the newest {}; there may be older ones.</p>\n",
+                     count_of(versions->size(), "version"));
+        }
         add_versions(page, *versions, {watch.store().now_ms(), watch.store().grace()},
                      request.with_token);
     }

@@ -81,8 +81,9 @@ Standing Told::standing(std::int64_t now_ms) const {
     Standing standing;
     for (const auto& [key, model] : models_) {
         standing.held += model.held(now_ms) ? 1U : 0U;
-        standing.resolved += model.ended(now_ms, End::resolved) ? 1U : 0U;
-        standing.forgotten += model.ended(now_ms, End::forgotten) ? 1U : 0U;
+        // Also those that have expired, until they are swept.
+        standing.resolved += model.ended(0, End::resolved) ? 1U : 0U;
+        standing.forgotten += model.ended(0, End::forgotten) ? 1U : 0U;
     }
     return standing;
 }

@@ -17,6 +17,8 @@ void Workload::step() {
     switch (steps_++) {
         case 0:
             return fill_segment();
+        case kSaidAt:
+            return say_all();
         case kOutlivedAt:
             return outlive();
         default:
@@ -31,6 +33,32 @@ void Workload::fill_segment() {
         requests[i].options = {.metadata = std::string(kBriefBytes, 'b'), .ttl = kBriefTtl};
     }
     (void)cache_.claim_many(requests);
+}
+
+void Workload::say_all() {
+    std::vector<ClaimRequest> requests(3);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        requests[i].key = "said-" + std::to_string(i);
+    }
+    std::vector<Claim> claims;
+    for (const auto& outcome : cache_.claim_many(requests)) {
+        if (outcome && outcome->claimed() != nullptr) {
+            claims.push_back(outcome->claimed()->claim);
+        }
+    }
+    if (claims.size() != requests.size()) {
+        return;  // the store has failed
+    }
+    const Claim& held = claims[0];
+    const Claim& resolved = claims[1];
+    const Claim& forgotten = claims[2];
+    (void)cache_.note(held, "paying");
+    (void)cache_.hold(held, "timeout");
+    (void)cache_.hold(resolved, "timeout");
+    (void)cache_.resolve(resolved.key, resolved.claim_sequence,
+                         {.receipt = "found", .reason = "looked", .by = "ada"});
+    (void)cache_.complete(forgotten, "paid");
+    (void)cache_.forget(forgotten.key, forgotten.claim_sequence, "paid back");
 }
 
 void Workload::outlive() {

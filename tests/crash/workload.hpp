@@ -1,10 +1,11 @@
 // A random mixture of all that callers do with a store, the same for the same seed.
 //
-// Two steps are the same for all seeds: the first fills a segment with what soon expires, and a
-// later one outlives and sweeps it. So each life of more than kOutlivedAt steps drops a segment as
-// it is. By itself that has become rare: an empty segment is compacted instead where an older one
-// has superseded versions that have not expired (see sort_out in lib/sweep/plan.cpp), and those of
-// a claim under Unanswered::hold never do.
+// Some steps are the same for all seeds. One leaves a key held, one resolved and one forgotten. The
+// first fills a segment with what soon expires, and a later one outlives and sweeps it: so each
+// life of more than kOutlivedAt steps drops a segment as it is. By itself that has become rare: an
+// empty segment is compacted instead where an older one has superseded versions that have not
+// expired (see sort_out in lib/sweep/plan.cpp), and those of a claim under Unanswered::hold never
+// do.
 #pragma once
 
 #include <array>
@@ -34,9 +35,11 @@ class Workload {
     void step();
 
   private:
+    static constexpr int kSaidAt = 20;
     static constexpr int kOutlivedAt = 40;
 
     void fill_segment();
+    void say_all();
     void outlive();
     void step_at_random();
 

@@ -135,7 +135,9 @@ class SideBySide {
     // The same keys wait for a decision.
     void held() {
         std::set<std::string> keys;
-        for (const Version& head : store_->scan({.ns = "cpp"}).value().heads) {
+        const auto page = store_->scan({.ns = "cpp"});
+        REQUIRE(page);
+        for (const Version& head : page->heads) {
             if (dedup::held(head.record, clock_.now_ms())) {
                 keys.insert(head.record.key);
             }

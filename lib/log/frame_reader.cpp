@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t kBlockBytes = 256 * 1024;
 // What may be read of bodies whose frames turn out to be none: so much, and so much for each byte
 // that was searched. No damage has ever come near it; a file that was made up could take hours.
-constexpr std::uint64_t kWrongBodyBytes = 256 * 1024 * 1024;
+constexpr std::uint64_t kWrongBodyBytes = 128 * 1024 * 1024;
 constexpr std::uint64_t kWrongBodyShare = 64;
 
 // Whether the header at `bytes` can be that of a frame at `offset` which ends at or before `end`.

@@ -11,7 +11,7 @@ TEST_CASE("power loss with async durability: what was flushed stays, in order, n
     plan.seed = 3000;
     plan.durability = Durability::async;
     plan.recoveries_cut = 1;
-    plan.states_min = 6000;
+    plan.states_min = 4500;
     expect_all_right(from_environment(plan));
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 TEST_CASE("power loss at every call: what was acknowledged stays, nothing else is half there") {
     Plan plan;
-    plan.states_min = 8000;
+    plan.states_min = 6000;
     expect_all_right(from_environment(plan));
 }
 

@@ -15,7 +15,7 @@ TEST_CASE("power loss during recovery and after it") {
     plan.wrecks_per_moment = 2;
     plan.recoveries_cut = 6;
     plan.catalog_lost = true;
-    plan.states_min = 6000;
+    plan.states_min = 4500;
     expect_all_right(from_environment(plan));
 }
 

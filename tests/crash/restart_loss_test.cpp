@@ -14,10 +14,10 @@ TEST_CASE(
     "power loss during a recovery and after it, of a process that died with bytes unflushed") {
     Plan plan;
     plan.seed = 5000;
-    plan.steps = 110;
+    plan.steps = 102;
     plan.wrecks_per_moment = 0;
     plan.process_dies = true;
-    plan.states_min = 4600;
+    plan.states_min = 3400;
     expect_all_right(from_environment(plan));
 }
 

@@ -172,8 +172,8 @@ struct BatchOptions {
     std::size_t complete_every = 0;
 };
 
-// An event of a batch. With a `fingerprint` of its content, another event under the same id gets
-// Mismatch; empty: not compared.
+// An event of a batch. With a `fingerprint` of its content, another event under the same id that
+// has another one gets Mismatch; empty: not compared, on either side.
 struct BatchEvent {
     std::string_view id;
     std::string_view fingerprint = {};

@@ -156,7 +156,11 @@ void Executor::take_over(Incoming incoming) {
         make_ready(lane);
     }
     for (auto& [lane, command] : incoming.done) {
-        Item item{lane, lane->revoked ? refusal(*lane, *command) : std::move(command)};
+        // None of what is refused already, as what was queued when the users were replaced.
+        if (CommandPtr refused = lane->revoked ? refusal(*lane, *command) : nullptr) {
+            refuse(command, std::move(refused));
+        }
+        Item item{lane, std::move(command)};
         answer(item);
         lane->blocked = false;
         make_ready(lane);

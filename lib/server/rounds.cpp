@@ -266,7 +266,8 @@ void Executor::answer_all() {
         item->command->write_reply(bytes);
         auto known = std::make_unique<KnownReply>(item->command->protocol(), std::move(bytes));
         known->timing = item->command->timing;
-        item->lane->queue.push_front(std::move(known));
+        refuse(item->command, std::move(known));
+        item->lane->queue.push_front(std::move(item->command));
     }
 }
 

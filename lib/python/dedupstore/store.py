@@ -316,6 +316,7 @@ class Cache:
         self, completions: Sequence[tuple[Claim, Text]], *, ttl: Seconds | None = None,
         metadata: Text | None = None,
     ) -> list[bool | DedupError]:
+        completions = list(completions)  # so that nobody changes it meanwhile
         claims = [claim for claim, _ in completions]
         keys = Packed([claim.key for claim in claims])
         receipts = Packed(_all_bytes(receipt for _, receipt in completions))
@@ -377,6 +378,7 @@ class Cache:
 
     def note_many(self, notes: Sequence[tuple[Claim, Text]]) -> list[bool | DedupError]:
         """Pairs of claim and metadata, at the cost of one flush."""
+        notes = list(notes)  # so that nobody changes it meanwhile
         names = [claim.key for claim, _ in notes]
         keys, texts = Packed(names), Packed(_all_bytes(metadata for _, metadata in notes))
         fences = array("Q", [claim.claim_sequence for claim, _ in notes])

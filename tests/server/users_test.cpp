@@ -487,6 +487,43 @@ TEST_CASE("users: what has not changed logs nobody out, a new password does") {
     CHECK_FALSE(without.server->replace_http_token("one").has_value());
 }
 
+TEST_CASE("users: scans that queue when their user goes are refused, and the server goes on") {
+    UsersFixture fixture({{.name = "a", .rights = "all", .namespaces = "*"},
+                          {.name = "b", .rights = "read", .namespaces = "*"}});
+    std::atomic<bool> held = true;
+    std::atomic<int> begun = 0;
+    fixture.store.before_scan = [&](const ScanOptions&) {
+        ++begun;
+        held.wait(true);
+    };
+    Client scans = fixture.client("a");
+    scans.send(request({"DEDUP.SCAN", "0"}));
+    while (begun == 0) {
+        std::this_thread::yield();
+    }
+    Client queues = fixture.client("b");
+    const auto asked = fixture.server->metrics().requests;
+    queues.send(request({"DEDUP.SCAN", "0"}));
+    while (fixture.server->metrics().requests == asked) {
+        std::this_thread::yield();
+    }
+    std::string kept;  // the line of a, with the secret that it has
+    {
+        std::ifstream file(fixture.users_path);
+        for (std::string line; std::getline(file, line);) {
+            kept += line.starts_with("b ") ? "" : line + "\n";
+        }
+    }
+    std::ofstream(fixture.users_path) << kept;
+    CHECK(fixture.server->reload_users().has_value());
+    CHECK(fixture.client("a").ask({"PING"}) == "PONG");  // so the reactor has looked
+    held = false;
+    held.notify_all();
+    CHECK(scans.reply().contains("'heads'"));
+    CHECK(is_refused(queues.reply()));
+    CHECK(scans.ask({"PING"}) == "PONG");
+}
+
 TEST_CASE("users: the Unix socket is for those whom it names") {
     TempDir directory;
     ManualClock clock{1'000'000};

@@ -34,8 +34,7 @@ std::unexpected<Error> bad(const char* what) {
 }
 
 Result<void> check_secret(std::string_view what, std::string_view secret) {
-    if (secret.empty() ||
-        (secret.size() >= server::kSecretMin && secret.size() <= server::kSecretMax)) {
+    if (secret.empty() || server::has_secret_length(secret)) {
         return {};
     }
     return std::unexpected(

@@ -280,7 +280,7 @@ Result<std::string> user_line(const ServerUser& user) {
     if (auto checked = check_user_name(user.name); !checked) {
         return std::unexpected(std::move(checked).error());
     }
-    if (user.secret.size() < kSecretMin || user.secret.size() > kSecretMax) {
+    if (!has_secret_length(user.secret)) {
         return not_so(fmt::format("a secret has {} to {} bytes; make one up at random", kSecretMin,
                                   kSecretMax));
     }

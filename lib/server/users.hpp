@@ -25,6 +25,9 @@ namespace dedup::server {
 // said before they are checked.
 inline constexpr std::size_t kSecretMin = 16;
 inline constexpr std::size_t kSecretMax = 512;
+[[nodiscard]] constexpr bool has_secret_length(std::string_view secret) {
+    return secret.size() >= kSecretMin && secret.size() <= kSecretMax;
+}
 
 enum Right : unsigned {
     kMayRead = 1,      // what is stored, receipts included

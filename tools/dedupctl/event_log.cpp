@@ -1,12 +1,10 @@
 #include "event_log.hpp"
 
 #include <fmt/format.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <mutex>
 #include <utility>
@@ -14,6 +12,7 @@
 #include "common/text.hpp"
 #include "dedup/store_clock.hpp"
 #include "output.hpp"
+#include "signal_free_thread.hpp"
 
 namespace dedupctl {
 namespace {
@@ -101,13 +100,7 @@ struct EventLog::Lines {
 
 EventLog::EventLog(bool json, bool connections)
     : json_(json), connections_(connections), lines_(std::make_shared<Lines>(json)) {
-    // Signals are for the program's main thread.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([lines = lines_] { lines->write_all_of_them(); });
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    thread_ = start_signal_free<std::thread>([lines = lines_] { lines->write_all_of_them(); });
 }
 
 EventLog::~EventLog() {

@@ -1,13 +1,11 @@
 #include "serve_watch.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <csignal>
 #include <new>
 
 #include "dedup/metrics.hpp"
 #include "dedup/scan.hpp"
+#include "signal_free_thread.hpp"
 
 namespace dedupctl {
 namespace {
@@ -33,13 +31,7 @@ double mean(const dedup::Histogram& histogram) {
 
 ServeWatch::ServeWatch(dedup::StreamStore& store)
     : store_(store), last_metrics_(store.metrics()), last_look_(Steady::now()) {
-    // Signals are for the program's main thread.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { run(); });
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    thread_ = start_signal_free<std::thread>([this] { run(); });
 }
 
 ServeWatch::~ServeWatch() {

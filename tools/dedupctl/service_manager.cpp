@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -20,6 +19,7 @@
 
 #include "common/failure.hpp"
 #include "common/text.hpp"
+#include "signal_free_thread.hpp"
 
 namespace dedupctl {
 namespace {
@@ -66,13 +66,7 @@ StartNotice::StartNotice(std::string_view what) {
         return;
     }
     tell_service_manager(fmt::format("STATUS={}\n{}", what, kMoreTime));
-    // Signals are for the program's main thread.
-    sigset_t all{};
-    sigset_t before{};
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::jthread(ask_for_more_time);
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    thread_ = start_signal_free<std::jthread>(ask_for_more_time);
 }
 
 GivenSockets sockets_of_service_manager() {

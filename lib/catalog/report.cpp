@@ -88,6 +88,9 @@ Result<SweepReport> decode_report(std::string_view bytes) {
     if (reader.good() && !reader.finished()) {
         report.damaged = reader.number();
         report.damage = reader.text();
+        if (report.damaged == 0) {
+            reader.refuse();
+        }
     }
     if (!reader.finished()) {
         return std::unexpected(Error{Code::corruption, "a sweep report is not intact"});

@@ -528,6 +528,10 @@ typedef struct dedup_unanswered {
     uint64_t claim_sequence;
     int64_t claimed_at_ms;
     int64_t expired_at_ms;
+    uint32_t attempt;  // 0: not known, in the report of an older version
+    uint32_t reserved;
+    dedup_bytes event_id;
+    dedup_bytes note;  // the last one, or the metadata that it was claimed with: 256 bytes of it
 } dedup_unanswered;
 
 // As dedup::SweepReport, which says more of each field.

@@ -85,7 +85,10 @@ struct SweptNamespace {
     bool operator==(const SweptNamespace&) const = default;
 };
 
-// A claim that expired in flight: nobody said what became of the work.
+inline constexpr std::size_t kUnansweredNoteBytesMax = 256;
+
+// A claim that expired in flight: nobody said what became of the work. With its stream, all else
+// that was known of it is gone.
 struct UnansweredClaim {
     std::string ns;
     std::string key;
@@ -93,6 +96,9 @@ struct UnansweredClaim {
     std::uint64_t claim_sequence = 0;
     std::int64_t claimed_at_ms = 0;
     std::int64_t expired_at_ms = 0;
+    std::uint32_t attempt = 0;  // from 1; 0: not known, in the report of an older version
+    std::string event_id;
+    std::string note;  // the last one, or the claim's metadata: kUnansweredNoteBytesMax of it
     bool operator==(const UnansweredClaim&) const = default;
 };
 

@@ -65,7 +65,8 @@ OwnedSweepReport::OwnedSweepReport(SweepReport report)
     claims.reserve(from.unanswered.size());
     for (const UnansweredClaim& each : from.unanswered) {
         claims.push_back({text_in(each.ns), text_in(each.key), text_in(each.owner),
-                          each.claim_sequence, each.claimed_at_ms, each.expired_at_ms});
+                          each.claim_sequence, each.claimed_at_ms, each.expired_at_ms, each.attempt,
+                          0, text_in(each.event_id), text_in(each.note)});
         claims_at.push_back(&claims.back());
     }
     namespaces_count = swept_at.size();

@@ -1,5 +1,6 @@
 #include "catalog/report.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "catalog/value_codec.hpp"
@@ -17,12 +18,25 @@ constexpr std::array kNumbers = {
     &SweepReport::duration_us,
 };
 
+// The flags of a report.
+constexpr std::uint64_t kFinished = 1;
+constexpr std::uint64_t kInterrupted = 2;
+constexpr std::uint64_t kNotes = 4;  // what is known of a claim beside its holder and times
+
+// Reports of older versions know none.
+bool has_notes(const SweepReport& report) {
+    return std::ranges::any_of(report.unanswered,
+                               [](const UnansweredClaim& claim) { return claim.attempt != 0; });
+}
+
 }  // namespace
 
 std::string encode_report(const SweepReport& report) {
+    const bool notes = has_notes(report);
     ValueWriter writer;
     writer.signed_number(report.now_ms);
-    writer.number((report.finished ? 1U : 0U) | (report.interrupted ? 2U : 0U));
+    writer.number((report.finished ? kFinished : 0) | (report.interrupted ? kInterrupted : 0) |
+                  (notes ? kNotes : 0));
     writer.counts(report.removed);
     writer.counts(report.retained);
     // Seen from the format, no next expiry is 0, which no record has.
@@ -44,6 +58,11 @@ std::string encode_report(const SweepReport& report) {
         writer.number(claim.claim_sequence);
         writer.signed_number(claim.claimed_at_ms);
         writer.signed_number(claim.expired_at_ms);
+        if (notes) {
+            writer.number(claim.attempt);
+            writer.text(claim.event_id);
+            writer.text(claim.note);
+        }
     }
     if (report.damaged != 0) {
         writer.number(report.damaged);
@@ -57,11 +76,12 @@ Result<SweepReport> decode_report(std::string_view bytes) {
     SweepReport report;
     report.now_ms = reader.signed_number();
     const std::uint64_t flags = reader.number();
-    if (flags > 3) {
+    if (flags > (kFinished | kInterrupted | kNotes)) {
         reader.refuse();
     }
-    report.finished = (flags & 1U) != 0;
-    report.interrupted = (flags & 2U) != 0;
+    report.finished = (flags & kFinished) != 0;
+    report.interrupted = (flags & kInterrupted) != 0;
+    const bool notes = (flags & kNotes) != 0;
     report.removed = reader.counts();
     report.retained = reader.counts();
     if (const std::int64_t next = reader.signed_number(); next != 0) {
@@ -84,6 +104,14 @@ Result<SweepReport> decode_report(std::string_view bytes) {
         claim.claim_sequence = reader.number();
         claim.claimed_at_ms = reader.signed_number();
         claim.expired_at_ms = reader.signed_number();
+        if (notes) {
+            claim.attempt = reader.number32();
+            claim.event_id = reader.text();
+            claim.note = reader.text();
+        }
+    }
+    if (notes != has_notes(report)) {
+        reader.refuse();
     }
     if (reader.good() && !reader.finished()) {
         report.damaged = reader.number();

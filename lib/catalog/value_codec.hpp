@@ -60,6 +60,11 @@ class ValueReader {
         rest_.remove_prefix(sizeof value);
         return value;
     }
+    [[nodiscard]] std::uint32_t number32() {
+        const std::uint64_t value = number();
+        good_ = good_ && value <= UINT32_MAX;
+        return static_cast<std::uint32_t>(value);
+    }
     [[nodiscard]] std::int64_t signed_number() { return static_cast<std::int64_t>(number()); }
     [[nodiscard]] std::string text() {
         const std::uint64_t bytes = number();

@@ -15,6 +15,20 @@
 
 namespace dedup {
 
+// Of a Record or a RecordView.
+UnansweredClaim unanswered_claim(const auto& head) {
+    return {
+        .ns = std::string(head.ns),
+        .key = std::string(head.key),
+        .owner = std::string(head.owner),
+        .claim_sequence = head.claim_sequence,
+        .claimed_at_ms = head.timestamp_ms,
+        .expired_at_ms = head.expires_at_ms,
+        .attempt = head.attempt,
+        .event_id = std::string(head.event_id),
+        .note = std::string(std::string_view(head.metadata).substr(0, kUnansweredNoteBytesMax))};
+}
+
 class SweepTally {
   public:
     explicit SweepTally(std::size_t unanswered_max) : unanswered_max_(unanswered_max) {}
@@ -33,13 +47,7 @@ class SweepTally {
     }
     // Of those removed. The lowest sequences are kept.
     void list_unanswered(const Record& head) {
-        unanswered_.try_emplace(head.sequence,
-                                UnansweredClaim{.ns = head.ns,
-                                                .key = head.key,
-                                                .owner = head.owner,
-                                                .claim_sequence = head.claim_sequence,
-                                                .claimed_at_ms = head.timestamp_ms,
-                                                .expired_at_ms = head.expires_at_ms});
+        unanswered_.try_emplace(head.sequence, unanswered_claim(head));
         if (unanswered_.size() > unanswered_max_) {
             unanswered_.erase(std::prev(unanswered_.end()));
         }

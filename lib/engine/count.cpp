@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "contract/sweep_tally.hpp"
 #include "record/try.hpp"
 
 namespace dedup {
@@ -129,11 +130,7 @@ void Count::Unanswered::offer(const Located& at) {
     if (!wants(at.entry.sequence)) {
         return;
     }
-    const RecordView& record = at.record;
-    claims.emplace(
-        at.entry.sequence,
-        UnansweredClaim{std::string(record.ns), std::string(record.key), std::string(record.owner),
-                        record.claim_sequence, record.timestamp_ms, record.expires_at_ms});
+    claims.emplace(at.entry.sequence, unanswered_claim(at.record));
     if (claims.size() > claims_max) {
         claims.erase(std::prev(claims.end()));
     }

@@ -16,7 +16,7 @@ constexpr std::int64_t kBatchRowsMin = 100;  // below which a timeout is an erro
 constexpr int kDeadlocksMax = 10;            // of one batch, with appends
 constexpr std::int64_t kPassedMax = 10;      // rows, on a server that cannot skip them by itself
 constexpr std::size_t kUnansweredMax = 1'000'000'000;  // whose number the server can take
-constexpr int kRemovedColumns = 8;                     // see kRemoved in statements.cpp
+constexpr int kRemovedColumns = 11;                    // see kRemoved in statements.cpp
 
 // A row of what a sweep removes. Of a claim that nobody answered, all that a report says; of others
 // what is counted.
@@ -38,6 +38,9 @@ Record read_removed(const Table& table, std::size_t row) {
     record.claim_sequence = static_cast<std::uint64_t>(table.number(row, 5));
     record.timestamp_ms = table.number(row, 6);
     record.expires_at_ms = table.number(row, 7);
+    record.attempt = static_cast<std::uint32_t>(table.number(row, 8));
+    record.event_id = table.bytes(row, 9);
+    record.metadata = table.bytes(row, 10);
     return record;
 }
 

@@ -30,7 +30,9 @@ constexpr std::string_view kRemoved =
     "h.ns, h.state, CASE WHEN h.state = 0 THEN h.sequence END, "
     "CASE WHEN h.state = 0 THEN h.key END, CASE WHEN h.state = 0 THEN h.owner END, "
     "CASE WHEN h.state = 0 THEN h.fence END, CASE WHEN h.state = 0 THEN h.timestamp_ms END, "
-    "CASE WHEN h.state = 0 THEN h.expires_ms END";
+    "CASE WHEN h.state = 0 THEN h.expires_ms END, CASE WHEN h.state = 0 THEN h.attempt END, "
+    "CASE WHEN h.state = 0 THEN h.event_id END, "
+    "CASE WHEN h.state = 0 THEN substr(h.metadata, 1, 256) END";  // kUnansweredNoteBytesMax
 
 std::string_view type_name(Type type) {
     switch (type) {

@@ -95,6 +95,9 @@ void visit_fields(MaybeConst<UnansweredClaim> auto& claim, auto& visit) {
     visit("claim_sequence", claim.claim_sequence);
     visit("claimed_at_ms", claim.claimed_at_ms);
     visit("expired_at_ms", claim.expired_at_ms);
+    visit("attempt", claim.attempt);
+    visit("event_id", claim.event_id);
+    visit("note", claim.note);
 }
 
 void visit_fields(MaybeConst<SweepReport> auto& report, auto& visit) {

@@ -61,6 +61,7 @@ class Sweep(cli.CliTest):
                           claim["claim_sequence"]),
                          ("default", "old", cli.b64(b"old"), "worker-3", 1))
         self.assertEqual(claim["expired_at_ms"], claim["claimed_at_ms"] + 1)
+        self.assertEqual((claim["attempt"], claim["event_id"], claim["note"]), (1, "", ""))
         self.assertEqual((report["dry_run"], report["finished"], report["interrupted"],
                           report["evicted"]), (False, True, False, 0))
         self.assertGreater(report["next_expiry_ms"], report["now_ms"])

@@ -28,6 +28,9 @@ void append_mixture(StreamStore& store) {
     renewed.owner = "worker-3";
     renewed.claim_sequence = a;
     renewed.lease_until_ms = 30'000;
+    renewed.attempt = 3;
+    renewed.event_id = "event-7";
+    renewed.metadata.assign(kUnansweredNoteBytesMax + 1, 'n');
     must_append(store, a, renewed);
     must_append(store, 0, expiring(completed("b", "r", "one"), 80'000));
     must_append(store, 0, released("c", "one"));
@@ -88,7 +91,10 @@ TEST_CASE("sweep report: claims that expired unanswered are listed with owner an
                                        .owner = "worker-3",
                                        .claim_sequence = all[0].claim_sequence,
                                        .claimed_at_ms = 1'000,
-                                       .expired_at_ms = 61'000};
+                                       .expired_at_ms = 61'000,
+                                       .attempt = 3,
+                                       .event_id = "event-7",
+                                       .note = std::string(kUnansweredNoteBytesMax, 'n')};
         CHECK(all[0] == first);
         CHECK(all[0].claim_sequence + 1 == head_of(*store, "a", "one")->sequence);
         CHECK(all[1].ns == "two");

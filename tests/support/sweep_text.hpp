@@ -27,7 +27,8 @@ inline std::string show(const SweepReport& report) {
         text += "\nunanswered " + claim.ns + " " + claim.key + " owner " + claim.owner + " fence " +
                 std::to_string(claim.claim_sequence) + " claimed " +
                 std::to_string(claim.claimed_at_ms) + " expired " +
-                std::to_string(claim.expired_at_ms);
+                std::to_string(claim.expired_at_ms) + " attempt " + std::to_string(claim.attempt) +
+                " event " + claim.event_id + " note " + claim.note;
     }
     return text + "\n";
 }

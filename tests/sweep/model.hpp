@@ -27,6 +27,7 @@ struct ModelStream {
     std::int64_t expires_at_ms = 0;  // 0: never
     std::int64_t ttl_ms = 0;         // 0: for ever
     std::int64_t lease_until_ms = 0;
+    std::uint32_t attempt = 1;
     std::string owner;
     std::string receipt;
     std::uint64_t changed = 0;  // when, in the order of all changes to the store
@@ -199,7 +200,8 @@ class SweepModel {
                 .owner = stream.owner,
                 .claim_sequence = stream.fence,
                 .claimed_at_ms = stream.since_ms,
-                .expired_at_ms = stream.expires_at_ms};
+                .expired_at_ms = stream.expires_at_ms,
+                .attempt = stream.attempt};
     }
 
     Streams streams_;

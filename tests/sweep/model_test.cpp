@@ -244,6 +244,7 @@ class History {
         }
         ModelStream& stream = begin(name, claimed->claim.claim_sequence, ttl_ms);
         stream.owner = options.owner;
+        stream.attempt = claimed->claim.attempt;
         if (options.lease) {
             model_.lend(stream, options.lease->count());
         }

@@ -13,6 +13,7 @@ namespace dedupctl {
 namespace {
 
 constexpr std::size_t kOwnerColumns = 24;
+constexpr std::size_t kNoteColumns = 40;
 
 Json counts_json(const dedup::StateCounts& counts) {
     Json object;
@@ -42,6 +43,9 @@ Json unanswered_json(const dedup::SweepReport& report) {
         object["claim_sequence"] = claim.claim_sequence;
         object["claimed_at_ms"] = claim.claimed_at_ms;
         object["expired_at_ms"] = claim.expired_at_ms;
+        object["attempt"] = claim.attempt;
+        add_bytes(object, "event_id", claim.event_id);
+        add_bytes(object, "note", claim.note);
         claims.push_back(std::move(object));
     }
     return claims;
@@ -127,14 +131,16 @@ void print_namespaces(Output& out, const dedup::SweepReport& report) {
 
 void print_unanswered(Output& out, const dedup::SweepReport& report, std::int64_t now_ms) {
     out.line("Claims that expired without an answer:");
-    Table table({{"CLAIM", true}, {"CLAIMED"}, {"EXPIRED"}, {"OWNER"}, {"NAMESPACE"}, {"KEY"}});
+    Table table(
+        {{"CLAIM", true}, {"CLAIMED"}, {"EXPIRED"}, {"OWNER"}, {"NAMESPACE"}, {"KEY"}, {"NOTE"}});
     for (const dedup::UnansweredClaim& claim : report.unanswered) {
         table.add({{std::to_string(claim.claim_sequence)},
                    {format_time_and_age(claim.claimed_at_ms, now_ms)},
                    {format_age(claim.expired_at_ms, now_ms)},
                    {claim.owner.empty() ? "-" : preview(claim.owner, kOwnerColumns)},
                    {claim.ns},
-                   {escape(claim.key)}});
+                   {escape(claim.key)},
+                   {claim.note.empty() ? "-" : preview(claim.note, kNoteColumns)}});
     }
     table.print(out);
     if (const std::uint64_t listed = report.unanswered.size(); report.removed.in_flight > listed) {

@@ -209,6 +209,10 @@ class Unanswered(ctypes.Structure):
         ("claim_sequence", c_uint64),
         ("claimed_at_ms", c_int64),
         ("expired_at_ms", c_int64),
+        ("attempt", c_uint32),
+        ("reserved", c_uint32),
+        ("event_id", Bytes),
+        ("note", Bytes),
     ]
 
 

@@ -25,6 +25,9 @@ class UnansweredClaim:
     claim_sequence: int
     claimed_at_ms: int
     expired_at_ms: int
+    attempt: int  # 0: not known, in the report of an older version
+    event_id: str
+    note: bytes  # the last one, or the metadata that it was claimed with: 256 bytes of it
 
 
 @dataclass(slots=True)
@@ -91,6 +94,9 @@ def sweep_report_of(from_c: Any) -> SweepReport:
                 each.claim_sequence,
                 each.claimed_at_ms,
                 each.expired_at_ms,
+                each.attempt,
+                text_of(taken(each.event_id)),
+                taken(each.note),
             )
             for each in unanswered
         ],

@@ -297,7 +297,7 @@ TEST_CASE("threads that read beside one that writes see one transaction each") {
             }
         });
     }
-    for (std::uint64_t number = 2; number < 2'000; ++number) {
+    for (std::uint64_t number = 2; number < 500; ++number) {
         REQUIRE(put_number(*env, number));
     }
     done = true;

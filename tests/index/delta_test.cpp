@@ -15,8 +15,8 @@ TEST_CASE("a delta holds what a map holds, while it grows and ids collide") {
     Delta delta(0);
     std::map<std::pair<std::uint64_t, std::uint32_t>, IndexEntry> model;  // by id and stream
     std::uint32_t offset = 1;
-    for (int i = 0; i < 20'000; ++i) {
-        const StreamId id{random() % 3000 << (random() % 2 * 32)};  // equal tags, and equal homes
+    for (int i = 0; i < 5'000; ++i) {
+        const StreamId id{random() % 800 << (random() % 2 * 32)};  // equal tags, and equal homes
         const std::uint32_t stream = random() % 2;                  // two streams may share an id
         IndexEntry& known = model[{id.xxh, stream}];
         const std::uint64_t replaced = known.sequence;

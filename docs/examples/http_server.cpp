@@ -50,7 +50,8 @@ class Ledger {
   public:
     explicit Ledger(const Settings& settings) : path_(settings.ledger), work_(settings.work) {}
 
-    dedup::http::Response pay(const dedup::Claim& claim, const std::string& what) {
+    dedup::http::Response pay(const dedup::http::Attempt& attempt, const std::string& what) {
+        const dedup::Claim& claim = attempt.claim;
         std::this_thread::sleep_for(work_);
         const std::lock_guard lock(mutex_);
         std::ofstream file(path_, std::ios::app);
@@ -104,7 +105,8 @@ int serve(const Settings& settings, dedup::StreamStore& store) {
         }
         send(dedup::http::serve(
                  store, cache, request,
-                 [&](const dedup::Claim& claim) { return ledger.pay(claim, in.body); }, options),
+                 [&](const dedup::http::Attempt& attempt) { return ledger.pay(attempt, in.body); },
+                 options),
              out);
     });
     server.Get("/metrics", [&](const httplib::Request&, httplib::Response& out) {

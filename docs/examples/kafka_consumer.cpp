@@ -61,10 +61,10 @@ bool handle(PGconn* database, RdKafka::Message& message) {
     const std::string payload(static_cast<const char*>(message.payload()), message.len());
     const auto outcome = dedup::run_once(
         database, *message.key(),
-        [&](PGconn* transaction, const dedup::Claim& claim) -> dedup::Result<std::string> {
-            const bool done =
-                run(transaction, "INSERT INTO payment VALUES ($1, $2)", {claim.key, payload}) &&
-                move_offset(transaction, next);
+        [&](PGconn* transaction, const dedup::Claimed& claimed) -> dedup::Result<std::string> {
+            const bool done = run(transaction, "INSERT INTO payment VALUES ($1, $2)",
+                                  {claimed.claim.key, payload}) &&
+                              move_offset(transaction, next);
             if (!done) {
                 return std::unexpected(
                     dedup::Error{dedup::Code::failed, "the payment could not be booked"});

@@ -4,16 +4,21 @@
 //     payments STORE BANK_PORT ORDER...
 //
 // The bank, an HTTP server on 127.0.0.1, has two calls: POST /payments/REFERENCE charges and gives
-// a receipt; GET /payments/REFERENCE gives the receipt of what was charged, or 404.
+// a receipt, unless the time in the header Valid-Until (in ms) is over: then it charges nothing.
+// GET /payments/REFERENCE gives the receipt of what was charged, or 404.
 //
 // A note says what is about to be done, and is durable before it is done. Whoever finds an order
 // that nobody answered, this program after a restart or after a lost answer, asks the bank before
-// it pays. Exit status: 0 all are paid, 1 an error, 2 a usage error.
+// it pays. That the bank does not know a payment proves nothing as long as the request may still be
+// on its way: so a request is valid for a while only, and until that is over the order waits. (A
+// bank that knows no such time has to be given longer than any queue or retry between here and
+// there.) Exit status: 0 all are paid, 1 an error, 2 a usage error.
 
 #include <httplib.h>
 
 #include <charconv>
 #include <chrono>
+#include <cstdint>
 #include <iostream>
 #include <stdexcept>
 #include <string>
@@ -28,6 +33,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
+// For so long a payment may be under way, by the clock that this program and the bank share. Short,
+// for the test; a program in earnest takes minutes.
+constexpr std::chrono::milliseconds kValidFor = 100ms;
+
 int fail(const dedup::Error& error) {
     std::cerr << "payments: " << error.message << " (" << dedup::name(error.code) << ")\n";
     return 1;
@@ -37,21 +46,27 @@ class Bank {
   public:
     explicit Bank(int port) : port_(port) {}
 
-    // Throws if there is no answer: the payment may have been made then.
-    std::string pay(const std::string& reference) {
+    // Throws if there is no answer: the payment may have been made then, or may yet be until the
+    // time `valid_until_ms`.
+    std::string pay(const std::string& reference, std::int64_t valid_until_ms) {
         httplib::Client bank("127.0.0.1", port_);
-        const auto answer = bank.Post("/payments/" + reference, "10 EUR", "text/plain");
+        const httplib::Headers headers{{"Valid-Until", std::to_string(valid_until_ms)}};
+        const auto answer = bank.Post("/payments/" + reference, headers, "10 EUR", "text/plain");
         if (!answer || answer->status != 200) {
             throw std::runtime_error("the bank has not answered");
         }
         return answer->body;
     }
 
-    dedup::Finding find(std::string_view reference) {
+    // `may_arrive`: whether a request for this payment may still be under way.
+    dedup::Finding find(std::string_view reference, bool may_arrive) {
         httplib::Client bank("127.0.0.1", port_);
         const auto answer = bank.Get("/payments/" + std::string(reference));
         if (!answer || (answer->status != 200 && answer->status != 404)) {
             return dedup::Finding::unknown("the bank cannot be asked");
+        }
+        if (answer->status == 404 && may_arrive) {
+            return dedup::Finding::unknown("the bank has it not, or not yet");
         }
         if (answer->status == 404) {
             std::cout << reference << ": had not been paid\n" << std::flush;
@@ -65,21 +80,25 @@ class Bank {
     int port_;
 };
 
-// The work: only what comes after the note can have had an effect.
-std::string pay(Bank& bank, const dedup::Attempt& attempt) {
+// The work: only what comes after the note can have had an effect. The time is taken before it, so
+// that no request is valid for longer than kValidFor after the claim's end, however long this
+// process sleeps in between: a claim that has ended cannot be noted.
+std::string pay(Bank& bank, dedup::StreamStore& store, const dedup::Attempt& attempt) {
+    const std::int64_t valid_until_ms = store.now_ms() + kValidFor.count();
     if (const auto noted = attempt.note("paying, reference " + attempt.event_id); !noted) {
         throw std::runtime_error(noted.error().message);
     }
-    return bank.pay(attempt.event_id);
+    return bank.pay(attempt.event_id, valid_until_ms);
 }
 
 // Until the order is paid. An exception leaves it held, and the next call asks the bank.
-dedup::Result<void> settle(dedup::Guard& guard, Bank& bank, const std::string& order) {
+dedup::Result<void> settle(dedup::Guard& guard, dedup::StreamStore& store, Bank& bank,
+                           const std::string& order) {
     while (true) {
         try {
             const auto outcome = guard.process_if_new(
                 order, [&](const dedup::Attempt& attempt) -> dedup::WorkRef::Given {
-                    return pay(bank, attempt);
+                    return pay(bank, store, attempt);
                 });
             if (!outcome) {
                 return std::unexpected(outcome.error());
@@ -105,15 +124,17 @@ int run(const std::string& path, int port, const std::vector<std::string>& order
     options.ns = "payments";
     options.owner = "payments";
     options.reclaim_own = true;  // one process at a time has this name: the store has one writer
-    options.reconcile = [&](std::string_view order, const dedup::Previous& /*previous*/) {
-        return bank.find(order);
+    options.reconcile = [&](std::string_view order, const dedup::Previous& previous) {
+        // Asked before the bank is: what cannot arrive now has arrived when the bank answers.
+        const bool may_arrive = (*store)->now_ms() <= previous.ended_ms + kValidFor.count();
+        return bank.find(order, may_arrive);
     };
     const auto guard = dedup::Guard::start(**store, options);
     if (!guard) {
         return fail(guard.error());
     }
     for (const std::string& order : orders) {
-        if (const auto settled = settle(**guard, bank, order); !settled) {
+        if (const auto settled = settle(**guard, **store, bank, order); !settled) {
             return fail(settled.error());
         }
     }

@@ -25,10 +25,12 @@ ORDERS_A_ROUND = 10
 
 
 class Bank(http.server.BaseHTTPRequestHandler):
-    """Takes one request after another, so what a dead client sent is done before it is asked for."""
+    """Takes many requests at a time, and some payments late: also when their client is dead and the
+    bank has been asked for them, but not when the time that they name is over."""
 
     charges = collections.Counter()
-    lost = 0
+    book = threading.Lock()
+    lost = late = 0
     chance = random.Random(SEED)
 
     def answer(self, status, text=""):
@@ -48,8 +50,12 @@ class Bank(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         if self.chance.random() < 0.1:
             return self.answer(503)
-        time.sleep(self.chance.random() * 0.003)
-        self.charges[self.reference()] += 1  # again, if it is asked again
+        time.sleep(self.chance.choice([0.003, 0.003, 0.06]) * self.chance.random())
+        with self.book:
+            if time.time() * 1000 > int(self.headers["Valid-Until"]):
+                type(self).late += 1
+                return self.answer(410)
+            self.charges[self.reference()] += 1  # again, if it is asked again
         time.sleep(self.chance.random() * 0.003)
         return self.answer(200, "receipt of " + self.reference())
 
@@ -62,7 +68,7 @@ class Bank(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Server(http.server.HTTPServer):
+class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request, client_address):
         """A client that was killed takes no answer."""
 

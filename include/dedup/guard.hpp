@@ -31,6 +31,7 @@
 namespace dedup {
 
 class Heartbeat;
+class LivingGuard;
 
 // Why a function did not do its work.
 struct Failure {
@@ -158,7 +159,8 @@ struct GuardOptions {
     Unanswered unanswered = Unanswered::rerun;
     std::uint32_t attempts_max = 0;
     // Whether events that `owner` had in flight before this guard started are free at once, or
-    // held at once. Only where no other process that lives has the name.
+    // held at once. Only where no other process that lives has the name. Other guards of this
+    // process may: what was claimed since the first of those that live has started stays theirs.
     bool reclaim_own = false;
     // Asked before the function runs for an event that nobody answered, or that is held. With it
     // events are under Unanswered::hold, so that what is known of them stays until it has answered.
@@ -274,7 +276,8 @@ class DEDUP_API Guard {
 
     StreamStore& store_;
     GuardOptions options_;
-    const std::int64_t started_ms_;
+    std::unique_ptr<const LivingGuard> living_;
+    const std::int64_t started_ms_;  // or that of the first guard with this namespace and owner
     Cache cache_;
     std::unique_ptr<Heartbeat> heartbeat_;
 };

@@ -7,7 +7,7 @@
 //     no key, or a bad one   400      the key with another request   422
 //     in flight              409, Retry-After what usually remains, at most until the lease ends
 //     held                   409, without Retry-After: somebody has to decide
-//     completed              the stored response
+//     completed              the stored response; 500 if the receipt is no encoded response
 #pragma once
 
 #include <chrono>
@@ -82,13 +82,14 @@ struct Response {
 [[nodiscard]] DEDUP_API Response problem(int status, std::string_view title,
                                          std::string_view detail);
 
-// What to answer to a request whose claim came to `outcome`: the claim to work under, or the
-// response to send instead. An error becomes 503 if another try may help, else 500; what it says
-// is for the server's log and not in the response. `usual_ms`: how long such work mostly takes,
-// from which Retry-After is guessed; 0: not known, it is what is left of the lease.
-[[nodiscard]] DEDUP_API std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome,
-                                                             std::int64_t now_ms,
-                                                             std::int64_t usual_ms = 0);
+// What to answer to a request whose claim came to `outcome`: the claim to work under, with what is
+// known of the one before it, or the response to send instead. An error becomes 503 if another try
+// may help, else 500; what it says is for the server's log and not in the response. `usual_ms`: how
+// long such work mostly takes, from which Retry-After is guessed; 0: not known, it is what is left
+// of the lease.
+[[nodiscard]] DEDUP_API std::variant<Response, Claimed> answer(const Result<ClaimOutcome>& outcome,
+                                                               std::int64_t now_ms,
+                                                               std::int64_t usual_ms = 0);
 
 struct Request {
     std::string method = {};
@@ -101,10 +102,21 @@ struct Request {
     std::string scope = {};
 };
 
+// What a handler is told of its request's claim. For the call only.
+struct Attempt {
+    Claim claim;
+    // Says what the handler is about to do; durable before it returns. See Cache::note. If it
+    // fails, the effect should not follow.
+    std::function<Result<void>(std::string_view note)> note = {};
+    // What is known of the claim before this one; null if there was none.
+    const Previous* previous = nullptr;
+};
+
 struct ServeOptions {
     std::string owner = {};  // of the claims; such as host and process
     // For how long nobody else may do the work. Should outlast it: whoever takes longer may find
-    // that somebody else has done it too, and cannot store his response.
+    // that somebody else has done it too, and cannot store his response. With a `heartbeat` the
+    // lease is the heartbeat's, and this one has no meaning.
     std::chrono::milliseconds lease = std::chrono::seconds{30};
     // Whether a response is final. A response that is not is sent and not stored, and the key
     // released, so that the client can try again: so it must mean that nothing was done. Empty: all
@@ -128,28 +140,30 @@ struct ServeOptions {
     // How long a request waits, and its thread with it, for the response to the same one that is
     // being handled, before it gets 409.
     std::chrono::milliseconds wait{0};
-    // Renews the lease as long as `handle` works, for handlers that may outlast it: of the same
-    // cache, and lives longer. Null: the lease runs out.
+    // Gives the lease, and renews it as long as `handle` works, for handlers that may outlast it.
+    // Was started on the cache that serve() is given (every request gets 500 otherwise, and
+    // on_error is told), and lives longer than the call. Null: the lease runs out.
     Leases* heartbeat = nullptr;
 };
 
 // Handles a request whose key decides whether it is handled at all: claims, calls `handle`, stores
 // the response (its kept headers) and gives it; or gives what stands above. If `handle` throws, the
 // key is released and the exception passed on. **So a handler whose effect may have taken place by
-// then must have said so before: with a note, Cache::note(claim, ...), the key is held instead, and
-// so it is when a response of 500 to 599 comes that is not final.** Either of them at the attempt
-// ServeOptions::attempts_max holds the key, too. If its response cannot be
-// stored because somebody has taken the claim over, the client gets 409 and will get the other
-// one's response. If it is no response that can be stored (its status is none, a header has a line
-// break, it is longer than a receipt), 500 is stored and given instead, and on_error told: the work
-// has been done.
+// then must have said so before: with a note, Attempt::note, the key is held instead, and so it is
+// when a response of 500 to 599 comes that is not final.** (A note by Cache::note counts, too,
+// unless it repeats what the claim began with, the note of the attempt before it.) Either of them
+// at the attempt ServeOptions::attempts_max holds the key, too. If its response cannot be stored
+// because somebody has taken the claim over, the client gets 409 and will get the other one's
+// response. If it is no response that can be stored (its status is none, a header has a line break,
+// it is longer than a receipt), 500 is stored and given instead, and on_error told: the work has
+// been done.
 //
 // All that use one `cache` share its keys: whoever sends another's key with the same request gets
 // the other's response. So give each request the scope of whom the server has authenticated, or
 // those who must not see each other's a cache with a namespace of its own. Any thread; blocks as
 // long as `handle` and the store do.
 [[nodiscard]] DEDUP_API Response serve(StreamStore& store, Cache& cache, const Request& request,
-                                       const std::function<Response(const Claim&)>& handle,
+                                       const std::function<Response(const Attempt&)>& handle,
                                        const ServeOptions& options = {});
 
 }  // namespace dedup::http

@@ -8,8 +8,10 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <variant>
 
@@ -35,11 +37,16 @@ class DEDUP_API Leases {
     // As Cache::claim; the lease is that of this object.
     [[nodiscard]] Result<LeaseOutcome> claim(std::string_view key, ClaimOptions options = {});
 
-    // Of a claim that was made elsewhere, known by its namespace, key and fence.
-    [[nodiscard]] Lease keep(Claim claim);
+    // Of a claim that was made elsewhere, known by its namespace, key and fence. Renews it at once,
+    // so that its lease is that of this object. Nobody knows with which metadata it was claimed,
+    // so whatever it says counts as a note.
+    // Errors: those of Cache::renew, such as stale_claim, or invalid_argument if the claim is of
+    // another namespace than the cache.
+    [[nodiscard]] Result<Lease> keep(const Claim& claim);
 
   private:
     friend class Lease;
+    friend struct LeasesInside;
     Leases(Cache& cache, std::chrono::milliseconds lease);
 
     Cache& cache_;
@@ -50,8 +57,11 @@ class DEDUP_API Leases {
 // One thread at a time uses it. What ends it ends the renewals, too.
 class DEDUP_API Lease {
   public:
-    // Unless it has ended: releases the claim; but holds it if a note says, or a completion that
-    // failed, that its work may have had its effect. If that fails the lease runs out by itself.
+    // Unless it has ended, gives the claim back. Holds it if its work may have had its effect: if
+    // it was noted since it was claimed, by whomever, or completing it has failed; and at the
+    // attempt ClaimOptions::attempts_max. Otherwise releases it. If that fails, the lease runs out
+    // by itself. (A note in the very words that the claim began with, the metadata of its options
+    // or the note of the attempt before it, counts only if this object wrote it.)
     ~Lease();
     Lease(Lease&& other) noexcept;
     Lease& operator=(Lease&& other) noexcept;
@@ -73,7 +83,8 @@ class DEDUP_API Lease {
 
   private:
     friend class Leases;
-    Lease(Leases& from, Claim claim, std::optional<Previous> previous);
+    Lease(Leases& from, Claimed claimed, std::string first_note,
+          std::optional<std::uint32_t> attempts_max);
 
     void end();      // the renewals
     void give_up();  // what the destructor does
@@ -84,6 +95,8 @@ class DEDUP_API Lease {
     Leases* from_;  // null: it has ended
     Claim claim_;
     std::optional<Previous> previous_;
+    std::string first_note_;       // what its metadata said when it was claimed
+    bool is_last_;                 // no attempt is to follow this one
     bool may_have_begun_ = false;  // its effect
 };
 

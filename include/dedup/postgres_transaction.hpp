@@ -61,9 +61,12 @@ class DEDUP_API TransactionCache {
     std::unique_ptr<Parts> parts_;
 };
 
-// The work of run_once: uses the connection, within its transaction, and gives the receipt. With
-// Code::unavailable it says that it may be tried again, as for 40001 and 40P01.
-using TransactionWork = std::function<Result<std::string>(PGconn* connection, const Claim& claim)>;
+// The work of run_once: uses the connection, within its transaction, and gives the receipt. It is
+// told of the claim, and in Claimed::previous of the one before it: what that one noted may have
+// had its effect, where the effect is outside of this database. With Code::unavailable it says that
+// it may be tried again, as for 40001 and 40P01.
+using TransactionWork =
+    std::function<Result<std::string>(PGconn* connection, const Claimed& claimed)>;
 
 struct RunOnceOptions {
     CacheOptions cache = {};

@@ -1,8 +1,10 @@
 // Asking what had become of work whose claim nobody answered, before anybody does it again.
 //
 //     .reconcile = [&](std::string_view key, const dedup::Previous& previous) {
+//         const bool may_arrive = store.now_ms() <= previous.ended_ms + kRequestLifeMs;
 //         const auto payment = bank.find(key);  // with a bound of its own: the key waits for it
-//         return !payment      ? dedup::Finding::not_done()
+//         return !payment      ? may_arrive ? dedup::Finding::unknown("it may be under way")
+//                                           : dedup::Finding::not_done()
 //                : payment->ok ? dedup::Finding::done(payment->receipt)
 //                              : dedup::Finding::unknown("the bank has it pending");
 //     }

@@ -8,6 +8,7 @@
 
 #include "cache/inside.hpp"
 #include "guard/heartbeat.hpp"
+#include "guard/living_guard.hpp"
 #include "guard/run.hpp"
 #include "record/invalid.hpp"
 #include "record/try.hpp"
@@ -86,7 +87,8 @@ Result<void> check_event_id(std::string_view event_id) {
 Guard::Guard(StreamStore& store, GuardOptions options)
     : store_(store),
       options_(std::move(options)),
-      started_ms_(store.now_ms()),
+      living_(std::make_unique<LivingGuard>(options_.ns, options_.owner, store.now_ms())),
+      started_ms_(living_->first_ms()),
       cache_(store, {.ns = options_.ns,
                      .ttl = options_.retention,
                      .observer = options_.observer,

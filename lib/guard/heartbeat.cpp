@@ -56,8 +56,15 @@ void Heartbeat::add(std::span<const Claim> claims) {
     {
         const std::lock_guard lock(mutex_);
         wake = idle_;
-        for (const Claim& claim : claims) {
-            by_fence_.emplace(claim.claim_sequence, Entry{claim});
+        std::size_t added = 0;
+        try {
+            for (; added < claims.size(); ++added) {
+                const Claim& claim = claims[added];
+                ++by_fence_.try_emplace(claim.claim_sequence, Entry{claim}).first->second.users;
+            }
+        } catch (const std::bad_alloc&) {
+            drop(claims.first(added));  // or they would be renewed for ever
+            throw;
         }
     }
     if (wake) {
@@ -70,8 +77,16 @@ void Heartbeat::remove(std::span<const Claim> claims) {
         return;  // forked by the work that was claimed
     }
     const std::lock_guard lock(mutex_);
+    drop(claims);
+}
+
+// Precondition: mutex_ is held.
+void Heartbeat::drop(std::span<const Claim> claims) {
     for (const Claim& claim : claims) {
-        by_fence_.erase(claim.claim_sequence);
+        const auto entry = by_fence_.find(claim.claim_sequence);
+        if (entry != by_fence_.end() && --entry->second.users == 0) {
+            by_fence_.erase(entry);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -35,17 +36,21 @@ class Heartbeat {
     Heartbeat(const Heartbeat&) = delete;
     Heartbeat& operator=(const Heartbeat&) = delete;
 
+    // A claim that was added several times is renewed until it has been removed as often. All of
+    // them are added, or none, if memory runs out.
     void add(std::span<const Claim> claims);
     void remove(std::span<const Claim> claims);
 
   private:
     struct Entry {
         Claim claim;
-        bool due = false;  // it was there at the last beat
+        std::size_t users = 0;  // how often it was added
+        bool due = false;       // it was there at the last beat
     };
 
     Heartbeat(Cache& cache, std::chrono::milliseconds lease);
 
+    void drop(std::span<const Claim> claims);
     void run();
     void renew_due(std::unique_lock<std::mutex>& lock);
     std::vector<Claim> due_claims();

@@ -6,6 +6,8 @@
 #include <system_error>
 #include <utility>
 
+#include "cache/inside.hpp"
+#include "guard/attempt.hpp"
 #include "guard/heartbeat.hpp"
 #include "record/check.hpp"
 #include "record/invalid.hpp"
@@ -28,9 +30,10 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
     options.lease = lease_;
     auto outcome = DEDUP_TRY(cache_.claim(key, options));
     return std::visit(
-        [this](auto&& found) -> LeaseOutcome {
+        [&](auto&& found) -> LeaseOutcome {
             if constexpr (std::is_same_v<std::decay_t<decltype(found)>, Claimed>) {
-                return Lease(*this, std::move(found.claim), std::move(found.previous));
+                std::string note = first_note(options, found.previous);
+                return Lease(*this, std::move(found), std::move(note), options.attempts_max);
             } else {
                 return std::forward<decltype(found)>(found);
             }
@@ -38,12 +41,19 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
         std::move(outcome));
 }
 
-Lease Leases::keep(Claim claim) {
-    return {*this, std::move(claim), std::nullopt};
+Result<Lease> Leases::keep(const Claim& claim) {
+    Claim renewed = DEDUP_TRY(cache_.renew(claim, lease_));
+    return Lease(*this, {std::move(renewed)}, {}, {});
 }
 
-Lease::Lease(Leases& from, Claim claim, std::optional<Previous> previous)
-    : from_(&from), claim_(std::move(claim)), previous_(std::move(previous)) {
+Lease::Lease(Leases& from, Claimed claimed, std::string first_note,
+             std::optional<std::uint32_t> attempts_max)
+    : from_(&from),
+      claim_(std::move(claimed.claim)),
+      previous_(std::move(claimed.previous)),
+      first_note_(std::move(first_note)),
+      is_last_(is_last(claim_.attempt,
+                       attempts_max.value_or(CacheInside::options(from.cache_).attempts_max))) {
     from_->heartbeat_->add({&claim_, 1});
 }
 
@@ -55,6 +65,8 @@ Lease::Lease(Lease&& other) noexcept
     : from_(std::exchange(other.from_, nullptr)),
       claim_(std::move(other.claim_)),
       previous_(std::move(other.previous_)),
+      first_note_(std::move(other.first_note_)),
+      is_last_(other.is_last_),
       may_have_begun_(other.may_have_begun_) {}
 
 Lease& Lease::operator=(Lease&& other) noexcept {
@@ -63,6 +75,8 @@ Lease& Lease::operator=(Lease&& other) noexcept {
         from_ = std::exchange(other.from_, nullptr);
         claim_ = std::move(other.claim_);
         previous_ = std::move(other.previous_);
+        first_note_ = std::move(other.first_note_);
+        is_last_ = other.is_last_;
         may_have_begun_ = other.may_have_begun_;
     }
     return *this;
@@ -115,8 +129,10 @@ void Lease::give_up() {
         return;
     }
     try {
-        if (may_have_begun_) {
+        if (may_have_begun_ || is_noted(from_->cache_, claim_, first_note_).value_or(true)) {
             (void)hold("its holder left it without an answer, after a note or a failed completion");
+        } else if (is_last_) {
+            (void)hold("its holder left it without an answer, at its last attempt");
         } else {
             (void)release();
         }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cache/reconcile.hpp"
+#include "guard/attempt.hpp"
 
 namespace dedup {
 
@@ -105,10 +106,10 @@ void Guard::Run::decide_held(std::vector<std::size_t>& in_flight) {
 std::optional<Result<ProcessOutcome>> Guard::Run::decide(std::string_view event_id,
                                                          Held held) const {
     const GuardOptions& options = guard_.options_;
+    const Claim left{.ns = options.ns,
+                     .key = std::string(event_id),
+                     .claim_sequence = held.previous.claim_sequence};
     if (held.previous.end == End::restarted) {  // so far only this run knows that it is held
-        const Claim left{.ns = options.ns,
-                         .key = std::string(event_id),
-                         .claim_sequence = held.previous.claim_sequence};
         const auto kept = guard_.cache_.hold(left, "its consumer has started again");
         if (!kept) {
             return decided_by_others(kept.error().code) ? std::nullopt : failed(kept.error());
@@ -125,16 +126,18 @@ std::optional<Result<ProcessOutcome>> Guard::Run::decide(std::string_view event_
     if (finding.what == Finding::What::not_done && was_last(held.previous.attempt)) {
         return held;
     }
-    const auto resolved = guard_.cache_.resolve(event_id, held.previous.claim_sequence,
-                                                resolution_of(std::move(finding), options.owner));
+    const bool keeps_text = finding.what != Finding::What::done || fits(finding.text);
+    const auto resolved =
+        keeps_text ? guard_.cache_.resolve(event_id, left.claim_sequence,
+                                           resolution_of(std::move(finding), options.owner))
+                   : guard_.cache_.complete(left, {}, {.metadata = std::string(kResultNotKept)});
     return resolved || decided_by_others(resolved.error().code) ? std::nullopt
                                                                 : failed(resolved.error());
 }
 
 // Whether an event that failed at this attempt is not to be tried again.
 bool Guard::Run::was_last(std::uint32_t attempt) const {
-    const std::uint32_t most = guard_.options_.attempts_max;
-    return most != 0 && attempt >= most;
+    return is_last(attempt, guard_.options_.attempts_max);
 }
 
 // Waits for those that are in flight elsewhere; returns those that are to be claimed again: they

@@ -19,6 +19,11 @@ namespace dedup {
 
 [[nodiscard]] Result<void> check_event_id(std::string_view event_id);
 
+// Whether a result can be kept; if not, kResultNotKept says so.
+[[nodiscard]] inline bool fits(const std::string& result) {
+    return result.size() <= kReceiptBytesMax;
+}
+
 // Where the events of a run lie, and whose position follows them.
 struct RunStream {
     Offsets& offsets;

@@ -1,19 +1,11 @@
 // What a run does with the events that it has claimed.
 #include <algorithm>
-#include <new>
 
 #include "cache/reconcile.hpp"
 #include "guard/heartbeat.hpp"
 #include "guard/run.hpp"
 
 namespace dedup {
-namespace {
-
-bool fits(const std::string& result) {
-    return result.size() <= kReceiptBytesMax;
-}
-
-}  // namespace
 
 // While it lives, the leases of what is not done yet are renewed.
 class Guard::Run::Beating {
@@ -22,12 +14,7 @@ class Guard::Run::Beating {
         for (const Mine& one : mine) {
             claims_.push_back(one.claim);
         }
-        try {
-            heartbeat_.add(claims_);
-        } catch (const std::bad_alloc&) {
-            heartbeat_.remove(claims_);  // or those that it has would be renewed for ever
-            throw;
-        }
+        heartbeat_.add(claims_);
     }
     ~Beating() { heartbeat_.remove(claims_); }
     Beating(const Beating&) = delete;

@@ -10,7 +10,11 @@
 #include "cache/inside.hpp"
 #include "cache/reconcile.hpp"
 #include "dedup/reservations.hpp"
+#include "guard/attempt.hpp"
+#include "guard/heartbeat.hpp"
+#include "guard/leases_inside.hpp"
 #include "http/printable.hpp"
+#include "record/check.hpp"
 #include "record/invalid.hpp"
 #include "record/try.hpp"
 
@@ -49,6 +53,13 @@ Response failed(const Error& error) {
     return problem(500, "The request cannot be handled", "The server's log says why.");
 }
 
+// The request may have been handled.
+Response unreadable() {
+    return problem(500, "The response that is stored under this Idempotency-Key cannot be read",
+                   "The server's log says which key it is, and what its operators can do. Do not "
+                   "send the request with another key: it may have been handled.");
+}
+
 // What usually remains; of work that takes longer than that, as long again as it has taken. At most
 // what is left of the lease, whose end somebody else may go on at.
 Response in_flight(const InFlight& claim, std::int64_t now_ms, std::int64_t usual_ms) {
@@ -74,36 +85,73 @@ bool is_final_by_default(const Response& response) {
            std::ranges::find(kAskAgain, response.status) == kAskAgain.end();
 }
 
-// Renews a claim's lease while it lives, and leaves the claim as it is.
+// Renews a claim's lease while it lives, if `leases` are given, and leaves the claim as it is.
 class Renewed {
   public:
-    Renewed(Leases* leases, const Claim& claim) {
-        if (leases != nullptr) {
-            lease_.emplace(leases->keep(claim));
+    Renewed(const Leases* leases, const Claim& claim)
+        : heartbeat_(leases != nullptr ? &LeasesInside::heartbeat(*leases) : nullptr),
+          claim_(claim) {
+        if (heartbeat_ != nullptr) {
+            heartbeat_->add({&claim_, 1});
         }
     }
     ~Renewed() {
-        if (lease_) {
-            (void)lease_->leave();
+        if (heartbeat_ != nullptr) {
+            heartbeat_->remove({&claim_, 1});
         }
     }
     Renewed(const Renewed&) = delete;
     Renewed& operator=(const Renewed&) = delete;
 
   private:
-    std::optional<Lease> lease_;
+    Heartbeat* heartbeat_;
+    const Claim& claim_;
 };
+
+ClaimOptions claim_options(const Request& request, const ServeOptions& options) {
+    ClaimOptions claim;
+    claim.owner = options.owner;
+    claim.fingerprint = fingerprint(request.method, request.target, request.body);
+    claim.lease =
+        options.heartbeat != nullptr ? LeasesInside::lease(*options.heartbeat) : options.lease;
+    claim.unanswered = options.reconcile ? Unanswered::hold : options.unanswered;
+    claim.attempts_max = options.attempts_max;
+    return claim;
+}
 
 // One request on its way through serve().
 class Serving {
   public:
-    Serving(Cache& cache, const ServeOptions& options) : cache_(cache), options_(options) {}
+    Serving(Cache& cache, const Request& request, const ServeOptions& options)
+        : cache_(cache), options_(options), claim_options_(claim_options(request, options)) {}
 
-    Response handle(const Claim& claim, const std::function<Response(const Claim&)>& handle) const {
+    // Of the options; the request is refused with it before anything is claimed.
+    [[nodiscard]] Result<void> check() const {
+        if (options_.heartbeat != nullptr && &LeasesInside::cache(*options_.heartbeat) != &cache_) {
+            return invalid(
+                "ServeOptions::heartbeat renews the claims of another cache than the one that "
+                "serve() is given; start it on that one");
+        }
+        return {};
+    }
+
+    Result<ClaimOutcome> claim(std::string_view key) const {
+        auto outcome = cache_.claim(key, claim_options_);
+        if (!outcome) {
+            tell(outcome.error());
+        }
+        return outcome;
+    }
+
+    Response handle(const Claimed& claimed, const std::function<Response(const Attempt&)>& handle) {
+        const Claim& claim = claimed.claim;
+        first_note_ = first_note(claim_options_, claimed.previous);
         Response response;
         try {
             const Renewed renewed(options_.heartbeat, claim);
-            response = handle(claim);
+            response = handle({.claim = claim,
+                               .note = [&](std::string_view text) { return note(claim, text); },
+                               .previous = claimed.previous ? &*claimed.previous : nullptr});
         } catch (...) {
             give_up(claim, true, what_was_thrown());
             throw;
@@ -144,14 +192,27 @@ class Serving {
     }
 
     // A receipt that something else has stored under the key, and that is no response.
-    void tell_of_receipt(const Result<ClaimOutcome>& outcome) const {
+    void tell_of_receipt(std::string_view key, const Result<ClaimOutcome>& outcome) const {
         const auto* completed = outcome ? std::get_if<Completed>(&*outcome) : nullptr;
         if (completed == nullptr || !options_.on_error) {
             return;
         }
-        if (const auto response = decode_response(completed->receipt); !response) {
-            tell(response.error());
+        auto response = decode_response(completed->receipt);
+        if (response) {
+            return;
         }
+        Error error = std::move(response).error();
+        if (error.code == Code::corruption) {
+            const std::string& ns = CacheInside::options(cache_).ns;
+            error.message = fmt::format(
+                "key {0} in namespace {1}: the receipt of claim {2} is no response, so http::serve "
+                "has not stored it, and requests get 500 until it expires: {3}; find out whether "
+                "the work was done, and give the key a response, as docs/after-a-crash.md says of "
+                "receipts by layer; or, if it was not done, dedupctl -n {1} forget --claim {2} "
+                "lets the next request be handled",
+                quoted_bytes(key), ns, completed->claim_sequence, error.message);
+        }
+        tell(error);
     }
 
     // What is to be answered to a key that nobody answered before; nullopt if its handling may go
@@ -177,7 +238,7 @@ class Serving {
         }
         if (claim != nullptr && finding.what == Finding::What::not_done) {
             // Asking may have taken longer than the lease.
-            const auto renewed = cache_.renew(*claim, options_.lease);
+            const auto renewed = cache_.renew(*claim, *claim_options_.lease);
             return renewed ? std::nullopt : std::optional(not_stored(renewed.error()));
         }
         const auto settled = claim != nullptr
@@ -198,12 +259,23 @@ class Serving {
     }
 
   private:
+    Result<void> note(const Claim& claim, std::string_view text) {
+        auto noted = cache_.note(claim, text);
+        noted_ = noted_ || noted || noted.error().code == Code::outcome_unknown;
+        return noted;
+    }
+
+    // Whether the effect may have begun.
+    [[nodiscard]] Result<bool> has_noted(const Claim& claim) const {
+        return noted_ ? Result<bool>(true) : is_noted(cache_, claim, first_note_);
+    }
+
     // Releases the key, unless its handling has failed and the effect may have begun, or that was
     // the last attempt.
     void give_up(const Claim& claim, bool has_failed, const std::string& reason) const {
         const auto holds = !has_failed               ? Result<bool>(false)
                            : was_last(claim.attempt) ? Result<bool>(true)
-                                                     : is_noted(claim);
+                                                     : has_noted(claim);
         if (!holds) {
             tell(holds.error());  // so that it stays claimed until its lease has run out
         } else if (*holds) {
@@ -215,24 +287,15 @@ class Serving {
 
     // Somebody may be able to say by the note what became of work whose completion is not stored.
     void hold_if_noted(const Claim& claim, const std::string& reason) const {
-        if (is_noted(claim).value_or(false)) {
+        if (has_noted(claim).value_or(false)) {
             tell_of(cache_.hold(claim, kept_reason(reason)));
         }
     }
 
     // Whether what fails at this attempt is not to be tried again.
     [[nodiscard]] bool was_last(std::uint32_t attempt) const {
-        const std::uint32_t most =
-            options_.attempts_max.value_or(CacheInside::options(cache_).attempts_max);
-        return most != 0 && attempt >= most;
-    }
-
-    // Whether the claim is current, and its holder has written down what it was about to do.
-    Result<bool> is_noted(const Claim& claim) const {
-        const LookupOutcome found = DEDUP_TRY(cache_.lookup(claim.key));
-        const auto* mine = std::get_if<InFlight>(&found);
-        return mine != nullptr && mine->claim_sequence == claim.claim_sequence &&
-               !mine->metadata.empty();
+        return is_last(attempt,
+                       options_.attempts_max.value_or(CacheInside::options(cache_).attempts_max));
     }
 
     static Response as_response(ClaimOutcome outcome) {
@@ -262,6 +325,10 @@ class Serving {
 
     Cache& cache_;
     const ServeOptions& options_;
+    const ClaimOptions claim_options_;
+    // Of the request's claim, once there is one:
+    std::string first_note_;  // what its metadata said when it was claimed
+    bool noted_ = false;      // by its handler
 };
 
 // The claim that nobody answered, if it is held, or if this request has taken it over from a server
@@ -323,13 +390,13 @@ Response problem(int status, std::string_view title, std::string_view detail) {
                                 quoted_json(title), status, quoted_json(detail))};
 }
 
-std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms,
-                                     std::int64_t usual_ms) {
+std::variant<Response, Claimed> answer(const Result<ClaimOutcome>& outcome, std::int64_t now_ms,
+                                       std::int64_t usual_ms) {
     if (!outcome) {
         return failed(outcome.error());
     }
     if (const auto* claimed = std::get_if<Claimed>(&*outcome)) {
-        return claimed->claim;
+        return *claimed;
     }
     if (const auto* claim = std::get_if<InFlight>(&*outcome)) {
         return in_flight(*claim, now_ms, usual_ms);
@@ -337,7 +404,7 @@ std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::i
     if (const auto* completed = std::get_if<Completed>(&*outcome)) {
         auto response = decode_response(completed->receipt);
         if (!response) {
-            return failed(response.error());
+            return unreadable();
         }
         response->headers.emplace_back(kReplayedHeader, "true");
         return *std::move(response);
@@ -352,7 +419,7 @@ std::variant<Response, Claim> answer(const Result<ClaimOutcome>& outcome, std::i
 }
 
 Response serve(StreamStore& store, Cache& cache, const Request& request,
-               const std::function<Response(const Claim&)>& handle, const ServeOptions& options) {
+               const std::function<Response(const Attempt&)>& handle, const ServeOptions& options) {
     if (!request.key_header) {
         return problem(400, "Idempotency-Key is missing",
                        "This operation needs an Idempotency-Key header.");
@@ -361,19 +428,14 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
     if (!key) {
         return problem(400, "Idempotency-Key is malformed", key.error().message);
     }
-    ClaimOptions claim_options;
-    claim_options.owner = options.owner;
-    claim_options.fingerprint = fingerprint(request.method, request.target, request.body);
-    claim_options.lease = options.lease;
-    claim_options.unanswered = options.reconcile ? Unanswered::hold : options.unanswered;
-    claim_options.attempts_max = options.attempts_max;
-    const Serving serving(cache, options);
+    Serving serving(cache, request, options);
+    if (const auto checked = serving.check(); !checked) {
+        serving.tell(checked.error());
+        return failed(checked.error());
+    }
     const auto wait_until = std::chrono::steady_clock::now() + options.wait;
     while (true) {
-        const auto outcome = cache.claim(*key, claim_options);
-        if (!outcome) {
-            serving.tell(outcome.error());
-        }
+        const auto outcome = serving.claim(*key);
         if (const auto left = std::chrono::ceil<std::chrono::milliseconds>(
                 wait_until - std::chrono::steady_clock::now());
             is_at_work(outcome) && left.count() > 0 && cache.wait(*key, left)) {
@@ -391,10 +453,10 @@ Response serve(StreamStore& store, Cache& cache, const Request& request,
         auto decided =
             answer(outcome, store.now_ms(), is_at_work(outcome) ? usual_work_ms(cache) : 0);
         if (auto* response = std::get_if<Response>(&decided)) {
-            serving.tell_of_receipt(outcome);
+            serving.tell_of_receipt(*key, outcome);
             return std::move(*response);
         }
-        return serving.handle(std::get<Claim>(decided), handle);
+        return serving.handle(std::get<Claimed>(decided), handle);
     }
 }
 

@@ -128,13 +128,13 @@ class Attempt {
         if (auto* const unanswered = std::get_if<Held>(&claimed)) {
             return std::move(*unanswered);
         }
-        const Claim& claim = std::get<Claimed>(claimed).claim;
-        auto receipt = work(connection_, claim);
+        const auto& mine = std::get<Claimed>(claimed);
+        auto receipt = work(connection_, mine);
         if (!receipt) {
             again_ = receipt.error().code == Code::unavailable;
             return std::unexpected(std::move(receipt).error());
         }
-        DEDUP_TRY(cache_.complete(claim, *receipt));
+        DEDUP_TRY(cache_.complete(mine.claim, *receipt));
         auto committed = run_statement(connection_, "COMMIT");
         if (!committed.result) {
             again_ = may_run_again(committed.sqlstate);
@@ -145,7 +145,7 @@ class Attempt {
             }
             return std::unexpected(std::move(error));
         }
-        return Ran{*std::move(receipt), claim.claim_sequence};
+        return Ran{*std::move(receipt), mine.claim.claim_sequence};
     }
 
     PGconn* connection_;

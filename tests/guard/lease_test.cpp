@@ -112,7 +112,7 @@ TEST_CASE("lease: gives its key back at the end of its scope, but holds what it 
         as<Held>(leases->claim("too long"));
         const Claim kept = claim("kept").leave();
         as<InFlight>(leases->claim("kept"));
-        CHECK(must(leases->keep(kept).release()));
+        CHECK(must(must(leases->keep(kept)).release()));
         Lease lost = claim("lost");
         CHECK(must(cache.release_current("lost")));
         Lease other = claim("lost");
@@ -120,6 +120,83 @@ TEST_CASE("lease: gives its key back at the end of its scope, but holds what it 
         lost = std::move(other);
         must(lost.complete("of the other"));
         check_error(Leases::start(cache, 2ms), Code::invalid_argument, "at least 3");
+    });
+}
+
+TEST_CASE("lease: holds what was noted since it was claimed, whoever noted it, and nothing else") {
+    // Guards against a payment that is made again because its note was written in another place.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const auto leases = must(Leases::start(cache, 1h));
+        const auto claim = [&](std::string_view key, ClaimOptions options = {}) {
+            return as<Lease>(leases->claim(key, std::move(options)));
+        };
+        {
+            Lease noted = claim("kept");
+            must(noted.note("calls the bank"));
+            const Lease kept = must(leases->keep(noted.leave()));
+        }
+        CHECK(as<Held>(leases->claim("kept")).previous.note == "calls the bank");
+        {
+            const Lease lease = claim("past it");
+            must(cache.note(lease.claim(), "calls the bank"));
+        }
+        as<Held>(leases->claim("past it"));
+        { const Lease lease = claim("said before", {.metadata = "from the queue"}); }
+        CHECK(claim("said before").claim().attempt == 2);
+        // A note of the attempt before says nothing of this one.
+        for (const bool notes : {false, true}) {
+            CAPTURE(notes);
+            const std::string key = notes ? "again" : "inherited";
+            Cache dead(*store);
+            must(dead.note(must_claim(dead, key, with_lease(1s)), "calls the bank"));
+            store.clock.advance(1'001);
+            {
+                Lease next = claim(key, {.unanswered = Unanswered::hold});
+                if (notes) {
+                    must(next.note("calls the bank"));
+                }
+            }
+            CHECK((must(leases->claim(key)).held() != nullptr) == notes);
+        }
+    });
+}
+
+TEST_CASE("lease: what is left at its last attempt is held") {
+    // Guards against work that fails for ever.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.attempts_max = 2});
+        const auto leases = must(Leases::start(cache, 1h));
+        for (int i = 0; i < 2; ++i) {
+            const Lease lease = as<Lease>(leases->claim("of the cache"));
+        }
+        const Previous previous = as<Held>(leases->claim("of the cache")).previous;
+        CHECK(previous.reason.find("last attempt") != std::string::npos);
+        { const Lease lease = as<Lease>(leases->claim("of the claim", {.attempts_max = 1})); }
+        as<Held>(leases->claim("of the claim"));
+        as<Lease>(leases->claim("kept"));
+        {
+            const Claim left = as<Lease>(leases->claim("kept")).leave();
+            const Lease lease = must(leases->keep(Claim{left.ns, left.key, left.claim_sequence}));
+        }
+        as<Held>(leases->claim("kept"));
+    });
+}
+
+TEST_CASE("lease: who keeps a claim renews it at once, or hears why not") {
+    // Guards against a claim that runs out because its first renewal comes too late, or never.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const auto leases = must(Leases::start(cache, 1h));
+        const Claim claim = must_claim(cache, "k", with_lease(30s));
+        const Lease kept = must(leases->keep(claim));
+        CHECK(kept.claim().deadline_ms == store.clock.now_ms() + 3'600'000);
+        CHECK(as<InFlight>(cache.lookup("k")).lease_until_ms == kept.claim().deadline_ms);
+        Cache other(*store, {.ns = "other"});
+        check_error(leases->keep(must_claim(other, "k")), Code::invalid_argument, "other");
+        const Claim lost = must_claim(cache, "lost");
+        CHECK(must(cache.release(lost)));
+        check_error(leases->keep(lost), Code::stale_claim);
     });
 }
 
@@ -153,6 +230,21 @@ TEST_CASE("lease: is renewed while it lives") {
         std::this_thread::yield();
     }
     CHECK(until_ms() == before_ms + 20);
+}
+
+TEST_CASE("lease: a claim that two keep is renewed until both have left it") {
+    TestStore store = store_factories().front().make();
+    Cache cache(*store);
+    const auto leases = must(Leases::start(cache, 30ms));
+    const auto until_ms = [&] { return as<InFlight>(cache.lookup("k")).lease_until_ms; };
+    Lease lease = as<Lease>(leases->claim("k"));
+    must(leases->keep(lease.claim())).leave();
+    store.clock.advance(20);
+    const std::int64_t renewed_ms = store.clock.now_ms() + 30;
+    for (int polls = 0; polls < 30'000 && until_ms() < renewed_ms; ++polls) {
+        std::this_thread::sleep_for(1ms);
+    }
+    CHECK(until_ms() == renewed_ms);
 }
 
 }  // namespace

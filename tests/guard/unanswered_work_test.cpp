@@ -203,7 +203,7 @@ TEST_CASE("guard: who starts again under its own name has its own events at once
         store.clock.advance(10);  // within the lease
         const auto other = guard_on(*store, {.owner = "other", .reclaim_own = true});
         as<InFlight>(other->process_if_new("e", gives("r")));
-        const auto again = guard_on(*store, {.owner = "dead", .reclaim_own = true});
+        auto again = guard_on(*store, {.owner = "dead", .reclaim_own = true});
         as<Success>(again->process_if_new("e", [&](const Attempt& attempt) -> Handled {
             REQUIRE(attempt.previous != nullptr);
             CHECK(attempt.previous->end == End::restarted);
@@ -214,22 +214,25 @@ TEST_CASE("guard: who starts again under its own name has its own events at once
         CHECK(as<Held>(again->process_if_new("held", gives("r"))).previous.end == End::restarted);
         // Anybody sees that it is held now, and may ask after it at once.
         CHECK(as<InFlight>(Cache(*store, {.ns = "events"}).lookup("held")).held);
-        const auto asks = guard_on(
-            *store, {.owner = "dead", .reclaim_own = true, .reconcile = [](auto, const Previous&) {
-                         return Finding::not_done();
-                     }});
-        as<Success>(asks->process_if_new("held", gives("r")));
+        const auto asking = [&] {
+            return guard_on(
+                *store, {.owner = "dead",
+                         .reclaim_own = true,
+                         .reconcile = [](auto, const Previous&) { return Finding::not_done(); }});
+        };
+        again = asking();
+        as<Success>(again->process_if_new("held", gives("r")));
         die_at(*store, "again", Unanswered::hold);
         store.clock.advance(1);
-        const auto third = guard_on(
-            *store, {.owner = "dead", .reclaim_own = true, .reconcile = [](auto, const Previous&) {
-                         return Finding::not_done();
-                     }});
-        as<Success>(third->process_if_new("again", gives("r")));
-        // Not what the same life has in flight.
+        again.reset();
+        again = asking();
+        as<Success>(again->process_if_new("again", gives("r")));
+        // Not what the same life has in flight, in whichever of its guards.
         store.clock.advance(1);
         as<Success>(again->process_if_new("own", [&](const Attempt&) -> Handled {
             as<InFlight>(again->process_if_new("own", gives("stolen")));
+            store.clock.advance(1);
+            as<InFlight>(asking()->process_if_new("own", gives("stolen")));
             return "r";
         }));
         check_error(Guard::start(*store, {.reclaim_own = true}), Code::invalid_argument, "owner");
@@ -312,6 +315,22 @@ TEST_CASE("guard: a bank that loses answers charges once, although a thousand of
         CHECK_MESSAGE(charges[std::to_string(i)] == 1, i);
     }
     MESSAGE(event << " events");
+}
+
+TEST_CASE("guard: what was found to be done is done, although its result is too long to keep") {
+    // Guards against an event that fails at every delivery.
+    on_each_store([](TestStore& store) {
+        const auto guard = guard_on(*store, {.reconcile = [](auto, const Previous&) {
+            return Finding::done(std::string(kReceiptBytesMax + 1, 'r'));
+        }});
+        die_at(*store, "e", Unanswered::hold);
+        store.clock.advance(1'001);
+        for (int i = 0; i < 2; ++i) {
+            const auto done = as<AlreadyProcessed>(guard->process_if_new("e", fails("ran")));
+            CHECK(!done.result_kept);
+            CHECK(done.result.empty());
+        }
+    });
 }
 
 TEST_CASE("guard: asking that fails leaves the event held") {

@@ -37,7 +37,7 @@ struct Service {
     http::ServeOptions options;
     std::vector<Error> errors;
     int handled = 0;
-    std::function<Response(const Claim&)> handler = [](const Claim&) {
+    std::function<Response(const http::Attempt&)> handler = [](const http::Attempt&) {
         return Response{.status = 201, .headers = {{"X-A", "b"}, {"Set-Cookie", "c"}}, .body = "d"};
     };
 
@@ -50,9 +50,9 @@ struct Service {
             .method = "POST", .target = "/", .key_header = '"' + key + '"', .body = body};
         return http::serve(
             hooked, cache, request,
-            [this](const Claim& claim) {
+            [this](const http::Attempt& attempt) {
                 ++handled;
-                return handler(claim);
+                return handler(attempt);
             },
             options);
     }
@@ -76,7 +76,7 @@ TEST_CASE("the first request is handled, the second one gets what was kept") {
 
 TEST_CASE("without a good key nothing is claimed") {
     Service server;
-    const auto handle = [](const Claim&) -> Response { throw std::logic_error("handled"); };
+    const auto handle = [](const http::Attempt&) -> Response { throw std::logic_error("handled"); };
     const Response missing =
         http::serve(*server.store, server.cache,
                     {.method = "POST", .target = "/", .key_header = {}, .body = ""}, handle);
@@ -94,7 +94,7 @@ TEST_CASE("while it is handled others get 409 until the lease is over") {
     Service server;
     server.options.lease = 2500ms;
     Response during;
-    server.handler = [&](const Claim&) {
+    server.handler = [&](const http::Attempt&) {
         server.store.clock.advance(400);
         during = server.post("k");
         return Response{};
@@ -122,7 +122,7 @@ TEST_CASE("Retry-After is whole seconds, and never 0") {
 TEST_CASE("Retry-After is what such work usually takes, once that is known") {
     Service server;
     server.options.lease = 60s;
-    server.handler = [&](const Claim&) {
+    server.handler = [&](const http::Attempt&) {
         server.store.clock.advance(2000);
         return Response{};
     };
@@ -130,7 +130,7 @@ TEST_CASE("Retry-After is what such work usually takes, once that is known") {
         server.post(std::to_string(i));
     }
     std::vector<std::optional<std::string>> told;
-    server.handler = [&](const Claim&) {
+    server.handler = [&](const http::Attempt&) {
         for (const int step_ms : {400, 5000, 50'000}) {
             server.store.clock.advance(step_ms);
             told.push_back(header(server.post("k"), "Retry-After"));
@@ -147,7 +147,7 @@ TEST_CASE("who waits gets the response of the one that is being handled") {
     server.options.wait = 60s;
     Response second;
     std::thread waiting;
-    server.handler = [&](const Claim&) {
+    server.handler = [&](const http::Attempt&) {
         waiting = std::thread([&] { second = server.post("k"); });
         while (server.cache.metrics().counts.in_flight == 0) {
             std::this_thread::yield();
@@ -163,7 +163,7 @@ TEST_CASE("who waits gets the response of the one that is being handled") {
 
     // But not longer than it is told to.
     server.options.wait = 1ms;
-    server.handler = [&](const Claim&) {
+    server.handler = [&](const http::Attempt&) {
         second = server.post("other");
         return Response{.status = 201};
     };
@@ -173,27 +173,40 @@ TEST_CASE("who waits gets the response of the one that is being handled") {
 
 TEST_CASE("with a heartbeat the lease outlasts the handler") {
     Service server;
-    server.options.lease = 60ms;
     const auto leases = Leases::start(server.cache, 60ms);
     REQUIRE(leases);
     server.options.heartbeat = leases->get();
-    server.handler = [&](const Claim& claim) {
+    server.handler = [&](const http::Attempt& attempt) {
+        // Or the first renewal might come after the lease.
+        CHECK(attempt.claim.deadline_ms == server.store.clock.now_ms() + 60);
         const auto until = std::chrono::steady_clock::now() + 60s;
         while (server.cache.metrics().counts.renewed < 2) {
             REQUIRE(std::chrono::steady_clock::now() < until);
             std::this_thread::sleep_for(1ms);
             server.store.clock.advance(1);
         }
-        return Response{.status = 201, .body = claim.key};
+        return Response{.status = 201, .body = attempt.claim.key};
     };
     CHECK(server.post("k").status == 201);
     CHECK(server.post("k").status == 201);
     CHECK(server.handled == 1);
     // What throws is released as without one.
-    server.handler = [](const Claim&) -> Response { throw std::runtime_error("no"); };
+    server.handler = [](const http::Attempt&) -> Response { throw std::runtime_error("no"); };
     CHECK_THROWS(server.post("thrown"));
-    server.handler = [](const Claim&) { return Response{.status = 202}; };
+    server.handler = [](const http::Attempt&) { return Response{.status = 202}; };
     CHECK(server.post("thrown").status == 202);
+}
+
+TEST_CASE("a heartbeat of another cache is refused before anything is claimed") {
+    Service server;
+    Cache other(server.hooked, {.ns = "other"});
+    const auto leases = must(Leases::start(other, 1h));
+    server.options.heartbeat = leases.get();
+    CHECK(server.post("k").status == 500);
+    REQUIRE(server.errors.size() == 1);
+    CHECK(server.errors.front().code == Code::invalid_argument);
+    CHECK(server.handled == 0);
+    as<Absent>(server.cache.lookup("k"));
 }
 
 TEST_CASE("keys of two scopes never meet") {
@@ -206,7 +219,7 @@ TEST_CASE("keys of two scopes never meet") {
                               .scope = scope};
         return http::serve(
             server.hooked, server.cache, request,
-            [&](const Claim&) {
+            [&](const http::Attempt&) {
                 ++server.handled;
                 return Response{.status = 201, .body = scope + " " + key};
             },
@@ -238,10 +251,10 @@ TEST_CASE("a response that is not final releases the key") {
     // "Not you", "not so" and "not now": the same request may get another answer.
     for (const int status : {500, 503, 599, 401, 403, 407, 408, 421, 423, 425, 426, 428, 429}) {
         Service server;
-        server.handler = [&](const Claim&) { return Response{.status = status}; };
+        server.handler = [&](const http::Attempt&) { return Response{.status = status}; };
         CHECK(server.post("k").status == status);
-        server.handler = [](const Claim& claim) {
-            CHECK(claim.attempt == 2);
+        server.handler = [](const http::Attempt& attempt) {
+            CHECK(attempt.claim.attempt == 2);
             return Response{.status = 404};
         };
         CHECK(server.post("k").status == 404);
@@ -250,7 +263,7 @@ TEST_CASE("a response that is not final releases the key") {
     }
     Service server;
     server.options.is_final = [](const Response& response) { return response.status == 500; };
-    server.handler = [](const Claim&) { return Response{.status = 500}; };
+    server.handler = [](const http::Attempt&) { return Response{.status = 500}; };
     server.post("k");
     CHECK(header(server.post("k"), http::kReplayedHeader) == "true");
 }
@@ -258,7 +271,7 @@ TEST_CASE("a response that is not final releases the key") {
 // Guards against doing the work twice: it was done, whatever is wrong with what it gave.
 TEST_CASE("a response that cannot be stored is an error for good, and its work is not repeated") {
     Service server;
-    server.handler = [](const Claim&) { return Response{.status = 7}; };
+    server.handler = [](const http::Attempt&) { return Response{.status = 7}; };
     CHECK(server.post("bad").status == 500);
     CHECK(server.errors.back().code == Code::invalid_argument);
     CHECK(server.post("bad").status == 500);
@@ -267,7 +280,7 @@ TEST_CASE("a response that cannot be stored is an error for good, and its work i
 
 TEST_CASE("a status above all is no reason to do the work again") {
     Service server;
-    server.handler = [](const Claim&) { return Response{.status = 999}; };
+    server.handler = [](const http::Attempt&) { return Response{.status = 999}; };
     CHECK(server.post("k").status == 500);
     CHECK(server.post("k").status == 500);
     CHECK(server.handled == 1);
@@ -275,7 +288,7 @@ TEST_CASE("a status above all is no reason to do the work again") {
 
 TEST_CASE("an exception releases the key and is passed on") {
     Service server;
-    server.handler = [](const Claim&) -> Response { throw std::runtime_error("mine"); };
+    server.handler = [](const http::Attempt&) -> Response { throw std::runtime_error("mine"); };
     CHECK_THROWS_WITH(server.post("k"), "mine");
     CHECK(std::holds_alternative<Absent>(must(server.cache.lookup("k"))));
 }
@@ -284,8 +297,8 @@ TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 
     // Guards against a payment that is made twice because its answer was lost.
     Service server;
     const auto note_and = [&](auto then) {
-        return [&server, then](const Claim& claim) -> Response {
-            must(server.cache.note(claim, "calls the bank"));
+        return [&server, then](const http::Attempt& attempt) -> Response {
+            must(attempt.note("calls the bank"));
             return then();
         };
     };
@@ -295,7 +308,7 @@ TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 
     CHECK(server.post("bad").status == 502);
     server.handler = note_and([] { return Response{.status = 429}; });
     CHECK(server.post("asks again").status == 429);
-    server.handler = [](const Claim&) { return Response{.status = 201}; };
+    server.handler = [](const http::Attempt&) { return Response{.status = 201}; };
     for (const char* key : {"thrown", "bad"}) {
         const Response held = server.post(key);
         CHECK(held.status == 409);
@@ -306,6 +319,37 @@ TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 
     CHECK(as<Held>(server.cache.claim("bad")).previous.reason == "the handler's response was 502");
     CHECK(server.post("asks again").status == 201);
     CHECK(server.errors.empty());
+}
+
+TEST_CASE("a handler is told of the one before it, and whose note it is decides") {
+    // Guards against an effect that is repeated because nobody was told, and against a key that is
+    // held for another one's note.
+    Service server;
+    server.options.unanswered = Unanswered::hold;
+    std::function<void(const http::Attempt&)> notes;
+    server.handler = [&](const http::Attempt& attempt) -> Response {
+        REQUIRE(attempt.previous != nullptr);
+        CHECK(attempt.previous->note == "reference 8125");
+        notes(attempt);
+        throw std::runtime_error("no");
+    };
+    const auto holds = [&](const char* key) {
+        const ClaimOptions dead{.fingerprint = http::fingerprint("POST", "/", "body"),
+                                .lease = milliseconds{1'000},
+                                .unanswered = Unanswered::rerun};
+        must(server.cache.note(must_claim(server.cache, key, dead), "reference 8125"));
+        server.store.clock.advance(1'001);
+        CHECK_THROWS_WITH(server.post(key), "no");
+        return must(server.cache.claim(key)).held() != nullptr;
+    };
+    notes = [](const http::Attempt&) {};
+    CHECK(!holds("inherited"));
+    notes = [](const http::Attempt& attempt) { must(attempt.note("reference 8125")); };
+    CHECK(holds("the same again"));
+    notes = [&](const http::Attempt& attempt) {
+        must(server.cache.note(attempt.claim, "reference 8126"));
+    };
+    CHECK(holds("by the cache"));
 }
 
 TEST_CASE("a request that fails at its last attempt is held, with its last error") {
@@ -321,7 +365,7 @@ TEST_CASE("a request that fails at its last attempt is held, with its last error
         const auto post = [&](const char* key, auto then) {
             const Request request{
                 .method = "POST", .target = "/", .key_header = std::string("\"") + key + '"'};
-            const auto handle = [&](const Claim&) -> Response {
+            const auto handle = [&](const http::Attempt&) -> Response {
                 ++handled;
                 return then();
             };
@@ -355,7 +399,7 @@ TEST_CASE("what failed for the last time stays held, although nothing was done")
     server.options.reconcile = [](std::string_view, const Previous&) {
         return Finding::not_done();
     };
-    server.handler = [](const Claim&) { return Response{.status = 500}; };
+    server.handler = [](const http::Attempt&) { return Response{.status = 500}; };
     CHECK(server.post("k").status == 500);
     CHECK(server.post("k").status == 409);
     CHECK(server.handled == 1);
@@ -415,8 +459,8 @@ TEST_CASE("a server that died is asked after before its request is handled again
 TEST_CASE("who takes longer than his lease and is overtaken gets 409") {
     Service server;
     server.options.lease = 1s;
-    server.handler = [&](const Claim& claim) {
-        if (claim.attempt == 1) {
+    server.handler = [&](const http::Attempt& attempt) {
+        if (attempt.claim.attempt == 1) {
             server.store.clock.advance(1500);
             CHECK(server.post("k").body == "second");
             return Response{.body = "first"};
@@ -440,6 +484,11 @@ TEST_CASE("errors of the store are told to the server and not to the client") {
 
     server.hooked.fail_append = nullptr;
     as<New>(server.cache.remember("no response", "bytes"));
-    CHECK(server.post("no response").status == 500);
+    const Response unreadable = server.post("no response");
+    CHECK(unreadable.status == 500);
+    CHECK(unreadable.body.find("may have been handled") != std::string::npos);
     CHECK(server.errors.back().code == Code::corruption);
+    for (const char* said : {"key \"no response\"", "claim 1 ", "forget", "receipts by layer"}) {
+        CHECK_MESSAGE(server.errors.back().message.find(said) != std::string::npos, said);
+    }
 }

@@ -141,10 +141,10 @@ TEST_CASE("run_once: the effect is there once, whoever runs it, and a duplicate 
                 const std::string key = "key-" + std::to_string(i);
                 const auto outcome = run_once(
                     client.get(), key,
-                    [&](PGconn*, const Claim& claim) -> Result<std::string> {
+                    [&](PGconn*, const Claimed& claimed) -> Result<std::string> {
                         client.row("INSERT INTO " + table + " VALUES ('" + key + "', " +
                                    std::to_string(thread) + ")");
-                        return "receipt of " + claim.key;
+                        return "receipt of " + claimed.claim.key;
                     },
                     options);
                 REQUIRE_MESSAGE(outcome.has_value(), outcome.error().message);
@@ -167,6 +167,31 @@ TEST_CASE("run_once: the effect is there once, whoever runs it, and a duplicate 
           std::vector<std::string>{"20", "20"});
 }
 
+TEST_CASE("run_once: the work is told of a claim that nobody answered") {
+    // Guards against an effect outside of the database that is repeated because nobody was told.
+    NEEDS_POSTGRES();
+    const Schema schema;
+    const auto store = schema.open();
+    Cache dead(*store, {});
+    const auto claimed = dead.claim("k", {.owner = "dead", .lease = milliseconds{1}});
+    REQUIRE(claimed.has_value());
+    REQUIRE(dead.note(claimed->claimed()->claim, "reference 8125").has_value());
+    std::this_thread::sleep_for(milliseconds{20});
+    Client client(schema.url());
+    RunOnceOptions options;
+    options.schema = schema.options.schema;
+    const auto outcome = run_once(
+        client.get(), "k",
+        [](PGconn*, const Claimed& mine) -> Result<std::string> {
+            REQUIRE(mine.previous.has_value());
+            CHECK(mine.previous->owner == "dead");
+            return mine.previous->note;
+        },
+        options);
+    REQUIRE_MESSAGE(outcome.has_value(), outcome.error().message);
+    CHECK(std::get<Ran>(*outcome).receipt == "reference 8125");
+}
+
 TEST_CASE("run_once: an outcome can be asked what it is") {
     const RunOnceOutcome ran = Ran{.receipt = "r"};
     CHECK(ran.ran()->receipt == "r");
@@ -187,7 +212,7 @@ TEST_CASE("run_once: failed work leaves nothing, and what may run again does") {
     int attempts = 0;
     const auto failed = run_once(
         client.get(), "k",
-        [&](PGconn*, const Claim&) -> Result<std::string> {
+        [&](PGconn*, const Claimed&) -> Result<std::string> {
             ++attempts;
             return std::unexpected(Error{Code::io, "the printer is on fire"});
         },
@@ -197,7 +222,7 @@ TEST_CASE("run_once: failed work leaves nothing, and what may run again does") {
     CHECK(attempts == 1);
     const auto done = run_once(
         client.get(), "k",
-        [&](PGconn*, const Claim&) -> Result<std::string> {
+        [&](PGconn*, const Claimed&) -> Result<std::string> {
             if (++attempts < 4) {
                 return std::unexpected(Error{Code::unavailable, "serialization failure"});
             }

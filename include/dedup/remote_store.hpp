@@ -34,12 +34,13 @@ struct RemoteOptions {
 // All threads share one connection, on which their requests follow each other without waiting; what
 // reads or changes much of the store goes over a second one, each sweep over its own, and all waits
 // for keys over one more, on which the server says what was decided: they do not look. (Where it
-// does not, as one that is older or has no room for more, they look, at most every 50 ms.) A lost
-// connection is made again, with growing pauses between attempts, within the time of the call that
-// needs it. What reads is asked again. An append that was sent and not answered is sent again, and
-// the server knows it if it was carried out. If the server has been started again meanwhile and
-// another head is there than the append expects, or it fails, it gets outcome_unknown, unless the
-// head can only be what it wanted to append.
+// does not, as one that is older or has no room for more, they look, at most every 50 ms. If that
+// connection dies in silence, they look two timeouts later.) A lost connection is made again, with
+// growing pauses between attempts, within the time of the call that needs it. What reads is asked
+// again. An append that was sent and not answered is sent again, and the server knows it if it was
+// carried out. If the server has been started again meanwhile and another head is there than the
+// append expects, or it fails, it gets outcome_unknown, unless the head can only be what it wanted
+// to append.
 //
 // It fulfils the contract of StreamStore as the store behind the server does, with these freedoms:
 // the grace is the server's, Durability and Capacity are those of its store, close() gives up the

@@ -22,9 +22,16 @@ constexpr milliseconds kConnectPause{50};
 // How long everybody looks, where there is no connection; and where the server does not announce.
 constexpr milliseconds kUnconnectedPause{1'000};
 constexpr milliseconds kRefusedPause{10'000};
+// How long no more are asked about than the server has had room for.
+constexpr milliseconds kBusyPause{1'000};
 // A stream that nothing happens to is asked about again after so many timeouts, so that what nobody
-// waits for any more is forgotten, and a connection that died in silence is noticed.
+// waits for any more is forgotten.
 constexpr int kAskTimes = 3;
+
+// Changes nothing, and is answered at once: also by a server that is too busy for a PING.
+std::string sign_of_life() {
+    return wire::RequestWriter(2).add("SELECT").add("0").bytes();
+}
 
 std::string name_of(StreamKey stream) {
     std::string name(stream.ns);
@@ -45,20 +52,24 @@ milliseconds Announcements::asked_max() const {
 bool Announcements::announce(StreamKey stream, milliseconds at_most) {
     const NoCancel whole;
     const MutexLock lock(mutex_);
-    if (ended_ || asked_.size() >= kAskedMax || steady_clock::now() < ask_at_) {
+    if (ended_) {
         return false;
     }
     try {
+        std::string name = name_of(stream);
+        if (asked_.contains(name)) {
+            return true;
+        }
+        if (asked_.size() >= (steady_clock::now() < limited_until_ ? limit_ : kAskedMax)) {
+            return false;
+        }
         if (!thread_.joinable()) {
             thread_ = start_thread("dedup-announce", [this] { run(); });
         }
-        std::string name = name_of(stream);
-        if (!asked_.contains(name)) {
-            at_most = std::min(at_most, asked_max());
-            ask(name, at_most);
-            asked_.emplace(std::move(name), at_most);
-            changed_.notify_one();
-        }
+        at_most = std::min(at_most, asked_max());
+        ask(name, at_most);
+        asked_.emplace(std::move(name), at_most);
+        changed_.notify_one();
     } catch (const std::bad_alloc&) {
         return false;
     } catch (const std::system_error&) {
@@ -134,14 +145,18 @@ milliseconds Announcements::converse() {
     return listen(**channel) ? milliseconds{0} : kRefusedPause;
 }
 
-// False: the server refused.
+// False: the server refused. A connection that dies in silence is lost two timeouts later.
 bool Announcements::listen(Channel& channel) {
+    bool doubts = false;
     while (!channel.broken()) {
-        const bool expects = expects_reply();
-        const auto replies = channel.hear(steady_clock::now() + asked_max() + timeout_);
-        if (replies.empty() && expects) {
+        const auto replies = channel.hear(steady_clock::now() + timeout_);
+        const bool silent = replies.empty() && expects_reply();
+        if (silent && doubts) {
             channel.break_off();  // nobody is there
+        } else if (silent) {
+            channel.post(sign_of_life());
         }
+        doubts = silent;
         if (!std::ranges::all_of(replies, [this](const auto& reply) { return take(reply); })) {
             channel.break_off();
             return false;
@@ -155,18 +170,31 @@ bool Announcements::expects_reply() {
     return !asked_.empty();
 }
 
-// False: it is an error, as from a server that does not know such questions, or has no room.
+// False: it is an error, as from a server that does not know such questions.
 bool Announcements::take(const wire::Reply& reply) {
-    if (reply.list.size() != 2 || !reply.list[0].is_text() || !reply.list[1].is_text()) {
+    if (reply.is_text()) {
+        return true;  // the sign of life
+    }
+    const auto& said = reply.list;
+    if (said.size() < 2 || !std::ranges::all_of(said, &wire::Reply::is_text)) {
         return false;
     }
-    const std::string name = name_of({reply.list[0].text, reply.list[1].text});
+    const std::string name = name_of({said[0].text, said[1].text});
     {
         const MutexLock lock(mutex_);
         asked_.erase(name);  // before the wake: whoever waits on asks again
+        if (said.size() > 2) {
+            limit(asked_.size(), kBusyPause);
+        }
     }
     waiters_.wake(stream_of(name));
     return true;
+}
+
+// More are not asked about for so long.
+void Announcements::limit(std::size_t most, milliseconds pause) {
+    limit_ = most;
+    limited_until_ = steady_clock::now() + pause;
 }
 
 // Wakes those who have been told that they need not look.
@@ -176,9 +204,8 @@ void Announcements::give_up(milliseconds pause) {
         const MutexLock lock(mutex_);
         channel_.reset();
         asked.swap(asked_);
-        const auto now = steady_clock::now();
-        connect_at_ = now + kConnectPause;
-        ask_at_ = now + pause;
+        connect_at_ = steady_clock::now() + kConnectPause;
+        limit(0, pause);
     }
     for (const auto& [name, at_most] : asked) {
         waiters_.wake(stream_of(name));

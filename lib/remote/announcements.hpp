@@ -19,6 +19,7 @@ namespace dedup::remote {
 // A stream is asked about once, however many wait for it, with a DEDUP.WAIT of any order: the
 // server answers it when the stream is decided, and meanwhile takes others. The answer only wakes
 // those who wait; what was decided they see for themselves. So whatever goes wrong wakes them, too.
+// Of more than the server has room for it says so, one by one: who waits for these looks.
 //
 // For any thread. `mutex_` is held for moments; the channel's is taken within it.
 class Announcements final : public Announcer {
@@ -46,6 +47,7 @@ class Announcements final : public Announcer {
     [[nodiscard]] bool expects_reply() DEDUP_EXCLUDES(mutex_);
     void give_up(std::chrono::milliseconds pause) DEDUP_EXCLUDES(mutex_);
     void ask(std::string_view name, std::chrono::milliseconds at_most) DEDUP_REQUIRES(mutex_);
+    void limit(std::size_t most, std::chrono::milliseconds pause) DEDUP_REQUIRES(mutex_);
     [[nodiscard]] std::chrono::milliseconds asked_max() const;
 
     Link& link_;
@@ -57,7 +59,8 @@ class Announcements final : public Announcer {
     Streams asked_ DEDUP_GUARDED_BY(mutex_);                     // and not answered
     std::shared_ptr<Channel> channel_ DEDUP_GUARDED_BY(mutex_);  // where; null: none yet
     TimePoint connect_at_ DEDUP_GUARDED_BY(mutex_);              // at the earliest
-    TimePoint ask_at_ DEDUP_GUARDED_BY(mutex_);                  // likewise; until then all look
+    std::size_t limit_ DEDUP_GUARDED_BY(mutex_) = 0;             // of asked_, until:
+    TimePoint limited_until_ DEDUP_GUARDED_BY(mutex_);
     bool ended_ DEDUP_GUARDED_BY(mutex_) = false;
 
     std::mutex end_mutex_;  // of two that end it, one does

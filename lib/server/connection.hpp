@@ -63,6 +63,10 @@ struct Connection {
     // How many a further request waits for.
     [[nodiscard]] std::size_t in_line() const { return under_way - of_any_order; }
     [[nodiscard]] bool answered() const { return under_way == 0 && !has_output(); }
+    // Who has said that it quits, or what cannot be understood, gets what is in line.
+    [[nodiscard]] bool ends_answered() const {
+        return session.closing ? in_line() == 0 && !has_output() : answered();
+    }
 };
 
 // What became of reading or writing.

@@ -17,9 +17,10 @@ using std::chrono::steady_clock;
 // Those who wait for an answer are woken by the append that brings it. How often it is seen whose
 // lease has run out, or whose time is up:
 constexpr std::chrono::milliseconds kParkedTick{20};
-// Others may append past this server: so many look at their keys a tick, each at least once in:
-constexpr std::size_t kPolledPerTick = 64;
-constexpr std::chrono::milliseconds kParkedPollMax{1000};
+// Others may append past this server: so many look at their keys a tick, or where there are more
+// than that goes round in so many ticks, a part of them.
+constexpr std::int64_t kPolledPerTick = 64;
+constexpr std::int64_t kPollTicksMax = 50;
 
 // How long a round waits for those whom the last one answered: as long as its append took, while
 // one after the other comes, and not when nobody does for a part of that.
@@ -117,7 +118,7 @@ void Executor::finish() {
 }
 
 void Executor::make_ready(const LanePtr& lane) {
-    if (!lane->ready && !lane->blocked && !lane->held && !lane->queue.empty()) {
+    if (!lane->ready && !lane->held && lane->may_go_on()) {
         lane->ready = true;
         ready_.push_back(lane);
     }
@@ -379,19 +380,31 @@ void Executor::wake_due() {
         return;
     }
     parked_looked_ = now;
-    const auto poll_every = std::min<std::chrono::milliseconds>(
-        kParkedTick * (1 + parked_.size() / kPolledPerTick), kParkedPollMax);
-    const bool all = finishing_ || now - parked_polled_ >= poll_every;
-    if (all) {
-        parked_polled_ = now;
-    }
     for (const auto& [place, parked] : parked_) {
         const Lane& lane = *parked.item.lane;
-        if (all || parked.due <= now || lane.ended || lane.revoked) {
+        if (finishing_ || parked.due <= now || lane.ended || lane.revoked) {
             changed_.push_back(place.first);
         }
     }
+    poll_next();
     wake_changed();
+}
+
+// Those whose turn it is: as many as belong to a tick, in the long run, for those of one stream
+// look together.
+void Executor::poll_next() {
+    const auto all = static_cast<std::int64_t>(parked_.size());
+    const std::int64_t share = std::max(kPolledPerTick, 1 + all / kPollTicksMax);
+    polls_left_ = share + std::clamp(polls_left_, -share * (kPollTicksMax - 1), std::int64_t{0});
+    auto at = parked_.upper_bound({polled_, UINT64_MAX});
+    for (std::int64_t rest = all; rest > 0 && polls_left_ > 0;) {
+        at = at == parked_.end() ? parked_.begin() : at;
+        polled_ = at->first.first;
+        changed_.push_back(polled_);
+        for (; at != parked_.end() && at->first.first == polled_; ++at, --rest) {
+            --polls_left_;
+        }
+    }
 }
 
 void Executor::wake(Item item) {

@@ -145,6 +145,7 @@ class Executor {
     void note_change(StreamKey stream);
     void wake_changed();
     void wake_due();
+    void poll_next();
     void wake(Item item);
 
     StreamStore& store_;
@@ -172,7 +173,8 @@ class Executor {
     std::uint64_t last_turn_ = 0;
     std::vector<std::uint64_t> changed_;  // of these streams, by this executor's appends
     std::chrono::steady_clock::time_point parked_looked_;  // who is due
-    std::chrono::steady_clock::time_point parked_polled_;  // all
+    std::uint64_t polled_ = 0;                             // the stream whose turn was last
+    std::int64_t polls_left_ = 0;                          // of the tick's; below 0: too many
     std::size_t company_ = 0;                              // lanes that the last append answered
     std::chrono::steady_clock::time_point company_until_;
     std::chrono::steady_clock::duration company_gap_{};

@@ -31,6 +31,11 @@ struct Lane {
         all_unsent_bytes -= bytes;
     }
 
+    // What is of any order does not wait for what blocks the lane.
+    [[nodiscard]] bool may_go_on() const {
+        return !queue.empty() && (!blocked || queue.front()->of_any_order());
+    }
+
     const std::uint64_t connection;  // the reactor finds it by this; no number is used twice
     std::deque<CommandPtr> queue;    // in the order in which they came
     bool ready = false;              // is in the executor's list of lanes to serve

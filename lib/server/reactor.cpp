@@ -386,7 +386,7 @@ void Reactor::settle(Connection& connection) {
             again = connection.has_output();
         }
     }
-    if (connection.end_of_input && connection.answered()) {
+    if (connection.end_of_input && connection.ends_answered()) {
         close(connection, connection.lane->revoked     ? "its user is gone, or may do less"
                           : connection.session.closing ? "quit"
                                                        : "ended");
@@ -454,7 +454,7 @@ void Reactor::look_after(SteadyTime now) {
             connection->has_output() && now - connection->output_since > options_.stall_timeout;
         const bool idle = options_.idle_timeout.count() > 0 && connection->answered() &&
                           now - connection->active_at > options_.idle_timeout;
-        const bool transacts = !connection->paused && connection->under_way == 0 &&
+        const bool transacts = !connection->paused && connection->in_line() == 0 &&
                                connection->transacts_since &&
                                now - *connection->transacts_since > options_.stall_timeout;
         const bool arriving = connection->is_arriving();

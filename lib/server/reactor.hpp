@@ -73,6 +73,7 @@ class Reactor {
     [[nodiscard]] bool has_bytes_share(const Connection& connection, std::size_t bytes) const;
     CommandPtr command_for(Connection& connection, std::size_t bytes);
     [[nodiscard]] CommandPtr busy(const Connection& connection);
+    [[nodiscard]] CommandPtr busy_with(const Command& command);
     [[nodiscard]] bool has_room_to_stay(const Connection& connection) const;
     void reject(Connection& connection, std::string_view why);
     void add_output(Connection& connection, std::string_view bytes);

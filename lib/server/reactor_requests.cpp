@@ -8,6 +8,7 @@
 
 #include "server/command_table.hpp"
 #include "server/reactor.hpp"
+#include "wire/error_word.hpp"
 
 namespace dedup::server {
 
@@ -100,6 +101,7 @@ bool Reactor::take_request(Connection& connection, std::string_view bytes, std::
 void Reactor::reject(Connection& connection, std::string_view why) {
     note_refused(connection.session.id, std::string(why));
     auto reply = error_reply(connection.session.protocol, why);
+    connection.session.closing = true;
     connection.end_of_input = true;
     if (connection.in_line() == 0) {
         std::string bytes;
@@ -123,11 +125,12 @@ bool changes_the_session(std::string_view name) {
 
 CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
     const auto& arguments = connection.parser.arguments();
+    const bool waits = is_word(arguments.front(), "DEDUP.WAIT");
     const bool full =
         under_way_ >= options_.requests_max || held_bytes_ + bytes > options_.request_bytes_max ||
         (connection.lane->use && connection.lane->use->under_way >= facts_.uses.requests_max) ||
         has_bytes_share(connection, bytes);
-    if (full && !changes_the_session(arguments.front())) {
+    if (full && !waits && !changes_the_session(arguments.front())) {
         // A transaction is carried out with all of its commands or not at all.
         Transaction& transaction = connection.session.transaction;
         if (is_word(arguments.front(), "EXEC")) {
@@ -141,7 +144,12 @@ CommandPtr Reactor::command_for(Connection& connection, std::size_t bytes) {
         connection.session.closing = true;
         return error_reply(connection.session.protocol, "ERR this is no HTTP server");
     }
-    return understand({connection.session, facts_, arguments});
+    CommandPtr command = understand({connection.session, facts_, arguments});
+    if (command->of_any_order()) {
+        const bool stays = !full && has_room_to_stay(connection);
+        return stays ? std::move(command) : busy_with(*command);
+    }
+    return full && waits ? busy(connection) : std::move(command);
 }
 
 CommandPtr Reactor::busy(const Connection& connection) {
@@ -149,6 +157,18 @@ CommandPtr Reactor::busy(const Connection& connection) {
     return error_reply(connection.session.protocol,
                        fmt::format("BUSY {} requests are under way, with {} bytes; try again",
                                    under_way_, held_bytes_));
+}
+
+// Likewise, of a command of any order: an error would not say what it is about.
+CommandPtr Reactor::busy_with(const Command& command) {
+    ++busy_;
+    return known_reply(command.protocol(), [&](ReplyWriter& writer) {
+        const StreamKey stream = command.stream(0);
+        writer.array(3);
+        writer.bulk(stream.ns);
+        writer.bulk(stream.key);
+        writer.bulk(wire::kBusyWord);
+    });
 }
 
 // What nobody waits behind can come in any number, and may stay: it leaves half of the room to
@@ -236,9 +256,6 @@ void Reactor::carry_out(Connection& connection, std::size_t bytes) {
     follow_user(connection);
     follow_stranger(connection);
     bytes += follow_transaction(connection);
-    if (command->of_any_order() && !has_room_to_stay(connection)) {
-        command = busy(connection);
-    }
     if (connection.session.closing) {
         connection.end_of_input = true;
     }

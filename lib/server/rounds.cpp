@@ -15,6 +15,8 @@ namespace {
 // kBatchItemsMax items: a command of many keys has a round of its own.
 constexpr std::size_t kRoundCommandsMax = 8192;
 constexpr std::size_t kRoundPartsMax = 32768;
+// Of one lane, of any order: nothing else says how many there are.
+constexpr std::size_t kRoundAnyOrderMax = 1024;
 
 // Values that a round reads: it ends with the slice of streams that has brought it above this.
 constexpr std::size_t kRoundBytesMax = 64 * 1024 * 1024;
@@ -51,9 +53,6 @@ bool Executor::repeats(const Command& command) {
 }
 
 void Executor::gather_lane(const LanePtr& lane) {
-    if (lane->blocked) {
-        return;  // since it was made ready: its replies come in order
-    }
     in_lane_.clear();
     const auto full = [&] { return !lane->gone && lane->unsent_bytes > options_.unsent_bytes_max; };
     if (full() && !finishing_) {
@@ -63,7 +62,9 @@ void Executor::gather_lane(const LanePtr& lane) {
         }
         lane->held = false;
     }
-    for (bool first = true; !lane->queue.empty(); first = false) {
+    bool first = true;  // of those in line
+    std::size_t any_order = 0;
+    while (lane->may_go_on()) {
         if (CommandPtr refused = refusal(*lane, *lane->queue.front())) {
             refuse(lane->queue.front(), std::move(refused));
         }
@@ -76,8 +77,13 @@ void Executor::gather_lane(const LanePtr& lane) {
         }
         const bool fits = items_.size() < kRoundCommandsMax &&
                           (streams_.empty() || streams_.size() + command.parts() <= kRoundPartsMax);
-        if (!fits || repeats(command)) {
+        if (!fits || any_order == kRoundAnyOrderMax || repeats(command)) {
             return;
+        }
+        if (command.of_any_order()) {
+            ++any_order;
+        } else {
+            first = false;
         }
         items_.push_back({lane, std::move(lane->queue.front()), streams_.size()});
         lane->queue.pop_front();

@@ -46,7 +46,7 @@ struct Session {
     std::uint64_t id = 0;
     Protocol protocol = Protocol::resp2;
     std::uint64_t database = 0;
-    bool closing = false;  // when all replies are sent
+    bool closing = false;  // when all replies are sent, but those of any order
     std::string name = {};
     Transaction transaction = {};
     UserPtr user = {};                   // null: has not logged in

@@ -4,10 +4,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -151,6 +154,69 @@ TEST_CASE("bounds: a transaction that is left open ends with its connection") {
     Client client(bounded.path);
     CHECK(client.ask({"MULTI"}) == "OK");
     CHECK(client.reply() == "EOF");
+    Client waits(bounded.path);
+    CHECK(waits.ask({"DEDUP.CLAIM", "k"}).starts_with("['outcome' 'claimed'"));
+    waits.send(request({"DEDUP.WAIT", "k", "1000000", "ORDER", "ANY"}));
+    CHECK(waits.ask({"MULTI"}) == "OK");
+    CHECK(waits.reply() == "EOF");
+}
+
+TEST_CASE("bounds: thousands that wait in any order hold up others by a part of their looks") {
+    constexpr std::uint64_t kWaits = 4'000;
+    std::atomic<bool> armed = true;
+    std::atomic<bool> held = false;
+    std::atomic<std::size_t> looks = 0;
+    std::atomic<std::size_t> looks_before = 0;
+    Bounded bounded;
+    bounded.store.before_heads = [&](std::span<const StreamKey> streams) {
+        if (armed.exchange(false)) {
+            looks = 0;
+            held = true;
+            held.wait(true);
+        }
+        looks += streams.size();
+        if (streams.back().key == "other") {
+            looks_before = looks.load();
+        }
+    };
+    Client waiting(bounded.path);
+    Client other(bounded.path);
+    Client pings(bounded.path);
+    // How many looks come before another client's, which begins while they are held up.
+    const auto looks_before_others = [&](std::uint64_t requests) {
+        wait_until([&] { return held && bounded.server->metrics().requests == requests; });
+        other.send(request({"DEDUP.LOOKUP", "other"}));
+        wait_until([&] { return bounded.server->metrics().requests == requests + 1; });
+        CHECK(pings.ask({"PING"}) == "PONG");  // so the lookup has been handed over
+        held = false;
+        held.notify_all();
+        CHECK(other.reply().starts_with("['outcome' 'absent'"));
+        return looks_before.load();
+    };
+    Cache inside(*bounded.inner);
+    std::string waits;
+    for (std::uint64_t i = 0; i < kWaits; ++i) {
+        REQUIRE(inside.claim(std::to_string(i)).has_value());
+        waits += request({"DEDUP.WAIT", std::to_string(i), "1000000", "ORDER", "ANY"});
+    }
+    waiting.send(waits);
+    CHECK(looks_before_others(kWaits) < 2'500);
+    CHECK(waiting.ask({"DEDUP.LOOKUP", "0"}).starts_with("['outcome' 'in_flight'"));
+    // All have looked, and look again, lest somebody else has decided.
+    armed = true;
+    CHECK(looks_before_others(kWaits + 3) < 1'000);
+}
+
+TEST_CASE("bounds: looks that take long keep nothing of their connection from its turn") {
+    Bounded bounded;
+    bounded.store.before_heads = [](std::span<const StreamKey>) {
+        std::this_thread::sleep_for(30ms);
+    };
+    Client client(bounded.path);
+    CHECK(client.ask({"DEDUP.CLAIM", "k"}).starts_with("['outcome' 'claimed'"));
+    client.send(request({"DEDUP.WAIT", "k", "1000000", "ORDER", "ANY"}));
+    CHECK(client.ask({"DEDUP.LOOKUP", "k"}).starts_with("['outcome' 'in_flight'"));
+    CHECK(client.ask({"DEDUP.STATS"}).contains("'store_id'"));
 }
 
 TEST_CASE("bounds: a disk that hangs holds up the server's end, and no client") {

@@ -219,6 +219,22 @@ TEST_CASE("remote wait: whatever is lost of the question or its answer, it ends"
     }
 }
 
+TEST_CASE("remote wait: a connection that dies in silence is noticed, and only that") {
+    using Fault = FaultyWay::Fault;
+    Waiting waiting(1s);
+    const Claim claim = waiting.claim("k");
+    const std::uint64_t connected = waiting.away.server->metrics().connected;
+    CHECK(is_completed(waiting.wait_while([&] {
+        waiting.wait_for_requests(waiting.away.server->metrics().requests + 1);  // a sign of life
+        CHECK(waiting.away.server->metrics().connected == connected);
+        waiting.away.way.arm(Fault::hold_answer, {}, "SELECT");
+        while (waiting.away.way.armed()) {
+            std::this_thread::yield();
+        }
+        REQUIRE(waiting.others.complete(claim, "r"));
+    })));
+}
+
 TEST_CASE("remote wait: closing the store ends it with an error") {
     Waiting waiting;
     waiting.claim("k");
@@ -273,6 +289,39 @@ TEST_CASE("remote wait: where the server takes no more waits, those who wait loo
     for (const Found& each : found) {
         CHECK(is_completed(each));
     }
+}
+
+TEST_CASE("remote wait: one for which there is no room leaves the others theirs") {
+    TempDir directory;
+    const std::string path = (directory.path() / "s").string();
+    const auto store = make_memory_store();
+    const auto server = Server::start(*store, {.unix_path = path, .requests_max = 4}).value();
+    const auto client = Away::open_at(path);
+    CacheInside::waiters(*client).look_never();
+    Cache mine(*client);
+    Cache inside(*store);
+    for (const char* const key : {"a", "b", "c"}) {
+        REQUIRE(inside.claim(key));
+    }
+    const std::uint64_t before = server->metrics().requests;
+    std::array<Found, 2> found;
+    std::jthread a([&] { found[0] = mine.wait("a", 1h); });
+    std::jthread b([&] { found[1] = mine.wait("b", 1h); });
+    while (server->metrics().requests < before + 7) {  // a greeting, four looks, two DEDUP.WAIT
+        std::this_thread::yield();
+    }
+    CHECK(is_in_flight(mine.wait("c", 50ms)));
+    while (server->metrics().busy == 0) {
+        std::this_thread::yield();
+    }
+    std::this_thread::sleep_for(20ms);  // so that the client knows, most likely
+    REQUIRE(inside.complete_current("a", "r"));
+    REQUIRE(inside.complete_current("b", "r"));
+    a.join();
+    b.join();
+    CHECK(is_completed(found[0]));
+    CHECK(is_completed(found[1]));
+    CHECK(server->metrics().connections == 2);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,8 @@ class HookedStore final : public StreamStore {
     std::function<void()> before_append;
     // If set, items of an append for which this gives an error get that and are not appended.
     std::function<std::optional<Code>(const Append&)> fail_append;
+    // Run before each look at heads.
+    std::function<void(std::span<const StreamKey>)> before_heads;
     bool fail_heads = false;
     std::string write_error;  // what stats() say of it
     // Run before each sweep, on the thread that sweeps; an error that it gives is the sweep's.
@@ -65,6 +68,9 @@ class HookedStore final : public StreamStore {
     std::vector<Result<std::optional<Record>>> heads(std::span<const StreamKey> streams) override {
         ++reads;
         streams_read += streams.size();
+        if (before_heads) {
+            before_heads(streams);
+        }
         if (fail_heads) {
             return std::vector<Result<std::optional<Record>>>(
                 streams.size(), std::unexpected(Error{.code = Code::io, .message = "injected"}));

@@ -65,13 +65,13 @@ void Heartbeat::add(std::span<const Claim> claims) {
     }
 }
 
-void Heartbeat::remove(std::span<const Claim> claims) {
+void Heartbeat::remove(std::span<const std::uint64_t> fences) {
     if (mark_.inherited()) {
         return;  // forked by the work that was claimed
     }
     const std::lock_guard lock(mutex_);
-    for (const Claim& claim : claims) {
-        by_fence_.erase(claim.claim_sequence);
+    for (const std::uint64_t fence : fences) {
+        by_fence_.erase(fence);
     }
 }
 
@@ -113,6 +113,20 @@ void Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
     if (!claims.empty()) {
         lock.unlock();
         (void)cache_.renew_many(claims, lease_);
+    }
+}
+
+// What is noted first is taken out again, should memory run out behind it.
+void Beating::add(std::span<const Result<ClaimOutcome>> outcomes) {
+    std::vector<Claim> claims;
+    for (const auto& outcome : outcomes) {
+        if (const Claimed* claimed = outcome ? outcome->claimed() : nullptr) {
+            claims.push_back(claimed->claim);
+            fences_.push_back(claimed->claim.claim_sequence);
+        }
+    }
+    if (!claims.empty()) {
+        heartbeat_.add(claims);
     }
 }
 

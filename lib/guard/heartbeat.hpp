@@ -36,7 +36,7 @@ class Heartbeat {
     Heartbeat& operator=(const Heartbeat&) = delete;
 
     void add(std::span<const Claim> claims);
-    void remove(std::span<const Claim> claims);
+    void remove(std::span<const std::uint64_t> fences);
 
   private:
     struct Entry {
@@ -59,6 +59,23 @@ class Heartbeat {
     bool idle_ = false;  // waits for a claim
     bool stop_ = false;
     std::thread thread_;
+};
+
+// The claims of one run. From when they are made until they are done, or this ends, the heartbeat
+// renews them.
+class Beating {
+  public:
+    explicit Beating(Heartbeat& heartbeat) : heartbeat_(heartbeat) {}
+    ~Beating() { done(fences_); }
+    Beating(const Beating&) = delete;
+    Beating& operator=(const Beating&) = delete;
+
+    void add(std::span<const Result<ClaimOutcome>> outcomes);  // those that are claims
+    void done(std::span<const std::uint64_t> fences) { heartbeat_.remove(fences); }
+
+  private:
+    Heartbeat& heartbeat_;
+    std::vector<std::uint64_t> fences_;
 };
 
 }  // namespace dedup

@@ -285,7 +285,8 @@ class DEDUP_API Cache {
                                              const ClaimOptions& options = {});
 
     // As claim, for a whole span at the cost of one flush. Of two equal keys the first wins and the
-    // second gets what a duplicate gets. The same holds for the other _many calls.
+    // second gets what a duplicate gets. The same holds for the other _many calls. What Mismatch
+    // counts of keys that the span itself has claimed costs one more flush, however many they are.
     [[nodiscard]] std::vector<Result<ClaimOutcome>> claim_many(
         std::span<const ClaimRequest> requests);
 

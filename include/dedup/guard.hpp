@@ -221,9 +221,11 @@ class DEDUP_API Guard {
 
     // As process_if_new for each event, in order, but with one flush for all claims and one for all
     // completions, or for each BatchOptions::complete_every of them. Of equal ids in one batch the
-    // first runs; one with another fingerprint is another event, and gets Mismatch, as it would
-    // alone. What has run and is not stored is repeated after a crash. The retries' deadline is
-    // that of the whole batch.
+    // first runs, and the others get what they would get alone when it has its outcome, without an
+    // append if it is done: AlreadyProcessed, or Mismatch with another fingerprint. If it has
+    // failed, the next one runs, whatever its fingerprint, with a flush for its claim and one for
+    // what comes of it. What has run and is not stored is repeated after a crash. The retries'
+    // deadline is that of the whole batch.
     [[nodiscard]] std::vector<Result<ProcessOutcome>> process_batch(
         std::span<const BatchEvent> events, WorkRef work, const BatchOptions& options = {});
     // Of events without fingerprints.

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -37,6 +39,9 @@ struct RecordNothing {
 // race is settled by reading again, so a round is repeated for the losers and for nobody else.
 // Every loss means that another append has won, so the rounds come to an end.
 //
+// An append without a change only counts a request in its stream's head. Those of one stream and
+// round are one append, or a span of wrong requests for one key would take as many rounds.
+//
 // Where reads are remote and keys are expected to be new, the first round takes all streams for
 // absent: what begins a stream is right about that, or loses, or fails and learns from the next
 // round what is the matter.
@@ -60,9 +65,11 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
     std::vector<Append> batch;
     struct Appending {
         std::size_t op;
+        std::size_t item;  // of `batch`
         std::optional<Change> change;
     };
-    std::vector<Appending> appending;  // what each item of `batch` is for
+    std::vector<Appending> appending;  // what `batch` is for
+    std::map<std::pair<std::string_view, std::string_view>, std::size_t> counting;  // items
     bool guess = store.reads_are_remote() && recorder.expects_new();
     for (bool first_round = true; !open.empty(); first_round = false, guess = false) {
         streams.clear();
@@ -76,6 +83,7 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
 
         batch.clear();
         appending.clear();
+        counting.clear();
         const std::size_t asked = open.size();
         std::size_t absent = 0;
         for (std::size_t j = 0; j < open.size(); ++j) {
@@ -86,36 +94,47 @@ void settle_batch(StreamStore& store, std::span<const Op> ops,
                 continue;
             }
             absent += *heads[j] ? 0U : 1U;
+            const std::pair stream(streams[j].ns, streams[j].key);
+            const auto counted = counting.find(stream);
+            if (counted != counting.end()) {
+                *heads[j] = batch[counted->second].record;
+            }
             auto decision = ops[open[j]].decide({*heads[j], now_ms, store.grace()});
             answer = std::move(decision.answer);
-            if (decision.append) {
+            if (!decision.append) {
+                recorder.answered(answer);
+            } else if (counted != counting.end() && !decision.change) {
+                batch[counted->second] = *std::move(decision.append);
+                appending.push_back({open[j], counted->second, {}});
+            } else {
                 if (batch.empty()) {
                     batch.reserve(open.size() - j);
                 }
+                if (!decision.change) {
+                    counting.emplace(stream, batch.size());
+                }
+                appending.push_back({open[j], batch.size(), decision.change});
                 batch.push_back(*std::move(decision.append));
-                appending.push_back({open[j], decision.change});
-            } else {
-                recorder.answered(answer);
             }
         }
         open.clear();
         recorder.expect(batch.size());
         auto landed =
             batch.empty() ? std::vector<Result<std::uint64_t>>() : store.append(batch, Batch::each);
-        for (std::size_t j = 0; j < landed.size(); ++j) {
-            const auto [op, change] = appending[j];
+        for (const auto& [op, item, change] : appending) {
             auto& answer = answers[first + op];
-            if (landed[j]) {
-                Op::landed(answer, *landed[j]);
+            const auto& sequence = landed[item];
+            if (sequence) {
+                Op::landed(answer, *sequence);
                 recorder.answered(answer, change);
-                recorder.landed(op, batch[j], *landed[j], change);
-            } else if (guess && may_be_known(landed[j].error().code)) {
+                recorder.landed(op, batch[item], *sequence, change);
+            } else if (guess && may_be_known(sequence.error().code)) {
                 open.push_back(op);
-            } else if (landed[j].error().code == Code::sequence_conflict) {
+            } else if (sequence.error().code == Code::sequence_conflict) {
                 recorder.lost_race();
                 open.push_back(op);
             } else {
-                answer = std::unexpected(std::move(landed[j]).error());
+                answer = std::unexpected(sequence.error());
                 recorder.answered(answer);
             }
         }

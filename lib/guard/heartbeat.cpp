@@ -63,7 +63,9 @@ void Heartbeat::add(std::span<const Claim> claims) {
                 ++by_fence_.try_emplace(claim.claim_sequence, Entry{claim}).first->second.users;
             }
         } catch (const std::bad_alloc&) {
-            drop(claims.first(added));  // or they would be renewed for ever
+            for (const Claim& claim : claims.first(added)) {
+                drop({&claim.claim_sequence, 1});  // or they would be renewed for ever
+            }
             throw;
         }
     }
@@ -72,18 +74,18 @@ void Heartbeat::add(std::span<const Claim> claims) {
     }
 }
 
-void Heartbeat::remove(std::span<const Claim> claims) {
+void Heartbeat::remove(std::span<const std::uint64_t> fences) {
     if (mark_.inherited()) {
         return;  // forked by the work that was claimed
     }
     const std::lock_guard lock(mutex_);
-    drop(claims);
+    drop(fences);
 }
 
 // Precondition: mutex_ is held.
-void Heartbeat::drop(std::span<const Claim> claims) {
-    for (const Claim& claim : claims) {
-        const auto entry = by_fence_.find(claim.claim_sequence);
+void Heartbeat::drop(std::span<const std::uint64_t> fences) {
+    for (const std::uint64_t fence : fences) {
+        const auto entry = by_fence_.find(fence);
         if (entry != by_fence_.end() && --entry->second.users == 0) {
             by_fence_.erase(entry);
         }
@@ -128,6 +130,20 @@ void Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
     if (!claims.empty()) {
         lock.unlock();
         (void)cache_.renew_many(claims, lease_);
+    }
+}
+
+// What is noted first is taken out again, should memory run out behind it.
+void Beating::add(std::span<const Result<ClaimOutcome>> outcomes) {
+    std::vector<Claim> claims;
+    for (const auto& outcome : outcomes) {
+        if (const Claimed* claimed = outcome ? outcome->claimed() : nullptr) {
+            claims.push_back(claimed->claim);
+            fences_.push_back(claimed->claim.claim_sequence);
+        }
+    }
+    if (!claims.empty()) {
+        heartbeat_.add(claims);
     }
 }
 

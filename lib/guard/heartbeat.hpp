@@ -39,7 +39,7 @@ class Heartbeat {
     // A claim that was added several times is renewed until it has been removed as often. All of
     // them are added, or none, if memory runs out.
     void add(std::span<const Claim> claims);
-    void remove(std::span<const Claim> claims);
+    void remove(std::span<const std::uint64_t> fences);
 
   private:
     struct Entry {
@@ -50,7 +50,7 @@ class Heartbeat {
 
     Heartbeat(Cache& cache, std::chrono::milliseconds lease);
 
-    void drop(std::span<const Claim> claims);
+    void drop(std::span<const std::uint64_t> fences);
     void run();
     void renew_due(std::unique_lock<std::mutex>& lock);
     std::vector<Claim> due_claims();
@@ -64,6 +64,23 @@ class Heartbeat {
     bool idle_ = false;  // waits for a claim
     bool stop_ = false;
     std::thread thread_;
+};
+
+// The claims of one run. From when they are made until they are done, or this ends, the heartbeat
+// renews them.
+class Beating {
+  public:
+    explicit Beating(Heartbeat& heartbeat) : heartbeat_(heartbeat) {}
+    ~Beating() { done(fences_); }  // again what is done; no one else knows these fences
+    Beating(const Beating&) = delete;
+    Beating& operator=(const Beating&) = delete;
+
+    void add(std::span<const Result<ClaimOutcome>> outcomes);  // those that are claims
+    void done(std::span<const std::uint64_t> fences) { heartbeat_.remove(fences); }
+
+  private:
+    Heartbeat& heartbeat_;
+    std::vector<std::uint64_t> fences_;
 };
 
 }  // namespace dedup

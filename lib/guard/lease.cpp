@@ -120,7 +120,7 @@ Claim Lease::leave() {
 
 void Lease::end() {
     if (from_ != nullptr) {
-        std::exchange(from_, nullptr)->heartbeat_->remove({&claim_, 1});
+        std::exchange(from_, nullptr)->heartbeat_->remove({&claim_.claim_sequence, 1});
     }
 }
 

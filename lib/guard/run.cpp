@@ -4,6 +4,7 @@
 
 #include "cache/reconcile.hpp"
 #include "guard/attempt.hpp"
+#include "guard/heartbeat.hpp"
 
 namespace dedup {
 
@@ -47,20 +48,55 @@ std::vector<Result<ProcessOutcome>> Guard::Run::run() {
         }
     }
     while (!open.empty()) {
-        std::vector<std::size_t> in_flight = claim(open);
-        work_all();
+        std::vector<std::size_t> in_flight = claim_and_work(take_turns(open));
         decide_held(in_flight);
-        open = wait(in_flight);
+        const std::vector<std::size_t> again = wait(in_flight);
+        open.insert(open.end(), again.begin(), again.end());
+        std::ranges::sort(open);
     }
     move_offset();
     return std::move(outcomes_);
 }
 
-// Fills mine_ and held_; returns what is in flight elsewhere, or earlier in the batch.
-std::vector<std::size_t> Guard::Run::claim(std::span<const std::size_t> open) {
-    std::vector<ClaimRequest> requests;
-    requests.reserve(open.size());
+// Takes out of `open` what is to be claimed next. Of equal ids that is the first one; and once that
+// has its outcome, all others, or again only the first of them if it has failed: then the event is
+// free, and each of them is a delivery of its own.
+std::vector<std::size_t> Guard::Run::take_turns(std::vector<std::size_t>& open) {
+    std::vector<std::size_t> turn;
+    std::vector<std::size_t> later;
     for (const std::size_t i : open) {
+        std::size_t& ahead = ahead_.try_emplace(events_[i].id, i).first->second;
+        if (ahead != i && std::ranges::binary_search(open, ahead)) {
+            later.push_back(i);
+            continue;
+        }
+        if (has_failed(ahead)) {
+            ahead = i;
+        }
+        turn.push_back(i);
+    }
+    open = std::move(later);
+    return turn;
+}
+
+bool Guard::Run::has_failed(std::size_t index) const {
+    return outcomes_[index] && outcomes_[index]->failed() != nullptr;
+}
+
+// Returns what is in flight elsewhere.
+std::vector<std::size_t> Guard::Run::claim_and_work(std::span<const std::size_t> turn) {
+    Beating beating(*guard_.heartbeat_);
+    std::vector<std::size_t> in_flight = claim(turn, beating);
+    work_all(beating);
+    return in_flight;
+}
+
+// Fills mine_ and held_; returns what is in flight elsewhere. What is claimed beats at once, as
+// trying again what the store was unavailable for may take longer than a lease.
+std::vector<std::size_t> Guard::Run::claim(std::span<const std::size_t> turn, Beating& beating) {
+    std::vector<ClaimRequest> requests;
+    requests.reserve(turn.size());
+    for (const std::size_t i : turn) {
         requests.push_back(
             {std::string(events_[i].id),
              {.owner = guard_.options_.owner,
@@ -68,11 +104,14 @@ std::vector<std::size_t> Guard::Run::claim(std::span<const std::size_t> open) {
               .lease = guard_.options_.lease,
               .reclaim_before_ms = guard_.options_.reclaim_own ? guard_.started_ms_ : 0}});
     }
-    auto claims = until_available(std::move(requests),
-                                  [this](auto span) { return guard_.cache_.claim_many(span); });
+    auto claims = until_available(std::move(requests), [&](auto span) {
+        auto some = guard_.cache_.claim_many(span);
+        beating.add(some);
+        return some;
+    });
     std::vector<std::size_t> in_flight;
-    for (std::size_t j = 0; j < open.size(); ++j) {
-        const std::size_t i = open[j];
+    for (std::size_t j = 0; j < turn.size(); ++j) {
+        const std::size_t i = turn[j];
         if (!claims[j]) {
             outcomes_[i] = std::unexpected(std::move(claims[j]).error());
         } else if (auto* claimed = std::get_if<Claimed>(&*claims[j])) {

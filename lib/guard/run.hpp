@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,8 @@
 #include "guard/retry.hpp"
 
 namespace dedup {
+
+class Beating;
 
 [[nodiscard]] Result<void> check_event_id(std::string_view event_id);
 
@@ -39,6 +42,8 @@ struct RunOptions {
 
 // Invariant: the position never becomes durable before the completions of all events up to it: it
 // is appended in one atomic batch with the last of them, or after them.
+//
+// Invariant: the first of equal ids has its outcome before the run claims another one of them.
 class Guard::Run {
   public:
     Run(Guard& guard, std::span<const BatchEvent> events, WorkRef work, const RunOptions& options);
@@ -61,7 +66,6 @@ class Guard::Run {
         bool found_done = false;  // by the reconciling function, which gave the result
         std::optional<std::string> hold_reason = {};  // set: to be held, not released
     };
-    class Beating;
 
     [[nodiscard]] Backoff backoff() const {
         return {guard_.options_.retry, guard_.store_, deadline_ms_};
@@ -75,14 +79,17 @@ class Guard::Run {
         return call_until_available(std::move(requests), backoff(), call);
     }
 
-    std::vector<std::size_t> claim(std::span<const std::size_t> open);
+    std::vector<std::size_t> take_turns(std::vector<std::size_t>& open);
+    [[nodiscard]] bool has_failed(std::size_t index) const;
+    std::vector<std::size_t> claim_and_work(std::span<const std::size_t> turn);
+    std::vector<std::size_t> claim(std::span<const std::size_t> turn, Beating& beating);
     void decide_held(std::vector<std::size_t>& in_flight);
     std::optional<Result<ProcessOutcome>> decide(std::string_view event_id, Held held) const;
     std::vector<std::size_t> wait(std::span<const std::size_t> in_flight);
     [[nodiscard]] bool holds(const InFlight& held) const;
     [[nodiscard]] bool was_last(std::uint32_t attempt) const;
 
-    void work_all();
+    void work_all(Beating& beating);
     void work_on(std::span<Mine> part);
     bool goes_ahead(Mine& mine) const;
     [[nodiscard]] bool must_ask(const Mine& mine) const;
@@ -109,6 +116,8 @@ class Guard::Run {
     std::chrono::steady_clock::time_point start_;
     std::int64_t deadline_ms_;
     std::vector<Result<ProcessOutcome>> outcomes_;
+    // By id: the event whose outcome says whether the others with the id are claimed together.
+    std::unordered_map<std::string_view, std::size_t> ahead_;
     std::vector<Mine> mine_;
     std::vector<std::pair<std::size_t, Held>> held_;  // by index; not decided yet
     std::vector<bool> completing_;                    // by index; only where a position is moved

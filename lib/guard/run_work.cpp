@@ -7,42 +7,18 @@
 
 namespace dedup {
 
-// While it lives, the leases of what is not done yet are renewed.
-class Guard::Run::Beating {
-  public:
-    Beating(Heartbeat& heartbeat, std::span<const Mine> mine) : heartbeat_(heartbeat) {
-        for (const Mine& one : mine) {
-            claims_.push_back(one.claim);
-        }
-        heartbeat_.add(claims_);
-    }
-    ~Beating() { heartbeat_.remove(claims_); }
-    Beating(const Beating&) = delete;
-    Beating& operator=(const Beating&) = delete;
-
-    // The next `count` of them are done.
-    void done(std::size_t count) {
-        heartbeat_.remove(std::span(claims_).subspan(done_, count));
-        done_ += count;
-    }
-
-  private:
-    Heartbeat& heartbeat_;
-    std::vector<Claim> claims_;
-    std::size_t done_ = 0;
-};
-
 // Runs the function for what is claimed, and stores what came of it, part by part.
-void Guard::Run::work_all() {
-    if (mine_.empty()) {
-        return;
-    }
-    Beating beating(*guard_.heartbeat_, mine_);
+void Guard::Run::work_all(Beating& beating) {
     const std::size_t every = options_.complete_every == 0 ? mine_.size() : options_.complete_every;
     for (std::size_t at = 0; at < mine_.size();) {
         const std::size_t count = std::min(every, mine_.size() - at);
-        work_on(std::span(mine_).subspan(at, count));
-        beating.done(count);
+        const auto part = std::span(mine_).subspan(at, count);
+        work_on(part);
+        std::vector<std::uint64_t> fences;
+        for (const Mine& mine : part) {
+            fences.push_back(mine.claim.claim_sequence);
+        }
+        beating.done(fences);
         at += count;
     }
     mine_.clear();

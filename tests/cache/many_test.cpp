@@ -113,6 +113,69 @@ TEST_CASE("many: wrong requests for one key in one span are all counted") {
     });
 }
 
+TEST_CASE("many: any number of wrong requests for one key costs one append") {
+    // Guards against a flush for each of them, during which the leases of the span's claims run.
+    on_each_store([](TestStore& store) {
+        HookedStore counted(*store);
+        Cache cache(counted);
+        std::vector<ClaimRequest> requests = {{"k", with_fingerprint("right")}, {"l", {}}};
+        std::vector<RememberRequest> lines;
+        for (int i = 1; i < 200; ++i) {
+            requests.push_back({"k", with_fingerprint("wrong-" + std::to_string(i))});
+            lines.push_back({"k", "r", requests.back().options});
+        }
+        const auto answers = cache.claim_many(requests);
+        const Claim claim = as<Claimed>(answers[0]).claim;
+        as<Claimed>(answers[1]);
+        for (std::size_t i = 2; i < answers.size(); ++i) {
+            CHECK(as<Mismatch>(answers[i]).conflicts == i - 1);
+        }
+        CHECK(counted.appends == 2);
+        CHECK(counted.items == requests.size() + 1);
+
+        const auto remembered = cache.remember_many(lines);
+        CHECK(as<Mismatch>(remembered.back()).conflicts == 2 * lines.size());
+        CHECK(counted.appends == 3);
+        const Record head = head_of(*store, "k");
+        CHECK(head.conflict.count == 2 * lines.size());
+        CHECK(head.conflict.fingerprints.size() == kConflictFingerprintsMax);
+        CHECK(cache.metrics().counts.mismatches == 2 * lines.size());
+        must(cache.complete(claim, "r"));
+    });
+}
+
+TEST_CASE("many: wrong requests that are counted together lose a race or fail together") {
+    // Guards against requests that are told that they were counted, and were not.
+    on_each_store([](TestStore& store) {
+        HookedStore hooked(*store);
+        Cache cache(hooked);
+        Cache other(*store);
+        must_claim(cache, "k", with_fingerprint("right"));
+        hooked.before_append = [&] {
+            hooked.before_append = {};
+            as<Mismatch>(other.claim("k", with_fingerprint("theirs")));
+        };
+        const std::vector<ClaimRequest> requests = {{"k", with_fingerprint("a")},
+                                                    {"k", with_fingerprint("right")},
+                                                    {"k", with_fingerprint("b")},
+                                                    {"new", {}}};
+        auto answers = cache.claim_many(requests);
+        CHECK(as<Mismatch>(answers[0]).conflicts == 2);
+        as<InFlight>(answers[1]);
+        CHECK(as<Mismatch>(answers[2]).conflicts == 3);
+        as<Claimed>(answers[3]);
+        CHECK(head_of(*store, "k").conflict ==
+              Conflict{.count = 3, .fingerprints = {"theirs", "a", "b"}});
+
+        hooked.fail_append = [](const Append&) { return std::optional(Code::out_of_space); };
+        answers = cache.claim_many(requests);
+        check_error(answers[0], Code::out_of_space);
+        CHECK(as<InFlight>(answers[1]).owner.empty());
+        check_error(answers[2], Code::out_of_space);
+        CHECK(head_of(*store, "k").conflict.count == 3);
+    });
+}
+
 TEST_CASE("many: a bad item fails alone, and an empty span is fine") {
     // Guards against one bad line that loses its batch.
     on_each_store([](TestStore& store) {

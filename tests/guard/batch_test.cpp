@@ -94,7 +94,7 @@ TEST_CASE("guard: another event under an id of a batch is told apart, and the ot
         CHECK(other.since_ms == alone.since_ms);
         as<Success>(outcomes[1]);
         CHECK(as<Mismatch>(outcomes[2]).fingerprint == "f");
-        CHECK(as<Mismatch>(outcomes[2]).state == State::in_flight);
+        CHECK(as<Mismatch>(outcomes[2]).state == State::completed);
         CHECK(as<AlreadyProcessed>(outcomes[3]).result == "r-a");
         CHECK(as<AlreadyProcessed>(outcomes[4]).result == "before");
         CHECK(as<AlreadyProcessed>(outcomes[5]).result == "before");
@@ -109,14 +109,18 @@ TEST_CASE("guard: who waits gets no result of another event that has taken its i
     on_each_store([](TestStore& store) {
         const auto guard = guard_on(*store);
         Cache other(*store, {.ns = "events"});
-        const std::vector<BatchEvent> events{{"e", "one"}, {"e", "one"}};
+        must_claim(other, "theirs", with_fingerprint("one"));
+        const std::vector<BatchEvent> events{{"e", "one"}, {"e", "one"}, {"theirs", "one"}};
         const auto outcomes = guard->process_batch(events, [&](const Attempt&) -> Handled {
-            CHECK(must(other.release_current("e")));
-            must(other.complete(must_claim(other, "e", with_fingerprint("two")), "of two"));
+            for (const char* id : {"e", "theirs"}) {
+                CHECK(must(other.release_current(id)));
+                must(other.complete(must_claim(other, id, with_fingerprint("two")), "of two"));
+            }
             return "of one";
         });
         check_error(outcomes[0], Code::stale_claim);
         CHECK(as<Mismatch>(outcomes[1]).fingerprint == "two");
+        CHECK(as<Mismatch>(outcomes[2]).fingerprint == "two");
     });
 }
 

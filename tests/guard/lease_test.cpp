@@ -57,6 +57,36 @@ TEST_CASE("guard: a heartbeat keeps long work's lease, of every event of a batch
     });
 }
 
+TEST_CASE("guard: what is claimed beats while the store is unavailable for the rest of the batch") {
+    // Guards against claims that others take over before any work begins.
+    on_each_store([](TestStore& store) {
+        HookedStore hooked(*store);
+        bool available = false;
+        hooked.fail_append = [&](const Append& item) {
+            return item.record.key == "late" && !available ? std::optional(Code::unavailable)
+                                                           : std::nullopt;
+        };
+        const auto sleep = [&](milliseconds) {
+            store.clock.advance(250);
+            const std::int64_t renewed_ms = store.clock.now_ms() + 300;
+            const auto is_renewed = [&] {
+                return head_of(*store, "early", "events").lease_until_ms >= renewed_ms;
+            };
+            for (int polls = 0; polls < 30'000 && !is_renewed(); ++polls) {
+                std::this_thread::sleep_for(1ms);
+            }
+            CHECK(is_renewed());
+            available = true;
+        };
+        const auto guard = guard_on(hooked, {.lease = 300ms, .retry = {.sleep = sleep}});
+        const std::array<std::string_view, 2> events = {"early", "late"};
+        const auto outcomes = guard->process_batch(events, gives("r"));
+        as<Success>(outcomes[0]);
+        as<Success>(outcomes[1]);
+        CHECK(available);
+    });
+}
+
 TEST_CASE("guard: a consumer that lost its lease is told so, and changes nothing") {
     on_each_store([](TestStore& store) {
         HookedStore hooked(*store);

@@ -97,7 +97,7 @@ class Renewed {
     }
     ~Renewed() {
         if (heartbeat_ != nullptr) {
-            heartbeat_->remove({&claim_, 1});
+            heartbeat_->remove({&claim_.claim_sequence, 1});
         }
     }
     Renewed(const Renewed&) = delete;

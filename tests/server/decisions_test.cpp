@@ -63,6 +63,12 @@ TEST_CASE("decisions: a claim that is held waits until somebody says what became
     const std::string held = client.ask({"DEDUP.CLAIM", "k"});
     CHECK(has(held, "'outcome' 'held'"));
     CHECK(has(held, "'reason' 'timed out'"));
+    for (const std::string& refused : {client.ask({"DEDUP.COMPLETE", "k", "CURRENT", "r"}),
+                                       client.ask({"DEDUP.RELEASE", "k", "CURRENT"})}) {
+        CHECK(refused.starts_with("-STALE_CLAIM"));
+        CHECK(has(refused, "resolve it"));
+    }
+    CHECK(client.ask({"DEDUP.NOTE", "k", first, "late"}).starts_with("-STALE_CLAIM"));
     CHECK(client.ask({"DEDUP.RESOLVE", "k", "999", "NOTDONE", "REASON", "r"})
               .starts_with("-STALE_CLAIM"));
     CHECK(has(client.ask({"DEDUP.RESOLVE", "k", first, "NOTDONE", "REASON", "the bank has none",

@@ -34,9 +34,10 @@ using Answered = std::move_only_function<void(Result<T>)>;
 // it succeeds its function is called once, on a thread of the library's that holds no lock, and
 // else never. That function must not throw, must not destroy the AsyncCache, and holds up the
 // answers behind it.
-// Errors of the calls themselves: busy (requests_max or waits_max are there; that bounds the
-// memory), closed (it is being destroyed), and failed in a forked child. All others come as
-// answers, as from the Cache. An answer of outcome_unknown may also mean that memory ran out.
+// Errors of the calls themselves: invalid_argument (the function is empty), busy (requests_max or
+// waits_max are there; that bounds the memory), closed (it is being destroyed), and failed in a
+// forked child. All others come as answers, as from the Cache. An answer of outcome_unknown may
+// also mean that memory ran out.
 class DEDUP_API AsyncCache {
   public:
     // `cache` must outlive it. Errors: invalid_argument, io (no thread).

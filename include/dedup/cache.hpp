@@ -133,6 +133,8 @@ struct Claimed {
     Claim claim;
     // None if the key was not known, or had been completed and expired.
     std::optional<Previous> previous = {};
+    // What the claim begins with: its own, or what the one before had noted; see Cache::claim.
+    std::string metadata = {};
 };
 
 // Nobody answered the last claim, and nobody works: see Unanswered::hold and Cache::resolve.
@@ -280,6 +282,8 @@ class DEDUP_API Cache {
     // has run out, or that has expired and was not swept yet, is taken over: nobody knows what
     // became of its work. The new claim has the next attempt number, the old one is stale, and
     // Claimed::previous says what is known of it. Under Unanswered::hold the answer is Held.
+    // A claim without metadata of its own has that of the one before, taken over or released, so
+    // that a note is there until another takes its place, or resolve() or forget() answers it.
     // Errors: invalid_argument, and those of StreamStore::append.
     [[nodiscard]] Result<ClaimOutcome> claim(std::string_view key,
                                              const ClaimOptions& options = {});
@@ -300,19 +304,21 @@ class DEDUP_API Cache {
 
     // Completes whatever claim is current, for callers that have no handle. Nothing keeps a caller
     // whose claim was taken over from answering for its successor: use complete() where there is a
-    // claim.
-    // Errors: not_claimed, and those of complete() except stale_claim.
+    // claim. Whoever answers for a held key has to name the claim.
+    // Errors: not_claimed, stale_claim (the key is held: see resolve), and those of complete().
     [[nodiscard]] Result<void> complete_current(std::string_view key, std::string_view receipt,
                                                 const CompleteOptions& options = {});
 
     // Gives the claim up so that somebody can try again. True if this call released it, false if
     // there was nothing to release: the key is absent, released or completed.
-    // Errors: stale_claim if somebody else holds the key now, and those of append.
+    // Errors: stale_claim if somebody else holds the key now, or if the claim is newer than all
+    // that the store knows of the key (it was put back from a copy), and those of append.
     [[nodiscard]] Result<bool> release(const Claim& claim);
 
     [[nodiscard]] std::vector<Result<bool>> release_many(std::span<const Claim> claims);
 
     // Releases whatever claim is current; see complete_current().
+    // Errors: stale_claim (the key is held: see resolve), and those of append.
     [[nodiscard]] Result<bool> release_current(std::string_view key);
 
     // Lets the lease run until `lease` from now and keeps the fence; gives the claim with its new
@@ -330,14 +336,16 @@ class DEDUP_API Cache {
         std::span<const RememberRequest> requests);
 
     // Writes down what the holder is about to do, in place of the claim's metadata: whoever finds
-    // the claim, or comes after it, sees it. Durable before it returns, so that the effect may
-    // follow. Neither renews the lease nor changes anything else.
-    // Errors: stale_claim, invalid_argument (above kMetadataBytesMax), and those of append.
+    // the claim, or comes after it, sees it. Durable before it returns, with Durability::async,
+    // too, so that the effect may follow. Neither renews the lease nor changes anything else.
+    // Errors: stale_claim (also once the key is held, as somebody may be deciding by the note that
+    // was there), invalid_argument (above kMetadataBytesMax), and those of append.
     [[nodiscard]] Result<void> note(const Claim& claim, std::string_view metadata);
     [[nodiscard]] std::vector<Result<void>> note_many(std::span<const Note> notes);
 
     // For a holder who cannot say whether its work was done: nobody works on the key until it is
     // resolved, whatever its policy was. It may still be completed or released under its claim.
+    // Durable before it returns, as are resolve() and forget().
     // Errors: stale_claim, invalid_argument (`reason` above kReasonBytesMax), and those of append.
     [[nodiscard]] Result<void> hold(const Claim& claim, std::string_view reason);
 

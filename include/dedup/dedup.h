@@ -348,7 +348,8 @@ DEDUP_C_API int dedup_complete_many(dedup_cache* cache, const dedup_bytes* keys,
                                     dedup_error* error);
 
 // Completes whatever claim is current, for callers that have none.
-// Errors: DEDUP_NOT_CLAIMED, and those of dedup_complete but for DEDUP_STALE_CLAIM.
+// Errors: DEDUP_NOT_CLAIMED, DEDUP_STALE_CLAIM (the key is held: see dedup_resolve), and those of
+// dedup_complete.
 DEDUP_C_API int dedup_complete_current(dedup_cache* cache, const void* key, size_t key_bytes,
                                        const void* receipt, size_t receipt_bytes,
                                        const dedup_complete_options* options, dedup_error* error);
@@ -361,7 +362,8 @@ DEDUP_C_API int dedup_release(dedup_cache* cache, const void* key, size_t key_by
 DEDUP_C_API int dedup_release_many(dedup_cache* cache, const dedup_bytes* keys,
                                    const uint64_t* claim_sequences, size_t count,
                                    dedup_outcome** outcome, dedup_error* error);
-// Releases whatever claim is current.
+// Releases whatever claim is current. Errors: DEDUP_STALE_CLAIM (the key is held), those of an
+// append.
 DEDUP_C_API int dedup_release_current(dedup_cache* cache, const void* key, size_t key_bytes,
                                       int* released, dedup_error* error);
 
@@ -376,8 +378,10 @@ DEDUP_C_API int dedup_renew_many(dedup_cache* cache, const dedup_bytes* keys,
                                  const uint64_t* claim_sequences, size_t count, int64_t lease_ms,
                                  dedup_outcome** outcome, dedup_error* error);
 
-// Writes down what the holder is about to do, in place of the claim's metadata. Durable before it
-// returns. Errors: DEDUP_STALE_CLAIM, DEDUP_INVALID_ARGUMENT, those of an append.
+// Writes down what the holder is about to do, in place of the claim's metadata; it stays, also for
+// later claims, until another takes its place or somebody decides. Durable before it returns, with
+// DEDUP_ASYNC, too. Errors: DEDUP_STALE_CLAIM (also once the key is held), DEDUP_INVALID_ARGUMENT,
+// those of an append.
 DEDUP_C_API int dedup_note(dedup_cache* cache, const void* key, size_t key_bytes,
                            uint64_t claim_sequence, const void* metadata, size_t metadata_bytes,
                            dedup_error* error);

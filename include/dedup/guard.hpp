@@ -255,9 +255,9 @@ class DEDUP_API Guard {
     [[nodiscard]] Result<bool> is_processed(std::string_view event_id);
 
     // Says that the event needs no processing, whoever has it in flight. True if it was not known
-    // to be processed before; otherwise nothing changes.
-    // Errors: invalid_argument (the id, or metadata above kMetadataBytesMax or equal to
-    // kResultNotKept), and those of StreamStore::append.
+    // to be processed before; otherwise nothing changes. Without `metadata` a note stays.
+    // Errors: stale_claim (it is held: see Cache::resolve), invalid_argument (the id, or metadata
+    // above kMetadataBytesMax or equal to kResultNotKept), and those of StreamStore::append.
     [[nodiscard]] Result<bool> mark_processed(std::string_view event_id,
                                               std::string_view metadata = {});
 

@@ -17,7 +17,8 @@ namespace dedup {
 enum class Durability : std::uint8_t {
     sync,   // an acknowledged append survives kill -9, an OS crash and power loss
     async,  // an acknowledged append survives kill -9; a crash of the OS or the machine may cost
-            // those of the last flush interval. No sequence is used twice even then.
+            // those of the last flush interval, but no note and no decision of people (see
+            // Append::flush). No sequence is used twice even then.
 };
 
 struct OpenOptions {
@@ -144,7 +145,8 @@ struct RepairReport {
 // time from then on, and the heads that were written by the wrong time are written again, as new
 // versions, with their fences and receipts:
 //  - whose timestamp is later than `to_ms`, as if written at `to_ms`: what is left of its lease and
-//    time to live runs from then. (An expiry that was not later than the timestamp stays.)
+//    time to live runs from then. (An expiry that was not later than the timestamp stays.) Nothing
+//    that it says began, or was held, later than `to_ms` stays later.
 //  - of a claim from before whose lease was renewed by the wrong time: what was left of the lease
 //    at `from_ms` runs from `to_ms`. Only if a jump was noted that led there; a lease that was
 //    renewed by a clock less than a day ahead may hold up to a day too long.

@@ -36,6 +36,7 @@ struct StreamKey {
 struct Append {
     std::uint64_t expected_sequence = 0;
     Record record;
+    bool flush = false;  // durable when append() returns, with Durability::async, too
 };
 
 enum class Batch : std::uint8_t {

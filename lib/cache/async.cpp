@@ -54,9 +54,13 @@ class AsyncCache::Impl {
         waits.end();
     }
 
-    [[nodiscard]] Result<void> check() const {
+    template <class T>
+    [[nodiscard]] Result<void> check(const Answered<T>& answered) const {
         if (mark.inherited()) {
             return std::unexpected(mark.inherited_error("the AsyncCache"));
+        }
+        if (!answered) {
+            return invalid("the function that gets the answer is empty");
         }
         return {};
     }
@@ -85,24 +89,24 @@ Result<std::unique_ptr<AsyncCache>> AsyncCache::start(Cache& cache, const AsyncO
 
 Result<void> AsyncCache::claim_async(std::string key, ClaimOptions options,
                                      Answered<ClaimOutcome> answered) {
-    DEDUP_TRY(impl_->check());
+    DEDUP_TRY(impl_->check(answered));
     return impl_->requests.give(
         AskedClaim{{std::move(key), std::move(options)}, std::move(answered)});
 }
 
 Result<void> AsyncCache::complete_async(Completion completion, Answered<void> answered) {
-    DEDUP_TRY(impl_->check());
+    DEDUP_TRY(impl_->check(answered));
     return impl_->requests.give(AskedCompletion{std::move(completion), std::move(answered)});
 }
 
 Result<void> AsyncCache::release_async(Claim claim, Answered<bool> answered) {
-    DEDUP_TRY(impl_->check());
+    DEDUP_TRY(impl_->check(answered));
     return impl_->requests.give(AskedRelease{std::move(claim), std::move(answered)});
 }
 
 Result<void> AsyncCache::wait_async(std::string key, std::chrono::milliseconds timeout,
                                     Answered<LookupOutcome> answered) {
-    DEDUP_TRY(impl_->check());
+    DEDUP_TRY(impl_->check(answered));
     return impl_->waits.add(std::move(key), timeout, std::move(answered));
 }
 

@@ -122,6 +122,12 @@ std::optional<Decision<Outcome>> refuse(const Seen& seen, const ClaimOptions& op
     return std::nullopt;
 }
 
+// Whether somebody has said what had become of the claim, and with that of what it had noted.
+bool decided_from_outside(const Record& head) {
+    return head.verdict.kind == Verdict::Kind::resolved ||
+           head.verdict.kind == Verdict::Kind::forgotten;
+}
+
 // The start of a new claim on a key that nobody holds, with a fence of its own: where it will be
 // sent from, as each move of a record takes as long as looking it up.
 Record& begin_claim(std::optional<Append>& append, const CacheOptions& cache, std::string_view key,
@@ -134,15 +140,19 @@ Record& begin_claim(std::optional<Append>& append, const CacheOptions& cache, st
     record.expires_at_ms = options.expires_at_ms
                                ? *options.expires_at_ms
                                : expiry_after(seen.now_ms, options.ttl.value_or(cache.ttl));
-    // Released or taken over. What has expired is forgotten, but not that nobody answered.
-    if (seen.current() || seen.unanswered()) {
-        const std::uint32_t attempt = seen.head->attempt;
-        record.attempt = std::max(attempt, attempt + 1);  // likewise never wraps
-    }
     record.owner = options.owner;
     record.fingerprint = options.fingerprint;
     record.event_id = options.event_id;
     record.metadata = options.metadata;
+    // Released or taken over. What has expired is forgotten, but not that nobody answered.
+    if (seen.current() || seen.unanswered()) {
+        const std::uint32_t attempt = seen.head->attempt;
+        record.attempt = std::max(attempt, attempt + 1);  // likewise never wraps
+        // Nobody may have looked for what was noted: it stays until a note takes its place.
+        if (record.metadata.empty() && !decided_from_outside(*seen.head)) {
+            record.metadata = seen.head->metadata;
+        }
+    }
     return record;
 }
 
@@ -251,10 +261,6 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
             record.ttl_ms = *options.expires_at_ms - seen.now_ms;
         }
         record.expires_at_ms = 0;
-        // What the one before had noted is all that is known until this one notes something.
-        if (seen.unanswered() && record.metadata.empty()) {
-            record.metadata = seen.head->metadata;
-        }
     }
     Claimed& claimed = decision.answer->emplace<Claimed>();
     claimed.claim = {.ns = cache.ns,
@@ -262,6 +268,7 @@ Decision<ClaimOutcome> ClaimOp::decide(const Seen& seen) const {
                      .deadline_ms = options.lease ? record.lease_until_ms : record.expires_at_ms,
                      .attempt = record.attempt,
                      .since_ms = seen.now_ms};
+    claimed.metadata = record.metadata;
     claimed.previous = previous_of(record, seen);
     return decision;
 }
@@ -329,6 +336,9 @@ Decision<void> CompleteOp::decide(const Seen& seen) const {
         }
         return {other_receipt(key, seen), {}};
     }
+    if (claim == nullptr && seen.held()) {
+        return {held_error(key, seen), {}};
+    }
     const std::uint64_t sequence = seen.sequence();
     Record record = completed(*std::move(seen.head), seen.now_ms, receipt, options.ttl);
     if (options.metadata) {
@@ -342,11 +352,16 @@ Result<void> ReleaseOp::check() const {
 }
 
 Decision<bool> ReleaseOp::decide(const Seen& seen) const {
-    if (!seen.in_flight()) {
+    const bool newer = claim != nullptr && seen.head &&
+                       claim->claim_sequence > seen.head->claim_sequence;  // than the store knows
+    if (!seen.in_flight() && !newer) {
         return {false, {}};
     }
     if (!same_fence(claim, *seen.head)) {
         return {stale(*claim, seen), {}};
+    }
+    if (claim == nullptr && seen.held()) {
+        return {held_error(key, seen), {}};
     }
     const std::uint64_t sequence = seen.sequence();
     Record record = released(*std::move(seen.head), seen.now_ms, cache);

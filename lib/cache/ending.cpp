@@ -19,6 +19,10 @@ constexpr std::int64_t kTimeMax = std::numeric_limits<std::int64_t>::max();
 // A tombstone carries nothing worth keeping forever, even in a cache whose keys are.
 constexpr milliseconds kTombstoneTtl = std::chrono::hours{24};
 
+std::string who(const Verdict& verdict) {
+    return verdict.by.empty() ? "somebody" : quoted_bytes(verdict.by);
+}
+
 }  // namespace
 
 std::int64_t later(std::int64_t now_ms, milliseconds by) {
@@ -69,14 +73,19 @@ std::unexpected<Error> stale(const Claim& claim, const Seen& seen) {
             "before you claim the key again",
             seen.head->claim_sequence);
     } else if (!seen.current()) {
-        end = "it has expired; claim the key again";
-    } else if (seen.head->verdict.kind == Verdict::Kind::resolved &&
+        end = "it has expired; find out whether your work was done before you claim the key again";
+    } else if (const Verdict& verdict = seen.head->verdict;
+               verdict.kind == Verdict::Kind::resolved &&
                seen.head->claim_sequence == claim.claim_sequence) {
         end = fmt::format(
-            "{} decided that it was {} ({}); {}",
-            seen.head->verdict.by.empty() ? "somebody" : quoted_bytes(seen.head->verdict.by),
-            seen.completed() ? "done" : "not done", quoted_bytes(seen.head->verdict.reason),
+            "{} decided that it was {} ({}); {}", who(verdict),
+            seen.completed() ? "done" : "not done", quoted_bytes(verdict.reason),
             seen.completed() ? "look its receipt up" : "the key was released, and can be claimed");
+    } else if (verdict.kind == Verdict::Kind::forgotten) {
+        end = fmt::format(
+            "claim {} was completed, and {} took that back ({}); the key can be "
+            "claimed",
+            seen.head->claim_sequence, who(verdict), quoted_bytes(verdict.reason));
     } else if (seen.head->kind == Kind::tombstone) {
         end = "the key was released; claim it again";
     } else if (seen.in_flight() && seen.head->claim_sequence == claim.claim_sequence) {
@@ -101,6 +110,14 @@ std::unexpected<Error> other_receipt(std::string_view key, const Seen& seen) {
               fmt::format("key {} is completed with another receipt, of {} bytes; that one is "
                           "final, look it up",
                           quoted_bytes(key), seen.head->receipt->size())));
+}
+
+std::unexpected<Error> held_error(std::string_view key, const Seen& seen) {
+    return std::unexpected(error(
+        Code::stale_claim,
+        fmt::format("key {} is held: nobody has answered claim {} by {}, and somebody has to "
+                    "decide; resolve it, or answer under that claim_sequence",
+                    quoted_bytes(key), seen.head->claim_sequence, quoted_bytes(seen.head->owner))));
 }
 
 Record completed(Record head, std::int64_t now_ms, std::string_view receipt,

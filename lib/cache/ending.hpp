@@ -34,6 +34,8 @@ struct Limit {
 // Says which end the claim came to, and what its holder is to do.
 [[nodiscard]] std::unexpected<Error> stale(const Claim& claim, const Seen& seen);
 [[nodiscard]] std::unexpected<Error> other_receipt(std::string_view key, const Seen& seen);
+// For whoever answers without a claim for a key that waits for a decision.
+[[nodiscard]] std::unexpected<Error> held_error(std::string_view key, const Seen& seen);
 
 // `head`, which is in flight, as it is completed or released now.
 [[nodiscard]] Record completed(Record head, std::int64_t now_ms, std::string_view receipt,

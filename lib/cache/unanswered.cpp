@@ -23,6 +23,11 @@ Result<void> check_reason(std::string_view reason, std::string_view by) {
         {{"reason", reason.size(), kReasonBytesMax}, {"by", by.size(), kLabelBytesMax}});
 }
 
+// People and other systems act upon what is said here.
+Append flushed(std::uint64_t expected_sequence, Record&& record) {
+    return {expected_sequence, std::move(record), true};
+}
+
 // As the errors name a claim of which only the fence is known.
 Claim named(const CacheOptions& cache, std::string_view key, std::uint64_t claim_sequence) {
     return {.ns = cache.ns, .key = std::string(key), .claim_sequence = claim_sequence};
@@ -38,13 +43,14 @@ Result<void> NoteOp::check() const {
 }
 
 Decision<void> NoteOp::decide(const Seen& seen) const {
-    if (!seen.in_flight() || !holds_fence(seen, claim->claim_sequence)) {
+    // Whoever finds a key held decides by the note that he sees, so none may come later.
+    if (!seen.in_flight() || !holds_fence(seen, claim->claim_sequence) || seen.held()) {
         return {stale(*claim, seen), {}};
     }
     const std::uint64_t sequence = seen.sequence();
     Record record = *std::move(seen.head);
     record.metadata = metadata;
-    return {{}, Append{sequence, std::move(record)}, Change::noted};
+    return {{}, flushed(sequence, std::move(record)), Change::noted};
 }
 
 Result<void> HoldOp::check() const {
@@ -67,7 +73,7 @@ Decision<void> HoldOp::decide(const Seen& seen) const {
     record.expires_at_ms = 0;
     record.lease_until_ms = seen.now_ms;
     record.verdict = {Verdict::Kind::held, record.owner, std::string(reason)};
-    return {{}, Append{sequence, std::move(record)}, Change::held};
+    return {{}, flushed(sequence, std::move(record)), Change::held};
 }
 
 Result<void> ResolveOp::check() const {
@@ -120,7 +126,7 @@ Decision<void> ResolveOp::decide(const Seen& seen) const {
     Record record = receipt ? completed(std::move(head), seen.now_ms, *receipt, ttl)
                             : released(std::move(head), seen.now_ms, cache);
     record.verdict = {Verdict::Kind::resolved, by, reason};
-    return {{}, Append{sequence, std::move(record)}, Change::resolved};
+    return {{}, flushed(sequence, std::move(record)), Change::resolved};
 }
 
 Result<void> ForgetOp::check() const {
@@ -142,7 +148,7 @@ Decision<bool> ForgetOp::decide(const Seen& seen) const {
     record.receipt.reset();
     record.began_ms = 0;  // the head says when it was completed, and not when that claim began
     record.verdict = {Verdict::Kind::forgotten, std::string(by), std::string(reason)};
-    return {true, Append{sequence, std::move(record)}, Change::forgotten};
+    return {true, flushed(sequence, std::move(record)), Change::forgotten};
 }
 
 }  // namespace dedup

@@ -178,6 +178,7 @@ void Commit::stage(AppendRequest& request, std::size_t i, std::uint64_t sequence
     staged_.push_back({entry, link, head.sequence, record.ns, record.timestamp_ms,
                        record.expires_at_ms, bytes, false});
     request.results[i] = sequence;  // no sooner than it is staged: who is not, is not written
+    flush_ = flush_ || request.batch[i].flush;
     new_streams_ += begins_stream(link);
 }
 
@@ -316,6 +317,7 @@ void Commit::clear() {
     lost_to_pending_.clear();
     pending_.clear();
     new_streams_ = 0;
+    flush_ = false;
 }
 
 void Commit::finish() {
@@ -323,7 +325,7 @@ void Commit::finish() {
     if (staged_.empty()) {
         return;
     }
-    const bool flush = context_.options.durability == Durability::sync;
+    const bool flush = flush_ || context_.options.durability == Durability::sync;
     if (auto written = writer_.write_records(turn_, staged_, flush); !written) {
         give_up(written.error());
         return;

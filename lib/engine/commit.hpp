@@ -78,6 +78,7 @@ class Commit {
     std::vector<Result<std::uint64_t>*> lost_to_pending_;
     std::uint64_t first_sequence_;
     std::uint64_t new_streams_ = 0;  // staged
+    bool flush_ = false;             // something staged asks for it: see Append::flush
 };
 
 }  // namespace dedup

@@ -156,7 +156,7 @@ Result<void> LogWriter::write_records(const Turn& /*turn*/, std::span<const Appl
     records_since_mark_ = true;
     auto done = write_buffered();
     if (done && flush) {
-        done = sync_written();
+        done = flush_written();
     }
     if (!done) {
         return std::unexpected(context_.failure.set(done.error()));

@@ -61,8 +61,14 @@ struct MarkOp {
             return {Marked{false}, {}};
         }
         if (seen.in_flight()) {
-            const CompleteOptions completion{.metadata = options.metadata};
+            CompleteOptions completion;
+            if (!options.metadata.empty()) {
+                completion.metadata = options.metadata;
+            }
             auto decision = CompleteOp{cache, key, nullptr, "", completion}.decide(seen);
+            if (!decision.answer) {
+                return {std::unexpected(std::move(decision.answer).error()), {}};
+            }
             return {Marked{true}, std::move(decision.append), decision.change};
         }
         auto decision = remember().decide(seen);

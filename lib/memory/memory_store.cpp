@@ -301,7 +301,7 @@ class MemoryStore final : public StreamStore {
 
     [[nodiscard]] Result<void> make_room(std::span<const Append> batch) {
         Room wanted;
-        for (const auto& [expected_sequence, record] : batch) {
+        for (const auto& [expected_sequence, record, flush] : batch) {
             if (expected_sequence == 0) {
                 ++wanted.keys;
                 wanted.bytes += memory_bytes(record);

@@ -65,6 +65,22 @@ BEGIN
     RETURN a;
 END $$;
 
+CREATE OR REPLACE FUNCTION @.without_previous(a @.answer) RETURNS @.answer
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    a.previous_fence := NULL;
+    a.previous_attempt := NULL;
+    a.previous_owner := NULL;
+    a.previous_event_id := NULL;
+    a.previous_began_ms := NULL;
+    a.previous_ended_ms := NULL;
+    a.previous_end := NULL;
+    a.previous_note := NULL;
+    a.previous_reason := NULL;
+    a.previous_by := NULL;
+    RETURN a;
+END $$;
+
 -- What a lookup says of a head.
 CREATE OR REPLACE FUNCTION @.answer_of(h @.head, now_ms int8) RETURNS @.answer
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -117,6 +133,7 @@ BEGIN
         a.outcome := 'mismatch';
         a.receipt := NULL;
         a.metadata := NULL;
+        a := @.without_previous(a);
     ELSIF a.outcome = 'in_flight' AND a.lease_until_ms <> 0 AND now_ms > a.lease_until_ms THEN
         a.outcome := 'absent';
     END IF;
@@ -136,15 +153,22 @@ BEGIN
     h.expires_ms := coalesce(@.later(now_ms, ttl_ms), 0);
     h.ttl_ms := 0;
     h.lease_until_ms := 0;
-    -- What has expired is forgotten, but not that nobody answered.
-    h.attempt := CASE WHEN seen.state = 0 OR @.state_of(seen, now_ms) = 'released'
-                      THEN least(seen.attempt + 1, 4294967295) ELSE 1 END;
+    h.attempt := 1;
     h.state := 0;
     h.owner := owner;
     h.fingerprint := fingerprint;
     h.event_id := event_id;
     h.receipt := NULL;
     h.metadata := metadata;
+    -- What has expired is forgotten, but not that nobody answered.
+    IF seen.state = 0 OR @.state_of(seen, now_ms) = 'released' THEN
+        h.attempt := least(seen.attempt + 1, 4294967295);
+        -- Nobody may have looked for what was noted: it stays until a note takes its place, or
+        -- somebody has decided about that claim.
+        IF metadata = '' AND (@.read_rest(seen.rest)).verdict NOT IN (2, 3) THEN
+            h.metadata := seen.metadata;
+        END IF;
+    END IF;
     h.rest := '';
     RETURN h;
 END $$;
@@ -207,10 +231,6 @@ BEGIN
         IF unanswered = 'hold' OR (attempts_max > 0 AND h.attempt >= attempts_max) THEN
             h.expires_ms := 0;
             h.rest := @.with_verdict('', true, 0, '', '');
-            -- What the one before had noted is all that is known until this one notes something.
-            IF seen.state = 0 AND metadata = '' THEN
-                h.metadata := seen.metadata;
-            END IF;
         END IF;
         h.fence := @.put(h);
         IF h.fence IS NOT NULL THEN

@@ -5,16 +5,20 @@
 namespace dedup::pg {
 
 const std::string_view kDecisionFunctionsSql = R"sql(
--- Writes down what the holder is about to do: 'noted' or 'stale_claim'.
+-- Writes down what the holder is about to do: 'noted' or 'stale_claim', which it is once the key is
+-- held, too: somebody may be deciding by the note that was there.
 CREATE OR REPLACE FUNCTION @.note(ns text, key bytea, fence int8, metadata bytea) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     h @.head;
+    now_ms int8;
 BEGIN
     PERFORM @.check_claim(ns, key, fence), @.check_bytes('metadata', metadata, 65536);
     LOOP
         h := @.head_of(ns, key);
-        IF @.state_of(h, @.now_ms()) <> 'in_flight' OR h.fence <> fence THEN
+        now_ms := @.now_ms();
+        IF @.state_of(h, now_ms) <> 'in_flight' OR h.fence <> fence OR
+           @.is_held(h.rest, h.lease_until_ms, now_ms) THEN
             RETURN 'stale_claim';
         END IF;
         h.metadata := metadata;

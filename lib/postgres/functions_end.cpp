@@ -42,8 +42,8 @@ BEGIN
 END $$;
 
 -- 'completed', 'stale_claim', 'receipt_mismatch'; with a fence of 0, whichever claim is current is
--- completed, and there may be none: 'not_claimed'. A ttl of null: what the claim asked for. A
--- metadata of null: the claim's stays.
+-- completed, unless it is held ('stale_claim'), and there may be none: 'not_claimed'. A ttl of null:
+-- what the claim asked for. A metadata of null: the claim's stays.
 CREATE OR REPLACE FUNCTION @.complete(
     ns text, key bytea, fence int8, receipt bytea, ttl_ms int8 DEFAULT NULL,
     metadata bytea DEFAULT NULL) RETURNS text
@@ -63,6 +63,8 @@ BEGIN
             RETURN CASE WHEN fence = 0 THEN 'not_claimed' ELSE 'stale_claim' END;
         ELSIF h.state = 1 THEN
             RETURN CASE WHEN h.receipt = receipt THEN 'completed' ELSE 'receipt_mismatch' END;
+        ELSIF fence = 0 AND @.is_held(h.rest, h.lease_until_ms, now_ms) THEN
+            RETURN 'stale_claim';
         END IF;
         h.metadata := coalesce(metadata, h.metadata);
         IF @.put(@.completed(h, now_ms, receipt, ttl_ms)) IS NOT NULL THEN
@@ -72,7 +74,7 @@ BEGIN
 END $$;
 
 -- 'released', 'nothing' (there was nothing to release) or 'stale_claim'. A fence of 0: whichever
--- claim is current.
+-- claim is current, unless it is held ('stale_claim').
 CREATE OR REPLACE FUNCTION @.release(ns text, key bytea, fence int8) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -83,9 +85,12 @@ BEGIN
     LOOP
         h := @.head_of(ns, key);
         now_ms := @.now_ms();
-        IF @.state_of(h, now_ms) <> 'in_flight' THEN
+        IF h.sequence <> 0 AND fence > h.fence THEN
+            RETURN 'stale_claim';  -- newer than all that is known of the key
+        ELSIF @.state_of(h, now_ms) <> 'in_flight' THEN
             RETURN 'nothing';
-        ELSIF h.fence <> coalesce(nullif(fence, 0), h.fence) THEN
+        ELSIF h.fence <> coalesce(nullif(fence, 0), h.fence) OR
+              (fence = 0 AND @.is_held(h.rest, h.lease_until_ms, now_ms)) THEN
             RETURN 'stale_claim';
         ELSIF @.put(@.released(h, now_ms)) IS NOT NULL THEN
             RETURN 'released';

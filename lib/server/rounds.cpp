@@ -286,7 +286,7 @@ void Executor::append_atomic(Transacting transacting) {
         options_.watch->saw<std::uint64_t>(landed);
         if (landed.front()) {
             command.landed_all(landed);
-            for (const auto& [expected, record] : transacting.batch) {
+            for (const auto& [expected, record, flush] : transacting.batch) {
                 note_change({record.ns, record.key});
             }
             return;

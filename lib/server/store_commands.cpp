@@ -19,6 +19,13 @@ namespace {
 constexpr std::size_t kHeadsBytesMax = 16 * 1024 * 1024;
 constexpr std::size_t kIdBytesMax = 64;
 
+// Whether it may be what somebody notes or decides of a claim, which is durable before it is
+// acknowledged. Append::flush does not travel.
+bool says_of_claim(const Record& record) {
+    return record.verdict.kind != Verdict::Kind::none ||
+           (record.state() == State::in_flight && record.claim_sequence != 0);
+}
+
 // [word, message, os_error, head_sequence]
 void write_item_error(ReplyWriter& writer, const Error& error) {
     writer.array(4);
@@ -261,7 +268,8 @@ CommandPtr make_append(const Request& request) {
         if (const unsigned wanted = rights_for(*record); user && !user->may(wanted)) {
             return no_permission(request, request.argument(0), missing_rights(*user, wanted));
         }
-        items.push_back({*expected, *std::move(record)});
+        const bool flush = says_of_claim(*record);
+        items.push_back({*expected, *std::move(record), flush});
     }
     if (const auto checked = check_batch(items, atomic ? Batch::atomic : Batch::each); !checked) {
         return request.error("ERR " + checked.error().message);

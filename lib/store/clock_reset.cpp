@@ -116,7 +116,11 @@ Result<std::optional<Record>> LogStore::put_right(const Record& head, const Cloc
     if (head.timestamp_ms > reset.to_ms) {
         record.expires_at_ms = shifted(head.expires_at_ms, head, reset.to_ms);
         record.lease_until_ms = shifted(head.lease_until_ms, head, reset.to_ms);
+        if (head.verdict.kind == Verdict::Kind::held) {  // the end of the lease is when it was held
+            record.lease_until_ms = std::min(record.lease_until_ms, reset.to_ms);
+        }
         record.timestamp_ms = reset.to_ms;
+        record.began_ms = std::min(head.began_ms, reset.to_ms);
         return record;
     }
     if (head.sequence <= reset.wrong_after || head.lease_until_ms <= reset.to_ms) {

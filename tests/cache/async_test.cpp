@@ -137,6 +137,18 @@ TEST_CASE("async: no more than so many requests at a time, and options in their 
     as<Claimed>(two.get());
 }
 
+TEST_CASE("async: a request without a function for its answer is refused") {
+    // Guards against a process that ends on a thread of the library's.
+    TestStore store = store_factories().front().make();
+    Cache cache(*store);
+    const Claim claim = must_claim(cache, "k");
+    const auto async = must(AsyncCache::start(cache));
+    check_error(async->claim_async("c", {}, {}), Code::invalid_argument, "empty");
+    check_error(async->complete_async({claim, "r", {}}, {}), Code::invalid_argument, "empty");
+    check_error(async->release_async(claim, {}), Code::invalid_argument, "empty");
+    check_error(async->wait_async("k", 1ms, {}), Code::invalid_argument, "empty");
+}
+
 TEST_CASE("async: a wait ends with the decision, through whichever cache") {
     // Guards against a waiter that sleeps through the decision. If it did, this would not end.
     on_each_store([](TestStore& store) {

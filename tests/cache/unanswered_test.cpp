@@ -73,6 +73,66 @@ TEST_CASE("note: who takes over under a hold keeps what the one before had noted
     });
 }
 
+TEST_CASE("note: it stays until another takes its place or somebody decides, whoever comes") {
+    // Guards against a third worker who pays again, as the second one had noted nothing.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        const auto next = [&](const ClaimOptions& options = with_lease(1s)) {
+            store.clock.advance(1'001);
+            return as<Claimed>(cache.claim("k", options));
+        };
+        const auto first = next();
+        CHECK(first.metadata.empty());
+        must(cache.note(first.claim, "reference 42"));
+        CHECK(next().metadata == "reference 42");  // and dies at once
+        const auto third = next();
+        CHECK(third.previous->note == "reference 42");
+        CHECK(must(cache.release(third.claim)));
+        const auto fourth = next();
+        CHECK(fourth.previous->end == End::released);
+        CHECK(as<InFlight>(cache.lookup("k")).metadata == "reference 42");
+        must(cache.note(fourth.claim, "reference 43"));
+        CHECK(next().metadata == "reference 43");
+        CHECK(next({.metadata = "its own", .lease = 1s}).metadata == "its own");
+
+        const auto last = next();
+        store.clock.advance(1'001);
+        must(cache.resolve("k", last.claim.claim_sequence, {.reason = "not in the list"}));
+        const auto resolved = next();
+        CHECK(resolved.previous->note == "its own");
+        CHECK(resolved.metadata.empty());
+        must(cache.note(resolved.claim, "reference 44"));
+        CHECK(must(cache.release(resolved.claim)));
+        as<New>(cache.remember("k", "paid"));
+        CHECK(as<Completed>(cache.lookup("k")).metadata == "reference 44");
+        CHECK(must(cache.forget("k", 0, "refunded")));
+        CHECK(next().metadata.empty());
+    });
+}
+
+TEST_CASE("note: none comes once the key is held, so that none comes behind a decision") {
+    // Guards against an operator who sees no note, decides "not done", and was overtaken by one.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const Claim late = must_claim(cache, "late", held_by("w"));
+        const Claim given_up = must_claim(cache, "given up", held_by("w", 1h));
+        const Claim endless = must_claim(cache, "endless", {.unanswered = Unanswered::hold});
+        store.clock.advance(1'000);
+        must(cache.note(late, "in time"));
+        must(cache.hold(given_up, "timeout"));
+        store.clock.advance(1);
+        check_error(cache.note(late, "too late"), Code::stale_claim, "held until somebody decides");
+        check_error(cache.note(given_up, "too late"), Code::stale_claim, "held until");
+        must(cache.note(endless, "nothing says that its holder is gone"));
+        CHECK(head_of(*store, "late").metadata == "in time");
+
+        // A renewal takes it back before anybody has decided; then nobody can.
+        const Claim renewed = must(cache.renew(late, 1s));
+        must(cache.note(renewed, "in time again"));
+        check_error(cache.resolve("late", late.claim_sequence, {.reason = "no note"}), Code::busy);
+    });
+}
+
 TEST_CASE("note: a span is one append, each with its fence") {
     on_each_store([](TestStore& store) {
         Cache cache(*store);
@@ -317,6 +377,61 @@ TEST_CASE("resolve: whatever nobody answered, held or not") {
         CHECK(must(cache.release(released)));
         check_error(cache.resolve("released", released.claim_sequence, {.reason = "no"}),
                     Code::stale_claim, "released");
+    });
+}
+
+TEST_CASE("hold: whoever answers for a held key names the claim that he means") {
+    // Guards against a clean-up that frees what somebody is to look at.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store);
+        const Claim claim = must_claim(cache, "k", held_by("w"));
+        const auto refused = [&](const auto& answer) {
+            check_error(answer, Code::stale_claim, "resolve it");
+        };
+        store.clock.advance(1'001);
+        refused(cache.release_current("k"));
+        refused(cache.complete_current("k", "r"));
+        must(cache.renew(claim, 1s));
+        CHECK(must(cache.release_current("k")));  // somebody works again
+        const Claim given_up = must_claim(cache, "k", with_lease(1s));
+        must(cache.hold(given_up, "timeout"));
+        refused(cache.release_current("k"));
+        refused(cache.complete_current("k", "r"));
+        must(cache.complete(given_up, "r"));
+        must(cache.complete_current("k", "r"));  // nothing is left to decide
+    });
+}
+
+TEST_CASE("stale: a claim that expired, was taken back, or is newer than all that is known") {
+    // Guards against a late worker who is told to work again, and an old copy that nobody notices.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        const Claim expired = must_claim(cache, "expired");
+        store.clock.advance(62'000);
+        check_error(cache.complete(expired, "r"), Code::stale_claim,
+                    "has expired; find out whether your work was done");
+
+        const Claim paid = must_claim(cache, "forgotten");
+        must(cache.complete(paid, "r"));
+        CHECK(must(cache.forget("forgotten", 0, "refunded", "ada")));
+        check_error(cache.complete(paid, "r"), Code::stale_claim,
+                    "was completed, and \"ada\" took that back (\"refunded\")");
+        check_error(cache.resolve("forgotten", paid.claim_sequence, {.reason = "late"}),
+                    Code::stale_claim, "took that back");
+
+        Claim newer = must_claim(cache, "k");
+        const Claim known = newer;
+        newer.claim_sequence += 1'000;
+        const auto check_newer = [&] {
+            check_error(cache.release(newer), Code::stale_claim, "put back from a copy");
+        };
+        check_newer();
+        must(cache.complete(known, "r"));
+        check_newer();
+        CHECK(must(cache.forget("k", 0, "refunded")));
+        check_newer();
+        newer.key = "absent";
+        CHECK(!must(cache.release(newer)));
     });
 }
 

@@ -65,12 +65,11 @@ class Looking(cli.CliTest):
             self.assertTrue(line[0] == " " or line.split()[0] in sequences, text)
 
     def test_inspect_tells_what_is_noted_of_a_held_key(self):
-        self.dedupctl("exec", "--key", "k", "--hold", "--", "sh", "-c", "kill -9 $$")
-        fence = str(self.dedupctl("--json", "lookup", "k").json["claim_sequence"])
-        self.dedupctl("note", "k", "--claim", fence, "asked the bank", expect=OK)
+        note = f"{cli.DEDUPCTL} note k --claim $DEDUP_CLAIM 'asked the bank' >&2 && kill -9 $$"
+        self.dedupctl("exec", "--key", "k", "--hold", "--", "sh", "-c", note)
         said = self.dedupctl("inspect", "k", expect=OK).text.split("WHAT WAS SAID")[1]
-        self.assertRegex(said, r"(?s)held: nobody knows what became of it.*ended by signal 9.*"
-                         r" noted\n.*note +asked the bank\n$")
+        self.assertRegex(said, r"(?s) noted\n.*note +asked the bank\n.*"
+                         r"held: nobody knows what became of it.*ended by signal 9")
         self.assertEqual(said.count("held:"), 1, said)
 
     def test_inspect_says_what_a_lost_lease_means(self):

@@ -110,8 +110,9 @@ class Outcomes(cli.CliTest):
         self.assertEqual(quiet.error, "")
 
     def hold(self, key):
-        fence = str(self.claim(key, "--owner", "w1", "--lease", "1ms", "--hold"))
+        fence = str(self.claim(key, "--owner", "w1", "--lease", "1h", "--hold"))
         self.dedupctl("note", key, "--claim", fence, "reference 8125", expect=OK)
+        self.dedupctl("renew", key, "--claim", fence, "--lease", "1ms", expect=OK)
         time.sleep(0.01)
         return fence
 
@@ -136,6 +137,9 @@ class Outcomes(cli.CliTest):
         self.assertIn("until somebody resolves it", self.dedupctl("inspect", "k", expect=OK).text)
         self.dedupctl("sweep", expect=OK)
         self.dedupctl("claim", "k", expect=HELD)
+        for command in (("release", "k"), ("complete", "k")):  # by whoever has not looked
+            self.assertInError("resolve it", self.dedupctl(*command, expect=STALE))
+        self.dedupctl("note", "k", "--claim", fence, "late", expect=STALE)
 
     def test_the_commands_that_decide_can_be_pasted(self):
         fence = self.hold("o'clock -k")

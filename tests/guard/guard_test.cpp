@@ -340,6 +340,17 @@ TEST_CASE("guard: an event can be marked as processed, with metadata, even while
         CHECK(as<AlreadyProcessed>(guard->process_if_new("e", gives("x"))).metadata ==
               "skipped by hand");
 
+        // What waits for a decision is decided by resolve(), which says who and why.
+        Cache cache(*store, {.ns = "events"});
+        const Claim held = must_claim(cache, "held");
+        must(cache.note(held, "reference 42"));
+        must(cache.hold(held, "timeout"));
+        check_error(guard->mark_processed("held", "by hand"), Code::stale_claim, "resolve it");
+        must_claim(cache, "noted", {.metadata = "reference 43"});
+        CHECK(must(guard->mark_processed("noted")));
+        CHECK(as<AlreadyProcessed>(guard->process_if_new("noted", gives("x"))).metadata ==
+              "reference 43");
+
         // What is running is told that its result is not the one that stands.
         check_error(guard->process_if_new("f",
                                           [&](const Attempt&) -> Handled {

@@ -364,9 +364,16 @@ TEST_CASE("functions: what the library holds is not claimed, however the head ca
     CHECK(client.row("SELECT outcome FROM remember('n', 'plain', 'r')")[0] == "held");
     CHECK(client.row("SELECT count(*) FROM heads WHERE state = 'held'")[0] == "2");
     const auto fence = [](const Claim& of) { return std::to_string(of.claim_sequence); };
-    CHECK(client.row("SELECT note('n', 'plain', " + fence(plain) + ", 'seen')")[0] == "noted");
+    CHECK(client.row("SELECT note('n', 'plain', " + fence(plain) + ", 'late')")[0] ==
+          "stale_claim");
+    CHECK(client.row("SELECT release('n', 'plain', 0)")[0] == "stale_claim");
+    CHECK(client.row("SELECT complete('n', 'plain', 0, 'r')")[0] == "stale_claim");
+    CHECK(client.row("SELECT outcome, previous_owner, previous_note, previous_fence "
+                     "FROM claim('n', 'plain', fingerprint => 'other')") ==
+          std::vector<std::string>{"mismatch", "", "", ""});
     CHECK(client.row("SELECT complete('n', 'plain', " + fence(plain) + ", 'r')")[0] == "completed");
-    CHECK(std::get<Completed>(cache.claim("plain").value()).metadata == "seen");
+    CHECK(client.row("SELECT release('n', 'plain', " + fence(plain) + " + 1000000)")[0] ==
+          "stale_claim");
     CHECK(client.row("SELECT release('n', 'conflict', " + fence(conflict) + ")")[0] == "released");
     const auto next = cache.claim("conflict");
     CHECK(std::get<Claimed>(next.value()).previous->end == End::released);

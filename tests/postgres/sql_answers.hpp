@@ -106,7 +106,7 @@ class AnswerRow {
 
 inline ClaimOutcome claim_outcome(const AnswerRow& row) {
     if (row.outcome == "claimed") {
-        return Claimed{row.claim, row.previous};
+        return Claimed{row.claim, row.previous, row.in_flight.metadata};
     }
     if (row.outcome == "completed") {
         return row.completed();
@@ -115,6 +115,7 @@ inline ClaimOutcome claim_outcome(const AnswerRow& row) {
         return Held{row.previous.value()};
     }
     if (row.outcome == "mismatch") {
+        CHECK(!row.previous.has_value());
         return Mismatch{.fingerprint = row.fingerprint, .since_ms = row.in_flight.since_ms};
     }
     CHECK(row.outcome == "in_flight");

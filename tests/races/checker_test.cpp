@@ -83,7 +83,7 @@ Previous before(End end, std::int64_t ended_ms) {
 
 // That a claim was won, and that it was refused.
 Operation wins(std::uint64_t fence) {
-    return claim(fence, show(Claim{"n", "k", fence, 11'000, 1}));
+    return claim(fence, show(Claimed{Claim{"n", "k", fence, 11'000, 1}}));
 }
 Operation wins_after_release(std::uint64_t fence) {
     return claim(fence,
@@ -93,7 +93,7 @@ Operation loses_to(std::uint64_t fence) {
     return claim(0, show(in_flight(fence)));
 }
 Operation wins_lease(std::uint64_t fence, std::int64_t until_ms) {
-    return claim(fence, show(Claim{"n", "k", fence, until_ms, 1}), 100);
+    return claim(fence, show(Claimed{Claim{"n", "k", fence, until_ms, 1}}), 100);
 }
 Operation takes_over(std::uint64_t fence, std::int64_t until_ms) {
     return claim(

@@ -1,12 +1,16 @@
 // DEDUP.NOTE, HOLD, RESOLVE and FORGET, and claims that wait for them.
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "dedup/cache.hpp"
+#include "dedup/log_store.hpp"
 #include "dedup/memory_store.hpp"
 #include "dedup/server.hpp"
 #include "server/client.hpp"
@@ -55,6 +59,32 @@ TEST_CASE("decisions: a note is told to whoever comes after") {
     CHECK(has(next, "'end' 'lease_ran_out'"));
 }
 
+TEST_CASE("decisions: what is said is durable before the reply, whatever the store's appends are") {
+    // Guards a note of the effect that follows it, of whichever client.
+    TempDir directory;
+    const std::string path = (directory.path() / "socket").string();
+    OpenOptions async;
+    async.durability = Durability::async;
+    async.flush_interval = std::chrono::minutes(1);
+    const auto store = open(directory.path() / "store", async).value();
+    const auto server = Server::start(*store, {.unix_path = path}).value();
+    Client client(path);
+    const auto remote = open("unix:" + path).value();
+    Cache cache(*remote);
+    const auto claim =
+        std::get<Claimed>(cache.claim("k", {.lease = std::chrono::minutes(1)}).value()).claim;
+    const std::string fence = std::to_string(claim.claim_sequence);
+    const std::uint64_t before = store->metrics().flushes;
+    REQUIRE(cache.note(claim, "calls the bank"));
+    CHECK(store->metrics().flushes == before + 1);
+    REQUIRE(has(client.ask({"DEDUP.NOTE", "k", fence, "calls it again"}), "'noted'"));
+    CHECK(store->metrics().flushes == before + 2);
+    REQUIRE(cache.hold(claim, "timeout"));
+    REQUIRE(cache.resolve("k", claim.claim_sequence, {.receipt = "paid", .reason = "in its list"}));
+    REQUIRE(cache.forget("k", 0, "refunded"));
+    CHECK(store->metrics().flushes == before + 5);
+}
+
 TEST_CASE("decisions: a claim that is held waits until somebody says what became of it") {
     DecisionsFixture fixture;
     Client client(fixture.path);
@@ -63,6 +93,12 @@ TEST_CASE("decisions: a claim that is held waits until somebody says what became
     const std::string held = client.ask({"DEDUP.CLAIM", "k"});
     CHECK(has(held, "'outcome' 'held'"));
     CHECK(has(held, "'reason' 'timed out'"));
+    for (const std::string& refused : {client.ask({"DEDUP.COMPLETE", "k", "CURRENT", "r"}),
+                                       client.ask({"DEDUP.RELEASE", "k", "CURRENT"})}) {
+        CHECK(refused.starts_with("-STALE_CLAIM"));
+        CHECK(has(refused, "resolve it"));
+    }
+    CHECK(client.ask({"DEDUP.NOTE", "k", first, "late"}).starts_with("-STALE_CLAIM"));
     CHECK(client.ask({"DEDUP.RESOLVE", "k", "999", "NOTDONE", "REASON", "r"})
               .starts_with("-STALE_CLAIM"));
     CHECK(has(client.ask({"DEDUP.RESOLVE", "k", first, "NOTDONE", "REASON", "the bank has none",

@@ -221,6 +221,37 @@ TEST_CASE("a reset sets the time back, and what was not swept is valid again") {
     CHECK(Cache(*jumped.store).complete(jumped.before, "done").has_value());
 }
 
+TEST_CASE("a reset leaves nothing that began, or was held, later than now") {
+    // Guards against a claim that is told of one before it that begins in ten years.
+    const TempDir dir;
+    const auto path = dir.path() / "store";
+    ManualClock clock(kWrongMs);
+    const OpenOptions options = wary(clock);
+    {
+        const auto store = must_open(path, options);
+        Cache cache(*store);
+        const Claim given_up = Jumped::must_claim(cache, "given up", {});
+        const Claim unsure = Jumped::must_claim(cache, "unsure", {});
+        clock.advance(5'000);
+        REQUIRE(cache.release(given_up).has_value());
+        REQUIRE(cache.hold(unsure, "timeout").has_value());
+        REQUIRE(store->close());
+    }
+    clock.set(kRightMs);
+    REQUIRE(reset_clock(path, options).value().has_value());
+    const auto store = must_open(path, options);
+    Cache cache(*store);
+    const auto next = cache.claim("given up");
+    REQUIRE((next && next->claimed() != nullptr));
+    CHECK(next->claimed()->previous->began_ms == kRightMs);
+    CHECK(next->claimed()->previous->ended_ms == kRightMs);
+    const auto held = cache.claim("unsure");
+    REQUIRE((held && held->held() != nullptr));
+    CHECK(held->held()->previous.began_ms == kRightMs);
+    CHECK(held->held()->previous.ended_ms == kRightMs);
+    CHECK((*store->head({"default", "unsure"}))->lease_until_ms == kRightMs);
+}
+
 TEST_CASE("a reset that was cut short is finished by the next opening") {
     // Guards against receipts that are written again by a time that has not been set.
     Jumped jumped;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "dedup/cache.hpp"
 #include "env/bytes.hpp"
 #include "log/frame_reader.hpp"
 #include "support/log_helpers.hpp"
@@ -514,6 +515,40 @@ TEST_CASE("with async durability a lost tail never brings a sequence back") {
         CHECK(receipt_of(*store, "lost-0") == "(absent)");
         CHECK(must_append(*store, again_async ? "a" : "b") > lost);
     }
+}
+
+TEST_CASE("with async durability what asks for a flush is durable, and all before it") {
+    // Guards a note of the effect that follows it, and what people decide.
+    const TempDir dir;
+    OpenOptions async;
+    async.durability = Durability::async;
+    async.flush_interval = std::chrono::minutes(1);
+    const auto store = must_open(dir.path() / "store", async);
+    const auto flushes = [&] { return store->metrics().flushes; };
+    Cache cache(*store);
+    const auto claim = [&](const char* key) {
+        return std::get<Claimed>(cache.claim(key, {.lease = std::chrono::seconds(1)}).value())
+            .claim;
+    };
+    const Claim held = claim("held");
+    const Claim done = claim("done");
+    REQUIRE(cache.complete(done, "r"));
+    const std::uint64_t before = flushes();
+    const auto durable = [&](std::uint64_t calls) { return flushes() == before + calls; };
+    REQUIRE(cache.renew(held, std::chrono::seconds(2)));
+    CHECK(durable(0));
+    REQUIRE(cache.note(held, "reference 42"));
+    CHECK(durable(1));
+    REQUIRE(cache.note_many(std::vector<Note>{{held, "one"}, {held, "two"}})[1]);
+    CHECK(durable(3));  // the second note of one key is an append of its own
+    REQUIRE(cache.hold(held, "timeout"));
+    CHECK(durable(4));
+    REQUIRE(cache.resolve("held", held.claim_sequence, {.reason = "not done"}));
+    CHECK(durable(5));
+    REQUIRE(cache.forget("done", 0, "refunded").value());
+    CHECK(durable(6));
+    claim("held");
+    CHECK(durable(6));
 }
 
 TEST_CASE("the highest time seen outlives a clean close") {

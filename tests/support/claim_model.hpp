@@ -34,7 +34,8 @@ inline std::string show(const Claim& o) {
            " deadline " + std::to_string(o.deadline_ms) + " attempt " + std::to_string(o.attempt);
 }
 inline std::string show(const Claimed& o) {
-    return show(o.claim) + (o.previous ? " after " + show(*o.previous) : "");
+    return show(o.claim) + " note " + brief(o.metadata) +
+           (o.previous ? " after " + show(*o.previous) : "");
 }
 inline std::string show(const Held& o) {
     return "held " + show(o.previous);
@@ -111,7 +112,6 @@ class KeyModel {
             return duplicate;
         }
         const std::string before = remembered(now_ms) || unanswered() ? previous() : "";
-        const std::string left_note = unanswered() ? note_ : brief("");
         begin(now_ms, options, fence);
         if (!options.expires_at_ms && options.ttl != kForever) {
             ttl_ms_ = options.ttl.value_or(std::chrono::milliseconds{cache_ttl_ms_}).count();
@@ -123,9 +123,8 @@ class KeyModel {
             holds_ = true;
             ttl_ms_ = options.expires_at_ms ? *options.expires_at_ms - now_ms : ttl_ms_;
             expires_at_ms_ = 0;
-            note_ = options.metadata.empty() ? left_note : note_;
         }
-        return show(handle()) + (before.empty() ? "" : " after " + before);
+        return show(handle()) + " note " + note_ + (before.empty() ? "" : " after " + before);
     }
 
     std::string remember(std::int64_t now_ms, const std::string& receipt,
@@ -148,12 +147,15 @@ class KeyModel {
         if (state_ == State::completed) {
             return receipt_ == receipt ? "ok" : "receipt_mismatch";
         }
+        if (fence == 0 && held(now_ms)) {
+            return "stale_claim";
+        }
         finish(now_ms, receipt, ttl);
         return "ok";
     }
 
     std::string note(std::int64_t now_ms, std::uint64_t fence, const std::string& text) {
-        if (!in_flight(now_ms) || fence_ != fence) {
+        if (!in_flight(now_ms) || fence_ != fence || held(now_ms)) {
             return "stale_claim";
         }
         note_ = brief(text);
@@ -211,10 +213,13 @@ class KeyModel {
     }
 
     std::string release(std::int64_t now_ms, std::uint64_t fence) {
+        if (known_ && fence > fence_) {
+            return "stale_claim";
+        }
         if (!alive(now_ms) || state_ == State::completed) {
             return show(false);
         }
-        if (fence != 0 && fence != fence_) {
+        if (fence == 0 ? held(now_ms) : fence != fence_) {
             return "stale_claim";
         }
         bury(now_ms);
@@ -327,7 +332,12 @@ class KeyModel {
     }
 
     void begin(std::int64_t now_ms, const ClaimOptions& options, std::uint64_t fence) {
-        attempt_ = remembered(now_ms) || unanswered() ? attempt_ + 1 : 1;
+        const bool goes_on = remembered(now_ms) || unanswered();
+        const bool answered = end_ == End::resolved || end_ == End::forgotten;
+        attempt_ = goes_on ? attempt_ + 1 : 1;
+        if (!goes_on || answered || !options.metadata.empty()) {
+            note_ = brief(options.metadata);
+        }
         known_ = true;
         state_ = State::in_flight;
         fence_ = fence;
@@ -337,7 +347,6 @@ class KeyModel {
         conflicts_ = 0;
         owner_ = options.owner;
         fingerprint_ = options.fingerprint;
-        note_ = brief(options.metadata);
         holds_ = false;
         said(End::lease_ran_out, "", "");
         receipt_.clear();

@@ -330,7 +330,7 @@ class Cache:
 
     def complete_current(self, key: Text, receipt: Text = b"", *, ttl: Seconds | None = None,
                          metadata: Text | None = None) -> None:
-        """Completes whatever claim is current, for callers that have none."""
+        """Completes whatever claim is current, for callers that have none; not of a held key."""
         name, kept = as_bytes(key), as_bytes(receipt)
         call(library.dedup_complete_current, self._handle.pointer, name, len(name), kept, len(kept),
              _complete_options(ttl, metadata))
@@ -346,6 +346,7 @@ class Cache:
         return self._on_claims(library.dedup_release_many, claims)
 
     def release_current(self, key: Text) -> bool:
+        """Releases whatever claim is current; not of a held key, which is to be resolved."""
         name, released = as_bytes(key), ctypes.c_int()
         call(library.dedup_release_current, self._handle.pointer, name, len(name), released)
         return bool(released.value)
@@ -371,7 +372,8 @@ class Cache:
         return outcomes.take_all(outcome, names)
 
     def note(self, claim: Claim, metadata: Text) -> None:
-        """Writes down what the holder is about to do; durable before it returns."""
+        """Writes down what the holder is about to do; durable before it returns. Not once the key is
+        held."""
         kept = as_bytes(metadata)
         call(library.dedup_note, self._handle.pointer, claim.key, len(claim.key),
              claim.claim_sequence, kept, len(kept))

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "dedup/scan.hpp"
@@ -14,7 +15,7 @@ namespace {
 
 void print_text(Context& context, const dedup::Record& record, const Moment& moment,
                 bool with_namespace) {
-    constexpr std::size_t kColumns = 200;
+    constexpr std::size_t kValueColumns = 200;
     context.out.line(with_namespace
                          ? fmt::format("{}  (namespace {})", escape(record.key), escape(record.ns))
                          : escape(record.key));
@@ -25,11 +26,11 @@ void print_text(Context& context, const dedup::Record& record, const Moment& mom
     context.out.line("    held      " + format_time_and_age(record.lease_until_ms, moment.now_ms));
     const auto field = [&](const char* name, const std::string& bytes) {
         if (!bytes.empty()) {
-            context.out.line(fmt::format("    {:<8}  {}", name, preview(bytes, kColumns)));
+            context.out.line(fmt::format("    {:<8}  {}", name, preview(bytes, kValueColumns)));
         }
     };
     field("event id", record.event_id);
-    field("note", record.metadata);
+    field("note", note_of(record));
     field("reason", record.verdict.reason);
     if (!context.quiet) {
         const auto answers = context.answers_to(record.ns, record.key, record.claim_sequence);
@@ -57,6 +58,9 @@ int run_held(bool all_namespaces, Context& context) {
             add_bytes(object, "key", head.record.key);
             object.update(version_json(head));
             object["state"] = "held";
+            if (const std::string noted = note_of(head.record); !noted.empty()) {
+                add_bytes(object, "note", noted);
+            }
             context.out.json(object);
         }
     }));

@@ -371,6 +371,21 @@ class Exec(cli.CliTest):
         self.assertIn(b"it may have done its work, so the key is held", running.stderr.read())
         self.exec("k", "true", expect=HELD)
 
+    def test_what_was_cut_off_is_recorded_when_the_server_is_back(self):
+        server = self.serve()
+        note = f"{cli.DEDUPCTL} -q note k --claim $DEDUP_CLAIM 'calling the bank'"
+        running = self.start("-s", "unix:store.sock", "exec", "--key", "k", "--lease", "1h", "--", "sh", "-c",
+                             f"{note}; echo noted; while :; do sleep 0.01; done",
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(running.stdout.readline(), b"noted\n")
+        server.terminate()
+        self.assertEqual(server.wait(cli.HANG_SECONDS), OK)
+        running.send_signal(signal.SIGTERM)
+        self.wait_for_line(running, b"waiting to record")
+        self.serve()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), 128 + signal.SIGTERM)
+        self.exec("k", "true", expect=HELD)
+
     def cut_off_unrecorded(self, *options):
         """What exec says of a command that was cut off while the store could not be had."""
         script = "echo $$ > pid; mv pid pid.whole; while :; do sleep 0.01; done"

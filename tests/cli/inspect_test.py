@@ -97,6 +97,20 @@ class Looking(cli.CliTest):
                 self.assertIn(f"note      {note}\n", text)
             self.assertEqual(self.dedupctl("--json", "lookup", key).json.get("note"), note)
 
+    def test_a_reservation_gets_nothing_that_its_program_cannot_read(self):
+        key = "4:acme,4:shop,-6:charge,key-1"
+        record = {"namespace": "default", "key": key, "state": "in_flight", "timestamp_ms": 1700000000000,
+                  "lease_until_ms": 1700000001000, "hold": True, "owner": "w1",
+                  "metadata": "1:1,13:1700000000000,13:1700000000000,"}
+        self.dedupctl("import", stdin=json.dumps(record).encode() + b"\n", expect=OK)
+        fence = str(self.dedupctl("--json", "lookup", key).json["claim_sequence"])
+        for command in (("resolve", "--receipt", "r", "--reason", "there"), ("complete", "--receipt", "r"),
+                        ("note", "text")):
+            done = self.dedupctl(command[0], key, "--claim", fence, *command[1:], expect=USAGE)
+            self.assertInError(f"Reservations::{command[0]}", done)
+        self.assertIn("done      Reservations::resolve, in a program\n", self.dedupctl("held", expect=OK).text)
+        self.dedupctl("resolve", key, "--claim", fence, "--not-done", "--reason", "not there", expect=OK)
+
     def test_inspect_tells_a_note_that_was_written_again(self):
         fence = str(self.dedupctl("--json", "claim", "k", "--lease", "1h", expect=OK).json["claim_sequence"])
         for _ in range(2):

@@ -1,11 +1,26 @@
 #include "claim_notes.hpp"
 
+#include <fmt/format.h>
+
+#include "common/failure.hpp"
+#include "common/text.hpp"
 #include "dedup/reservations.hpp"
 
 namespace dedupctl {
 
 std::string note_of(const dedup::Record& record) {
     return dedup::reservation_note(record.key, record.metadata).value_or(record.metadata);
+}
+
+void refuse_reservation(std::string_view key, const dedup::LookupOutcome& found,
+                        std::string_view instead) {
+    const auto* in_flight = found.in_flight();
+    if (in_flight != nullptr && dedup::reservation_note(key, in_flight->metadata)) {
+        throw usage_failure(
+            fmt::format("key \"{}\" is a reservation, whose program could not read that; it calls "
+                        "{} instead",
+                        escape(key), instead));
+    }
 }
 
 bool is_note(const dedup::Record& record, const dedup::Record& before) {

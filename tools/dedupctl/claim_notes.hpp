@@ -5,14 +5,21 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "dedup/cache.hpp"
 #include "dedup/store.hpp"
 
 namespace dedupctl {
 
 // The record's metadata; of a reservation the note in it, without the times that stand beside it.
 [[nodiscard]] std::string note_of(const dedup::Record& record);
+
+// Throws a usage Failure if `found` is a reservation: what `dedupctl` would write into its record
+// is nothing that a program which reserves could read. `instead` is the call for it.
+void refuse_reservation(std::string_view key, const dedup::LookupOutcome& found,
+                        std::string_view instead);
 
 // Whether `record` is a claim with another note than `before`, the record before it; or with the
 // same one once more, which changes nothing at all.

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "claim_lines.hpp"
+#include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "outcome.hpp"
@@ -42,11 +43,12 @@ int complete_one(const CompleteArguments& options, Context& context) {
 
     const auto store = context.open_existing();
     dedup::Cache cache = context.cache(*store);
+    // Nobody else writes while a store in a directory is open here, so this is the claim.
+    const dedup::LookupOutcome found = take(cache.lookup(key));
+    refuse_reservation(key, found, "Reservations::complete");
     if (fence != 0) {
         take(cache.complete({.ns = context.ns, .key = key, .claim_sequence = fence}, receipt));
     } else {
-        // Nobody else writes while the store is open here, so this is the claim.
-        const dedup::LookupOutcome found = take(cache.lookup(key));
         refuse_held(context, key, found);
         take(cache.complete_current(key, receipt));
         note_whose_claim(context, "completed", found);

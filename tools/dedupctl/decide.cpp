@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "outcome.hpp"
@@ -56,8 +57,9 @@ int run_note(const NoteArguments& options, Context& context) {
     context.check_key(options.key);
     const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
     const auto store = context.open_existing();
-    take(context.cache(*store).note({.ns = context.ns, .key = options.key, .claim_sequence = fence},
-                                    options.text));
+    dedup::Cache cache = context.cache(*store);
+    refuse_reservation(options.key, take(cache.lookup(options.key)), "Reservations::note");
+    take(cache.note({.ns = context.ns, .key = options.key, .claim_sequence = fence}, options.text));
     take(store->close());
     return print_outcome(context, "noted", options.key, fence);
 }
@@ -105,7 +107,11 @@ int run_resolve(const ResolveArguments& options, Context& context) {
         resolution.receipt = options.receipt.read();
     }
     const auto store = context.open_existing();
-    const auto resolved = context.cache(*store).resolve(options.key, fence, resolution);
+    dedup::Cache cache = context.cache(*store);
+    if (done) {
+        refuse_reservation(options.key, take(cache.lookup(options.key)), "Reservations::resolve");
+    }
+    const auto resolved = cache.resolve(options.key, fence, resolution);
     if (!resolved && resolved.error().code == dedup::Code::busy) {
         throw Failure{.exit_code = kExitInFlight,
                       .code = "busy",

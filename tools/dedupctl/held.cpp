@@ -7,6 +7,7 @@
 #include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/reservations.hpp"
 #include "dedup/scan.hpp"
 #include "record_text.hpp"
 
@@ -34,7 +35,9 @@ void print_text(Context& context, const dedup::Record& record, const Moment& mom
     field("reason", record.verdict.reason);
     if (!context.quiet) {
         const auto answers = context.answers_to(record.ns, record.key, record.claim_sequence);
-        context.out.line("    done      " + answers.done);
+        const bool reserved = dedup::reservation_note(record.key, record.metadata).has_value();
+        context.out.line("    done      " +
+                         (reserved ? "Reservations::resolve, in a program" : answers.done));
         context.out.line("    not done  " + answers.not_done);
     }
 }

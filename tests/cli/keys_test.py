@@ -220,12 +220,12 @@ class Keys(cli.CliTest):
         self.dedupctl("hold", "k", "--claim", fence, "--reason", "timeout", expect=OK)
         for command in ("release", "complete"):
             for arguments in ((command, "k"), (command, "-")):
-                done = self.dedupctl(*arguments, stdin=b"k\n", expect=HELD)
-                self.assertInError([f"nobody answered claim {fence} of w1", "dedupctl -s", "resolve --claim",
+                done = self.dedupctl(*arguments, stdin=b"k\n", expect=STALE)
+                self.assertInError([f"nobody has answered claim {fence} by w1", "dedupctl -s", "resolve --claim",
                                     "--not-done"], done)
-        failed = self.dedupctl("--json", "release", "k", expect=HELD).json
-        self.assertEqual(failed["error"]["code"], "held")
-        self.assertEqual(self.answers("release", "-", keys=b"k\n", expect=HELD), [["held", fence, "k"]])
+        failed = self.dedupctl("--json", "release", "k", expect=STALE).json
+        self.assertEqual(failed["error"]["code"], "stale_claim")
+        self.assertEqual(self.answers("release", "-", keys=b"k\n", expect=STALE), [["held", fence, "k"]])
         self.dedupctl("claim", "k", expect=HELD)
         self.dedupctl("release", "k", "--claim", fence, expect=OK)  # its holder, who knows
 

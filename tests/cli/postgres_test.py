@@ -91,7 +91,7 @@ class Postgres(unittest.TestCase):
         self.ctl("hold", "stuck", "--claim", fence, "--reason", "asking the bank")
         self.ctl("claim", "stuck", code=HELD)
         self.assertEqual(sql("encode(previous_reason, 'escape') FROM @.held()"), "asking the bank")
-        self.ctl("release", "stuck", code=HELD)
+        self.ctl("release", "stuck", code=STALE)
         self.ctl("resolve", "stuck", "--claim", fence, "--not-done", "--reason", "no")
 
         fence = str(self.ctl("--json", "claim", "k", "--hold", "--lease", "1ms")

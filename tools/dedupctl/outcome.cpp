@@ -305,29 +305,31 @@ KeyAnswer key_answer(const Context& context, std::string_view key,
 
 namespace {
 
-std::string held_text(const Context& context, std::string_view key, const dedup::InFlight& held) {
+Failure held_failure(const Context& context, std::string_view key, const dedup::InFlight& held) {
     const auto answers = context.answers_to(context.ns, key, held.claim_sequence);
-    return fmt::format(
-        "held: nobody answered claim {} of {}, and somebody has to say what became of it\n  done:  "
-        "  "
-        " {}\n  not done: {}",
-        held.claim_sequence, held.owner.empty() ? "somebody" : escape(held.owner), answers.done,
-        answers.not_done);
+    return {
+        .exit_code = kExitStale,
+        .code = std::string(dedup::name(dedup::Code::stale_claim)),
+        .message = fmt::format(
+            "key \"{}\" is held: nobody has answered claim {} by {}, and somebody has to decide; "
+            "resolve it, or answer with --claim\n  done:     {}\n  not done: {}",
+            escape(key), held.claim_sequence, held.owner.empty() ? "somebody" : escape(held.owner),
+            answers.done, answers.not_done)};
 }
 
 }  // namespace
 
 void refuse_held(const Context& context, std::string_view key, const dedup::LookupOutcome& found) {
-    const auto* in_flight = std::get_if<dedup::InFlight>(&found);
+    const auto* in_flight = found.in_flight();
     if (in_flight != nullptr && in_flight->held) {
-        throw Failure{
-            .exit_code = kExitHeld, .code = "held", .message = held_text(context, key, *in_flight)};
+        throw held_failure(context, key, *in_flight);
     }
 }
 
 KeyAnswer held_answer(const Context& context, std::string_view key, const dedup::InFlight& held) {
-    return {"held", held.claim_sequence, in_flight_json(context, key, held), kExitHeld,
-            held_text(context, key, held)};
+    const Failure failure = held_failure(context, key, held);
+    return {"held", held.claim_sequence, in_flight_json(context, key, held), failure.exit_code,
+            failure.message};
 }
 
 void note_whose_claim(const Context& context, std::string_view verb,

@@ -31,6 +31,11 @@ struct Reference {
 // Of a note on a reservation; the rest of a record's metadata is kept for when the key was seen.
 inline constexpr std::size_t kReservationNoteBytesMax = kMetadataBytesMax - 64;
 
+// The holder's note in the metadata of a record, for programs that read the records themselves:
+// empty if it has written none. nullopt if `key` and `metadata` are no reservation's.
+[[nodiscard]] DEDUP_API std::optional<std::string> reservation_note(std::string_view key,
+                                                                    std::string_view metadata);
+
 // What became of an operation; kReceiptBytesMax in all.
 struct Outcome {
     std::string kind;          // such as "charged" or "declined"

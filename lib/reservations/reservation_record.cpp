@@ -120,6 +120,17 @@ Result<Stamps> decode_stamps(const Record& record) {
     return stamps;
 }
 
+std::optional<std::string> reservation_note(std::string_view key, std::string_view metadata) {
+    Record record;
+    record.key = key;
+    record.metadata = metadata;
+    if (!parse_scoped_key(key)) {
+        return std::nullopt;
+    }
+    auto stamps = decode_stamps(record);
+    return stamps ? std::optional(std::move(stamps->note)) : std::nullopt;
+}
+
 std::string encode_outcome(const Outcome& outcome) {
     std::string out;
     append_netstring(out, std::to_string(kOutcomeVersion));

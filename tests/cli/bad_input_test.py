@@ -34,6 +34,11 @@ class BadInput(cli.CliTest):
                 (("complete", "k", "--claim", "18446744073709551616"), "--claim"),
                 (("complete", "k", "--receipt", "a", "--receipt-file", "b"), "--receipt"),
                 (("renew", "k", "--claim", "1"), "--lease"),
+                (("hold", "k", "--claim", "1"), "--reason"),
+                (("hold", "k", "--reason", "r"), "--claim"),
+                (("hold", "k", "--claim", "1", "--reason", ""), "--reason"),
+                (("complete", "-", "--claims", "csv"), "--claims"),
+                (("complete", "k", "--http-type", "text/plain"), "--http-status"),
                 (("ls", "--limit", "many"), "--limit"),
                 (("-s", "", "claim", "k"), "--store"),
                 (("--lock-timeout", "soon", "claim", "k"), "--lock-timeout")):

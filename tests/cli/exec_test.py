@@ -349,6 +349,101 @@ class Exec(cli.CliTest):
         self.exec("c", "false", options=("--hold",), expect=1)
         self.exec("c", "true", options=("--hold",), expect=OK)
 
+    def test_what_a_shell_ran_and_was_cut_off_is_held(self):
+        # Guards against a worker that is killed behind its note, of which its shell says 128 + 9.
+        note = f"{cli.DEDUPCTL} -q note k --claim $DEDUP_CLAIM 'calling the bank'"
+        done = self.exec("k", "sh", "-c", f"{note}; sh -c 'kill -9 $$'; exit $?", expect=128 + 9)
+        self.assertInError("the key is held", done)
+        self.exec("unnoted", "sh", "-c", "sh -c 'kill -9 $$'; exit $?", expect=128 + 9)
+        self.dedupctl("lookup", "unnoted", expect=ABSENT)
+
+    def test_what_was_cut_off_is_recorded_however_long_another_process_writes(self):
+        # Guards against a key that is left to whoever comes next, though its command had noted.
+        note = f"{cli.DEDUPCTL} -q note k --claim $DEDUP_CLAIM 'calling the bank'"
+        running = self.start_exec("k", f"{note}; echo noted; while :; do sleep 0.01; done",
+                                  "--lease", "1h", "--lock-timeout", "10ms")
+        self.assertEqual(running.stdout.readline(), b"noted\n")
+        holder = self.hold_store()
+        running.send_signal(signal.SIGTERM)
+        self.wait_for_line(running, b"waiting to record")
+        holder.stdin.close()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), 128 + signal.SIGTERM)
+        self.assertIn(b"it may have done its work, so the key is held", running.stderr.read())
+        self.exec("k", "true", expect=HELD)
+
+    def test_what_was_cut_off_is_recorded_when_the_server_is_back(self):
+        server = self.serve()
+        note = f"{cli.DEDUPCTL} -q note k --claim $DEDUP_CLAIM 'calling the bank'"
+        running = self.start("-s", "unix:store.sock", "exec", "--key", "k", "--lease", "1h", "--", "sh", "-c",
+                             f"{note}; echo noted; while :; do sleep 0.01; done",
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(running.stdout.readline(), b"noted\n")
+        server.terminate()
+        self.assertEqual(server.wait(cli.HANG_SECONDS), OK)
+        running.send_signal(signal.SIGTERM)
+        self.wait_for_line(running, b"waiting to record")
+        self.serve()
+        self.assertEqual(running.wait(cli.HANG_SECONDS), 128 + signal.SIGTERM)
+        self.exec("k", "true", expect=HELD)
+
+    def cut_off_unrecorded(self, *options):
+        """What exec says of a command that was cut off while the store could not be had."""
+        script = "echo $$ > pid; mv pid pid.whole; while :; do sleep 0.01; done"
+        running = self.start("--json", "exec", "--key", "k", *options, "--", "sh", "-c", script,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.wait_until(lambda: os.path.exists(self.path("pid.whole")), "it runs")
+        holder = self.hold_store()
+        with open(self.path("pid.whole")) as pid:
+            os.kill(int(pid.read()), signal.SIGKILL)
+        self.wait_for_line(running, b"waiting to record")
+        while running.poll() is None:  # the first one only warns
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        self.assertEqual(running.returncode, 128 + signal.SIGKILL)
+        told = json.loads(running.stdout.read())
+        self.assertEqual((told["outcome"], told["error"]["code"]), ("in_flight", "busy"))
+        self.assertNotIn("dedupctl release", told["error"]["message"])
+        self.stop(holder)
+        return told
+
+    def pasted(self, text, word):
+        [hint] = [line for line in text.splitlines() if word in line]
+        command = hint[hint.index("dedupctl -s"):].replace("dedupctl", cli.DEDUPCTL, 1)
+        return subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+    def test_what_was_cut_off_and_not_recorded_can_be_held_by_hand(self):
+        message = self.cut_off_unrecorded("--lease", "1h")["error"]["message"]
+        self.assertIn("it may run again once its lease (1h) is over", message)
+        self.assertEqual(self.pasted(message, "this holds").returncode, OK, message)
+        self.assertInError("ended by signal 9", self.exec("k", "true", expect=HELD))
+
+    def test_what_was_cut_off_under_hold_and_not_recorded_waits_for_a_decision(self):
+        for options in (("--hold",), ("--attempts-max", "1")):
+            with self.subTest(options):
+                told = self.cut_off_unrecorded("--lease", "300ms", *options)
+                message = told["error"]["message"]
+                self.assertNotIn("may run again", message)
+                self.assertIn("the key is held", message)
+                self.wait_until(lambda: self.exec("k", "true").code == HELD, "the lease has run out")
+                refused = self.pasted(message, "not done:")  # for want of a reason
+                self.assertEqual(refused.returncode, USAGE, refused)
+                self.dedupctl("resolve", "k", "--claim", str(told["claim_sequence"]), "--not-done",
+                              "--reason", "test", expect=OK)
+                self.exec("k", "true", expect=OK)
+                self.dedupctl("forget", "k", "--reason", "test", expect=OK)
+                os.remove(self.path("pid.whole"))
+
+    def test_a_note_counts_for_the_attempt_that_wrote_it(self):
+        # A new claim may begin with the note of the one before.
+        def killed(key, *noted):
+            note = "".join(f"{cli.DEDUPCTL} -q note {key} --claim $DEDUP_CLAIM '{text}'; " for text in noted)
+            return self.dedupctl("--json", "exec", "--key", key, "--", "sh", "-c", note + "kill -9 $$").json["outcome"]
+        for key, noted, outcome in (("none", (), "released"), ("other", ("b",), "held"), ("same", ("a",), "held")):
+            fence = str(self.dedupctl("--json", "claim", key, expect=OK).json["claim_sequence"])
+            self.dedupctl("note", key, "--claim", fence, "a", expect=OK)
+            self.dedupctl("release", key, "--claim", fence, expect=OK)
+            self.assertEqual(killed(key, *noted), outcome, key)
+
     def test_output_that_is_not_stored(self):
         done = self.exec("k", "echo", "secret", options=("--no-output",), expect=OK)
         self.assertEqual(done.out, b"secret\n")

@@ -72,6 +72,51 @@ class Looking(cli.CliTest):
                          r"held: nobody knows what became of it.*ended by signal 9")
         self.assertEqual(said.count("held:"), 1, said)
 
+    def test_a_reservation_without_a_note_has_none(self):
+        # Its metadata says when it was seen; that answers no question of the night.
+        def reserve(key, metadata):
+            record = {"namespace": "default", "key": "4:acme,4:shop,-6:charge," + key, "state": "in_flight",
+                      "timestamp_ms": 1700000000000, "lease_until_ms": 1700000001000, "hold": True,
+                      "owner": "w1", "metadata": metadata}
+            self.dedupctl("import", stdin=json.dumps(record).encode() + b"\n", expect=OK)
+            return record["key"]
+        seen = "13:1700000000000,13:1700000000000,"
+        for metadata, note in (("1:1," + seen, None), ("1:2," + seen + "14:reference 8125,", "reference 8125"),
+                               ("not stamps", "not stamps")):
+            key = reserve(f"k{len(metadata)}", metadata)
+            shown = self.dedupctl("inspect", key, expect=OK).text
+            [held] = [line for line in map(json.loads, self.dedupctl("--json", "held").out.splitlines())
+                      if line["key"] == key]
+            self.assertEqual((held.get("note"), held["metadata"]), (note, metadata))
+            self.assertEqual("WHAT WAS SAID" in shown, note is not None, shown)
+            text = self.dedupctl("held", expect=OK).text.split(key)[1].split("done")[0]
+            self.assertEqual("    note " in text, note is not None, text)
+            if note:
+                self.assertRegex(shown.split("WHAT WAS SAID")[1], f"note +{note}\n")
+                self.assertIn(f"note      {note}\n", text)
+            self.assertEqual(self.dedupctl("--json", "lookup", key).json.get("note"), note)
+
+    def test_a_reservation_gets_nothing_that_its_program_cannot_read(self):
+        key = "4:acme,4:shop,-6:charge,key-1"
+        record = {"namespace": "default", "key": key, "state": "in_flight", "timestamp_ms": 1700000000000,
+                  "lease_until_ms": 1700000001000, "hold": True, "owner": "w1",
+                  "metadata": "1:1,13:1700000000000,13:1700000000000,"}
+        self.dedupctl("import", stdin=json.dumps(record).encode() + b"\n", expect=OK)
+        fence = str(self.dedupctl("--json", "lookup", key).json["claim_sequence"])
+        for command in (("resolve", "--receipt", "r", "--reason", "there"), ("complete", "--receipt", "r"),
+                        ("note", "text")):
+            done = self.dedupctl(command[0], key, "--claim", fence, *command[1:], expect=USAGE)
+            self.assertInError(f"Reservations::{command[0]}", done)
+        self.assertIn("done      Reservations::resolve, in a program\n", self.dedupctl("held", expect=OK).text)
+        self.dedupctl("resolve", key, "--claim", fence, "--not-done", "--reason", "not there", expect=OK)
+
+    def test_inspect_tells_a_note_that_was_written_again(self):
+        fence = str(self.dedupctl("--json", "claim", "k", "--lease", "1h", expect=OK).json["claim_sequence"])
+        for _ in range(2):
+            self.dedupctl("note", "k", "--claim", fence, "reference 8125", expect=OK)
+        self.dedupctl("renew", "k", "--claim", fence, "--lease", "2h", expect=OK)
+        self.assertEqual(self.dedupctl("inspect", "k", expect=OK).text.count(" noted\n"), 2)
+
     def test_inspect_says_what_a_lost_lease_means(self):
         self.dedupctl("claim", "k", "--lease", "1ms", expect=OK)
         self.wait_until(lambda: "lease ran out" in self.dedupctl("inspect", "k").text,

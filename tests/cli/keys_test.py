@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import cli
-from cli import ABSENT, COMPLETED, DONE_ERROR, ERROR, OK, USAGE
+from cli import ABSENT, COMPLETED, DONE_ERROR, ERROR, HELD, IN_FLIGHT, OK, STALE, USAGE
 
 
 class Keys(cli.CliTest):
@@ -162,9 +162,89 @@ class Keys(cli.CliTest):
             done = self.dedupctl("remember", "k", stdout=gone, expect=ERROR)
         self.assertInError(["nobody reads standard output any more", "recorded, as new"], done)
 
+    def take_over(self, key):
+        """The claim_sequences of a claim that was lost, and of another, whose lease runs."""
+        lost = self.dedupctl("claim", key, "--lease", "1ms", "--print", "sequence", expect=OK).text.strip()
+        taken = self.dedupctl("claim", key, "--wait", "1m", "--lease", "1h", "--owner", "w2",
+                              "--print", "sequence", expect=OK).text.strip()
+        self.assertNotEqual(lost, taken)
+        return lost, taken
+
+    def test_a_list_of_claims_touches_no_other_claims(self):
+        # Guards against a list that is acted on when somebody else has taken a key over meanwhile.
+        for form, line in (("tabs", lambda key, fence: f"{key}\t{fence}\n"),
+                           ("json", lambda key, fence: json.dumps({"key": key, "claim_sequence": int(fence)}) + "\n")):
+            key = f"a\tkey of {form}"
+            lost, taken = self.take_over(key)
+            for command in ("release", "complete"):
+                done = self.dedupctl(command, "-", "--claims", form, stdin=line(key, lost).encode(), expect=STALE)
+                self.assertInError(f"claim {taken} by \"w2\" replaced it", done)
+                self.assertRegex(done.text, rf"^error\t.*\ta\\x09key of {form}\n$")
+            self.assertEqual(self.answers("complete", "-", "--claims", form, keys=line(key, taken).encode()),
+                             [["completed", taken, f"a\\x09key of {form}"]])
+            self.assertEqual(self.answers("release", "-", "--claims", form, keys=line(key, taken).encode()),
+                             [["completed", taken, f"a\\x09key of {form}"]])
+
+    def test_what_ls_lists_can_be_released(self):
+        self.dedupctl("claim", "-", "--lease", "1ms", stdin=b"a\nb\xff\n", expect=OK)
+        self.dedupctl("-n", "elsewhere", "claim", "a", "--lease", "1ms", expect=OK)
+        self.wait_until(lambda: len(self.dedupctl("ls", "--stuck", "-A").text.splitlines()) == 3, "all are stuck")
+        listed = self.dedupctl("--json", "ls", "--stuck", "-A", expect=OK).out
+        done = self.dedupctl("--json", "release", "-", "--claims", "json", stdin=listed, expect=ERROR)
+        words = [json.loads(line)["outcome"] for line in done.out.splitlines()]
+        self.assertEqual(sorted(words), ["error", "released", "released"])
+        self.assertInError('the claim is of namespace "elsewhere"', done)
+        self.assertEqual(len(self.dedupctl("ls", "--stuck", "-A", expect=OK).text.splitlines()), 1)
+        again = self.dedupctl("-n", "elsewhere", "release", "-", "--claims", "json", stdin=listed, expect=ERROR)
+        self.assertEqual(again.text.count("released\t"), 1)
+
+    def test_the_answers_of_claim_are_a_list_of_claims(self):
+        self.dedupctl("claim", "theirs", "--owner", "w2", expect=OK)
+        answered = self.dedupctl("--json", "claim", "-", stdin=b"mine\ntheirs\n", expect=OK).out
+        done = self.dedupctl("complete", "-", "--claims", "json", stdin=answered, expect=ERROR)
+        self.assertEqual([line.split("\t")[0] for line in done.text.splitlines()], ["completed", "error"])
+        self.assertInError("somebody else's", done)
+        self.dedupctl("lookup", "theirs", expect=IN_FLIGHT)
+
+    def test_a_list_of_keys_releases_nobody_who_works(self):
+        _, taken = self.take_over("k")
+        done = self.dedupctl("release", "-", stdin=b"k\n", expect=IN_FLIGHT)
+        self.assertEqual(done.text, f"in-flight\t{taken}\tk\n")
+        self.assertInError([f"claim {taken} of w2 has a lease that still runs", "--claims"], done)
+        self.dedupctl("lookup", "k", expect=IN_FLIGHT)
+        self.assertEqual(self.answers("release", "-", "--claims", "tabs", keys=f"k\t{taken}\n".encode()),
+                         [["released", taken, "k"]])
+
+    def test_a_held_key_is_decided_by_nobody_who_does_not_name_its_claim(self):
+        fence = self.dedupctl("claim", "k", "--owner", "w1", "--print", "sequence", expect=OK).text.strip()
+        self.dedupctl("hold", "k", "--claim", fence, "--reason", "timeout", expect=OK)
+        for command in ("release", "complete"):
+            for arguments in ((command, "k"), (command, "-")):
+                done = self.dedupctl(*arguments, stdin=b"k\n", expect=STALE)
+                self.assertInError([f"nobody has answered claim {fence} by w1", "dedupctl -s", "resolve --claim",
+                                    "--not-done"], done)
+        failed = self.dedupctl("--json", "release", "k", expect=STALE).json
+        self.assertEqual(failed["error"]["code"], "stale_claim")
+        self.assertEqual(self.answers("release", "-", keys=b"k\n", expect=STALE), [["held", fence, "k"]])
+        self.dedupctl("claim", "k", expect=HELD)
+        self.dedupctl("release", "k", "--claim", fence, expect=OK)  # its holder, who knows
+
+    def test_lines_that_name_no_claim(self):
+        self.dedupctl("claim", "k", expect=OK)
+        for form, lines in (("tabs", [b"k", b"k\t", b"k\t0", b"k\t1x", b"k\t-1", b"\t1", b""]),
+                            ("json", [b"k", b"[]", b"{}", b'{"key":"k"}', b'{"key":1,"claim_sequence":1}',
+                                      b'{"key":"k","claim_sequence":"1"}', b'{"key":"k","claim_sequence":0}',
+                                      b'{"key":"k","claim_sequence":1,"namespace":7}',
+                                      b'{"key_base64":"?","key":"k","claim_sequence":1}', b"{" * 100_000])):
+            done = self.dedupctl("release", "-", "--claims", form, stdin=b"\n".join(lines) + b"\n", expect=ERROR)
+            self.assertEqual([line.split("\t")[0] for line in done.text.splitlines()], ["error"] * len(lines))
+        self.dedupctl("lookup", "k", expect=IN_FLIGHT)
+
     def test_what_does_not_go_together(self):
         for wrong in (("claim", "k", "-0"), ("claim", "-", "--wait", "1s"),
                       ("complete", "-", "--claim", "1"), ("release", "-", "--claim", "1"),
+                      ("complete", "k", "--claims", "tabs"), ("release", "k", "--claims", "json"),
+                      ("release", "-", "--claims", "csv"),
                       ("remember", "-", "--receipt-file", "-")):
             self.dedupctl(*wrong, stdin=b"k\n", expect=USAGE)
         self.assertFalse(os.path.exists(self.store))

@@ -87,6 +87,13 @@ class Postgres(unittest.TestCase):
                              "FROM @.claim('default', 'k')"), "claimed|resolved|no 42")
         sql("@.release('default', 'k', 0)")
 
+        fence = str(self.ctl("--json", "claim", "stuck", "--lease", "1ms").json["claim_sequence"])
+        self.ctl("hold", "stuck", "--claim", fence, "--reason", "asking the bank")
+        self.ctl("claim", "stuck", code=HELD)
+        self.assertEqual(sql("encode(previous_reason, 'escape') FROM @.held()"), "asking the bank")
+        self.ctl("release", "stuck", code=STALE)
+        self.ctl("resolve", "stuck", "--claim", fence, "--not-done", "--reason", "no")
+
         fence = str(self.ctl("--json", "claim", "k", "--hold", "--lease", "1ms")
                     .json["claim_sequence"])
         time.sleep(0.01)

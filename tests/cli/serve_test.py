@@ -121,6 +121,11 @@ class Serve(cli.CliTest):
         self.assertIn(b"by hand", self.client().ask("DEDUP.LOOKUP", "stuck"))
         self.dedupctl(*quickly, "claim", "other", expect=OK)
         self.dedupctl(*quickly, "release", "other", expect=OK)
+        late = str(self.dedupctl(*quickly, "--json", "claim", "late", expect=OK).json["claim_sequence"])
+        self.dedupctl(*quickly, "hold", "late", "--claim", late, "--reason", "asking", expect=OK)
+        self.assertEqual(self.client().ask_map("DEDUP.CLAIM", "late")["outcome"], b"held")
+        self.dedupctl(*quickly, "complete", "late", expect=cli.STALE)
+        self.dedupctl(*quickly, "resolve", "late", "--claim", late, "--not-done", "--reason", "no", expect=OK)
         self.dedupctl(*quickly, "remember", "seen", "--receipt", "r", expect=OK)
         self.assertEqual(self.dedupctl(*quickly, "filter", stdin=b"a\nb\na\n", expect=OK).out,
                          b"a\nb\n")

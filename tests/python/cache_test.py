@@ -168,6 +168,26 @@ class Many(StoreTest):
         claim = self.cache.claim("z").claim
         self.assertGreater(self.cache.renew_many([claim], 10)[0], self.store.now_ms())
 
+    def test_a_list_is_taken_as_it_is_at_the_call(self):
+        # Guards against keys and receipts of two lengths, of which C would read the longer.
+        class Shrinking(list):
+            def __iter__(self):
+                yield from [self[place] for place in range(len(self))]
+                self.pop()
+
+        def shrinking(*items):
+            return Shrinking(items)
+
+        self.assertEqual([type(each) for each in self.cache.remember_many(shrinking(("a", "x"), ("b", "y")))],
+                         [New, New])
+        self.assertEqual([each.receipt for each in self.cache.lookup_many(shrinking("a", "b"))], [b"x", b"y"])
+        claims = [each.claim for each in self.cache.claim_many(shrinking("c", "d"), lease=10)]
+        self.assertEqual(self.cache.note_many(shrinking(*((each, "n") for each in claims))), [True, True])
+        self.assertEqual(len(self.cache.renew_many(shrinking(*claims), 20)), 2)
+        self.assertEqual(self.cache.release_many(shrinking(*claims)), [True, True])
+        claims = [each.claim for each in self.cache.claim_many(["c", "d"])]
+        self.assertEqual(self.cache.complete_many(shrinking(*((each, "r") for each in claims))), [True, True])
+
     def test_large_ones(self):
         keys = [b"%d" % number for number in range(70_000)]
         claims = self.cache.claim_many(keys)

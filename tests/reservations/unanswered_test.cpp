@@ -58,6 +58,22 @@ TEST_CASE("reservations: a note is fenced, durable, and changes nothing else") {
     });
 }
 
+TEST_CASE("reservations: whoever reads the records can tell the note from the times beside it") {
+    on_each_store([](TestStore& store) {
+        Reservations reservations(*store);
+        const Reservation mine = reserve(reservations);
+        Record record = stored(*store);
+        CHECK(reservation_note(record.key, record.metadata) == "");
+        must(reservations.note(kScope, mine, "reference 8125"));
+        record = stored(*store);
+        CHECK(reservation_note(record.key, record.metadata) == "reference 8125");
+        CHECK(reservation_note("order-17", record.metadata) == std::nullopt);
+        CHECK(reservation_note(record.key, "reference 8125") == std::nullopt);
+        CHECK(reservation_note(record.key, record.metadata + "x") == std::nullopt);
+        CHECK(reservation_note(record.key, "") == std::nullopt);
+    });
+}
+
 TEST_CASE("reservations: a note leaves room for every time that a store can have") {
     TestStore store = store_factories().front().make();
     Reservations reservations(*store, {.ttl = kForever});

@@ -12,6 +12,7 @@ namespace dedupctl {
 [[nodiscard]] Command release_command(Context& context);
 [[nodiscard]] Command renew_command(Context& context);
 [[nodiscard]] Command note_command(Context& context);
+[[nodiscard]] Command hold_command(Context& context);
 [[nodiscard]] Command held_command(Context& context);
 [[nodiscard]] Command resolve_command(Context& context);
 [[nodiscard]] Command forget_command(Context& context);

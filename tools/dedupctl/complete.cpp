@@ -4,6 +4,8 @@
 
 #include <memory>
 
+#include "claim_lines.hpp"
+#include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "outcome.hpp"
@@ -15,6 +17,7 @@ namespace {
 struct CompleteArguments {
     KeyArgument keys;
     std::string claim;
+    std::string claims;
     ReceiptOption receipt;
 };
 
@@ -40,13 +43,15 @@ int complete_one(const CompleteArguments& options, Context& context) {
 
     const auto store = context.open_existing();
     dedup::Cache cache = context.cache(*store);
+    // Nobody else writes while a store in a directory is open here, so this is the claim.
+    const dedup::LookupOutcome found = take(cache.lookup(key));
+    refuse_reservation(key, found, "Reservations::complete");
     if (fence != 0) {
         take(cache.complete({.ns = context.ns, .key = key, .claim_sequence = fence}, receipt));
     } else {
-        // Nobody else writes while the store is open here, so this is the claim.
-        const dedup::LookupOutcome held = take(cache.lookup(key));
+        refuse_held(context, key, found);
         take(cache.complete_current(key, receipt));
-        note_whose_claim(context, "completed", held);
+        note_whose_claim(context, "completed", found);
     }
     take(store->close());
 
@@ -61,36 +66,52 @@ KeyAnswer completed_answer(const Context& context, std::string_view key,
                 : error_answer(context, key, done.error());
 }
 
-// Nobody else writes while the store is open here, so the claims that are found are those that are
-// completed.
+std::vector<KeyAnswer> complete_claims(const Context& context, dedup::StreamStore& store,
+                                       std::span<const dedup::Claim> claims,
+                                       const std::string& receipt) {
+    std::vector<dedup::Completion> completions;
+    for (const dedup::Claim& claim : claims) {
+        completions.push_back({claim, receipt, {}});
+    }
+    const auto done = context.cache(store).complete_many(completions);
+    std::vector<KeyAnswer> answers;
+    for (std::size_t i = 0; i < done.size(); ++i) {
+        answers.push_back(completed_answer(context, claims[i].key, done[i]));
+        answers.back().sequence = claims[i].claim_sequence;
+    }
+    return answers;
+}
+
+// Nobody else writes while a store in a directory is open here, so the claims that are found are
+// those that are completed.
 std::vector<KeyAnswer> complete_keys(const Context& context, dedup::StreamStore& store,
                                      std::span<const std::string_view> keys,
                                      const std::string& receipt) {
     dedup::Cache cache = context.cache(store);
     const auto found = cache.lookup_many(keys);
-    std::vector<dedup::Completion> completions;
+    std::vector<dedup::Claim> claims;
     std::vector<std::size_t> which;
     std::vector<KeyAnswer> answers(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) {
-        const auto* held = found[i] ? std::get_if<dedup::InFlight>(&*found[i]) : nullptr;
-        if (held == nullptr) {
+        const auto* in_flight = found[i] ? std::get_if<dedup::InFlight>(&*found[i]) : nullptr;
+        if (!found[i]) {
+            answers[i] = error_answer(context, keys[i], found[i].error());
+        } else if (in_flight == nullptr) {
             // Nothing is appended for these: an error, or the same receipt once more.
-            answers[i] = found[i] ? completed_answer(context, keys[i],
-                                                     cache.complete_current(keys[i], receipt))
-                                  : error_answer(context, keys[i], found[i].error());
-            continue;
+            answers[i] =
+                completed_answer(context, keys[i], cache.complete_current(keys[i], receipt));
+        } else if (in_flight->held) {
+            answers[i] = held_answer(context, keys[i], *in_flight);
+        } else {
+            claims.push_back({.ns = context.ns,
+                              .key = std::string(keys[i]),
+                              .claim_sequence = in_flight->claim_sequence});
+            which.push_back(i);
         }
-        completions.push_back({{.ns = context.ns,
-                                .key = std::string(keys[i]),
-                                .claim_sequence = held->claim_sequence},
-                               receipt,
-                               {}});
-        which.push_back(i);
     }
-    const auto done = cache.complete_many(completions);
+    std::vector<KeyAnswer> done = complete_claims(context, store, claims, receipt);
     for (std::size_t j = 0; j < done.size(); ++j) {
-        answers[which[j]] = completed_answer(context, keys[which[j]], done[j]);
-        answers[which[j]].sequence = completions[j].claim.claim_sequence;
+        answers[which[j]] = std::move(done[j]);
     }
     return answers;
 }
@@ -100,15 +121,23 @@ int run_complete(const CompleteArguments& options, Context& context) {
     options.keys.check(context);
     if (options.keys.many()) {
         if (!options.claim.empty() || options.receipt.file == "-") {
-            throw usage_failure("--claim and --receipt-file - are for one key");
+            throw usage_failure(
+                "--claim and --receipt-file - are for one key; --claims takes those of many");
         }
         const std::string receipt = options.receipt.read();
         return for_many_keys(
             context, options.keys, true,
-            [&](dedup::StreamStore& store, auto keys) {
-                return complete_keys(context, store, keys, receipt);
+            [&](dedup::StreamStore& store, auto lines) {
+                return options.claims.empty()
+                           ? complete_keys(context, store, lines, receipt)
+                           : for_claims(context, options.claims, lines, [&](auto claims) {
+                                 return complete_claims(context, store, claims, receipt);
+                             });
             },
             say_outcomes("completed"));
+    }
+    if (!options.claims.empty()) {
+        throw usage_failure("--claims is for many keys; --claim N is for one");
     }
     return complete_one(options, context);
 }
@@ -125,14 +154,17 @@ Command complete_command(Context& context) {
                          .help = "Only if this claim_sequence still holds it",
                          .type = "N",
                          .filled = true},
+                        claims_option(options->claims),
                         options->receipt.as_text(),
-                        options->receipt.as_file()},
+                        options->receipt.as_file(),
+                        options->receipt.as_http_status(),
+                        options->receipt.as_http_type()},
             .run = [options, &context] { return run_complete(*options, context); },
             .examples =
                 "  dedupctl complete order-17 --claim 42 --receipt paid\n"
                 "  if ./render > page; then dedupctl complete page-3 --receipt-file page\n"
                 "  else dedupctl release page-3; fi\n"
-                "  dedupctl complete - < paid-orders\n"};
+                "  dedupctl complete - --claims tabs < paid-orders-and-claims\n"};
 }
 
 }  // namespace dedupctl

@@ -1,4 +1,4 @@
-// dedupctl note, resolve and forget: what is said of a claim beside its answer.
+// dedupctl note, hold, resolve and forget: what is said of a claim beside its answer.
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
 #include "outcome.hpp"
@@ -56,10 +57,28 @@ int run_note(const NoteArguments& options, Context& context) {
     context.check_key(options.key);
     const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
     const auto store = context.open_existing();
-    take(context.cache(*store).note({.ns = context.ns, .key = options.key, .claim_sequence = fence},
-                                    options.text));
+    dedup::Cache cache = context.cache(*store);
+    refuse_reservation(options.key, take(cache.lookup(options.key)), "Reservations::note");
+    take(cache.note({.ns = context.ns, .key = options.key, .claim_sequence = fence}, options.text));
     take(store->close());
     return print_outcome(context, "noted", options.key, fence);
+}
+
+struct HoldArguments {
+    std::string key;
+    std::string claim;
+    std::string reason;
+};
+
+int run_hold(const HoldArguments& options, Context& context) {
+    context.check_globals();
+    context.check_key(options.key);
+    const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
+    const auto store = context.open_existing();
+    take(context.cache(*store).hold({.ns = context.ns, .key = options.key, .claim_sequence = fence},
+                                    options.reason));
+    take(store->close());
+    return print_outcome(context, "held", options.key, fence);
 }
 
 struct ResolveArguments {
@@ -77,18 +96,22 @@ int run_resolve(const ResolveArguments& options, Context& context) {
     context.check_globals();
     context.check_key(options.key);
     const std::uint64_t fence = parse_number(options.claim, "--claim", 1, UINT64_MAX);
-    const bool done = options.has_text || options.has_file;
+    const bool done = options.has_text || options.has_file || !options.receipt.http_status.empty();
     if (done == options.not_done) {
         throw usage_failure(
-            "resolve: say either --receipt R or --receipt-file FILE, if the work had been done, or "
-            "--not-done");
+            "resolve: say either --receipt R, --receipt-file FILE or --http-status N, if the work "
+            "had been done, or --not-done");
     }
     dedup::Resolution resolution{.reason = options.reason, .by = who_says_so(options.by)};
     if (done) {
         resolution.receipt = options.receipt.read();
     }
     const auto store = context.open_existing();
-    const auto resolved = context.cache(*store).resolve(options.key, fence, resolution);
+    dedup::Cache cache = context.cache(*store);
+    if (done) {
+        refuse_reservation(options.key, take(cache.lookup(options.key)), "Reservations::resolve");
+    }
+    const auto resolved = cache.resolve(options.key, fence, resolution);
     if (!resolved && resolved.error().code == dedup::Code::busy) {
         throw Failure{.exit_code = kExitInFlight,
                       .code = "busy",
@@ -178,6 +201,19 @@ Command note_command(Context& context) {
             .examples = "  dedupctl note order-17 --claim 42 'calling the bank, reference 8125'\n"};
 }
 
+Command hold_command(Context& context) {
+    const auto options = std::make_shared<HoldArguments>();
+    return {
+        .name = "hold",
+        .help = "Keep a claimed key from the next claim until somebody decides",
+        .options = {key_argument(options->key),
+                    claim_option(options->claim, true, "The claim_sequence that holds the key"),
+                    reason_option(options->reason)},
+        .run = [options, &context] { return run_hold(*options, context); },
+        .examples =
+            "  dedupctl hold order-17 --claim 42 --reason 'worker-3 is dead; asking the bank'\n"};
+}
+
 Command resolve_command(Context& context) {
     const auto options = std::make_shared<ResolveArguments>();
     Option text = options->receipt.as_text();
@@ -192,6 +228,8 @@ Command resolve_command(Context& context) {
                                  "The claim_sequence that was looked at; see `held`"),
                     text,
                     file,
+                    options->receipt.as_http_status(),
+                    options->receipt.as_http_type(),
                     {.name = "--not-done",
                      .to = &options->not_done,
                      .help = "The work had not been done: others may claim the key"},
@@ -201,7 +239,10 @@ Command resolve_command(Context& context) {
         .examples =
             "  dedupctl resolve order-17 --claim 42 --receipt paid \\\n"
             "      --reason 'in the statement of 3 May' --by ada\n"
-            "  dedupctl resolve order-17 --claim 42 --not-done --reason 'the bank has no 8125'\n"};
+            "  dedupctl resolve order-17 --claim 42 --not-done --reason 'the bank has no 8125'\n"
+            "  dedupctl resolve order-17 --claim 42 --http-status 201 \\\n"
+            "      --http-type application/json --receipt '{\"id\":8125}' --reason 'it is "
+            "there'\n"};
 }
 
 Command forget_command(Context& context) {

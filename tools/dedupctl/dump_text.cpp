@@ -7,6 +7,7 @@
 
 #include "common/text.hpp"
 #include "common/time_text.hpp"
+#include "record_text.hpp"
 #include "table.hpp"
 
 namespace dedupctl {

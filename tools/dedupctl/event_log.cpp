@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/text.hpp"
+#include "common/time_text.hpp"
 #include "dedup/store_clock.hpp"
 #include "output.hpp"
 #include "signal_free_thread.hpp"

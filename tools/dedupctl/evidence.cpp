@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "claim_notes.hpp"
 #include "common/text.hpp"
 
 namespace dedupctl {
@@ -14,11 +15,6 @@ using Kind = dedup::Verdict::Kind;
 constexpr std::string_view kIndent = "              ";
 constexpr std::size_t kLineColumns = 80 - kIndent.size();
 constexpr std::size_t kTextColumns = 64 * kLineColumns;  // all of a reason; a note may be longer
-
-bool is_noted(const dedup::Record& record, const dedup::Record& before) {
-    return record.state() == dedup::State::in_flight && !record.metadata.empty() &&
-           record.metadata != before.metadata;
-}
 
 std::string_view sentence_of(const dedup::Record& record) {
     switch (record.verdict.kind) {
@@ -71,7 +67,7 @@ void print_heading(Context& context, const dedup::Record& record, std::string_vi
 
 void print_note(Context& context, const dedup::Record& record) {
     print_heading(context, record, "noted", record.owner);
-    print_wrapped(context, "note", preview(record.metadata, kTextColumns));
+    print_wrapped(context, "note", preview(note_of(record), kTextColumns));
 }
 
 void print_verdict(Context& context, const dedup::Record& record, const Moment& moment) {
@@ -91,7 +87,7 @@ void print_evidence(Context& context, const std::vector<dedup::Version>& history
     bool is_first = true;
     for (const dedup::Version& version : history) {
         const dedup::Record& record = version.record;
-        const bool noted = is_noted(record, before);
+        const bool noted = is_note(record, before);
         const bool decided = record.verdict.kind != Kind::none && record.verdict != before.verdict;
         if (is_first && (noted || decided)) {
             context.out.line("");

@@ -4,8 +4,10 @@
 
 #include <memory>
 
+#include "claim_notes.hpp"
 #include "commands.hpp"
 #include "common/text.hpp"
+#include "dedup/reservations.hpp"
 #include "dedup/scan.hpp"
 #include "record_text.hpp"
 
@@ -14,7 +16,7 @@ namespace {
 
 void print_text(Context& context, const dedup::Record& record, const Moment& moment,
                 bool with_namespace) {
-    constexpr std::size_t kColumns = 200;
+    constexpr std::size_t kValueColumns = 200;
     context.out.line(with_namespace
                          ? fmt::format("{}  (namespace {})", escape(record.key), escape(record.ns))
                          : escape(record.key));
@@ -25,15 +27,17 @@ void print_text(Context& context, const dedup::Record& record, const Moment& mom
     context.out.line("    held      " + format_time_and_age(record.lease_until_ms, moment.now_ms));
     const auto field = [&](const char* name, const std::string& bytes) {
         if (!bytes.empty()) {
-            context.out.line(fmt::format("    {:<8}  {}", name, preview(bytes, kColumns)));
+            context.out.line(fmt::format("    {:<8}  {}", name, preview(bytes, kValueColumns)));
         }
     };
     field("event id", record.event_id);
-    field("note", record.metadata);
+    field("note", note_of(record));
     field("reason", record.verdict.reason);
     if (!context.quiet) {
         const auto answers = context.answers_to(record.ns, record.key, record.claim_sequence);
-        context.out.line("    done      " + answers.done);
+        const bool reserved = dedup::reservation_note(record.key, record.metadata).has_value();
+        context.out.line("    done      " +
+                         (reserved ? "Reservations::resolve, in a program" : answers.done));
         context.out.line("    not done  " + answers.not_done);
     }
 }
@@ -57,6 +61,9 @@ int run_held(bool all_namespaces, Context& context) {
             add_bytes(object, "key", head.record.key);
             object.update(version_json(head));
             object["state"] = "held";
+            if (const std::string noted = note_of(head.record); !noted.empty()) {
+                add_bytes(object, "note", noted);
+            }
             context.out.json(object);
         }
     }));

@@ -16,6 +16,10 @@ namespace {
 
 constexpr std::size_t kKeyColumns = 80;
 
+std::string_view key_of(std::string_view line, const KeyAnswer& answer) {
+    return answer.key.empty() ? line : std::string_view(answer.key);
+}
+
 class ManyKeys {
   public:
     ManyKeys(Context& context, char end_of_key, bool writes, const KeyWork& work,
@@ -77,7 +81,7 @@ class ManyKeys {
         std::vector<std::uint64_t> ends;  // of the answers, in the output
         try {
             for (std::size_t i = 0; i < answers.size(); ++i) {
-                print(keys[i], answers[i], ends);
+                print(key_of(keys[i], answers[i]), answers[i], ends);
             }
             context_.out.flush();
         } catch (Failure& failure) {
@@ -171,7 +175,8 @@ Unwritten say_outcomes(std::string_view word) {
                  fmt::format("but {} recorded as {}, from \"{}\" on; only the {} could "
                              "not be printed",
                              count == 1 ? "1 key is" : count_of(count, "key") + " are", word,
-                             preview(keys[place], kKeyColumns), count == 1 ? "answer" : "answers"));
+                             preview(key_of(keys[place], answers[place]), kKeyColumns),
+                             count == 1 ? "answer" : "answers"));
     };
 }
 

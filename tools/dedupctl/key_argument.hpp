@@ -32,7 +32,8 @@ struct KeyAnswer {
     std::uint64_t sequence = 0;
     Json json = {};
     int exit_code = kExitOk;   // of the command, if no key has a higher one
-    std::string message = {};  // of an error
+    std::string message = {};  // of an error, or of why nothing was done
+    std::string key = {};      // empty: the line itself
 };
 
 // An error about one key among many, which does not keep the others from theirs.

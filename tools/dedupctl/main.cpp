@@ -68,13 +68,14 @@ std::vector<Option> global_options(Context& context) {
 std::vector<Command> all_commands(Context& context) {
     std::vector<Command> commands;
     for (Command (*make)(Context&) :
-         {init_command,   claim_command,    complete_command, release_command, renew_command,
-          note_command,   held_command,     resolve_command,  forget_command,  lookup_command,
-          done_command,   remember_command, inspect_command,  ls_command,      namespaces_command,
-          who_command,    sweep_command,    stats_command,    report_command,  clock_command,
-          watch_command,  export_command,   import_command,   migrate_command, verify_command,
-          repair_command, backup_command,   restore_command,  dump_command,    hash_command,
-          filter_command, exec_command,     serve_command,    user_command,    bench_command}) {
+         {init_command,       claim_command,  complete_command, release_command, renew_command,
+          note_command,       hold_command,   held_command,     resolve_command, forget_command,
+          lookup_command,     done_command,   remember_command, inspect_command, ls_command,
+          namespaces_command, who_command,    sweep_command,    stats_command,   report_command,
+          clock_command,      watch_command,  export_command,   import_command,  migrate_command,
+          verify_command,     repair_command, backup_command,   restore_command, dump_command,
+          hash_command,       filter_command, exec_command,     serve_command,   user_command,
+          bench_command}) {
         commands.push_back(make(context));
     }
     return commands;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "common/text.hpp"
+#include "dedup/reservations.hpp"
 
 namespace dedupctl {
 namespace {
@@ -181,8 +182,10 @@ Json in_flight_json(const Context& context, std::string_view key,
     object["since_ms"] = in_flight.since_ms;
     object["lease_until_ms"] = time_or_null(in_flight.lease_until_ms);
     object["expires_at_ms"] = time_or_null(in_flight.expires_at_ms);
-    if (!in_flight.metadata.empty()) {
-        add_bytes(object, "note", in_flight.metadata);
+    const std::string noted =
+        dedup::reservation_note(key, in_flight.metadata).value_or(in_flight.metadata);
+    if (!noted.empty()) {
+        add_bytes(object, "note", noted);
     }
     object["held"] = in_flight.held;
     return object;
@@ -298,6 +301,35 @@ KeyAnswer key_answer(const Context& context, std::string_view key,
         return key_answer(context, key, dedup::ClaimOutcome(*held));
     }
     return key_answer(context, key, dedup::ClaimOutcome(std::get<dedup::Mismatch>(outcome)));
+}
+
+namespace {
+
+Failure held_failure(const Context& context, std::string_view key, const dedup::InFlight& held) {
+    const auto answers = context.answers_to(context.ns, key, held.claim_sequence);
+    return {
+        .exit_code = kExitStale,
+        .code = std::string(dedup::name(dedup::Code::stale_claim)),
+        .message = fmt::format(
+            "key \"{}\" is held: nobody has answered claim {} by {}, and somebody has to decide; "
+            "resolve it, or answer with --claim\n  done:     {}\n  not done: {}",
+            escape(key), held.claim_sequence, held.owner.empty() ? "somebody" : escape(held.owner),
+            answers.done, answers.not_done)};
+}
+
+}  // namespace
+
+void refuse_held(const Context& context, std::string_view key, const dedup::LookupOutcome& found) {
+    const auto* in_flight = found.in_flight();
+    if (in_flight != nullptr && in_flight->held) {
+        throw held_failure(context, key, *in_flight);
+    }
+}
+
+KeyAnswer held_answer(const Context& context, std::string_view key, const dedup::InFlight& held) {
+    const Failure failure = held_failure(context, key, held);
+    return {"held", held.claim_sequence, in_flight_json(context, key, held), failure.exit_code,
+            failure.message};
 }
 
 void note_whose_claim(const Context& context, std::string_view verb,

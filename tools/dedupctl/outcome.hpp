@@ -72,6 +72,12 @@ template <class Outcome>
     return answers;
 }
 
+// Without --claim, nothing is done to a held key, as that would decide what became of its work
+// without saying why: throws a Failure, or is its answer among many.
+void refuse_held(const Context& context, std::string_view key, const dedup::LookupOutcome& found);
+[[nodiscard]] KeyAnswer held_answer(const Context& context, std::string_view key,
+                                    const dedup::InFlight& held);
+
 // Without --claim, a command answers for whoever holds the key. If there were others before, says
 // on standard error whose claim that was: a late worker may have meant his own. `held` is what was
 // found before; `verb` is "completed" or "released".

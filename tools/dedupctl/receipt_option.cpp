@@ -9,7 +9,9 @@
 #include "common/failure.hpp"
 #include "common/file_descriptor.hpp"
 #include "common/text.hpp"
+#include "common/time_text.hpp"
 #include "context.hpp"
+#include "dedup/http.hpp"
 #include "dedup/record.hpp"
 
 namespace dedupctl {
@@ -27,7 +29,39 @@ Option ReceiptOption::as_file() {
             .excludes = {"--receipt"}};
 }
 
+Option ReceiptOption::as_http_status() {
+    return {.name = "--http-status",
+            .to = &http_status,
+            .help = "For a key of http::serve: the receipt is the body of a response, 100 to 599",
+            .type = "N",
+            .filled = true};
+}
+
+Option ReceiptOption::as_http_type() {
+    return {.name = "--http-type",
+            .to = &http_type,
+            .help = "The response's Content-Type",
+            .type = "TYPE",
+            .filled = true,
+            .needs = "--http-status"};
+}
+
 std::string ReceiptOption::read() const {
+    std::string bytes = read_bytes();
+    return http_status.empty() ? bytes : as_response(std::move(bytes));
+}
+
+std::string ReceiptOption::as_response(std::string body) const {
+    dedup::http::Response response{
+        .status = static_cast<int>(parse_number(http_status, "--http-status", 100, 599)),
+        .body = std::move(body)};
+    if (!http_type.empty()) {
+        response.headers.emplace_back("Content-Type", http_type);
+    }
+    return take(dedup::http::encode_response(response));
+}
+
+std::string ReceiptOption::read_bytes() const {
     if (file.empty()) {
         return text;
     }

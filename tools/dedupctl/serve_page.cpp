@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "claim_notes.hpp"
 #include "common/text.hpp"
 #include "common/time_text.hpp"
 #include "dedup/metrics.hpp"
@@ -274,11 +275,12 @@ void add_lookup_form(Page& page, std::string_view ns, std::string_view key) {
 }
 
 std::string note_cell(const dedup::Record& record, bool shown) {
-    if (record.metadata.empty()) {
+    const std::string text = note_of(record);
+    if (text.empty()) {
         return "-";
     }
-    return shown ? fmt::format("<code>{}</code>", html(preview(record.metadata, kReceiptColumns)))
-                 : human_bytes(record.metadata.size());
+    return shown ? fmt::format("<code>{}</code>", html(preview(text, kReceiptColumns)))
+                 : human_bytes(text.size());
 }
 
 std::string receipt_cell(const dedup::Record& record, bool shown) {

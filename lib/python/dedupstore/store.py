@@ -363,6 +363,7 @@ class Cache:
         return self._on_claims(library.dedup_renew_many, claims, milliseconds(lease))
 
     def _on_claims(self, function: Any, claims: Sequence[Claim], *arguments: object) -> list[Any]:
+        claims = list(claims)  # so that nobody changes it meanwhile
         names = [claim.key for claim in claims]
         keys = Packed(names)
         fences = array("Q", [claim.claim_sequence for claim in claims])
@@ -438,6 +439,7 @@ class Cache:
         self, items: Sequence[tuple[Text, Text]], **options: Any
     ) -> list[RememberOutcome | DedupError]:
         """Pairs of key and receipt."""
+        items = list(items)  # so that nobody changes it meanwhile
         names = _all_bytes(key for key, _ in items)
         keys, receipts = Packed(names), Packed(_all_bytes(receipt for _, receipt in items))
         made = claim_options(**options) if options else None

@@ -1,0 +1,61 @@
+#include "claim_notes.hpp"
+
+#include <fmt/format.h>
+
+#include "common/failure.hpp"
+#include "common/text.hpp"
+#include "dedup/reservations.hpp"
+
+namespace dedupctl {
+
+std::string note_of(const dedup::Record& record) {
+    return dedup::reservation_note(record.key, record.metadata).value_or(record.metadata);
+}
+
+void refuse_reservation(std::string_view key, const dedup::LookupOutcome& found,
+                        std::string_view instead) {
+    const auto* in_flight = found.in_flight();
+    if (in_flight != nullptr && dedup::reservation_note(key, in_flight->metadata)) {
+        throw usage_failure(
+            fmt::format("key \"{}\" is a reservation, whose program could not read that; it calls "
+                        "{} instead",
+                        escape(key), instead));
+    }
+}
+
+bool is_note(const dedup::Record& record, const dedup::Record& before) {
+    const std::string text = note_of(record);
+    if (record.state() != dedup::State::in_flight || text.empty()) {
+        return false;
+    }
+    if (text != note_of(before)) {
+        return true;
+    }
+    dedup::Record repeated = before;
+    repeated.sequence = record.sequence;
+    return record == repeated;
+}
+
+bool may_have_noted(const std::vector<dedup::Version>& history, std::uint64_t claim_sequence) {
+    if (history.empty() || history.back().record.claim_sequence != claim_sequence ||
+        history.back().record.metadata.empty()) {
+        return false;
+    }
+    const dedup::Record* before = nullptr;  // of the same claim
+    bool is_whole = false;
+    for (const dedup::Version& version : history) {
+        const dedup::Record& record = version.record;
+        if (record.claim_sequence != claim_sequence) {
+            continue;
+        }
+        if (before == nullptr) {
+            is_whole = record.sequence == claim_sequence;
+        } else if (is_note(record, *before)) {
+            return true;
+        }
+        before = &record;
+    }
+    return !is_whole;
+}
+
+}  // namespace dedupctl

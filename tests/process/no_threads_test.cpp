@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -174,29 +175,36 @@ TEST_CASE("whatever has threads says that there are none, and can be started lat
     CHECK(threads_of([&] { return done(Server::start(*memory, server)); }) > 4);
 }
 
-TEST_CASE("a server that has no threads closes nothing of others in forked children") {
-    // Guards against descriptors that are listed to be closed there, and are somebody else's by
-    // then.
-    const TempDir dir;
-    const auto memory = make_memory_store();
-    const ServerOptions server{.unix_path = (dir.path() / "server.sock").string(),
-                               .http = "127.0.0.1:0"};
-    threads_of([&] { return done(Server::start(*memory, server)); });
+// Whether a forked child still has descriptors that are opened before it is made.
+bool child_has_descriptors() {
     std::array<int, 32> mine{};
     for (int& fd : mine) {
         fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
         REQUIRE(fd >= 0);
     }
-    CHECK(exit_code(in_child([&] {
-              for (const int fd : mine) {
-                  if (::fcntl(fd, F_GETFD) < 0) {
-                      return 1;
-                  }
-              }
-              return 0;
-          })) == 0);
+    const int closed = exit_code(in_child([&] {
+        return static_cast<int>(
+            std::ranges::count_if(mine, [](int fd) { return ::fcntl(fd, F_GETFD) < 0; }));
+    }));
     for (const int fd : mine) {
         ::close(fd);
+    }
+    return closed == 0;
+}
+
+TEST_CASE("a server that has no threads closes nothing of others in forked children") {
+    // Guards against descriptors that are listed to be closed there, and somebody else's by then.
+    const TempDir dir;
+    const auto memory = make_memory_store();
+    const ServerOptions server{.unix_path = (dir.path() / "server.sock").string(),
+                               .http = "127.0.0.1:0"};
+    const Start start = [&] { return done(Server::start(*memory, server)); };
+    const int all = threads_of(start);
+    for (int threads = 0; threads < all; ++threads) {
+        INFO(threads);
+        const ThreadLimit limit(threads);
+        CHECK(has_no_thread(start()));
+        CHECK(child_has_descriptors());
     }
 }
 

@@ -145,8 +145,9 @@ typedef struct dedup_open_options {
     uint32_t mode;              // of a new store's directory, less the umask; 0: 0700
 } dedup_open_options;
 
-// Opens the store at `path`: a directory, "unix:PATH" or "tcp://[USER:PASSWORD@]HOST:PORT" (served
-// by dedupctl serve), or "postgresql://..." (made by dedup_init_postgres).
+// Opens the store at `path`: a directory; "unix:PATH", "tcp://[USER:PASSWORD@]HOST:PORT", or with
+// TLS "tls://[USER:PASSWORD@]HOST:PORT" (served by dedupctl serve; dedup/remote_store.hpp says what
+// may follow a '?'); or "postgresql://..." (made by dedup_init_postgres).
 // Errors: DEDUP_INVALID_ARGUMENT (no store there, not a store, or bad options), DEDUP_BUSY (says
 // which process has it open for writing), DEDUP_UNSUPPORTED_VERSION, DEDUP_CORRUPTION, DEDUP_IO,
 // DEDUP_OUT_OF_SPACE, DEDUP_UNAVAILABLE.

@@ -20,6 +20,9 @@ bool plausible(std::size_t size) {
 
 }  // namespace
 
+// Sizes of structs are multiples of 8, which those of a 32-bit machine are not.
+static_assert(sizeof(void*) == 8, "dedup is for 64-bit machines");
+static_assert(sizeof(dedup_error) % 8 == 0);
 static_assert(DEDUP_UNAVAILABLE == static_cast<int>(Code::unavailable));
 static_assert(DEDUP_OUTCOME_UNKNOWN == static_cast<int>(Code::outcome_unknown));
 static_assert(DEDUP_RECEIPT_BYTES_MAX == kReceiptBytesMax);
@@ -63,6 +66,16 @@ int tell_success(dedup_error* error) {
 Error out_of_memory(Effect effect) {
     return {.code = effect == Effect::none ? Code::out_of_space : Code::outcome_unknown,
             .message = "out of memory"};
+}
+
+Error unforeseen(Effect effect, const char* what) {
+    Error error{.code = effect == Effect::none ? Code::io : Code::outcome_unknown, .message = {}};
+    try {
+        error.message = what;
+    } catch (const std::bad_alloc&) {
+        error.message = "out of memory";
+    }
+    return error;
 }
 
 Result<std::size_t> size_of_struct(const void* given, std::size_t known, std::string_view name) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <string>
@@ -50,7 +51,7 @@ struct dedup_cache {
 
 namespace dedup {
 
-// Whether a call may have changed its store before memory ran out.
+// Whether a call may have changed its store before something was thrown.
 enum class Effect : std::uint8_t { none, possible };
 
 // Writes the outcome of a call down, and returns its code.
@@ -60,6 +61,8 @@ int tell_success(dedup_error* error);
 bool can_tell(const dedup_error* error);
 
 Error out_of_memory(Effect effect);
+// Of anything else that was thrown: by a callback of the program's, as the library throws nothing.
+Error unforeseen(Effect effect, const char* what);
 
 template <class T>
 void clear_output(T* output) {
@@ -83,8 +86,10 @@ int across(dedup_error* error, Effect effect, const Body& body, Outputs*... outp
         throw;
     } catch (const std::bad_alloc&) {
         return tell(error, out_of_memory(effect));
+    } catch (const std::exception& thrown) {
+        return tell(error, unforeseen(effect, thrown.what()));
     } catch (...) {
-        return tell(error, {.code = Code::outcome_unknown, .message = {}});
+        return tell(error, unforeseen(effect, "an exception that is no std::exception"));
     }
 }
 

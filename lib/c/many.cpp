@@ -28,9 +28,10 @@ template <class Options, class Given>
 Result<std::vector<Options>> options_of(const Given* given, std::size_t count, std::size_t items,
                                         std::string_view name,
                                         Result<Options> (*convert)(const Given&)) {
+    const std::vector<Given> all = DEDUP_TRY(take_structs(given, count, items, name));
     std::vector<Options> options;
-    options.reserve(count);
-    for (const Given& taken : DEDUP_TRY(take_structs(given, count, items, name))) {
+    options.reserve(all.size());
+    for (const Given& taken : all) {
         options.push_back(DEDUP_TRY(convert(taken)));
     }
     if (options.empty()) {

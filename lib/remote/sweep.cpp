@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include "env/finally.hpp"
@@ -60,10 +61,20 @@ RequestWriter sweep_request(const SweepOptions& options, const std::string& id) 
 // A sweep that the server was asked for. A thread of its own waits for the answer.
 class RequestedSweep {
   public:
-    RequestedSweep(std::shared_ptr<Channel> channel, RequestWriter request)
-        : channel_(std::move(channel)),
-          request_(std::move(request)),
-          thread_(start_thread("dedup-sweeping", [this] { run(); })) {}
+    // Errors: io (there is no thread to be had).
+    static Result<std::unique_ptr<RequestedSweep>> start(std::shared_ptr<Channel> channel,
+                                                         RequestWriter request) {
+        try {
+            return std::unique_ptr<RequestedSweep>(
+                new RequestedSweep(std::move(channel), std::move(request)));
+        } catch (const std::system_error& error) {
+            return std::unexpected(Error{
+                .code = Code::io,
+                .message =
+                    fmt::format("cannot start the thread that waits for a sweep: {}", error.what()),
+                .os_error = error.code().value()});
+        }
+    }
     ~RequestedSweep() { end(); }
     // In a child that was forked in the sweep's progress there is no such thread.
     static void operator delete(RequestedSweep* sweep, std::destroying_delete_t) {
@@ -85,6 +96,11 @@ class RequestedSweep {
     }
 
   private:
+    RequestedSweep(std::shared_ptr<Channel> channel, RequestWriter request)
+        : channel_(std::move(channel)),
+          request_(std::move(request)),
+          thread_(start_thread("dedup-sweeping", [this] { run(); })) {}
+
     void run() {
         try {
             set(ask());
@@ -156,7 +172,7 @@ Result<SweepReport> RemoteStore::run_sweep(const SweepOptions& options) {
     auto channel = DEDUP_TRY(parts_->chores.new_channel(deadline()));
     const std::string id = fmt::format("{}.s{}", parts_->client, ++parts_->appends);
     const auto sweep =
-        std::make_unique<RequestedSweep>(std::move(channel), sweep_request(options, id));
+        DEDUP_TRY(RequestedSweep::start(std::move(channel), sweep_request(options, id)));
     std::uint64_t total = 1;
     bool left = false;
     int in_vain = 0;

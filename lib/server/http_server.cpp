@@ -62,11 +62,12 @@ HttpServer::HttpServer(TcpListener listener, Descriptor wake, HttpAnswers answer
     : listener_(std::move(listener)), wake_(std::move(wake)), answers_(std::move(answers)) {
     close_in_children({listener_.socket.get()});
     close_in_children({wake_.get()});
-    sockets_ = start_thread("dedup-http", [this] { serve(); });
     try {
+        sockets_ = start_thread("dedup-http", [this] { serve(); });
         answering_ = start_thread("dedup-pages", [this] { answer(); });
     } catch (...) {
         stop();
+        forget_in_children(listener_.socket.get());
         forget_in_children(wake_.get());
         throw;
     }

@@ -93,11 +93,20 @@ Reactor::Reactor(StreamStore& store, std::string store_id, ServerOptions options
     }
     watch_for(EPOLLIN, epoll_.get(), wake_.get(), kWakeTag);
     watch_listeners(true);
-    thread_ = start_thread("dedup-server", [this] { run(); });
+    try {
+        thread_ = start_thread("dedup-server", [this] { run(); });
+    } catch (...) {
+        forget_descriptors();
+        throw;
+    }
 }
 
 Reactor::~Reactor() {
     stop();
+    forget_descriptors();
+}
+
+void Reactor::forget_descriptors() {
     close_listeners();
     forget_in_children(epoll_.get());
     forget_in_children(wake_.get());

@@ -91,6 +91,7 @@ class Reactor {
     void look_after(SteadyTime now);
     void watch_listeners(bool watched);
     void close_listeners();
+    void forget_descriptors();
     [[nodiscard]] int tcp_fd() const { return listeners_.tcp ? listeners_.tcp->socket.get() : -1; }
     void begin_to_stop();
     void note(std::string_view what, std::uint64_t connection, std::string detail = {}) const;

@@ -84,6 +84,14 @@ static void test_sizes(void) {
     two[1].size = 16;
     FAILS(DEDUP_INVALID_ARGUMENT, "different sizes",
           dedup_claim_many(cache, keys, 2, two, 2, &outcome, &error));
+    /* A count that no memory has room for. */
+    FAILS(DEDUP_INVALID_ARGUMENT,
+          "there are 18446744073709551615 of dedup_claim_options for 1 items",
+          dedup_claim_many(cache, keys, 1, two, SIZE_MAX, &outcome, &error));
+    FAILS(DEDUP_INVALID_ARGUMENT, "for 1 items",
+          dedup_complete_many(cache, keys, (const uint64_t[]){1}, keys, 1,
+                              &(dedup_complete_options){.size = sizeof(dedup_complete_options)},
+                              SIZE_MAX, &outcome, &error));
 
     dedup_error small = {.size = offsetof(dedup_error, message) + 8, .message = "12345678!"};
     CHECK(dedup_claim(cache, "", 0, NULL, &outcome, &small) == DEDUP_INVALID_ARGUMENT);

@@ -201,7 +201,9 @@ class SweepModel {
                 .claim_sequence = stream.fence,
                 .claimed_at_ms = stream.since_ms,
                 .expired_at_ms = stream.expires_at_ms,
-                .attempt = stream.attempt};
+                .attempt = stream.attempt,
+                .event_id = {},
+                .note = {}};
     }
 
     Streams streams_;

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 PROGRAMS, SOURCE_ROOT = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -102,7 +103,8 @@ class ClaimExample(Example):
             subprocess.run([DEDUPCTL, "-s", self.place(), "-n", namespace, "claim", "invoice-21",
                             "--hold", "--lease", "1ms"],
                            check=True, capture_output=True, timeout=60)
-        while (run := self.claim("invoice-21")).returncode == 10:
+        deadline = time.monotonic() + 60
+        while (run := self.claim("invoice-21")).returncode == 10 and time.monotonic() < deadline:
             pass  # its lease still runs
         self.assertEqual((run.stdout, run.returncode), ("", 17))
         self.assertIn("invoice-21", run.stderr)

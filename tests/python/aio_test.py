@@ -74,7 +74,8 @@ class Tasks(StoreTest):
         async def main():
             made = claim_options(owner="me")
             async with AsyncCache(self.cache) as cache:
-                for ask in (cache.claim("k", made, lease=1), cache.claim_or_wait("k", 1, made, lease=1)):
+                for ask in (cache.claim("k", made, lease=1),
+                            cache.claim_or_wait("k", 1, made, lease=1)):
                     with self.assertRaisesRegex(TypeError, "lease"):
                         await ask
                 await cache.claim_or_wait("k", 1, owner="you")

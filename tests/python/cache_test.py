@@ -160,7 +160,8 @@ class Arguments(StoreTest):
 
     def test_numbers_and_lists_are_no_texts(self):
         for wrong in (17, 0, True, None, 1.5, [1, 2], ["k"], {"k": 1}):
-            for call in (self.cache.claim, self.cache.lookup, self.cache.remember, self.store.cache):
+            for call in (self.cache.claim, self.cache.lookup, self.cache.remember,
+                         self.store.cache):
                 with self.assertRaises(TypeError, msg=f"{wrong!r}"):
                     call(wrong)
             for call in (self.cache.claim_many, self.cache.lookup_many):
@@ -206,14 +207,16 @@ class Arguments(StoreTest):
             self.store.cache(attempts_max=2**32 + 1)
         for fence in (claim.claim_sequence + 2**64, -1):
             wrong = Claim(claim.key, fence)
-            for call in (self.cache.complete, self.cache.release, lambda each: self.cache.note(each, b""),
-                         lambda each: self.cache.hold(each, "why"), lambda each: self.cache.renew(each, 1),
-                         lambda each: self.cache.release_many([each]),
-                         lambda each: self.cache.complete_many([(each, b"")]),
-                         lambda each: self.cache.resolve("k", each.claim_sequence, receipt=b"", reason="r"),
-                         lambda each: self.cache.forget("k", claim_sequence=each.claim_sequence, reason="r")):
+            cache = self.cache
+            for call in (lambda: cache.complete(wrong), lambda: cache.release(wrong),
+                         lambda: cache.note(wrong, b""), lambda: cache.hold(wrong, "why"),
+                         lambda: cache.renew(wrong, 1), lambda: cache.release_many([wrong]),
+                         lambda: cache.complete_many([(wrong, b"")]),
+                         lambda: cache.note_many([(wrong, b"")]),
+                         lambda: cache.resolve("k", fence, receipt=b"", reason="looked"),
+                         lambda: cache.forget("k", claim_sequence=fence, reason="looked")):
                 with self.assertRaisesRegex(ValueError, "claim_sequence"):
-                    call(wrong)
+                    call()
         self.cache.complete(claim, b"")
 
     def test_options_are_given_in_one_way(self):

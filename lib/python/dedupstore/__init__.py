@@ -36,7 +36,7 @@ __all__ = [
     "Claimed", "Closed", "Code", "Completed", "Corruption", "Counts", "DedupError", "End", "Failed",
     "Held", "InFlight", "InvalidArgument", "LookupOutcome", "Mismatch", "New", "NotClaimed",
     "NotRun", "OnHold", "OtherRequest", "OutcomeUnknown", "Previous", "ReadOnly", "ReceiptMismatch",
-    "RememberOutcome", "StaleClaim", "Stats", "StillInFlight", "Store", "SweepReport", "SweptNamespace",
-    "Unanswered", "UnansweredClaim", "Unavailable", "claim_options", "current_attempt", "idempotent",
-    "init_postgres", "per_process",
+    "RememberOutcome", "StaleClaim", "Stats", "StillInFlight", "Store", "SweepReport",
+    "SweptNamespace", "Unanswered", "UnansweredClaim", "Unavailable", "claim_options",
+    "current_attempt", "idempotent", "init_postgres", "per_process",
 ]

@@ -409,7 +409,8 @@ def as_bytes(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     if isinstance(text, (bytes, bytearray, memoryview)):
         return bytes(text)
-    raise TypeError(f"{text!r} is neither a str nor bytes")  # bytes(17) would be 17 zeros
+    # bytes(17) would be 17 zeros.
+    raise TypeError(f"{text!r} is of type {type(text).__name__}; it must be a str or bytes")
 
 
 def as_c_string(text: bytes) -> bytes:

@@ -358,13 +358,13 @@ def idempotent(
     """The decorated function, or coroutine function, runs once per key.
 
     `key` gets the call's arguments. The result of the first run is kept as JSON, and every caller
-    gets loads(dumps(result)): the first one, too. While it runs, a thread renews its lease; a process that dies frees the key when
-    the lease runs out (in seconds), or holds it with unanswered=Unanswered.HOLD. Callers meanwhile
-    wait for at most `wait` seconds, and get StillInFlight then. A function that raises frees its
-    key at once; behind current_attempt().note(...), or at attempt `attempts_max`, it holds it.
-    Other options are those of a claim. `cache` may be a function that gives one: see per_process.
-    Coroutines that run in one loop share a queue for each store and namespace, which ends as the
-    loop is closed.
+    gets loads(dumps(result)): the first one, too. While it runs, a thread renews its lease; a
+    process that dies frees the key when the lease runs out (in seconds), or holds it with
+    unanswered=Unanswered.HOLD. Callers meanwhile wait for at most `wait` seconds, and get
+    StillInFlight then. A function that raises frees its key at once; behind
+    current_attempt().note(...), or at attempt `attempts_max`, it holds it. Other options are those
+    of a claim. `cache` may be a function that gives one: see per_process. Coroutines that run in
+    one loop share a queue for each store and namespace, which ends as the loop is closed.
     """
     if milliseconds(lease) < 3:
         raise ValueError("the lease must be at least 0.003 seconds")

@@ -101,6 +101,20 @@ class Keys(StoreTest):
         again = self.assertIsA(Claimed, self.cache.claim("key"))
         self.assertEqual((again.previous.end, again.previous.by), (End.FORGOTTEN, "ann"))
 
+    def test_a_wait_ends_when_there_is_nothing_to_wait_for(self):
+        # Longer than a wait in the library is: it takes several.
+        self.cache.claim("short", lease=0.4)
+        self.assertIsA(InFlight, self.cache.wait("short", FOREVER))
+        claim = self.cache.claim("k").claim
+        self.assertIsA(InFlight, self.cache.wait("k", 0.4))
+        end = threading.Timer(0.4, self.cache.hold, (claim, "cannot say"))
+        end.start()
+        self.assertTrue(self.cache.wait("k", datetime.timedelta(hours=1)).held)
+        end.join()
+        self.assertIsA(Absent, self.cache.wait("other", 0))
+        with self.assertRaises(ValueError):
+            self.cache.wait("k", -1)
+
     def test_releases_and_current_claims(self):
         claim = self.cache.claim("k").claim
         self.assertTrue(self.cache.release(claim))

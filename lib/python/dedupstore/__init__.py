@@ -22,12 +22,13 @@ from .errors import (
 from .once import (
     Attempt, NotRun, OnHold, OtherRequest, StillInFlight, current_attempt, idempotent, per_process,
 )
+from .options import FOREVER, NEVER, claim_options
 from .outcomes import (
     Absent, Claim, Claimed, ClaimOutcome, Completed, End, Held, InFlight, LookupOutcome, Mismatch,
     New, Previous, RememberOutcome, Unanswered,
 )
 from .reports import Counts, Stats, SweepReport, SweptNamespace, UnansweredClaim
-from .store import FOREVER, NEVER, Cache, Store, claim_options, init_postgres
+from .store import Cache, Store, init_postgres
 
 __version__: str = _c.dedup_version().decode()
 

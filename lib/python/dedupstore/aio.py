@@ -15,8 +15,9 @@ from typing import Any, cast
 from . import _library, outcomes
 from ._library import as_bytes, call, library
 from .errors import DedupError
+from .options import Seconds, Text, complete_options, fence, milliseconds, options_of
 from .outcomes import Claim, ClaimOutcome, Claimed, LookupOutcome, RememberOutcome
-from .store import Cache, Seconds, Text, _complete_options, fence, milliseconds, options_of
+from .store import Cache
 
 _POLL_MIN, _POLL_MAX = 0.005, 0.25
 
@@ -111,7 +112,7 @@ class AsyncCache:
     ) -> None:
         kept = as_bytes(receipt)
         await self._ask(library.dedup_queue_complete, claim.key, fence(claim.claim_sequence),
-                        kept, len(kept), _complete_options(ttl, metadata))
+                        kept, len(kept), complete_options(ttl, metadata))
 
     async def release(self, claim: Claim) -> bool:
         return bool(await self._ask(library.dedup_queue_release, claim.key,

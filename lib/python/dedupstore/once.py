@@ -18,8 +18,9 @@ from typing import Any, TypeVar, Union
 from . import _library
 from .aio import AsyncCache
 from .errors import DedupError, OutcomeUnknown, StaleClaim
+from .options import Seconds, Text, claim_options, milliseconds
 from .outcomes import Claim, ClaimOutcome, Claimed, Completed, Held, InFlight, Mismatch, Previous
-from .store import Cache, Seconds, Text, claim_options, milliseconds
+from .store import Cache
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 CacheSource = Union[Cache, Callable[[], Cache]]

@@ -9,41 +9,20 @@ import os
 import threading
 import time
 import weakref
-from array import array
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import Any, Union, cast
+from typing import Any, cast
 
 from . import _library, outcomes
 from ._library import Packed, as_bytes, as_c_string, call, lent, library
 from .errors import Code, DedupError, InvalidArgument
+from .options import (
+    Seconds, Text, _all_bytes, claim_options, complete_options, fence, fences_of, grace_ms,
+    milliseconds, options_of,
+)
 from .outcomes import Claim, ClaimOutcome, InFlight, LookupOutcome, RememberOutcome, Unanswered
 from .reports import Stats, SweepReport, stats_of, sweep_report_of
 
-Text = Union[str, bytes]
-Seconds = Union[float, timedelta]
-
-FOREVER = math.inf  # as a time to live: never expires
-NEVER = 2**32 - 1  # as attempts_max: no limit, whatever the cache says
-_FOREVER_MS = 2**63 - 1
 _WAIT_SLICE = 0.25  # seconds within the library, where Ctrl-C is not heard
-
-
-def milliseconds(time: Seconds | None) -> int:
-    """At least 1; None is 0, the default. What is too short for a millisecond is refused."""
-    if time is None:
-        return 0
-    seconds = time.total_seconds() if isinstance(time, timedelta) else time
-    if math.isinf(seconds) and seconds > 0:
-        return _FOREVER_MS
-    if not 0.001 <= seconds < 1e15:
-        raise ValueError(f"{seconds} seconds: it must be at least 0.001")
-    return round(seconds * 1000)
-
-
-def _grace_ms(grace: Seconds | None) -> int:
-    """0 is the default, so none has a number of its own."""
-    return -1 if grace is not None and not grace else milliseconds(grace)
 
 
 class _Handle:
@@ -107,7 +86,7 @@ class Store:
             trust_clock=trust_clock,
             flush_interval_ms=milliseconds(flush_interval),
             lock_timeout_ms=milliseconds(lock_timeout or None),
-            grace_ms=_grace_ms(grace),
+            grace_ms=grace_ms(grace),
             segment_bytes=segment_bytes,
             keys_max=keys_max,
             bytes_max=bytes_max,
@@ -209,78 +188,6 @@ class Store:
             library.dedup_stats_free(pointer)
 
 
-def claim_options(
-    *,
-    lease: Seconds | None = None,
-    ttl: Seconds | None = None,
-    expires_at_ms: int = 0,
-    reclaim_before_ms: int = 0,
-    unanswered: Unanswered | None = None,
-    attempts_max: int = 0,
-    owner: Text = "",
-    fingerprint: Text = "",
-    event_id: Text = "",
-    metadata: Text = b"",
-) -> _library.ClaimOptions:
-    """The options of a claim, made once for many of them."""
-    texts = {
-        "owner": as_bytes(owner),
-        "fingerprint": as_bytes(fingerprint),
-        "event_id": as_bytes(event_id),
-        "metadata": as_bytes(metadata),
-    }
-    options = _library.ClaimOptions(
-        lease_ms=milliseconds(lease),
-        ttl_ms=milliseconds(ttl),
-        expires_at_ms=expires_at_ms,
-        reclaim_before_ms=reclaim_before_ms,
-        unanswered=unanswered or 0,
-        attempts_max=attempts_max,
-        **{name: lent(text) for name, text in texts.items()},
-    )
-    options.texts = texts  # they live as long as the options
-    return options
-
-
-def options_of(
-    made: _library.ClaimOptions | None, single: dict[str, Any]
-) -> _library.ClaimOptions | None:
-    """Of a claim that may be given them made, or one by one."""
-    if made is not None and single:
-        raise TypeError(f"options are given, and {', '.join(single)} as well: put all into one")
-    return claim_options(**single) if single else made
-
-
-def _complete_options(
-    ttl: Seconds | None, metadata: Text | None
-) -> _library.CompleteOptions | None:
-    if ttl is None and metadata is None:
-        return None
-    kept = b"" if metadata is None else as_bytes(metadata)
-    options = _library.CompleteOptions(
-        ttl_ms=milliseconds(ttl), set_metadata=metadata is not None, metadata=lent(kept)
-    )
-    options.texts = [kept]
-    return options
-
-
-def fence(claim_sequence: int) -> int:
-    return cast(int, _library.checked("claim_sequence", ctypes.c_uint64, claim_sequence))
-
-
-def _fences(claims: Sequence[Claim]) -> array[int]:
-    try:
-        return array("Q", [claim.claim_sequence for claim in claims])
-    except OverflowError as error:
-        raise ValueError(f"the claim_sequence of one of {len(claims)} claims: {error}") from None
-
-
-def _all_bytes(keys: Iterable[Text]) -> list[bytes]:
-    if isinstance(keys, str):
-        raise TypeError(f"{keys!r} is one text; many are wanted")
-    return [key if type(key) is bytes else as_bytes(key) for key in keys]
-
-
 class Cache:
     """A namespace of a store, and the claim protocol in it.
 
@@ -346,7 +253,7 @@ class Cache:
         """Stores the receipt that every later claim of the key gets."""
         kept = as_bytes(receipt)
         call(library.dedup_complete, self._handle.pointer, claim.key, len(claim.key),
-             fence(claim.claim_sequence), kept, len(kept), _complete_options(ttl, metadata))
+             fence(claim.claim_sequence), kept, len(kept), complete_options(ttl, metadata))
 
     def complete_many(
         self, completions: Sequence[tuple[Claim, Text]], *, ttl: Seconds | None = None,
@@ -356,8 +263,8 @@ class Cache:
         claims = [claim for claim, _ in completions]
         keys = Packed([claim.key for claim in claims])
         receipts = Packed(_all_bytes(receipt for _, receipt in completions))
-        fences = _fences(claims)
-        options = _complete_options(ttl, metadata)
+        fences = fences_of(claims)
+        options = complete_options(ttl, metadata)
         outcome = ctypes.c_void_p()
         call(library.dedup_complete_many, self._handle.pointer, keys.address,
              fences.buffer_info()[0], receipts.address, keys.count, options,
@@ -369,7 +276,7 @@ class Cache:
         """Completes whatever claim is current, for callers that have none."""
         name, kept = as_bytes(key), as_bytes(receipt)
         call(library.dedup_complete_current, self._handle.pointer, name, len(name), kept, len(kept),
-             _complete_options(ttl, metadata))
+             complete_options(ttl, metadata))
 
     def release(self, claim: Claim) -> bool:
         """Gives the claim up so that somebody can try again. False: there is nothing to release."""
@@ -400,7 +307,7 @@ class Cache:
     def _on_claims(self, function: Any, claims: Sequence[Claim], *arguments: object) -> list[Any]:
         names = [claim.key for claim in claims]
         keys = Packed(names)
-        fences = _fences(claims)
+        fences = fences_of(claims)
         outcome = ctypes.c_void_p()
         call(function, self._handle.pointer, keys.address, fences.buffer_info()[0], keys.count,
              *arguments, outcome)
@@ -417,7 +324,7 @@ class Cache:
         notes = list(notes)  # so that nobody changes it meanwhile
         names = [claim.key for claim, _ in notes]
         keys, texts = Packed(names), Packed(_all_bytes(metadata for _, metadata in notes))
-        fences = _fences([claim for claim, _ in notes])
+        fences = fences_of([claim for claim, _ in notes])
         outcome = ctypes.c_void_p()
         call(library.dedup_note_many, self._handle.pointer, keys.address, fences.buffer_info()[0],
              texts.address, keys.count, outcome)

@@ -37,10 +37,9 @@ library = _load()
 _NUMBERS = {c_uint32: range(2**32), c_uint64: range(2**64), c_int64: range(-(2**63), 2**63)}
 
 
-def checked(name: str, kind: Any, value: Any) -> Any:
-    """The value, if a number of that kind has room for it: ctypes would cut it to size."""
-    numbers = _NUMBERS.get(kind)
-    if numbers is not None and isinstance(value, int) and value not in numbers:
+def checked(name: str, value: int, numbers: range = range(2**64)) -> int:
+    """The value, if it is one of the numbers: ctypes would cut it to size."""
+    if value not in numbers:
         raise ValueError(f"{name} is {value}; it must be {numbers[0]} to {numbers[-1]}")
     return value
 
@@ -48,10 +47,16 @@ def checked(name: str, kind: Any, value: Any) -> Any:
 class Filled(ctypes.Structure):
     """A structure that the package fills, all but its size."""
 
+    _numbers: dict[str, range]  # of each field that is a number
+
+    def __init_subclass__(cls) -> None:
+        fields: list[Any] = list(cls._fields_)
+        cls._numbers = {name: _NUMBERS[kind] for name, kind in fields if kind in _NUMBERS}
+
     def __init__(self, **fields: Any) -> None:
-        for name, kind in self._fields_:
-            if name in fields:
-                checked(name, kind, fields[name])
+        for name, value in fields.items():
+            if name in self._numbers:
+                checked(name, value, self._numbers[name])
         super().__init__(size=ctypes.sizeof(self), **fields)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from array import array
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Union, cast
+from typing import Any, Union
 
 from . import _library
-from ._library import as_bytes, lent
+from ._library import as_bytes, checked, lent
 from .outcomes import Claim, Unanswered
 
 Text = Union[str, bytes]
@@ -94,7 +93,7 @@ def complete_options(
 
 
 def fence(claim_sequence: int) -> int:
-    return cast(int, _library.checked("claim_sequence", ctypes.c_uint64, claim_sequence))
+    return checked("claim_sequence", claim_sequence)
 
 
 def fences_of(claims: Sequence[Claim]) -> array[int]:

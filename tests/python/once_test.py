@@ -7,8 +7,8 @@ from unittest import mock
 
 from base import StoreTest
 from dedupstore import (
-    FOREVER, NEVER, Absent, Code, Completed, InFlight, InvalidArgument, OnHold, OtherRequest, OutcomeUnknown,
-    StillInFlight, Unanswered, current_attempt, idempotent, per_process,
+    FOREVER, NEVER, Absent, Code, Completed, InFlight, InvalidArgument, OnHold, OtherRequest,
+    OutcomeUnknown, StillInFlight, Unanswered, current_attempt, idempotent, per_process,
 )
 
 

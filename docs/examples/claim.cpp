@@ -4,7 +4,7 @@
 //
 // The first run claims the invoice, does the work and completes the claim with a receipt. Every
 // later run gets that receipt back and does no work. Exit status: 0 sent, now or earlier; 1 an
-// error; 2 a usage error; 10 somebody else is at it.
+// error; 2 a usage error; 10 somebody else is at it; 17 somebody has to decide what became of it.
 
 #include <chrono>
 #include <iostream>
@@ -45,6 +45,10 @@ int send_once(dedup::Cache& cache, const std::string& invoice) {
     if (const auto* done = outcome->completed()) {
         std::cout << "replayed: " << done->receipt << '\n';
         return 0;
+    }
+    if (outcome->held()) {
+        std::cerr << "claim: " << invoice << " waits for a decision; see `dedupctl held`\n";
+        return 17;
     }
     const auto* claimed = outcome->claimed();
     if (!claimed) {

@@ -4,7 +4,7 @@
 //
 // The first run claims the invoice, does the work and completes the claim with a receipt. Every
 // later run gets that receipt back and does no work. Exit status: 0 sent, now or earlier; 1 an
-// error; 2 a usage error; 10 somebody else is at it.
+// error; 2 a usage error; 10 somebody else is at it; 17 somebody has to decide what became of it.
 package main
 
 // #cgo LDFLAGS: -ldedup
@@ -19,7 +19,13 @@ import (
 	"unsafe"
 )
 
-var errInFlight = errors.New("it is in flight elsewhere; try again later")
+var (
+	errInFlight = errors.New("is in flight elsewhere; try again later")
+	errHeld     = errors.New("waits for a decision; see `dedupctl held`")
+)
+
+// The exit statuses of what is no error.
+var statuses = map[error]int{errInFlight: 10, errHeld: 17}
 
 // Does what C does with a text: bytes that Go does not move, for as long as the call takes. The
 // library keeps none of them.
@@ -98,7 +104,7 @@ func sendOnce(cache *C.dedup_cache, invoice string) error {
 		case C.DEDUP_CLAIMED:
 			return workAndAnswer(cache, invoice, key, size, answer.claim_sequence)
 		case C.DEDUP_HELD:
-			return errors.New("it waits for a decision; see `dedupctl held`")
+			return errHeld
 		default:
 			return errInFlight
 		}
@@ -133,12 +139,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: claim STORE INVOICE")
 		os.Exit(2)
 	}
-	switch err := run(os.Args[1], os.Args[2]); {
-	case err == errInFlight:
-		fmt.Fprintf(os.Stderr, "claim: %s: %v\n", os.Args[2], err)
-		os.Exit(10)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "claim: %v\n", err)
-		os.Exit(1)
+	err := run(os.Args[1], os.Args[2])
+	if err == nil {
+		return
 	}
+	if status, planned := statuses[err]; planned {
+		fmt.Fprintf(os.Stderr, "claim: %s %v\n", os.Args[2], err)
+		os.Exit(status)
+	}
+	fmt.Fprintf(os.Stderr, "claim: %v\n", err)
+	os.Exit(1)
 }

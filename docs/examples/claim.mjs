@@ -5,7 +5,7 @@
 //
 // The first run claims the invoice, does the work and completes the claim with a receipt. Every
 // later run gets that receipt back and does no work. Exit status: 0 sent, now or earlier; 1 an
-// error; 2 a usage error; 10 somebody else is at it.
+// error; 2 a usage error; 10 somebody else is at it; 17 somebody has to decide what became of it.
 import { writeSync } from 'node:fs';
 import { connect } from 'node:net';
 
@@ -93,10 +93,15 @@ async function sendOnce(store, invoice) {
     console.log(`replayed: ${claim.receipt}`);
     return 0;
   }
-  if (claim.outcome !== 'claimed') {
+  if (claim.outcome === 'held') {
+    console.error(`claim: ${invoice} waits for a decision; see \`dedupctl held\``);
+    return 17;
+  }
+  if (claim.outcome === 'in_flight') {
     console.error(`claim: ${invoice} is in flight elsewhere; try again later`);
     return 10;
   }
+  if (claim.outcome !== 'claimed') throw new Error(`${invoice}: ${claim.outcome}`);
   const fence = String(claim.claim_sequence);
   let receipt;
   try {

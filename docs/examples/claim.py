@@ -32,7 +32,8 @@ def main(path, invoice):
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit(__doc__)
+        print("usage: claim.py STORE INVOICE", file=sys.stderr)
+        sys.exit(2)
     try:
         main(*sys.argv[1:])
     except StillInFlight as outcome:

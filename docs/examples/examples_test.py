@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 PROGRAMS, SOURCE_ROOT = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -41,6 +42,10 @@ class Example(unittest.TestCase):
 
 class ClaimExample(Example):
     command = [PROGRAMS / "example_claim"]
+
+    def place(self):
+        """The store, as dedupctl is told of it."""
+        return self.store
 
     @classmethod
     def place_for_program(cls):
@@ -86,6 +91,24 @@ class ClaimExample(Example):
                                     timeout=60)
         self.assertEqual(failed.returncode, 1)
         self.assertIn("completed", self.claim("invoice-19").stdout)
+
+    def test_a_wrong_usage_says_the_right_one(self):
+        run = subprocess.run(self.command, capture_output=True, text=True, timeout=60)
+        self.assertEqual((run.stdout, run.returncode), ("", 2))
+        self.assertIn("usage: claim", run.stderr)
+
+    @unittest.skipUnless(DEDUPCTL, "needs dedupctl")
+    def test_what_nobody_answered_waits_for_a_decision(self):
+        for namespace in ("default", "invoices"):  # the one in C++ has a namespace of its own
+            subprocess.run([DEDUPCTL, "-s", self.place(), "-n", namespace, "claim", "invoice-21",
+                            "--hold", "--lease", "1ms"],
+                           check=True, capture_output=True, timeout=60)
+        deadline = time.monotonic() + 60
+        while (run := self.claim("invoice-21")).returncode == 10 and time.monotonic() < deadline:
+            pass  # its lease still runs
+        self.assertEqual((run.stdout, run.returncode), ("", 17))
+        self.assertIn("invoice-21", run.stderr)
+        self.assertIn("see `dedupctl held`", run.stderr)
 
     def test_error_names_the_thing(self):
         not_a_store = self.store + "-file"
@@ -136,6 +159,9 @@ class ClaimInNode(ClaimExample):
     """Through a server, whose socket takes the place of the store."""
 
     command = ["node", HERE / "claim.mjs"]
+
+    def place(self):
+        return "unix:" + self.store
 
     def setUp(self):
         super().setUp()

@@ -1,7 +1,10 @@
 """Stores, caches, and what they say; and that the package speaks the library's interface."""
 
 import ctypes
+import dataclasses
 import datetime
+import inspect
+import os
 import sys
 import threading
 
@@ -9,7 +12,7 @@ from base import ROOT, StoreTest, dedupstore
 from dedupstore import (
     FOREVER, Absent, Claim, Claimed, Closed, Code, Completed, DedupError, End, Held, InFlight,
     InvalidArgument, Mismatch, New, NotClaimed, ReceiptMismatch, StaleClaim, Store, Unanswered,
-    _library, outcomes,
+    _library, claim_options, outcomes, reports,
 )
 
 
@@ -49,6 +52,18 @@ class Interface(StoreTest):
             self.assertEqual(constants["DEDUP_" + kind], getattr(outcomes, "_" + kind))
         self.assertEqual(dedupstore.NEVER, constants["DEDUP_NEVER"])
 
+    def test_reports_say_all_that_the_library_says(self):
+        made_of = {reports.SweepReport: {"namespaces_count", "unanswered_count"},
+                   reports.Stats: set(), reports.Counts: set(), reports.SweptNamespace: {"ns"},
+                   reports.UnansweredClaim: {"reserved"}}
+        for kind, left_out in made_of.items():
+            structure = getattr(_library, kind.__name__.replace("UnansweredClaim", "Unanswered"))
+            names = {name for name, _ in structure._fields_}
+            self.assertEqual({field.name for field in dataclasses.fields(kind)}, names - left_out)
+        options = {name for name, _ in _library.SweepOptions._fields_} - {"size", "context"}
+        taken = set(inspect.signature(Store.sweep).parameters) - {"self"}
+        self.assertEqual({name.replace("time_max_ms", "time_max") for name in options}, taken)
+
     def test_every_call_of_the_library_is_declared(self):
         for line in (ROOT / "tests/c/dedup.abi").read_text().splitlines():
             kind, name, *_ = line.split()
@@ -85,6 +100,20 @@ class Keys(StoreTest):
         self.assertFalse(self.cache.forget("key", reason="by hand"))
         again = self.assertIsA(Claimed, self.cache.claim("key"))
         self.assertEqual((again.previous.end, again.previous.by), (End.FORGOTTEN, "ann"))
+
+    def test_a_wait_ends_when_there_is_nothing_to_wait_for(self):
+        # Longer than a wait in the library is: it takes several.
+        self.cache.claim("short", lease=0.4)
+        self.assertIsA(InFlight, self.cache.wait("short", FOREVER))
+        claim = self.cache.claim("k").claim
+        self.assertIsA(InFlight, self.cache.wait("k", 0.4))
+        end = threading.Timer(0.4, self.cache.hold, (claim, "cannot say"))
+        end.start()
+        self.assertTrue(self.cache.wait("k", datetime.timedelta(hours=1)).held)
+        end.join()
+        self.assertIsA(Absent, self.cache.wait("other", 0))
+        with self.assertRaises(ValueError):
+            self.cache.wait("k", -1)
 
     def test_releases_and_current_claims(self):
         claim = self.cache.claim("k").claim
@@ -140,7 +169,102 @@ class Keys(StoreTest):
         self.assertIsA(Absent, self.store.cache("other", ttl=FOREVER).lookup("k"))
 
 
+class Arguments(StoreTest):
+    """What is no text, or no number that has room, is refused and not made into one."""
+
+    def test_numbers_and_lists_are_no_texts(self):
+        for wrong in (17, 0, True, None, 1.5, [1, 2], ["k"], {"k": 1}):
+            for call in (self.cache.claim, self.cache.lookup, self.cache.remember,
+                         self.store.cache):
+                with self.assertRaises(TypeError, msg=f"{wrong!r}"):
+                    call(wrong)
+            for call in (self.cache.claim_many, self.cache.lookup_many):
+                with self.assertRaises(TypeError, msg=f"{wrong!r}"):
+                    call([wrong])
+        claim = self.cache.claim("k").claim
+        for wrong in (5, 0, False, [1]):
+            with self.assertRaises(TypeError):
+                self.cache.complete(claim, wrong)
+            with self.assertRaises(TypeError):
+                self.cache.complete(claim, b"", metadata=wrong)
+            with self.assertRaises(TypeError):
+                self.cache.claim("l", owner=wrong)
+            with self.assertRaises(TypeError):
+                self.cache.resolve("k", claim.claim_sequence, receipt=wrong, reason="looked")
+        self.assertEqual(self.store.stats().records, 1)
+
+    def test_what_holds_bytes_is_a_text(self):
+        for key in (b"k", bytearray(b"k"), memoryview(b"k"), "k"):
+            self.cache.claim(key)
+        self.assertEqual(self.store.stats().records, 1)
+
+    def test_one_text_is_not_many_keys(self):
+        for keys in ("order", b"order"):
+            with self.assertRaises(TypeError):
+                self.cache.claim_many(keys)
+
+    def test_numbers_without_room_are_refused(self):
+        # Guards against what ctypes does: -1 as attempts_max would be NEVER, 2**32 no limit at all.
+        claim = self.cache.claim("k", lease=10).claim
+        for options in ({"attempts_max": -1}, {"attempts_max": 2**32}, {"expires_at_ms": 2**63},
+                        {"reclaim_before_ms": 2**64 + 1}, {"unanswered": 2**32 + 1}):
+            with self.assertRaisesRegex(ValueError, next(iter(options)), msg=options):
+                self.cache.claim("l", **options)
+        for options in ({"keys_max": 2**64 + 1}, {"bytes_max": -1}, {"segment_bytes": 2**64},
+                        {"mode": 2**32 + 0o700}):
+            with self.assertRaisesRegex(ValueError, next(iter(options)), msg=options):
+                Store(self.path + "-2", **options)
+        for options in ({"records_max": -1}, {"bytes_max": 2**64}, {"now_ms": 2**64 + 1}):
+            with self.assertRaisesRegex(ValueError, next(iter(options)), msg=options):
+                self.store.sweep(**options)
+        with self.assertRaisesRegex(ValueError, "attempts_max"):
+            self.store.cache(attempts_max=2**32 + 1)
+        for fence in (claim.claim_sequence + 2**64, -1):
+            wrong = Claim(claim.key, fence)
+            cache = self.cache
+            for call in (lambda: cache.complete(wrong), lambda: cache.release(wrong),
+                         lambda: cache.note(wrong, b""), lambda: cache.hold(wrong, "why"),
+                         lambda: cache.renew(wrong, 1), lambda: cache.release_many([wrong]),
+                         lambda: cache.complete_many([(wrong, b"")]),
+                         lambda: cache.note_many([(wrong, b"")]),
+                         lambda: cache.resolve("k", fence, receipt=b"", reason="looked"),
+                         lambda: cache.forget("k", claim_sequence=fence, reason="looked")):
+                with self.assertRaisesRegex(ValueError, "claim_sequence"):
+                    call()
+        self.cache.complete(claim, b"")
+
+    def test_options_are_given_in_one_way(self):
+        made = claim_options(owner="me")
+        for call, what in ((self.cache.claim, "k"), (self.cache.claim_many, ["k"])):
+            with self.assertRaisesRegex(TypeError, "lease"):
+                call(what, made, lease=10)
+        self.cache.claim("k", made)
+        self.assertEqual(self.cache.lookup("k").owner, "me")
+
+    def test_a_path_ends_where_it_is_said_to_end(self):
+        for call in (Store, dedupstore.init_postgres):
+            with self.assertRaisesRegex(ValueError, "zero byte"):
+                call(self.path + "-2\0x")
+        self.assertFalse(os.path.exists(self.path + "-2"))
+
+    def test_no_grace_is_no_grace(self):
+        for grace in (0, 0.0, datetime.timedelta(0)):
+            Store(None, grace=grace).close()
+
+
 class Many(StoreTest):
+    def test_an_answer_of_a_newer_library_costs_no_other(self):
+        # Guards against claims that are durable and that nobody hears of.
+        self.cache.claim("k", lease=10)
+        outcome = ctypes.c_void_p()
+        _library.call(_library.library.dedup_lookup, self.cache._handle.pointer, b"k", 1, outcome)
+        self.addCleanup(_library.library.dedup_outcome_free, outcome)
+        (row,), text = outcomes.take_rows(outcome)
+        row = list(row)
+        row[outcomes._UNANSWERED] = 77
+        answer = self.assertIsA(InFlight, outcomes.decode(tuple(row), text, b"k"))
+        self.assertEqual((answer.unanswered, answer.attempt), (77, 1))
+
     def test_answers_come_in_order(self):
         keys = [b"a", "b", "a", b"", "c" * 2000]
         claims = self.cache.claim_many(keys, owner="me")
@@ -240,7 +364,8 @@ class Stores(StoreTest):
         calls = []
         report = self.store.sweep(now_ms=now, progress=lambda *step: calls.append(step))
         self.assertEqual(report.removed.in_flight, 1)
-        self.assertEqual(report.namespaces["default"].in_flight, 1)
+        self.assertEqual(report.namespaces["default"].removed.in_flight, 1)
+        self.assertEqual(report.namespaces["default"].retained.completed, 0)
         self.assertEqual((report.unanswered[0].key, report.unanswered[0].owner), (b"k", "me"))
         stats = self.store.stats()
         self.assertEqual((len(stats.store_id), stats.sweep_error), (32, ""))

@@ -7,8 +7,8 @@ from unittest import mock
 
 from base import StoreTest
 from dedupstore import (
-    NEVER, Absent, Code, Completed, InFlight, InvalidArgument, OnHold, OtherRequest, OutcomeUnknown,
-    StillInFlight, Unanswered, current_attempt, idempotent, per_process,
+    FOREVER, NEVER, Absent, Code, Completed, InFlight, InvalidArgument, OnHold, OtherRequest,
+    OutcomeUnknown, StillInFlight, Unanswered, current_attempt, idempotent, per_process,
 )
 
 
@@ -92,8 +92,50 @@ class Functions(StoreTest):
         async def asynchronous():
             yield 1
 
-        for work in (generator, asynchronous):
+        class Called:
+            def __call__(self):
+                yield 1
+
+        for work in (generator, asynchronous, Called()):
             self.assertRaises(TypeError, idempotent(self.cache, key=lambda: "k"), work)
+
+    def test_a_coroutine_that_nobody_awaits_frees_the_key(self):
+        async def never_runs():
+            self.fail("it ran")
+
+        pay = idempotent(self.cache, key=lambda: "k")(lambda: never_runs())
+        self.assertRaisesRegex(TypeError, "coroutine", pay)
+        self.assertIsInstance(self.cache.lookup("k"), Absent)
+
+    def test_a_task_that_nobody_awaits_holds_the_key(self):
+        pay = idempotent(self.cache, key=lambda: "k", dumps=str)(
+            lambda: asyncio.get_running_loop().create_future())
+
+        async def main():
+            self.assertRaisesRegex(TypeError, "Future", pay)
+
+        asyncio.run(main())
+        self.assertRaises(OnHold, pay)
+
+    def test_the_first_caller_gets_what_the_others_get(self):
+        work = idempotent(self.cache, key=lambda: "k")(lambda: {1: (2, 3)})
+        self.assertEqual([work(), work()], [{"1": [2, 3]}] * 2)
+
+    def test_a_result_that_cannot_be_read_holds_the_key(self):
+        work = idempotent(self.cache, key=lambda: "k", dumps=lambda _: "no JSON")(lambda: 1)
+        self.assertRaises(ValueError, work)
+        self.assertRaises(OnHold, work)
+
+    def test_a_lease_may_last_for_ever(self):
+        # Guards against a heartbeat that ends of it, with a traceback.
+        said = []
+        with mock.patch("threading.excepthook", said.append):
+            work = idempotent(self.cache, key=lambda: "k", lease=FOREVER)(
+                lambda: time.sleep(0.05) or 1)
+            self.assertEqual(work(), 1)
+            self.wait_until(lambda: not any(thread.name == "dedup-heartbeat"
+                                            for thread in threading.enumerate()))
+        self.assertEqual(said, [])
 
     def test_what_fails_too_often_is_held(self):
         # Guards against work that fails for ever: its last error is kept for somebody to look at.
@@ -250,6 +292,62 @@ class Coroutines(StoreTest):
 
         asyncio.run(main())
         self.assertIsInstance(self.cache.lookup("kFalse"), Absent)
+
+    def test_an_object_whose_call_is_a_coroutine_function(self):
+        class Pay:
+            async def __call__(self, order):
+                return {order: 1}
+
+        pay = idempotent(self.cache, key=lambda order: order)(Pay())
+        for _ in range(2):
+            self.assertEqual(asyncio.run(pay("7")), {"7": 1})
+
+    def test_a_note_lets_the_other_tasks_go_on(self):
+        going, noted = threading.Event(), threading.Event()
+        note = self.cache.note
+
+        def slow_note(*arguments):
+            noted.set()
+            self.assertTrue(going.wait(60))
+            note(*arguments)
+
+        @idempotent(self.cache, key=lambda: "k")
+        async def work():
+            await current_attempt().note_async("about to pay")
+            raise ValueError
+
+        async def other():
+            while not noted.is_set():
+                await asyncio.sleep(0.001)
+            going.set()
+
+        async def main():
+            with mock.patch.object(self.cache, "note", slow_note):
+                await asyncio.gather(work(), other(), return_exceptions=True)
+            with self.assertRaises(OnHold) as raised:
+                await work()
+            self.assertEqual(raised.exception.outcome.previous.note, b"about to pay")
+
+        asyncio.run(main())
+
+    def test_a_note_that_is_cancelled_holds_the_key(self):
+        going = threading.Event()
+
+        @idempotent(self.cache, key=lambda: "k")
+        async def work():
+            await current_attempt().note_async("about to pay")
+
+        async def main():
+            task = asyncio.create_task(work())
+            while isinstance(self.cache.lookup("k"), Absent):
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        with mock.patch.object(self.cache, "note", lambda *_: going.wait(60)):
+            threading.Timer(0.1, going.set).start()
+            asyncio.run(main())
+        self.assertIs(self.cache.lookup("k").held, True)
 
     def test_what_fails_too_often_is_held(self):
         @idempotent(self.cache, key=lambda: "k", attempts_max=2)

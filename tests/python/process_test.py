@@ -4,9 +4,12 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 
 from base import StoreTest, run_python
-from dedupstore import Claimed, Closed, Completed, End, Held, InFlight, Store, Unanswered
+from dedupstore import (
+    Claimed, Closed, Completed, End, Held, InFlight, Store, Unanswered, idempotent,
+)
 
 CLAIMS_AND_HANGS = """
 import sys, time
@@ -62,7 +65,52 @@ time.sleep(0.2)
 """
 
 
+WAITS_FOR_EVER = """
+import signal, sys
+from dedupstore import *
+cache = Store(None).cache()
+cache.claim("k")
+
+@idempotent(cache, key=lambda: "k", wait=3600)
+def work():
+    pass
+
+print("waits", flush=True)
+try:
+    work() if sys.argv[1] == "idempotent" else cache.wait("k", 3600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
 class Processes(StoreTest):
+    def test_a_wait_hears_ctrl_c(self):
+        for how in ("idempotent", "wait"):
+            with run_python(WAITS_FOR_EVER, how) as process:
+                try:
+                    self.assertEqual(process.stdout.readline(), "waits\n")
+                    time.sleep(0.2)  # now it is most likely within the library
+                    process.send_signal(signal.SIGINT)
+                    self.assertEqual(process.communicate(timeout=30)[0], "interrupted\n")
+                finally:
+                    process.kill()  # if it does not hear
+
+    def test_a_fork_from_beside_a_thread_gets_an_exception(self):
+        # Guards against a child that waits for a lock that a thread of its parent had.
+        work = idempotent(self.cache, key=lambda: "forked")(lambda: 1)
+        with self.cache._lock:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)  # ends it, if it hangs
+                status = 1
+                try:
+                    work()
+                except Closed:
+                    status = 0
+                finally:
+                    os._exit(status)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
     def test_the_interpreter_ends_among_daemon_threads(self):
         for number in range(5):
             path = f"{self.path}-{number}"

@@ -22,12 +22,13 @@ from .errors import (
 from .once import (
     Attempt, NotRun, OnHold, OtherRequest, StillInFlight, current_attempt, idempotent, per_process,
 )
+from .options import FOREVER, NEVER, claim_options
 from .outcomes import (
     Absent, Claim, Claimed, ClaimOutcome, Completed, End, Held, InFlight, LookupOutcome, Mismatch,
     New, Previous, RememberOutcome, Unanswered,
 )
-from .reports import Counts, Stats, SweepReport, UnansweredClaim
-from .store import FOREVER, NEVER, Cache, Store, claim_options, init_postgres
+from .reports import Counts, Stats, SweepReport, SweptNamespace, UnansweredClaim
+from .store import Cache, Store, init_postgres
 
 __version__: str = _c.dedup_version().decode()
 
@@ -36,7 +37,7 @@ __all__ = [
     "Claimed", "Closed", "Code", "Completed", "Corruption", "Counts", "DedupError", "End", "Failed",
     "Held", "InFlight", "InvalidArgument", "LookupOutcome", "Mismatch", "New", "NotClaimed",
     "NotRun", "OnHold", "OtherRequest", "OutcomeUnknown", "Previous", "ReadOnly", "ReceiptMismatch",
-    "RememberOutcome", "StaleClaim", "Stats", "StillInFlight", "Store", "SweepReport", "Unanswered",
-    "UnansweredClaim", "Unavailable", "claim_options", "current_attempt", "idempotent",
-    "init_postgres", "per_process",
+    "RememberOutcome", "StaleClaim", "Stats", "StillInFlight", "Store", "SweepReport",
+    "SweptNamespace", "Unanswered", "UnansweredClaim", "Unavailable", "claim_options",
+    "current_attempt", "idempotent", "init_postgres", "per_process",
 ]

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from ctypes import POINTER, c_char, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from itertools import accumulate, chain
+from typing import Any
 
 from .errors import DedupError, error_of
 
@@ -33,6 +34,32 @@ def _load() -> ctypes.CDLL:
 library = _load()
 
 
+_NUMBERS = {c_uint32: range(2**32), c_uint64: range(2**64), c_int64: range(-(2**63), 2**63)}
+
+
+def checked(name: str, value: int, numbers: range = range(2**64)) -> int:
+    """The value, if it is one of the numbers: ctypes would cut it to size."""
+    if value not in numbers:
+        raise ValueError(f"{name} is {value}; it must be {numbers[0]} to {numbers[-1]}")
+    return value
+
+
+class Filled(ctypes.Structure):
+    """A structure that the package fills, all but its size."""
+
+    _numbers: dict[str, range]  # of each field that is a number
+
+    def __init_subclass__(cls) -> None:
+        fields: list[Any] = list(cls._fields_)
+        cls._numbers = {name: _NUMBERS[kind] for name, kind in fields if kind in _NUMBERS}
+
+    def __init__(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            if name in self._numbers:
+                checked(name, value, self._numbers[name])
+        super().__init__(size=ctypes.sizeof(self), **fields)
+
+
 class Bytes(ctypes.Structure):
     _fields_ = [("data", c_void_p), ("size", c_size_t)]
 
@@ -47,7 +74,7 @@ class Error(ctypes.Structure):
     ]
 
 
-class OpenOptions(ctypes.Structure):
+class OpenOptions(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("read_only", c_uint32),
@@ -65,7 +92,7 @@ class OpenOptions(ctypes.Structure):
     ]
 
 
-class CacheOptions(ctypes.Structure):
+class CacheOptions(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("ns", Bytes),
@@ -75,7 +102,7 @@ class CacheOptions(ctypes.Structure):
     ]
 
 
-class ClaimOptions(ctypes.Structure):
+class ClaimOptions(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("lease_ms", c_int64),
@@ -91,7 +118,7 @@ class ClaimOptions(ctypes.Structure):
     ]
 
 
-class CompleteOptions(ctypes.Structure):
+class CompleteOptions(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("ttl_ms", c_int64),
@@ -101,7 +128,7 @@ class CompleteOptions(ctypes.Structure):
     ]
 
 
-class Resolution(ctypes.Structure):
+class Resolution(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("decision", c_uint32),
@@ -113,11 +140,11 @@ class Resolution(ctypes.Structure):
     ]
 
 
-class QueueOptions(ctypes.Structure):
+class QueueOptions(Filled):
     _fields_ = [("size", c_size_t), ("threads", c_uint32), ("requests_max", c_uint32)]
 
 
-class View(ctypes.Structure):
+class View(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("count", c_size_t),
@@ -180,7 +207,7 @@ class Counts(ctypes.Structure):
 Progress = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint64, c_uint64)
 
 
-class SweepOptions(ctypes.Structure):
+class SweepOptions(Filled):
     _fields_ = [
         ("size", c_size_t),
         ("dry_run", c_uint32),
@@ -383,7 +410,19 @@ def last_error(error: Error) -> DedupError:
 
 def as_bytes(text: str | bytes) -> bytes:
     """What a text is in a store. Bytes that are no UTF-8 come back as they were."""
-    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogateescape")
+    if isinstance(text, (bytes, bytearray, memoryview)):
+        return bytes(text)
+    # bytes(17) would be 17 zeros.
+    raise TypeError(f"{text!r} is of type {type(text).__name__}; it must be a str or bytes")
+
+
+def as_c_string(text: bytes) -> bytes:
+    """For what C reads up to the first zero byte: a path or a URL."""
+    if 0 in text:
+        raise ValueError(f"{text!r} has a zero byte in it")
+    return text
 
 
 def text_of(data: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -11,14 +12,15 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar, Union
 
 from . import _library
 from .aio import AsyncCache
 from .errors import DedupError, OutcomeUnknown, StaleClaim
+from .options import Seconds, Text, claim_options, milliseconds
 from .outcomes import Claim, ClaimOutcome, Claimed, Completed, Held, InFlight, Mismatch, Previous
-from .store import Cache, Seconds, Text, claim_options, milliseconds
+from .store import Cache
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 CacheSource = Union[Cache, Callable[[], Cache]]
@@ -28,9 +30,13 @@ class NotRun(Exception):
     """The function did not run, and there is no result of another run: `outcome` says why."""
 
     def __init__(self, key: bytes, outcome: InFlight | Held | Mismatch, why: str) -> None:
-        super().__init__(f"{key!r} {why}")
+        super().__init__(key, outcome, why)  # what a copy in another process is made of
         self.key = key
         self.outcome = outcome
+
+    def __str__(self) -> str:
+        key, _, why = self.args
+        return f"{key!r} {why}"
 
 
 class StillInFlight(NotRun):
@@ -58,7 +64,7 @@ class Attempt:
     def note(self, what: Text) -> None:
         """Says what the function is about to do; durable before it returns. If it fails behind
         that, the key is held, as nobody knows what was done, and not released. A note that was not
-        written changes nothing.
+        written changes nothing. In a coroutine await note_async(), which lets the others go on.
         """
         text = _library.as_bytes(what)
         written = True
@@ -69,6 +75,14 @@ class Attempt:
             raise
         finally:
             self._may_have_begun = self._may_have_begun or written
+
+    async def note_async(self, what: Text) -> None:
+        """As note(), in a thread. One that is cancelled may have been written."""
+        try:
+            await asyncio.to_thread(self.note, what)
+        except asyncio.CancelledError:
+            self._may_have_begun = True
+            raise
 
 
 _attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("attempt", default=None)
@@ -88,11 +102,10 @@ class _Heartbeat:
     def __init__(self, cache: Cache, lease: Seconds) -> None:
         self._cache = weakref.ref(cache)
         self._lease = lease
-        self._pause = milliseconds(lease) / 3000
+        self._pause = min(milliseconds(lease) / 3000, threading.TIMEOUT_MAX)
         self._changed = threading.Condition()
         self._attempts: set[Attempt] = set()
         self._runs = False
-        self._pid = os.getpid()
 
     def add(self, attempt: Attempt) -> None:
         with self._changed:
@@ -148,15 +161,18 @@ def _heartbeat(cache: Cache, lease: Seconds) -> _Heartbeat:
         return beat
 
 
-_loops: weakref.WeakKeyDictionary[Any, dict[int, AsyncCache]] = weakref.WeakKeyDictionary()
+# Of each loop, which keeps them: the queues of the caches that are used in it.
+_Queues = weakref.WeakValueDictionary[tuple[object, ...], AsyncCache]
+_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queues] = weakref.WeakKeyDictionary()
 
 
 def _async_cache(cache: Cache) -> AsyncCache:
-    """The one of this loop."""
-    of_loop = _loops.setdefault(asyncio.get_running_loop(), {})
-    found = of_loop.get(id(cache))
-    if found is None or found.cache is not cache:
-        found = of_loop[id(cache)] = AsyncCache(cache)
+    """The one of this loop: of all caches that are the same, however often they are made."""
+    of_loop = _loops.setdefault(asyncio.get_running_loop(), weakref.WeakValueDictionary())
+    found = of_loop.get(cache._same)
+    if found is None:
+        found = of_loop[cache._same] = AsyncCache(cache)
+        found.live_with_loop()
     return found
 
 
@@ -235,9 +251,22 @@ class _Once:
         assert isinstance(outcome, InFlight)
         raise StillInFlight(key, outcome, f"is in flight, by {outcome.owner!r}")
 
-    def receipt(self, attempt: Attempt, result: Any) -> Text:
+    def refuse_awaitable(self, attempt: Attempt, result: Any) -> None:
+        if isinstance(result, Coroutine):
+            result.close()  # nothing of it has run, so the key is free
+        elif inspect.isawaitable(result):
+            attempt._may_have_begun = True  # a task may be at work
+        else:
+            return
+        raise TypeError(f"the function returned a {type(result).__name__} that nobody awaits: "
+                        "decorate an `async def` that does")
+
+    def kept(self, attempt: Attempt, result: Any) -> tuple[bytes, Any]:
+        """The receipt, and what it gives to this caller as to every later one."""
+        self.refuse_awaitable(attempt, result)
         attempt._may_have_begun = True  # whatever fails from now on, the work has been done
-        return self._dumps(result)
+        receipt = _library.as_bytes(self._dumps(result))
+        return receipt, self._loads(receipt)
 
     def was_last(self, cache: Cache, attempt: Attempt) -> bool:
         most = self._options.get("attempts_max") or cache._attempts_max
@@ -256,48 +285,63 @@ class _Once:
         except DedupError:
             pass  # the lease runs out by itself; the function's own exception says more
 
+    @contextlib.contextmanager
+    def running(self, cache: Cache, attempt: Attempt) -> Iterator[None]:
+        """The attempt is the current one, and its lease is renewed."""
+        try:
+            # Not before the claim, which a fork is refused: a thread of the parent may have had the
+            # lock that this takes.
+            beat = _heartbeat(cache, self._lease)
+            beat.add(attempt)
+        except BaseException as error:
+            self.give_up(cache, attempt, error)
+            raise
+        token = _attempt.set(attempt)
+        try:
+            yield
+        finally:
+            beat.remove(attempt)
+            with contextlib.suppress(ValueError):  # a task that is destroyed ends in no context
+                _attempt.reset(token)
+
     def run(self, work: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         cache, key = self.cache(), self.key(args, kwargs)
-        beat, token = _heartbeat(cache, self._lease), None
         outcome = self.claim(cache, key, self.claim_options(args, kwargs))
         if not isinstance(outcome, Claimed):
             return self.result(key, outcome)
         attempt = Attempt(cache, outcome.claim, outcome.previous)
-        try:
-            token = _attempt.set(attempt)
-            beat.add(attempt)
-            result = work(*args, **kwargs)
-            cache.complete(attempt.claim, self.receipt(attempt, result))
-            return result
-        except BaseException as error:
-            self.give_up(cache, attempt, error)
-            raise
-        finally:
-            beat.remove(attempt)
-            if token is not None:
-                _attempt.reset(token)
+        with self.running(cache, attempt):
+            try:
+                receipt, result = self.kept(attempt, work(*args, **kwargs))
+                cache.complete(attempt.claim, receipt)
+                return result
+            except BaseException as error:
+                self.give_up(cache, attempt, error)
+                raise
 
     async def run_async(self, work: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         cache, key = self.cache(), self.key(args, kwargs)
         queue = _async_cache(cache)
-        beat, token = _heartbeat(cache, self._lease), None
         outcome = await queue.claim_or_wait(key, self._wait, self.claim_options(args, kwargs))
         if not isinstance(outcome, Claimed):
             return self.result(key, outcome)
         attempt = Attempt(cache, outcome.claim, outcome.previous)
-        try:
-            token = _attempt.set(attempt)
-            beat.add(attempt)
-            result = await work(*args, **kwargs)
-            await queue.complete(attempt.claim, self.receipt(attempt, result))
-            return result
-        except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(self.give_up, cache, attempt, error))
-            raise
-        finally:
-            beat.remove(attempt)
-            if token is not None:
-                _attempt.reset(token)
+        with self.running(cache, attempt):
+            try:
+                receipt, result = self.kept(attempt, await work(*args, **kwargs))
+                await queue.complete(attempt.claim, receipt)
+                return result
+            except GeneratorExit as error:
+                self.give_up(cache, attempt, error)  # the loop has ended: it awaits nothing more
+                raise
+            except BaseException as error:
+                await asyncio.shield(asyncio.to_thread(self.give_up, cache, attempt, error))
+                raise
+
+
+def _is(kind: Callable[[Any], bool], work: Callable[..., Any]) -> bool:
+    """Also of an object that is called."""
+    return kind(work) or kind(getattr(work, "__call__", None))
 
 
 def idempotent(
@@ -314,22 +358,24 @@ def idempotent(
 ) -> Callable[[Work], Work]:
     """The decorated function, or coroutine function, runs once per key.
 
-    `key` gets the call's arguments. Whoever calls again gets the result of the first run, which is
-    kept as JSON. While it runs, a thread renews its lease; a process that dies frees the key when
-    the lease runs out (in seconds), or holds it with unanswered=Unanswered.HOLD. Callers meanwhile
-    wait for at most `wait` seconds, and get StillInFlight then. A function that raises frees its
-    key at once; behind current_attempt().note(...), or at attempt `attempts_max`, it holds it.
-    Other options are those of a claim. `cache` may be a function that gives one: see per_process.
+    `key` gets the call's arguments. The result of the first run is kept as JSON, and every caller
+    gets loads(dumps(result)): the first one, too. While it runs, a thread renews its lease; a
+    process that dies frees the key when the lease runs out (in seconds), or holds it with
+    unanswered=Unanswered.HOLD. Callers meanwhile wait for at most `wait` seconds, and get
+    StillInFlight then. A function that raises frees its key at once; behind
+    current_attempt().note(...), or at attempt `attempts_max`, it holds it. Other options are those
+    of a claim. `cache` may be a function that gives one: see per_process. Coroutines that run in
+    one loop share a queue for each store and namespace, which ends as the loop is closed.
     """
     if milliseconds(lease) < 3:
         raise ValueError("the lease must be at least 0.003 seconds")
     once = _Once(cache, key, lease, wait, dumps, loads, ttl, fingerprint, options)
 
     def decorate(work: Work) -> Work:
-        if inspect.isgeneratorfunction(work) or inspect.isasyncgenfunction(work):
+        if _is(inspect.isgeneratorfunction, work) or _is(inspect.isasyncgenfunction, work):
             raise TypeError("a generator has not run when it is called: give a function that "
                             "runs to its end and returns its result")
-        if inspect.iscoroutinefunction(work):
+        if _is(inspect.iscoroutinefunction, work):
 
             @functools.wraps(work)
             async def run_async(*args: Any, **kwargs: Any) -> Any:

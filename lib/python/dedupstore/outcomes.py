@@ -7,10 +7,13 @@ import enum
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, TypeVar, Union
 
 from . import _library
 from .errors import DedupError, error_of
+
+
+Number = TypeVar("Number", bound=enum.IntEnum)
 
 
 class Unanswered(enum.IntEnum):
@@ -85,7 +88,7 @@ class InFlight:
     attempt: int
     event_id: str
     metadata: bytes
-    unanswered: Unanswered
+    unanswered: Unanswered | int
     held: bool  # nobody works: it waits for a decision
 
 
@@ -143,12 +146,16 @@ def _row_of(row_bytes: int) -> struct.Struct:
     return _rows[row_bytes]
 
 
+def _known(kind: type[Number], number: int) -> Number | int:
+    """A newer library may give a number that has no name here."""
+    return kind(number) if number in kind._value2member_map_ else number
+
+
 def _previous(address: int) -> Previous:
     from_c = _library.Previous.from_address(address)
     taken, text = _library.taken, _library.text_of
-    end = from_c.end
     return Previous(
-        End(end) if end in End._value2member_map_ else end,
+        _known(End, from_c.end),
         from_c.attempt,
         from_c.claim_sequence,
         from_c.began_ms,
@@ -203,7 +210,7 @@ def decode(row: tuple[int, ...], text: Text, key: bytes) -> object:
             row[_ATTEMPT],
             _str(row, _EVENT_ID, text),
             _bytes(row, _METADATA, text),
-            Unanswered(row[_UNANSWERED]),
+            _known(Unanswered, row[_UNANSWERED]),
             bool(row[_IS_HELD]),
         )
     if kind == _MISMATCH:
@@ -228,7 +235,7 @@ def take_one(outcome: ctypes.c_void_p, key: bytes) -> object:
 
 def take_rows(outcome: ctypes.c_void_p) -> tuple[list[tuple[int, ...]], Text]:
     """All answers of `outcome`, which lives on, as rows, and what gives their texts."""
-    view = _library.View(size=ctypes.sizeof(_library.View))
+    view = _library.View()
     _library.call(_library.library.dedup_outcome_view, outcome, view)
     if not view.count:
         return [], ctypes.string_at
@@ -239,7 +246,7 @@ def take_rows(outcome: ctypes.c_void_p) -> tuple[list[tuple[int, ...]], Text]:
     return rows, lambda at, size: texts[at - first : at - first + size]
 
 
-def take_all(outcome: ctypes.c_void_p, keys: list[bytes]) -> list:
+def take_all(outcome: ctypes.c_void_p, keys: list[bytes]) -> list[Any]:
     """The answers about `keys`. `outcome` is freed."""
     try:
         rows, text = take_rows(outcome)

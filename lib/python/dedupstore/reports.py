@@ -16,6 +16,12 @@ class Counts:
 
 
 @dataclass(slots=True)
+class SweptNamespace:
+    removed: Counts
+    retained: Counts
+
+
+@dataclass(slots=True)
 class UnansweredClaim:
     """A claim that expired in flight: nobody said what became of the work."""
 
@@ -36,15 +42,24 @@ class SweepReport:
     dry_run: bool
     finished: bool  # False: a limit left space that the next sweep gives back
     withheld: bool  # nothing was removed for having expired, as the clock jumped
+    withheld_by_reset: bool
+    withheld_jump_from_ms: int
+    withheld_since_ms: int
     withheld_until_ms: int
     removed: Counts
     retained: Counts
-    namespaces: dict[str, Counts]  # what was removed from each
+    namespaces: dict[str, SweptNamespace]  # those from which streams were removed
     unanswered: list[UnansweredClaim]
     evicted: int
     next_expiry_ms: int  # 0: nothing expires
-    bytes_before: int
+    segments_dropped: int
+    segments_compacted: int
+    records_dropped: int
+    records_moved: int
+    bytes_before: int  # of the log
     bytes_after: int
+    longest_pause_us: int
+    duration_us: int
     damaged: int
     damage: str
 
@@ -57,8 +72,14 @@ class Stats:
     last_sequence: int
     time_high_ms: int
     clock_ms: int
-    withheld: bool
+    withheld: bool  # a sweep would remove nothing now, as the clock jumped
+    catalog_rebuilt: bool  # by the last opening
+    withheld_until_ms: int
+    segments_sealed: int
+    segments_unsealed: int
     log_bytes: int
+    catalog_bytes: int
+    tail_bytes: int
     memory_bytes: int
     torn_bytes_dropped: int
     evicted: int
@@ -82,10 +103,16 @@ def sweep_report_of(from_c: Any) -> SweepReport:
         dry_run=bool(from_c.dry_run),
         finished=bool(from_c.finished),
         withheld=bool(from_c.withheld),
+        withheld_by_reset=bool(from_c.withheld_by_reset),
+        withheld_jump_from_ms=from_c.withheld_jump_from_ms,
+        withheld_since_ms=from_c.withheld_since_ms,
         withheld_until_ms=from_c.withheld_until_ms,
         removed=_counts(from_c.removed),
         retained=_counts(from_c.retained),
-        namespaces={text_of(taken(each.ns)): _counts(each.removed) for each in namespaces},
+        namespaces={
+            text_of(taken(each.ns)): SweptNamespace(_counts(each.removed), _counts(each.retained))
+            for each in namespaces
+        },
         unanswered=[
             UnansweredClaim(
                 text_of(taken(each.ns)),
@@ -102,8 +129,14 @@ def sweep_report_of(from_c: Any) -> SweepReport:
         ],
         evicted=from_c.evicted,
         next_expiry_ms=from_c.next_expiry_ms,
+        segments_dropped=from_c.segments_dropped,
+        segments_compacted=from_c.segments_compacted,
+        records_dropped=from_c.records_dropped,
+        records_moved=from_c.records_moved,
         bytes_before=from_c.bytes_before,
         bytes_after=from_c.bytes_after,
+        longest_pause_us=from_c.longest_pause_us,
+        duration_us=from_c.duration_us,
         damaged=from_c.damaged,
         damage=text_of(taken(from_c.damage)),
     )
@@ -118,7 +151,13 @@ def stats_of(from_c: Any) -> Stats:
         time_high_ms=from_c.time_high_ms,
         clock_ms=from_c.clock_ms,
         withheld=bool(from_c.withheld),
+        catalog_rebuilt=bool(from_c.catalog_rebuilt),
+        withheld_until_ms=from_c.withheld_until_ms,
+        segments_sealed=from_c.segments_sealed,
+        segments_unsealed=from_c.segments_unsealed,
         log_bytes=from_c.log_bytes,
+        catalog_bytes=from_c.catalog_bytes,
+        tail_bytes=from_c.tail_bytes,
         memory_bytes=from_c.memory_bytes,
         torn_bytes_dropped=from_c.torn_bytes_dropped,
         evicted=from_c.evicted,

@@ -7,36 +7,22 @@ import ctypes
 import math
 import os
 import threading
+import time
 import weakref
-from array import array
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import Any, Union, cast
+from typing import Any, cast
 
 from . import _library, outcomes
-from ._library import Packed, as_bytes, call, lent, library
+from ._library import Packed, as_bytes, as_c_string, call, lent, library
 from .errors import Code, DedupError, InvalidArgument
-from .outcomes import Claim, ClaimOutcome, LookupOutcome, RememberOutcome, Unanswered
+from .options import (
+    Seconds, Text, _all_bytes, claim_options, complete_options, fence, fences_of, grace_ms,
+    milliseconds, options_of,
+)
+from .outcomes import Claim, ClaimOutcome, InFlight, LookupOutcome, RememberOutcome, Unanswered
 from .reports import Stats, SweepReport, stats_of, sweep_report_of
 
-Text = Union[str, bytes]
-Seconds = Union[float, timedelta]
-
-FOREVER = math.inf  # as a time to live: never expires
-NEVER = 2**32 - 1  # as attempts_max: no limit, whatever the cache says
-_FOREVER_MS = 2**63 - 1
-
-
-def milliseconds(time: Seconds | None) -> int:
-    """At least 1; None is 0, the default. What is too short for a millisecond is refused."""
-    if time is None:
-        return 0
-    seconds = time.total_seconds() if isinstance(time, timedelta) else time
-    if math.isinf(seconds) and seconds > 0:
-        return _FOREVER_MS
-    if not 0.001 <= seconds < 1e15:
-        raise ValueError(f"{seconds} seconds: it must be at least 0.001")
-    return round(seconds * 1000)
+_WAIT_SLICE = 0.25  # seconds within the library, where Ctrl-C is not heard
 
 
 class _Handle:
@@ -64,13 +50,16 @@ atexit.register(_close_all)
 def init_postgres(url: str) -> bool:
     """Makes the schema that a store in PostgreSQL needs, or brings it up to date. False: it was."""
     changed = ctypes.c_int()
-    call(library.dedup_init_postgres, url.encode(), changed)
+    call(library.dedup_init_postgres, as_c_string(as_bytes(url)), changed)
     return bool(changed.value)
 
 
 class Store:
-    """A store: in a directory, behind a server ("unix:PATH", "tcp://HOST:PORT"), in PostgreSQL
-    ("postgresql://..."), or, with None, in memory. Use it with `with`, or close it.
+    """A store: in a directory, behind a server ("unix:PATH", "tcp://HOST:PORT", "tls://HOST:PORT"),
+    in PostgreSQL ("postgresql://..."), or, with None, in memory. Use it with `with`, or close it.
+
+    `lock_timeout`: how long to wait for another process that has the directory open for writing;
+    Ctrl-C is heard when that is over. `grace`: behind an expiry; 0 or timedelta(0): none.
     """
 
     def __init__(
@@ -91,14 +80,13 @@ class Store:
         mode: int = 0,
     ) -> None:
         options = _library.OpenOptions(
-            size=ctypes.sizeof(_library.OpenOptions),
             read_only=read_only,
             must_exist=not create,
             durability=0 if sync else 1,
             trust_clock=trust_clock,
             flush_interval_ms=milliseconds(flush_interval),
             lock_timeout_ms=milliseconds(lock_timeout or None),
-            grace_ms=-1 if grace == 0 else milliseconds(grace),
+            grace_ms=grace_ms(grace),
             segment_bytes=segment_bytes,
             keys_max=keys_max,
             bytes_max=bytes_max,
@@ -109,7 +97,7 @@ class Store:
         if path is None:
             call(library.dedup_open_memory, options, pointer)
         else:
-            call(library.dedup_open, os.fsencode(path), options, pointer)
+            call(library.dedup_open, as_c_string(os.fsencode(path)), options, pointer)
         self._handle = _Handle(library.dedup_store_free, pointer)
         _open.add(self._handle)
 
@@ -149,6 +137,7 @@ class Store:
         dry_run: bool = False,
         trust_clock: bool = False,
         compact: bool = False,
+        skip_retained: bool = False,
         now_ms: int = 0,
         time_max: Seconds | None = None,
         records_max: int = 0,
@@ -156,7 +145,9 @@ class Store:
         unanswered_max: int = 0,
         progress: Callable[[int, int], object] | None = None,
     ) -> SweepReport:
-        """Removes what has expired. `progress(done, total)` ends it early by giving True."""
+        """Removes what has expired. `progress(done, total)` ends it early by giving True.
+        `skip_retained`: `retained` may be left at 0 where counting costs a scan.
+        """
         raised: list[BaseException] = []
 
         def step(_: object, done: int, total: int) -> int:
@@ -166,12 +157,12 @@ class Store:
                 raised.append(error)
                 return 1
 
-        back = _library.Progress(step) if progress is not None else _library.Progress()
+        back = _library.Progress(step) if progress is not None else _library.Progress(0)
         options = _library.SweepOptions(
-            size=ctypes.sizeof(_library.SweepOptions),
             dry_run=dry_run,
             trust_clock=trust_clock,
             compact=compact,
+            skip_retained=skip_retained,
             now_ms=now_ms,
             time_max_ms=milliseconds(time_max),
             records_max=records_max,
@@ -197,56 +188,6 @@ class Store:
             library.dedup_stats_free(pointer)
 
 
-def claim_options(
-    *,
-    lease: Seconds | None = None,
-    ttl: Seconds | None = None,
-    expires_at_ms: int = 0,
-    reclaim_before_ms: int = 0,
-    unanswered: Unanswered | None = None,
-    attempts_max: int = 0,
-    owner: Text = "",
-    fingerprint: Text = "",
-    event_id: Text = "",
-    metadata: Text = b"",
-) -> _library.ClaimOptions:
-    """The options of a claim, made once for many of them."""
-    texts = [as_bytes(text) for text in (owner, fingerprint, event_id, metadata)]
-    options = _library.ClaimOptions(
-        ctypes.sizeof(_library.ClaimOptions),
-        milliseconds(lease),
-        milliseconds(ttl),
-        expires_at_ms,
-        reclaim_before_ms,
-        unanswered or 0,
-        attempts_max,
-        *(lent(text) for text in texts),
-    )
-    options.texts = texts  # they live as long as the options
-    return options
-
-
-def _complete_options(
-    ttl: Seconds | None, metadata: Text | None
-) -> _library.CompleteOptions | None:
-    if ttl is None and metadata is None:
-        return None
-    kept = as_bytes(metadata or b"")
-    options = _library.CompleteOptions(
-        ctypes.sizeof(_library.CompleteOptions),
-        milliseconds(ttl),
-        metadata is not None,
-        0,
-        lent(kept),
-    )
-    options.texts = [kept]
-    return options
-
-
-def _all_bytes(keys: Iterable[Text]) -> list[bytes]:
-    return [key if type(key) is bytes else as_bytes(key) for key in keys]
-
-
 class Cache:
     """A namespace of a store, and the claim protocol in it.
 
@@ -268,14 +209,16 @@ class Cache:
         if not name:  # in C that is the default
             raise InvalidArgument(Code.INVALID_ARGUMENT, "the namespace is empty")
         options = _library.CacheOptions(
-            ctypes.sizeof(_library.CacheOptions), lent(name), milliseconds(ttl), unanswered,
-            attempts_max,
+            ns=lent(name), ttl_ms=milliseconds(ttl), unanswered=unanswered,
+            attempts_max=attempts_max,
         )
         pointer = ctypes.c_void_p()
         call(library.dedup_cache_new, store._handle.pointer, options, pointer)
         self.store = store
         self._handle = _Handle(library.dedup_cache_free, pointer)
         self._attempts_max = attempts_max  # for once.py
+        # Caches of which this is the same are one cache.
+        self._same = (store._handle, name, options.ttl_ms, int(unanswered), attempts_max)
         self._lock = threading.Lock()
         self._heartbeats: dict[int, object] = {}  # by lease; see once.py
 
@@ -289,7 +232,7 @@ class Cache:
               ) -> ClaimOutcome:
         """Claims the key if nobody holds it. For the options see claim_options."""
         return cast(ClaimOutcome, self._one(library.dedup_claim, key,
-                                            claim_options(**more) if more else options))
+                                            options_of(options, more)))
 
     def claim_many(
         self, keys: Iterable[Text], options: _library.ClaimOptions | None = None, **more: Any
@@ -297,7 +240,7 @@ class Cache:
         """At the cost of one flush. The options are those of each claim."""
         names = _all_bytes(keys)
         packed = Packed(names)
-        options = claim_options(**more) if more else options
+        options = options_of(options, more)
         outcome = ctypes.c_void_p()
         call(library.dedup_claim_many, self._handle.pointer, packed.address, packed.count, options,
              0 if options is None else 1, outcome)
@@ -310,7 +253,7 @@ class Cache:
         """Stores the receipt that every later claim of the key gets."""
         kept = as_bytes(receipt)
         call(library.dedup_complete, self._handle.pointer, claim.key, len(claim.key),
-             claim.claim_sequence, kept, len(kept), _complete_options(ttl, metadata))
+             fence(claim.claim_sequence), kept, len(kept), complete_options(ttl, metadata))
 
     def complete_many(
         self, completions: Sequence[tuple[Claim, Text]], *, ttl: Seconds | None = None,
@@ -320,8 +263,8 @@ class Cache:
         claims = [claim for claim, _ in completions]
         keys = Packed([claim.key for claim in claims])
         receipts = Packed(_all_bytes(receipt for _, receipt in completions))
-        fences = array("Q", [claim.claim_sequence for claim in claims])
-        options = _complete_options(ttl, metadata)
+        fences = fences_of(claims)
+        options = complete_options(ttl, metadata)
         outcome = ctypes.c_void_p()
         call(library.dedup_complete_many, self._handle.pointer, keys.address,
              fences.buffer_info()[0], receipts.address, keys.count, options,
@@ -333,13 +276,13 @@ class Cache:
         """Completes whatever claim is current, for callers that have none; not of a held key."""
         name, kept = as_bytes(key), as_bytes(receipt)
         call(library.dedup_complete_current, self._handle.pointer, name, len(name), kept, len(kept),
-             _complete_options(ttl, metadata))
+             complete_options(ttl, metadata))
 
     def release(self, claim: Claim) -> bool:
         """Gives the claim up so that somebody can try again. False: there is nothing to release."""
         released = ctypes.c_int()
         call(library.dedup_release, self._handle.pointer, claim.key, len(claim.key),
-             claim.claim_sequence, released)
+             fence(claim.claim_sequence), released)
         return bool(released.value)
 
     def release_many(self, claims: Sequence[Claim]) -> list[bool | DedupError]:
@@ -355,7 +298,7 @@ class Cache:
         """Lets the lease run until so long from now, and keeps the fence."""
         deadline = ctypes.c_int64()
         call(library.dedup_renew, self._handle.pointer, claim.key, len(claim.key),
-             claim.claim_sequence, milliseconds(lease), deadline)
+             fence(claim.claim_sequence), milliseconds(lease), deadline)
         return Claim(claim.key, claim.claim_sequence, deadline.value, claim.attempt)
 
     def renew_many(self, claims: Sequence[Claim], lease: Seconds) -> list[int | DedupError]:
@@ -366,7 +309,7 @@ class Cache:
         claims = list(claims)  # so that nobody changes it meanwhile
         names = [claim.key for claim in claims]
         keys = Packed(names)
-        fences = array("Q", [claim.claim_sequence for claim in claims])
+        fences = fences_of(claims)
         outcome = ctypes.c_void_p()
         call(function, self._handle.pointer, keys.address, fences.buffer_info()[0], keys.count,
              *arguments, outcome)
@@ -377,14 +320,14 @@ class Cache:
         held."""
         kept = as_bytes(metadata)
         call(library.dedup_note, self._handle.pointer, claim.key, len(claim.key),
-             claim.claim_sequence, kept, len(kept))
+             fence(claim.claim_sequence), kept, len(kept))
 
     def note_many(self, notes: Sequence[tuple[Claim, Text]]) -> list[bool | DedupError]:
         """Pairs of claim and metadata, at the cost of one flush."""
         notes = list(notes)  # so that nobody changes it meanwhile
         names = [claim.key for claim, _ in notes]
         keys, texts = Packed(names), Packed(_all_bytes(metadata for _, metadata in notes))
-        fences = array("Q", [claim.claim_sequence for claim, _ in notes])
+        fences = fences_of([claim for claim, _ in notes])
         outcome = ctypes.c_void_p()
         call(library.dedup_note_many, self._handle.pointer, keys.address, fences.buffer_info()[0],
              texts.address, keys.count, outcome)
@@ -394,26 +337,27 @@ class Cache:
         """For a holder who cannot say whether its work was done: nobody works until resolve()."""
         kept = as_bytes(reason)
         call(library.dedup_hold, self._handle.pointer, claim.key, len(claim.key),
-             claim.claim_sequence, kept, len(kept))
+             fence(claim.claim_sequence), kept, len(kept))
 
     def resolve(self, key: Text, claim_sequence: int, *, receipt: Text | None, reason: Text,
                 by: Text = "", ttl: Seconds | None = None) -> None:
         """Answers for a claim whose holder did not. `receipt`: it was done; None: it was not."""
         name = as_bytes(key)
-        texts = [as_bytes(receipt or b""), as_bytes(reason), as_bytes(by)]
+        kept = b"" if receipt is None else as_bytes(receipt)
+        why, who = as_bytes(reason), as_bytes(by)
         resolution = _library.Resolution(
-            ctypes.sizeof(_library.Resolution), 2 if receipt is None else 1, 0, milliseconds(ttl),
-            *(lent(text) for text in texts),
+            decision=2 if receipt is None else 1, ttl_ms=milliseconds(ttl), receipt=lent(kept),
+            reason=lent(why), by=lent(who),
         )
-        call(library.dedup_resolve, self._handle.pointer, name, len(name), claim_sequence,
+        call(library.dedup_resolve, self._handle.pointer, name, len(name), fence(claim_sequence),
              resolution)
 
     def forget(self, key: Text, *, reason: Text, by: Text = "", claim_sequence: int = 0) -> bool:
         """Makes a completed key claimable again. False: it is not completed."""
         name, why, who = as_bytes(key), as_bytes(reason), as_bytes(by)
         forgotten = ctypes.c_int()
-        call(library.dedup_forget, self._handle.pointer, name, len(name), claim_sequence, lent(why),
-             lent(who), forgotten)
+        call(library.dedup_forget, self._handle.pointer, name, len(name), fence(claim_sequence),
+             lent(why), lent(who), forgotten)
         return bool(forgotten.value)
 
     def lookup(self, key: Text) -> LookupOutcome:
@@ -449,6 +393,18 @@ class Cache:
         return outcomes.take_all(outcome, names)
 
     def wait(self, key: Text, timeout: Seconds) -> LookupOutcome:
-        """Blocks while the key is in flight and its lease runs, at most so long."""
-        return cast(LookupOutcome,
-                    self._one(library.dedup_wait, key, milliseconds(timeout or None)))
+        """Blocks while the key is in flight and its lease runs, at most so long. Ctrl-C ends it."""
+        until = time.monotonic() + milliseconds(timeout or None) / 1000
+        while True:
+            left = max(until - time.monotonic(), 0)
+            outcome, over = self._look(key, min(left, _WAIT_SLICE))
+            if over or left <= _WAIT_SLICE:
+                return outcome
+
+    def _look(self, key: Text, seconds: float = 0) -> tuple[LookupOutcome, bool]:
+        """What dedup_wait gives after so long, and whether there is nothing more to wait for."""
+        outcome = cast(LookupOutcome,
+                       self._one(library.dedup_wait, key, math.ceil(seconds * 1000)))
+        if not isinstance(outcome, InFlight) or outcome.held:
+            return outcome, True
+        return outcome, 0 < outcome.lease_until_ms < self.store.now_ms()

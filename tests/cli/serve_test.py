@@ -326,6 +326,11 @@ class Serve(cli.CliTest):
         self.assertEqual(self.client().ask("PING"), b"PONG")
         self.assertNotIn("event=password", self.end(server))
         self.assertEqual(server.returncode, OK)
+        # Nor does one that comes together with what does end it.
+        server = self.serve()
+        for number in (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
+            server.send_signal(number)
+        self.assertEqual(server.wait(cli.HANG_SECONDS), OK)
 
         def write(name, text):
             with open(self.path(name), "w", encoding="ascii") as file:

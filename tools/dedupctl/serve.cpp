@@ -142,20 +142,19 @@ std::unique_ptr<dedup::Sweeper> start_sweeper(dedup::StreamStore& store, millise
          }}));
 }
 
-// SIGHUP as an event, instead of an end, while it lives: also where there is nothing to read again,
-// as whoever sends it means no harm.
+// SIGHUP as an event, instead of an end: also where there is nothing to read again, as whoever
+// sends it means no harm. It stays blocked: one that nobody has taken would end the process at its
+// end.
 class Hangup {
   public:
     Hangup() {
-        sigemptyset(&signals_);
-        sigaddset(&signals_, SIGHUP);
-        ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-        fd_ = ::signalfd(-1, &signals_, SFD_CLOEXEC | SFD_NONBLOCK);
+        sigset_t signals{};
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGHUP);
+        ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+        fd_ = ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     }
-    ~Hangup() {
-        ::close(fd_);
-        ::pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
-    }
+    ~Hangup() { ::close(fd_); }
     Hangup(const Hangup&) = delete;
     Hangup& operator=(const Hangup&) = delete;
     [[nodiscard]] int fd() const { return fd_; }
@@ -166,7 +165,6 @@ class Hangup {
     }
 
   private:
-    sigset_t signals_{};
     int fd_ = -1;
 };
 

@@ -83,8 +83,7 @@ class DEDUP_API Lease {
 
   private:
     friend class Leases;
-    Lease(Leases& from, Claimed claimed, std::string first_note,
-          std::optional<std::uint32_t> attempts_max);
+    Lease(Leases& from, Claimed claimed, std::optional<std::uint32_t> attempts_max);
 
     void end();      // the renewals
     void give_up();  // what the destructor does

@@ -3,8 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <string>
 #include <string_view>
 
 #include "dedup/cache.hpp"
@@ -17,19 +15,8 @@ namespace dedup {
     return attempts_max != 0 && attempt >= attempts_max;
 }
 
-// What a claim's metadata says before its holder has noted anything: what it was claimed with, or
-// the note of the claim before it, unless somebody has answered for that one.
-[[nodiscard]] inline std::string first_note(const ClaimOptions& options,
-                                            const std::optional<Previous>& previous) {
-    if (!options.metadata.empty() || !previous || previous->end == End::resolved ||
-        previous->end == End::forgotten) {
-        return options.metadata;
-    }
-    return previous->note;
-}
-
-// Whether the claim is current, and says something else than at first. The same words again are
-// not seen: whoever can should remember that it has noted.
+// Whether the claim is current, and says something else than it began with, which is `first`
+// (Claimed::metadata). The same words again are not seen: whoever can remembers that it has noted.
 [[nodiscard]] inline Result<bool> is_noted(Cache& cache, const Claim& claim,
                                            std::string_view first) {
     const LookupOutcome found = DEDUP_TRY(cache.lookup(claim.key));

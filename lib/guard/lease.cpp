@@ -32,8 +32,7 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
     return std::visit(
         [&](auto&& found) -> LeaseOutcome {
             if constexpr (std::is_same_v<std::decay_t<decltype(found)>, Claimed>) {
-                std::string note = first_note(options, found.previous);
-                return Lease(*this, std::move(found), std::move(note), options.attempts_max);
+                return Lease(*this, std::move(found), options.attempts_max);
             } else {
                 return std::forward<decltype(found)>(found);
             }
@@ -43,15 +42,14 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
 
 Result<Lease> Leases::keep(const Claim& claim) {
     Claim renewed = DEDUP_TRY(cache_.renew(claim, lease_));
-    return Lease(*this, {std::move(renewed)}, {}, {});
+    return Lease(*this, {.claim = std::move(renewed)}, {});
 }
 
-Lease::Lease(Leases& from, Claimed claimed, std::string first_note,
-             std::optional<std::uint32_t> attempts_max)
+Lease::Lease(Leases& from, Claimed claimed, std::optional<std::uint32_t> attempts_max)
     : from_(&from),
       claim_(std::move(claimed.claim)),
       previous_(std::move(claimed.previous)),
-      first_note_(std::move(first_note)),
+      first_note_(std::move(claimed.metadata)),
       is_last_(is_last(claim_.attempt,
                        attempts_max.value_or(CacheInside::options(from.cache_).attempts_max))) {
     from_->heartbeat_->add({&claim_, 1});

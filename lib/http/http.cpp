@@ -145,7 +145,7 @@ class Serving {
 
     Response handle(const Claimed& claimed, const std::function<Response(const Attempt&)>& handle) {
         const Claim& claim = claimed.claim;
-        first_note_ = first_note(claim_options_, claimed.previous);
+        first_note_ = claimed.metadata;
         Response response;
         try {
             const Renewed renewed(options_.heartbeat, claim);

@@ -343,6 +343,13 @@ class DEDUP_API Cache {
     [[nodiscard]] Result<void> note(const Claim& claim, std::string_view metadata);
     [[nodiscard]] std::vector<Result<void>> note_many(std::span<const Note> notes);
 
+    // For whoever gives a claim up, and must not free the key if its work may have begun: whether
+    // the holder may have noted something since it claimed the key, were it the words that the
+    // claim began with. Read from the key's history; where that does not reach back to the claim,
+    // as in PostgreSQL or after sweeps, any note that stands counts. False if the key is not in
+    // flight under this claim any more. Errors: those of StreamStore::history().
+    [[nodiscard]] Result<bool> may_have_noted(const Claim& claim);
+
     // For a holder who cannot say whether its work was done: nobody works on the key until it is
     // resolved, whatever its policy was. It may still be completed or released under its claim.
     // Durable before it returns, as are resolve() and forget().

@@ -38,8 +38,7 @@ class DEDUP_API Leases {
     [[nodiscard]] Result<LeaseOutcome> claim(std::string_view key, ClaimOptions options = {});
 
     // Of a claim that was made elsewhere, known by its namespace, key and fence. Renews it at once,
-    // so that its lease is that of this object. Nobody knows with which metadata it was claimed,
-    // so whatever it says counts as a note.
+    // so that its lease is that of this object.
     // Errors: those of Cache::renew, such as stale_claim, or invalid_argument if the claim is of
     // another namespace than the cache.
     [[nodiscard]] Result<Lease> keep(const Claim& claim);
@@ -60,8 +59,7 @@ class DEDUP_API Lease {
     // Unless it has ended, gives the claim back. Holds it if its work may have had its effect: if
     // it was noted since it was claimed, by whomever, or completing it has failed; and at the
     // attempt ClaimOptions::attempts_max. Otherwise releases it. If that fails, the lease runs out
-    // by itself. (A note in the very words that the claim began with, the metadata of its options
-    // or the note of the attempt before it, counts only if this object wrote it.)
+    // by itself. Whether it was noted says Cache::may_have_noted().
     ~Lease();
     Lease(Lease&& other) noexcept;
     Lease& operator=(Lease&& other) noexcept;
@@ -94,7 +92,6 @@ class DEDUP_API Lease {
     Leases* from_;  // null: it has ended
     Claim claim_;
     std::optional<Previous> previous_;
-    std::string first_note_;       // what its metadata said when it was claimed
     bool is_last_;                 // no attempt is to follow this one
     bool may_have_begun_ = false;  // its effect
 };

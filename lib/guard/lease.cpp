@@ -49,7 +49,6 @@ Lease::Lease(Leases& from, Claimed claimed, std::optional<std::uint32_t> attempt
     : from_(&from),
       claim_(std::move(claimed.claim)),
       previous_(std::move(claimed.previous)),
-      first_note_(std::move(claimed.metadata)),
       is_last_(is_last(claim_.attempt,
                        attempts_max.value_or(CacheInside::options(from.cache_).attempts_max))) {
     from_->heartbeat_->add({&claim_, 1});
@@ -63,7 +62,6 @@ Lease::Lease(Lease&& other) noexcept
     : from_(std::exchange(other.from_, nullptr)),
       claim_(std::move(other.claim_)),
       previous_(std::move(other.previous_)),
-      first_note_(std::move(other.first_note_)),
       is_last_(other.is_last_),
       may_have_begun_(other.may_have_begun_) {}
 
@@ -73,7 +71,6 @@ Lease& Lease::operator=(Lease&& other) noexcept {
         from_ = std::exchange(other.from_, nullptr);
         claim_ = std::move(other.claim_);
         previous_ = std::move(other.previous_);
-        first_note_ = std::move(other.first_note_);
         is_last_ = other.is_last_;
         may_have_begun_ = other.may_have_begun_;
     }
@@ -127,7 +124,7 @@ void Lease::give_up() {
         return;
     }
     try {
-        if (may_have_begun_ || is_noted(from_->cache_, claim_, first_note_).value_or(true)) {
+        if (may_have_begun_ || from_->cache_.may_have_noted(claim_).value_or(true)) {
             (void)hold("its holder left it without an answer, after a note or a failed completion");
         } else if (is_last_) {
             (void)hold("its holder left it without an answer, at its last attempt");

@@ -145,7 +145,6 @@ class Serving {
 
     Response handle(const Claimed& claimed, const std::function<Response(const Attempt&)>& handle) {
         const Claim& claim = claimed.claim;
-        first_note_ = claimed.metadata;
         Response response;
         try {
             const Renewed renewed(options_.heartbeat, claim);
@@ -267,7 +266,7 @@ class Serving {
 
     // Whether the effect may have begun.
     [[nodiscard]] Result<bool> has_noted(const Claim& claim) const {
-        return noted_ ? Result<bool>(true) : is_noted(cache_, claim, first_note_);
+        return noted_ ? Result<bool>(true) : cache_.may_have_noted(claim);
     }
 
     // Releases the key, unless its handling has failed and the effect may have begun, or that was
@@ -327,8 +326,7 @@ class Serving {
     const ServeOptions& options_;
     const ClaimOptions claim_options_;
     // Of the request's claim, once there is one:
-    std::string first_note_;  // what its metadata said when it was claimed
-    bool noted_ = false;      // by its handler
+    bool noted_ = false;  // by its handler
 };
 
 // The claim that nobody answered, if it is held, or if this request has taken it over from a server

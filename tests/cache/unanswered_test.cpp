@@ -23,6 +23,33 @@ Previous previous_of(Cache& cache, std::string_view key, const ClaimOptions& opt
     return *claimed.previous;
 }
 
+TEST_CASE("note: whether the holder himself has noted something can be told") {
+    // Guards against a key that is freed although its work has begun, as the note says the same as
+    // the one that the claim began with.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = 60s});
+        const auto noted = [&](const Claim& claim) { return must(cache.may_have_noted(claim)); };
+        const Claim first = must_claim(cache, "k", by("w1"));
+        CHECK_FALSE(noted(first));
+        must(cache.note(first, "reference 42"));
+        CHECK(noted(first));
+        store.clock.advance(1'001);
+        const Claim second = must_claim(cache, "k", {.fingerprint = "one", .lease = 1s});
+        CHECK_FALSE(noted(first));
+        CHECK_FALSE(noted(second));
+        as<Mismatch>(cache.claim("k", {.fingerprint = "other"}));
+        must(cache.renew(second, 2s));
+        CHECK(noted(second) == !store.keeps_versions());
+        must(cache.note(second, "reference 42"));
+        CHECK(noted(second));
+        must(cache.complete(second, "r"));
+        CHECK_FALSE(noted(second));
+
+        CHECK_FALSE(noted(must_claim(cache, "with metadata", {.metadata = "from the queue"})));
+        CHECK_FALSE(noted({.ns = "default", .key = "unknown", .claim_sequence = 1}));
+    });
+}
+
 TEST_CASE("note: fenced, durable, and changes nothing else about the claim") {
     // Guards against an effect whose announcement was lost, or was somebody else's.
     on_each_store([](TestStore& store) {

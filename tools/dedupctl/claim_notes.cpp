@@ -36,26 +36,4 @@ bool is_note(const dedup::Record& record, const dedup::Record& before) {
     return record == repeated;
 }
 
-bool may_have_noted(const std::vector<dedup::Version>& history, std::uint64_t claim_sequence) {
-    if (history.empty() || history.back().record.claim_sequence != claim_sequence ||
-        history.back().record.metadata.empty()) {
-        return false;
-    }
-    const dedup::Record* before = nullptr;  // of the same claim
-    bool is_whole = false;
-    for (const dedup::Version& version : history) {
-        const dedup::Record& record = version.record;
-        if (record.claim_sequence != claim_sequence) {
-            continue;
-        }
-        if (before == nullptr) {
-            is_whole = record.sequence == claim_sequence;
-        } else if (is_note(record, *before)) {
-            return true;
-        }
-        before = &record;
-    }
-    return !is_whole;
-}
-
 }  // namespace dedupctl

@@ -3,10 +3,8 @@
 // own.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "dedup/cache.hpp"
 #include "dedup/store.hpp"
@@ -24,11 +22,5 @@ void refuse_reservation(std::string_view key, const dedup::LookupOutcome& found,
 // Whether `record` is a claim with another note than `before`, the record before it; or with the
 // same one once more, which changes nothing at all.
 [[nodiscard]] bool is_note(const dedup::Record& record, const dedup::Record& before);
-
-// Whether the holder of the claim may have written a note. `history` is the key's, oldest first. If
-// records of the claim are missing, as sweeps drop them and databases keep none, any note that
-// stands counts as its holder's. False if the key is another claim's by now.
-[[nodiscard]] bool may_have_noted(const std::vector<dedup::Version>& history,
-                                  std::uint64_t claim_sequence);
 
 }  // namespace dedupctl

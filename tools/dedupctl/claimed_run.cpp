@@ -9,7 +9,6 @@
 #include <optional>
 #include <thread>
 
-#include "claim_notes.hpp"
 #include "common/file_descriptor.hpp"
 #include "common/text.hpp"
 #include "exec_environment.hpp"
@@ -25,8 +24,6 @@ using OpenedStore = dedup::Result<std::unique_ptr<dedup::StreamStore>>;
 constexpr milliseconds kSilentWait{2000};
 // How often a server or a database is tried again that cannot be reached.
 constexpr milliseconds kReachEvery{500};
-// Of a key's history, to see whether the claim has notes. A renewal is a version, too.
-constexpr std::size_t kVersionsMax = 10'000;
 // A shell says by 128 + N that signal N has ended what it ran.
 constexpr int kLastSignal = 64;
 
@@ -230,11 +227,7 @@ class ClaimedRun {
         if (!was_cut_off()) {
             return false;
         }
-        if (stays_held()) {
-            return true;
-        }
-        const auto history = store.history({context_.ns, job_.key}, {.versions_max = kVersionsMax});
-        return !history || may_have_noted(*history, claim_.claim_sequence);
+        return stays_held() || context_.cache(store).may_have_noted(claim_).value_or(true);
     }
 
     dedup::Result<GivenUp> give_up() {

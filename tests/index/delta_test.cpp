@@ -17,7 +17,7 @@ TEST_CASE("a delta holds what a map holds, while it grows and ids collide") {
     std::uint32_t offset = 1;
     for (int i = 0; i < 5'000; ++i) {
         const StreamId id{random() % 800 << (random() % 2 * 32)};  // equal tags, and equal homes
-        const std::uint32_t stream = random() % 2;                  // two streams may share an id
+        const std::uint32_t stream = random() % 2;                 // two streams may share an id
         IndexEntry& known = model[{id.xxh, stream}];
         const std::uint64_t replaced = known.sequence;
         known = {id, static_cast<std::uint64_t>(i + 1), offset++ / 2, stream};  // two to a frame

@@ -340,7 +340,11 @@ class History {
         const Claim claim = any_claim(name);
         const auto result = cache_of(name).release(claim);
         ModelStream* const stream = model_.alive(name);
-        if (stream == nullptr || stream->state == State::completed) {
+        const auto known = model_.streams().find(name);
+        if (known != model_.streams().end() && claim.claim_sequence > known->second.fence) {
+            REQUIRE(!result.has_value());  // newer than all that the store knows
+            CHECK(result.error().code == Code::stale_claim);
+        } else if (stream == nullptr || stream->state == State::completed) {
             CHECK(result == false);
         } else if (stream->fence != claim.claim_sequence) {
             REQUIRE(!result.has_value());

@@ -9,6 +9,18 @@ import cli
 from cli import BUSY, COMPLETED, ERROR, OK
 
 
+def has_open(process, name):
+    """Whether the process has such a file open."""
+    files = f"/proc/{process.pid}/fd"
+    for file in os.listdir(files):
+        try:
+            if os.readlink(f"{files}/{file}").endswith(name):
+                return True
+        except FileNotFoundError:  # closed meanwhile
+            pass
+    return False
+
+
 class Locks(cli.CliTest):
     def test_a_second_writer_names_the_first(self):
         holder = self.hold_store()
@@ -33,9 +45,7 @@ class Locks(cli.CliTest):
         holder = self.hold_store()
         waiting = self.start("--lock-timeout", "1h", "remember", "k", stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
-        fds = f"/proc/{waiting.pid}/fd"
-        self.wait_until(lambda: any(os.readlink(f"{fds}/{fd}").endswith("LOCK")
-                                    for fd in os.listdir(fds)), "it waits")
+        self.wait_until(lambda: has_open(waiting, "LOCK"), "it waits")
         os.rename(self.store, self.path("old"))
         os.rename(self.path("new"), self.store)
         holder.stdin.close()

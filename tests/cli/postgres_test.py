@@ -75,9 +75,9 @@ class Postgres(unittest.TestCase):
         def sql(text):
             return self.server.sql("SELECT " + text.replace("@", "s_" + self._testMethodName))
 
-        fence = sql("fence FROM @.claim('default', 'k', 'w', 1, unanswered => 'hold')")
-        sql(f"@.note('default', 'k', {fence}, 'reference 42')")
-        time.sleep(0.01)
+        fence = sql("fence FROM @.claim('default', 'k', 'w', 60000, unanswered => 'hold')")
+        self.assertEqual(sql(f"@.note('default', 'k', {fence}, 'reference 42')"), "noted")
+        sql(f"@.hold('default', 'k', {fence}, 'no answer')")
         held = self.ctl("--json", "held").json
         self.assertEqual((held["key"], held["claim_sequence"], held["metadata"]),
                          ("k", int(fence), "reference 42"))

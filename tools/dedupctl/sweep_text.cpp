@@ -132,15 +132,15 @@ void print_namespaces(Output& out, const dedup::SweepReport& report) {
 void print_unanswered(Output& out, const dedup::SweepReport& report, std::int64_t now_ms) {
     out.line("Claims that expired without an answer:");
     Table table(
-        {{"CLAIM", true}, {"CLAIMED"}, {"EXPIRED"}, {"OWNER"}, {"NAMESPACE"}, {"KEY"}, {"NOTE"}});
+        {{"CLAIM", true}, {"CLAIMED"}, {"EXPIRED"}, {"OWNER"}, {"NAMESPACE"}, {"NOTE"}, {"KEY"}});
     for (const dedup::UnansweredClaim& claim : report.unanswered) {
         table.add({{std::to_string(claim.claim_sequence)},
                    {format_time_and_age(claim.claimed_at_ms, now_ms)},
                    {format_age(claim.expired_at_ms, now_ms)},
                    {claim.owner.empty() ? "-" : preview(claim.owner, kOwnerColumns)},
                    {claim.ns},
-                   {escape(claim.key)},
-                   {claim.note.empty() ? "-" : preview(claim.note, kNoteColumns)}});
+                   {claim.note.empty() ? "-" : preview(claim.note, kNoteColumns)},
+                   {escape(claim.key)}});
     }
     table.print(out);
     if (const std::uint64_t listed = report.unanswered.size(); report.removed.in_flight > listed) {

@@ -345,9 +345,10 @@ class DEDUP_API Cache {
 
     // For whoever gives a claim up, and must not free the key if its work may have begun: whether
     // the holder may have noted something since it claimed the key, were it the words that the
-    // claim began with. Read from the key's history; where that does not reach back to the claim,
-    // as in PostgreSQL or after sweeps, any note that stands counts. False if the key is not in
-    // flight under this claim any more. Errors: those of StreamStore::history().
+    // claim began with. Read from the key's history; where that does not reach back to the claim
+    // without a gap, as in PostgreSQL, after sweeps, or beyond 256 renewals, any note that stands
+    // counts. False if the key is not in flight under this claim any more.
+    // Errors: invalid_argument (a claim of another namespace), and those of a read.
     [[nodiscard]] Result<bool> may_have_noted(const Claim& claim);
 
     // For a holder who cannot say whether its work was done: nobody works on the key until it is

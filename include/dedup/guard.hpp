@@ -105,7 +105,7 @@ struct Success {
 struct AlreadyProcessed {
     std::string result;  // of whoever processed it
     std::int64_t processed_at_ms = 0;
-    std::string metadata;     // that mark_processed was given
+    std::string metadata;     // that mark_processed was given, or the last note before
     bool result_kept = true;  // false: there was one, longer than kReceiptBytesMax
 };
 

@@ -150,13 +150,12 @@ struct ServeOptions {
 // the response (its kept headers) and gives it; or gives what stands above. If `handle` throws, the
 // key is released and the exception passed on. **So a handler whose effect may have taken place by
 // then must have said so before: with a note, Attempt::note, the key is held instead, and so it is
-// when a response of 500 to 599 comes that is not final.** (A note by Cache::note counts, too,
-// unless it repeats what the claim began with, the note of the attempt before it.) Either of them
-// at the attempt ServeOptions::attempts_max holds the key, too. If its response cannot be stored
-// because somebody has taken the claim over, the client gets 409 and will get the other one's
-// response. If it is no response that can be stored (its status is none, a header has a line break,
-// it is longer than a receipt), 500 is stored and given instead, and on_error told: the work has
-// been done.
+// when a response of 500 to 599 comes that is not final.** (A note by Cache::note counts, too.)
+// Either of them at the attempt ServeOptions::attempts_max holds the key, too. If its response
+// cannot be stored because somebody has taken the claim over, the client gets 409 and will get the
+// other one's response. If it is no response that can be stored (its status is none, a header has a
+// line break, it is longer than a receipt), 500 is stored and given instead, and on_error told: the
+// work has been done.
 //
 // All that use one `cache` share its keys: whoever sends another's key with the same request gets
 // the other's response. So give each request the scope of whom the server has authenticated, or

@@ -2,16 +2,19 @@
 // with what the one before it had noted, so a note that stands is not always its holder's own.
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
+#include "cache/ending.hpp"
 #include "dedup/cache.hpp"
 #include "record/try.hpp"
 
 namespace dedup {
 namespace {
 
-// A renewal is a version, too.
-constexpr std::size_t kVersionsMax = 10'000;
+// Of a key's newest versions. A renewal is one, too.
+constexpr HistoryLimits kLimits{.versions_max = 256, .bytes_max = std::size_t{4} * 1024 * 1024};
 
 // `record` is the version after `before` of one claim. The same words once more change nothing.
 bool is_note(const Record& record, const Record& before) {
@@ -23,35 +26,42 @@ bool is_note(const Record& record, const Record& before) {
     return record == repeated;
 }
 
+// Whether a version between the two may have been swept: with a whole segment, or moved past one.
+bool may_miss(const Version& before, const Version& after) {
+    return after.segment != before.segment && after.segment != before.segment + 1;
+}
+
+// `history` ends with a version of the claim.
 bool any_note(std::span<const Version> history, std::uint64_t claim_sequence) {
-    const Record* before = nullptr;
-    bool is_whole = false;
+    const Version* before = nullptr;
     for (const Version& version : history) {
-        const Record& record = version.record;
-        if (record.claim_sequence != claim_sequence) {
+        if (version.record.claim_sequence != claim_sequence) {
             continue;
         }
-        if (before == nullptr) {
-            is_whole = record.sequence == claim_sequence;
-        } else if (is_note(record, *before)) {
+        if (before == nullptr
+                ? version.record.sequence != claim_sequence
+                : may_miss(*before, version) || is_note(version.record, before->record)) {
             return true;
         }
-        before = &record;
+        before = &version;
     }
-    return !is_whole;
+    return false;
 }
 
 }  // namespace
 
 Result<bool> Cache::may_have_noted(const Claim& claim) {
-    const auto history = DEDUP_TRY(
-        store_.history({options_.ns, claim.key}, HistoryLimits{.versions_max = kVersionsMax}));
-    if (history.empty()) {
+    DEDUP_TRY(check_claim(options_, claim.key, &claim));
+    const StreamKey stream{options_.ns, claim.key};
+    const std::optional<Record> head = DEDUP_TRY(store_.head(stream));
+    if (!head || head->claim_sequence != claim.claim_sequence ||
+        head->state() != State::in_flight || head->metadata.empty() ||
+        head->sequence == claim.claim_sequence) {
         return false;
     }
-    const Record& head = history.back().record;
-    return head.claim_sequence == claim.claim_sequence && head.state() == State::in_flight &&
-           !head.metadata.empty() && any_note(history, claim.claim_sequence);
+    const std::vector<Version> history = DEDUP_TRY(store_.history(stream, kLimits));
+    return !history.empty() && history.back().record.claim_sequence == claim.claim_sequence &&
+           any_note(history, claim.claim_sequence);
 }
 
 }  // namespace dedup

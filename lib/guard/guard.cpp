@@ -93,7 +93,7 @@ Result<void> check_event_id(std::string_view event_id) {
 Guard::Guard(StreamStore& store, GuardOptions options)
     : store_(store),
       options_(std::move(options)),
-      living_(std::make_unique<LivingGuard>(options_.ns, options_.owner, store.now_ms())),
+      living_(std::make_unique<LivingGuard>(store, options_.ns, options_.owner, store.now_ms())),
       started_ms_(living_->first_ms()),
       cache_(store, {.ns = options_.ns,
                      .ttl = options_.retention,

@@ -32,7 +32,7 @@ Result<LeaseOutcome> Leases::claim(std::string_view key, ClaimOptions options) {
     return std::visit(
         [&](auto&& found) -> LeaseOutcome {
             if constexpr (std::is_same_v<std::decay_t<decltype(found)>, Claimed>) {
-                return Lease(*this, std::move(found), options.attempts_max);
+                return Lease(*this, std::forward<decltype(found)>(found), options.attempts_max);
             } else {
                 return std::forward<decltype(found)>(found);
             }

@@ -34,9 +34,19 @@ LivingGuard::All& LivingGuard::all_of_process() {
     return *made.release();
 }
 
-LivingGuard::LivingGuard(std::string_view ns, std::string_view owner, std::int64_t started_ms)
+namespace {
+
+std::string name_of(const StreamStore& store, std::string_view ns, std::string_view owner) {
+    std::string name = std::to_string(reinterpret_cast<std::uintptr_t>(&store));
+    return name.append(1, '\0').append(ns).append(1, '\0').append(owner);
+}
+
+}  // namespace
+
+LivingGuard::LivingGuard(const StreamStore& store, std::string_view ns, std::string_view owner,
+                         std::int64_t started_ms)
     : all_(all_of_process()),
-      name_(std::string(ns) + '\0' + std::string(owner)),
+      name_(name_of(store, ns, owner)),
       started_ms_(started_ms),
       first_ms_(started_ms) {
     const std::lock_guard lock(all_.mutex);

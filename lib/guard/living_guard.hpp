@@ -1,5 +1,5 @@
-// The guards of this process that live, by namespace and owner: what one of them has in flight is
-// not left over from a former life of the process.
+// The guards of this process that live, by store, namespace and owner: what one of them has in
+// flight is not left over from a former life of the process.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,14 @@
 
 namespace dedup {
 
+class StreamStore;
+
 // One of them, from its start to its end.
 class LivingGuard {
   public:
     // `started_ms` in the time of its store.
-    LivingGuard(std::string_view ns, std::string_view owner, std::int64_t started_ms);
+    LivingGuard(const StreamStore& store, std::string_view ns, std::string_view owner,
+                std::int64_t started_ms);
     ~LivingGuard();
     LivingGuard(const LivingGuard&) = delete;
     LivingGuard& operator=(const LivingGuard&) = delete;

@@ -207,8 +207,9 @@ class Serving {
                 "key {0} in namespace {1}: the receipt of claim {2} is no response, so http::serve "
                 "has not stored it, and requests get 500 until it expires: {3}; find out whether "
                 "the work was done, and give the key a response, as docs/after-a-crash.md says of "
-                "receipts by layer; or, if it was not done, dedupctl -n {1} forget --claim {2} "
-                "lets the next request be handled",
+                "receipts by layer; or, if it was not done, `dedupctl -n {1} forget KEY --claim "
+                "{2} "
+                "--reason WHY` lets the next request be handled",
                 quoted_bytes(key), ns, completed->claim_sequence, error.message);
         }
         tell(error);
@@ -265,19 +266,14 @@ class Serving {
     }
 
     // Whether the effect may have begun.
-    [[nodiscard]] Result<bool> has_noted(const Claim& claim) const {
-        return noted_ ? Result<bool>(true) : cache_.may_have_noted(claim);
+    [[nodiscard]] bool may_have_begun(const Claim& claim) const {
+        return noted_ || cache_.may_have_noted(claim).value_or(true);
     }
 
     // Releases the key, unless its handling has failed and the effect may have begun, or that was
     // the last attempt.
     void give_up(const Claim& claim, bool has_failed, const std::string& reason) const {
-        const auto holds = !has_failed               ? Result<bool>(false)
-                           : was_last(claim.attempt) ? Result<bool>(true)
-                                                     : has_noted(claim);
-        if (!holds) {
-            tell(holds.error());  // so that it stays claimed until its lease has run out
-        } else if (*holds) {
+        if (has_failed && (was_last(claim.attempt) || may_have_begun(claim))) {
             tell_of(cache_.hold(claim, reason));
         } else {
             tell_of(cache_.release(claim));
@@ -286,7 +282,7 @@ class Serving {
 
     // Somebody may be able to say by the note what became of work whose completion is not stored.
     void hold_if_noted(const Claim& claim, const std::string& reason) const {
-        if (has_noted(claim).value_or(false)) {
+        if (may_have_begun(claim)) {
             tell_of(cache_.hold(claim, kept_reason(reason)));
         }
     }

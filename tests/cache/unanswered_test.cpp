@@ -50,6 +50,37 @@ TEST_CASE("note: whether the holder himself has noted something can be told") {
     });
 }
 
+TEST_CASE("note: one whose record has been swept away counts as the holder's own") {
+    // Guards against a key that is freed although its work has begun, as the note's segment is
+    // gone.
+    on_each_store([](TestStore& store) {
+        Cache cache(*store, {.ttl = kForever});
+        must_claim(cache, "first", by("w"));
+        as<New>(cache.remember("stays", std::string(40'000, 'r')));
+        must(cache.note(must_claim(cache, "k", by("w1")), "calls the bank"));
+        store.clock.advance(1'001);
+        const Claim second = must_claim(cache, "k", by("w2", 1h));
+        int filled = 0;
+        const auto fill_segments = [&] {
+            for (int i = 0; i < 10; ++i) {
+                const std::string key = "short-lived " + std::to_string(filled++);
+                as<New>(cache.remember(key, std::string(15'000, 'r'), {.ttl = 1s}));
+            }
+        };
+        fill_segments();
+        must(cache.note(second, "calls the bank"));
+        fill_segments();
+        must(cache.renew(second, 2h));
+        fill_segments();
+        const auto versions = [&] { return must(store->history({"default", "k"})).size(); };
+        const std::size_t all = versions();
+        store.clock.advance(5'000);
+        CHECK(must(store->sweep()).removed.completed == 30);
+        CHECK((versions() < all) == store.has_segments());
+        CHECK(must(cache.may_have_noted(second)));
+    });
+}
+
 TEST_CASE("note: fenced, durable, and changes nothing else about the claim") {
     // Guards against an effect whose announcement was lost, or was somebody else's.
     on_each_store([](TestStore& store) {

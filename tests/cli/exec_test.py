@@ -153,6 +153,26 @@ class Exec(cli.CliTest):
         self.assertIn(b"its claim was lost meanwhile", err)
         self.assertEqual(self.dedupctl("lookup", "k").out, b"somebody else's")
 
+    def test_who_else_has_answered_is_said(self):
+        for answer in (("complete", "--receipt", "there"),
+                       ("resolve", "--receipt", "there", "--reason", "asked the bank")):
+            with self.subTest(answer[0]):
+                running = self.start("--json", "exec", "--key", answer[0], "--", "sh", "-c",
+                                     "echo ready >&2; while [ ! -e go ]; do sleep 0.01; done; "
+                                     "exit 3", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                self.assertEqual(running.stderr.readline(), b"ready\n")
+                fence = str(self.dedupctl("--json", "claim", answer[0], expect=IN_FLIGHT)
+                            .json["claim_sequence"])
+                self.dedupctl("hold", answer[0], "--claim", fence, "--reason", "dead?", expect=OK)
+                self.dedupctl(answer[0], answer[0], "--claim", fence, *answer[1:], expect=OK)
+                open(self.path("go"), "w").close()
+                out, err = running.communicate(timeout=cli.HANG_SECONDS)
+                os.unlink(self.path("go"))
+                self.assertEqual(running.returncode, 3, err)
+                self.assertEqual(json.loads(out)["outcome"], "lost")
+                self.assertIn(b"somebody else has answered claim", err)
+                self.assertIn(b"inspect", err)
+
     def test_completing_waits_for_a_process_that_holds_the_store(self):
         running = self.start_exec("k", "while [ ! -e go ]; do sleep 0.01; done")
         holder = self.hold_store()

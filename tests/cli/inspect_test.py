@@ -107,6 +107,11 @@ class Looking(cli.CliTest):
                         ("note", "text")):
             done = self.dedupctl(command[0], key, "--claim", fence, *command[1:], expect=USAGE)
             self.assertInError(f"Reservations::{command[0]}", done)
+        line = json.dumps({"namespace": "default", "key": key, "claim_sequence": int(fence)}).encode()
+        done = self.dedupctl("complete", "-", "--claims", "json", "--receipt", "r", stdin=line + b"\n",
+                             expect=ERROR)
+        self.assertIn("Reservations::complete", done.text + done.error)
+        self.assertEqual(self.dedupctl("--json", "lookup", key).json["outcome"], "in_flight")
         self.assertIn("done      Reservations::resolve, in a program\n", self.dedupctl("held", expect=OK).text)
         self.dedupctl("resolve", key, "--claim", fence, "--not-done", "--reason", "not there", expect=OK)
 

@@ -231,7 +231,10 @@ class Outcomes(cli.CliTest):
         self.assertEqual(self.dedupctl("held", expect=OK).text, "")
 
         fence = self.hold("empty")
-        self.dedupctl("resolve", "empty", "--claim", fence, "--receipt", "", *why, expect=OK)
+        self.assertInError("--receipt is empty", self.dedupctl(
+            "resolve", "empty", "--claim", fence, "--receipt", "", *why, expect=USAGE))
+        self.dedupctl("resolve", "empty", "--claim", fence, "--receipt-file", "/dev/null", *why,
+                      expect=OK)
         self.assertEqual(self.dedupctl("claim", "empty", expect=COMPLETED).out, b"")
 
         fence = self.hold("not done")

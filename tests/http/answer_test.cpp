@@ -297,7 +297,7 @@ TEST_CASE("after a note an exception or a 5xx holds the key, and others get 409 
     // Guards against a payment that is made twice because its answer was lost.
     Service server;
     const auto note_and = [&](auto then) {
-        return [&server, then](const http::Attempt& attempt) -> Response {
+        return [then](const http::Attempt& attempt) -> Response {
             must(attempt.note("calls the bank"));
             return then();
         };

@@ -331,7 +331,11 @@ class Coroutines(StoreTest):
         asyncio.run(main())
 
     def test_a_note_that_is_cancelled_holds_the_key(self):
-        going = threading.Event()
+        noting, going = threading.Event(), threading.Event()
+
+        def slow_note(*_):
+            noting.set()
+            going.wait(60)
 
         @idempotent(self.cache, key=lambda: "k")
         async def work():
@@ -339,12 +343,12 @@ class Coroutines(StoreTest):
 
         async def main():
             task = asyncio.create_task(work())
-            while isinstance(self.cache.lookup("k"), Absent):
+            while not noting.is_set():
                 await asyncio.sleep(0.001)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-        with mock.patch.object(self.cache, "note", lambda *_: going.wait(60)):
+        with mock.patch.object(self.cache, "note", slow_note):
             threading.Timer(0.1, going.set).start()
             asyncio.run(main())
         self.assertIs(self.cache.lookup("k").held, True)

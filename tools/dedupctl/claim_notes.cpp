@@ -12,14 +12,21 @@ std::string note_of(const dedup::Record& record) {
     return dedup::reservation_note(record.key, record.metadata).value_or(record.metadata);
 }
 
+std::string reservation_refusal(std::string_view key, const dedup::LookupOutcome& found,
+                                std::string_view instead) {
+    const auto* in_flight = found.in_flight();
+    if (in_flight == nullptr || !dedup::reservation_note(key, in_flight->metadata)) {
+        return {};
+    }
+    return fmt::format(
+        "key \"{}\" is a reservation, whose program could not read that; it calls {} instead",
+        escape(key), instead);
+}
+
 void refuse_reservation(std::string_view key, const dedup::LookupOutcome& found,
                         std::string_view instead) {
-    const auto* in_flight = found.in_flight();
-    if (in_flight != nullptr && dedup::reservation_note(key, in_flight->metadata)) {
-        throw usage_failure(
-            fmt::format("key \"{}\" is a reservation, whose program could not read that; it calls "
-                        "{} instead",
-                        escape(key), instead));
+    if (std::string refusal = reservation_refusal(key, found, instead); !refusal.empty()) {
+        throw usage_failure(std::move(refusal));
     }
 }
 

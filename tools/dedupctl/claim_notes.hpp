@@ -14,8 +14,13 @@ namespace dedupctl {
 // The record's metadata; of a reservation the note in it, without the times that stand beside it.
 [[nodiscard]] std::string note_of(const dedup::Record& record);
 
-// Throws a usage Failure if `found` is a reservation: what `dedupctl` would write into its record
-// is nothing that a program which reserves could read. `instead` is the call for it.
+// Why `dedupctl` writes nothing into the record of a reservation: the program that reserves could
+// not read it. `instead` is the call for it. Empty if `found` is none.
+[[nodiscard]] std::string reservation_refusal(std::string_view key,
+                                              const dedup::LookupOutcome& found,
+                                              std::string_view instead);
+
+// Throws that as a usage Failure.
 void refuse_reservation(std::string_view key, const dedup::LookupOutcome& found,
                         std::string_view instead);
 

@@ -43,8 +43,9 @@ bool may_come_back(const OpenedStore& store) {
                       store.error().code == dedup::Code::unavailable);
 }
 
-// What becomes of the key of a command that did not end well.
-enum class GivenUp { released, held };
+// What becomes of the key of a command that did not end well: it may be somebody else who has
+// answered for it.
+enum class GivenUp { released, held, answered };
 
 class ClaimedRun {
   public:
@@ -245,8 +246,10 @@ class ClaimedRun {
             return held ? dedup::Result<GivenUp>(GivenUp::held) : std::unexpected(held.error());
         }
         const auto released = cache.release(claim_);
-        return released ? dedup::Result<GivenUp>(GivenUp::released)
-                        : std::unexpected(released.error());
+        if (!released) {
+            return std::unexpected(released.error());
+        }
+        return *released ? GivenUp::released : GivenUp::answered;
     }
 
     // Does not hide how the command ended: that is what exec exits with.
@@ -257,6 +260,13 @@ class ClaimedRun {
         } else if (*given_up == GivenUp::released) {
             tell(how_it_ended() + "; the key is released");
             print_json("released", nullptr);
+        } else if (*given_up == GivenUp::answered) {
+            note(
+                fmt::format("{}; there was nothing to release any more, as somebody else has "
+                            "answered claim {}, or it has expired: {}",
+                            how_it_ended(), claim_.claim_sequence,
+                            context_.command_line("inspect", job_.key, {})));
+            print_json("lost", nullptr);
         } else {
             tell(fmt::format("{}; {}, so the key is held: see `dedupctl held`", how_it_ended(),
                              was_the_last_attempt() ? "that was its last attempt"
@@ -279,7 +289,7 @@ class ClaimedRun {
     [[nodiscard]] std::string by_hand() const {
         const std::string claim = std::to_string(claim_.claim_sequence);
         const std::string lease = format_duration(job_.lease);
-        if (has_begun_ && stays_held()) {
+        if (has_begun_ && (was_the_last_attempt() || (was_cut_off() && stays_held()))) {
             const auto answers = context_.answers_to(context_.ns, job_.key, claim_.claim_sequence);
             return fmt::format(
                 "once its lease ({}) is over the key is held, and somebody has to say what became "
@@ -294,7 +304,9 @@ class ClaimedRun {
                 context_.command_line("hold", job_.key,
                                       {"--claim", claim, "--reason", how_it_ended()}));
         }
-        return fmt::format("the key stays claimed for up to {}\n  this releases it: {}", lease,
+        return fmt::format("{}\n  this releases it: {}",
+                           stays_held() ? "once its lease (" + lease + ") is over the key is held"
+                                        : "the key stays claimed for up to " + lease,
                            context_.command_line("release", job_.key, {"--claim", claim}));
     }
 

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "claim_lines.hpp"
 #include "claim_notes.hpp"
@@ -13,6 +17,9 @@
 
 namespace dedupctl {
 namespace {
+
+// What a program completes a reservation with.
+constexpr std::string_view kInstead = "Reservations::complete";
 
 struct CompleteArguments {
     KeyArgument keys;
@@ -45,7 +52,7 @@ int complete_one(const CompleteArguments& options, Context& context) {
     dedup::Cache cache = context.cache(*store);
     // Nobody else writes while a store in a directory is open here, so this is the claim.
     const dedup::LookupOutcome found = take(cache.lookup(key));
-    refuse_reservation(key, found, "Reservations::complete");
+    refuse_reservation(key, found, kInstead);
     if (fence != 0) {
         take(cache.complete({.ns = context.ns, .key = key, .claim_sequence = fence}, receipt));
     } else {
@@ -69,15 +76,31 @@ KeyAnswer completed_answer(const Context& context, std::string_view key,
 std::vector<KeyAnswer> complete_claims(const Context& context, dedup::StreamStore& store,
                                        std::span<const dedup::Claim> claims,
                                        const std::string& receipt) {
-    std::vector<dedup::Completion> completions;
+    dedup::Cache cache = context.cache(store);
+    std::vector<std::string_view> keys;
     for (const dedup::Claim& claim : claims) {
-        completions.push_back({claim, receipt, {}});
+        keys.push_back(claim.key);
     }
-    const auto done = context.cache(store).complete_many(completions);
-    std::vector<KeyAnswer> answers;
-    for (std::size_t i = 0; i < done.size(); ++i) {
-        answers.push_back(completed_answer(context, claims[i].key, done[i]));
-        answers.back().sequence = claims[i].claim_sequence;
+    const auto found = cache.lookup_many(keys);
+    std::vector<dedup::Completion> completions;
+    std::vector<std::size_t> which;
+    std::vector<KeyAnswer> answers(claims.size());
+    for (std::size_t i = 0; i < claims.size(); ++i) {
+        std::string refusal = found[i] ? reservation_refusal(keys[i], *found[i], kInstead) : "";
+        if (refusal.empty()) {
+            completions.push_back({claims[i], receipt, {}});
+            which.push_back(i);
+        } else {
+            answers[i] =
+                error_answer(context, keys[i], {dedup::Code::invalid_argument, std::move(refusal)});
+        }
+        answers[i].sequence = claims[i].claim_sequence;
+    }
+    const auto done = cache.complete_many(completions);
+    for (std::size_t j = 0; j < done.size(); ++j) {
+        KeyAnswer& answer = answers[which[j]];
+        answer = completed_answer(context, keys[which[j]], done[j]);
+        answer.sequence = claims[which[j]].claim_sequence;
     }
     return answers;
 }

@@ -102,6 +102,11 @@ int run_resolve(const ResolveArguments& options, Context& context) {
             "resolve: say either --receipt R, --receipt-file FILE or --http-status N, if the work "
             "had been done, or --not-done");
     }
+    if (options.has_text && options.receipt.text.empty() && options.receipt.http_status.empty()) {
+        throw usage_failure(
+            "--receipt is empty; it is what every later caller gets, so give what the program "
+            "would have stored (if that is nothing: --receipt-file /dev/null)");
+    }
     dedup::Resolution resolution{.reason = options.reason, .by = who_says_so(options.by)};
     if (done) {
         resolution.receipt = options.receipt.read();
@@ -116,10 +121,13 @@ int run_resolve(const ResolveArguments& options, Context& context) {
         throw Failure{.exit_code = kExitInFlight,
                       .code = "busy",
                       .message = resolved.error().message +
-                                 "\n  if its holder is known to be dead: dedupctl complete or "
-                                 "release, with --claim"};
+                                 "\n  if its holder is known to be dead, hold the key and decide "
+                                 "then: " +
+                                 context.command_line("hold", options.key,
+                                                      {"--claim", options.claim, "--reason", ""})};
     }
-    if (!resolved && resolved.error().code == dedup::Code::stale_claim) {
+    if (!resolved && (resolved.error().code == dedup::Code::stale_claim ||
+                      resolved.error().code == dedup::Code::receipt_mismatch)) {
         Failure failure = library_failure(resolved.error());
         failure.message +=
             "\n  what became of it: " + context.command_line("inspect", options.key, {});

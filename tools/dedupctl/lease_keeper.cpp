@@ -39,7 +39,7 @@ bool LeaseKeeper::renew() {
         return true;
     }
     if (renewed.error().code == dedup::Code::stale_claim) {
-        note("the claim was lost while the command runs; its output will not be stored");
+        note("the lease is not renewed any more: " + renewed.error().message);
         return false;
     }
     if (!said_failed_) {

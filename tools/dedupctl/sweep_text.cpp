@@ -8,6 +8,7 @@
 #include "clock_text.hpp"
 #include "common/text.hpp"
 #include "common/time_text.hpp"
+#include "dedup/reservations.hpp"
 
 namespace dedupctl {
 namespace {
@@ -21,6 +22,11 @@ Json counts_json(const dedup::StateCounts& counts) {
     object["completed"] = counts.completed;
     object["released"] = counts.released;
     return object;
+}
+
+// Of a reservation without the times that stand beside it.
+std::string note_of(const dedup::UnansweredClaim& claim) {
+    return dedup::reservation_note(claim.key, claim.note).value_or(claim.note);
 }
 
 Json namespaces_json(const dedup::SweepReport& report) {
@@ -45,7 +51,7 @@ Json unanswered_json(const dedup::SweepReport& report) {
         object["expired_at_ms"] = claim.expired_at_ms;
         object["attempt"] = claim.attempt;
         add_bytes(object, "event_id", claim.event_id);
-        add_bytes(object, "note", claim.note);
+        add_bytes(object, "note", note_of(claim));
         claims.push_back(std::move(object));
     }
     return claims;
@@ -139,7 +145,7 @@ void print_unanswered(Output& out, const dedup::SweepReport& report, std::int64_
                    {format_age(claim.expired_at_ms, now_ms)},
                    {claim.owner.empty() ? "-" : preview(claim.owner, kOwnerColumns)},
                    {claim.ns},
-                   {claim.note.empty() ? "-" : preview(claim.note, kNoteColumns)},
+                   {note_of(claim).empty() ? "-" : preview(note_of(claim), kNoteColumns)},
                    {escape(claim.key)}});
     }
     table.print(out);

@@ -154,6 +154,7 @@ class Exec(cli.CliTest):
         self.assertEqual(self.dedupctl("lookup", "k").out, b"somebody else's")
 
     def test_who_else_has_answered_is_said(self):
+        self.dedupctl("init", expect=OK)
         for answer in (("complete", "--receipt", "there"),
                        ("resolve", "--receipt", "there", "--reason", "asked the bank")):
             with self.subTest(answer[0]):

@@ -154,7 +154,8 @@ class Outcomes(cli.CliTest):
                 command = commands[0].replace("dedupctl", cli.DEDUPCTL, 1)
                 refused = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
                 self.assertEqual(refused.returncode, USAGE, "without a reason")
-            subprocess.run(["bash", "-c", command.replace("--reason ''", "--reason asked")],
+            subprocess.run(["bash", "-c", command.replace("--reason ''", "--reason asked")
+                                .replace("--receipt ''", "--receipt paid")],
                            capture_output=True, check=True, cwd="/")
             self.dedupctl("claim", "o'clock -k", expect=outcome)
             if outcome == COMPLETED:

@@ -134,6 +134,11 @@ void Heartbeat::renew_due(std::unique_lock<std::mutex>& lock) {
 }
 
 // What is noted first is taken out again, should memory run out behind it.
+void Beating::add(const Claim& claim) {
+    fences_.push_back(claim.claim_sequence);
+    heartbeat_.add({&claim, 1});
+}
+
 void Beating::add(std::span<const Result<ClaimOutcome>> outcomes) {
     std::vector<Claim> claims;
     for (const auto& outcome : outcomes) {

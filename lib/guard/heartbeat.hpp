@@ -66,8 +66,8 @@ class Heartbeat {
     std::thread thread_;
 };
 
-// The claims of one run. From when they are made until they are done, or this ends, the heartbeat
-// renews them.
+// The claims of one run or request. From when they are made until they are done, or this ends, the
+// heartbeat renews them.
 class Beating {
   public:
     explicit Beating(Heartbeat& heartbeat) : heartbeat_(heartbeat) {}
@@ -75,6 +75,7 @@ class Beating {
     Beating(const Beating&) = delete;
     Beating& operator=(const Beating&) = delete;
 
+    void add(const Claim& claim);
     void add(std::span<const Result<ClaimOutcome>> outcomes);  // those that are claims
     void done(std::span<const std::uint64_t> fences) { heartbeat_.remove(fences); }
 

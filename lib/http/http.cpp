@@ -85,29 +85,6 @@ bool is_final_by_default(const Response& response) {
            std::ranges::find(kAskAgain, response.status) == kAskAgain.end();
 }
 
-// Renews a claim's lease while it lives, if `leases` are given, and leaves the claim as it is.
-class Renewed {
-  public:
-    Renewed(const Leases* leases, const Claim& claim)
-        : heartbeat_(leases != nullptr ? &LeasesInside::heartbeat(*leases) : nullptr),
-          claim_(claim) {
-        if (heartbeat_ != nullptr) {
-            heartbeat_->add({&claim_, 1});
-        }
-    }
-    ~Renewed() {
-        if (heartbeat_ != nullptr) {
-            heartbeat_->remove({&claim_.claim_sequence, 1});
-        }
-    }
-    Renewed(const Renewed&) = delete;
-    Renewed& operator=(const Renewed&) = delete;
-
-  private:
-    Heartbeat* heartbeat_;
-    const Claim& claim_;
-};
-
 ClaimOptions claim_options(const Request& request, const ServeOptions& options) {
     ClaimOptions claim;
     claim.owner = options.owner;
@@ -147,7 +124,10 @@ class Serving {
         const Claim& claim = claimed.claim;
         Response response;
         try {
-            const Renewed renewed(options_.heartbeat, claim);
+            std::optional<Beating> beating;
+            if (options_.heartbeat != nullptr) {
+                beating.emplace(LeasesInside::heartbeat(*options_.heartbeat)).add(claim);
+            }
             response = handle({.claim = claim,
                                .note = [&](std::string_view text) { return note(claim, text); },
                                .previous = claimed.previous ? &*claimed.previous : nullptr});
@@ -208,8 +188,7 @@ class Serving {
                 "has not stored it, and requests get 500 until it expires: {3}; find out whether "
                 "the work was done, and give the key a response, as docs/after-a-crash.md says of "
                 "receipts by layer; or, if it was not done, `dedupctl -n {1} forget KEY --claim "
-                "{2} "
-                "--reason WHY` lets the next request be handled",
+                "{2} --reason WHY` lets the next request be handled",
                 quoted_bytes(key), ns, completed->claim_sequence, error.message);
         }
         tell(error);

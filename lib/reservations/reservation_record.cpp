@@ -121,12 +121,12 @@ Result<Stamps> decode_stamps(const Record& record) {
 }
 
 std::optional<std::string> reservation_note(std::string_view key, std::string_view metadata) {
-    Record record;
-    record.key = key;
-    record.metadata = metadata;
     if (!parse_scoped_key(key)) {
         return std::nullopt;
     }
+    Record record;
+    record.key = key;
+    record.metadata = metadata;
     auto stamps = decode_stamps(record);
     return stamps ? std::optional(std::move(stamps->note)) : std::nullopt;
 }

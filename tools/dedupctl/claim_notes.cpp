@@ -8,8 +8,12 @@
 
 namespace dedupctl {
 
+std::string note_of(std::string_view key, const std::string& metadata) {
+    return dedup::reservation_note(key, metadata).value_or(metadata);
+}
+
 std::string note_of(const dedup::Record& record) {
-    return dedup::reservation_note(record.key, record.metadata).value_or(record.metadata);
+    return note_of(record.key, record.metadata);
 }
 
 std::string reservation_refusal(std::string_view key, const dedup::LookupOutcome& found,

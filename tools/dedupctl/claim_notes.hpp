@@ -11,7 +11,8 @@
 
 namespace dedupctl {
 
-// The record's metadata; of a reservation the note in it, without the times that stand beside it.
+// A record's metadata; of a reservation the note in it, without the times that stand beside it.
+[[nodiscard]] std::string note_of(std::string_view key, const std::string& metadata);
 [[nodiscard]] std::string note_of(const dedup::Record& record);
 
 // Why `dedupctl` writes nothing into the record of a reservation: the program that reserves could

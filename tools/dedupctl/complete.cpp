@@ -73,6 +73,37 @@ KeyAnswer completed_answer(const Context& context, std::string_view key,
                 : error_answer(context, key, done.error());
 }
 
+using Found = std::vector<dedup::Result<dedup::LookupOutcome>>;
+
+// `found`: what is known of each claim's key.
+std::vector<KeyAnswer> complete_found(const Context& context, dedup::Cache& cache,
+                                      std::span<const dedup::Claim> claims, const Found& found,
+                                      const std::string& receipt) {
+    std::vector<dedup::Completion> completions;
+    std::vector<std::size_t> which;
+    std::vector<KeyAnswer> answers(claims.size());
+    for (std::size_t i = 0; i < claims.size(); ++i) {
+        std::string refusal =
+            found[i] ? reservation_refusal(claims[i].key, *found[i], kInstead) : "";
+        if (refusal.empty()) {
+            completions.push_back({claims[i], receipt, {}});
+            which.push_back(i);
+        } else {
+            answers[i] = error_answer(context, claims[i].key,
+                                      {dedup::Code::invalid_argument, std::move(refusal)});
+        }
+        answers[i].sequence = claims[i].claim_sequence;
+    }
+    const auto done = cache.complete_many(completions);
+    for (std::size_t j = 0; j < done.size(); ++j) {
+        KeyAnswer& answer = answers[which[j]];
+        const dedup::Claim& claim = claims[which[j]];
+        answer = completed_answer(context, claim.key, done[j]);
+        answer.sequence = claim.claim_sequence;
+    }
+    return answers;
+}
+
 std::vector<KeyAnswer> complete_claims(const Context& context, dedup::StreamStore& store,
                                        std::span<const dedup::Claim> claims,
                                        const std::string& receipt) {
@@ -81,28 +112,7 @@ std::vector<KeyAnswer> complete_claims(const Context& context, dedup::StreamStor
     for (const dedup::Claim& claim : claims) {
         keys.push_back(claim.key);
     }
-    const auto found = cache.lookup_many(keys);
-    std::vector<dedup::Completion> completions;
-    std::vector<std::size_t> which;
-    std::vector<KeyAnswer> answers(claims.size());
-    for (std::size_t i = 0; i < claims.size(); ++i) {
-        std::string refusal = found[i] ? reservation_refusal(keys[i], *found[i], kInstead) : "";
-        if (refusal.empty()) {
-            completions.push_back({claims[i], receipt, {}});
-            which.push_back(i);
-        } else {
-            answers[i] =
-                error_answer(context, keys[i], {dedup::Code::invalid_argument, std::move(refusal)});
-        }
-        answers[i].sequence = claims[i].claim_sequence;
-    }
-    const auto done = cache.complete_many(completions);
-    for (std::size_t j = 0; j < done.size(); ++j) {
-        KeyAnswer& answer = answers[which[j]];
-        answer = completed_answer(context, keys[which[j]], done[j]);
-        answer.sequence = claims[which[j]].claim_sequence;
-    }
-    return answers;
+    return complete_found(context, cache, claims, cache.lookup_many(keys), receipt);
 }
 
 // Nobody else writes while a store in a directory is open here, so the claims that are found are
@@ -111,8 +121,9 @@ std::vector<KeyAnswer> complete_keys(const Context& context, dedup::StreamStore&
                                      std::span<const std::string_view> keys,
                                      const std::string& receipt) {
     dedup::Cache cache = context.cache(store);
-    const auto found = cache.lookup_many(keys);
+    Found found = cache.lookup_many(keys);
     std::vector<dedup::Claim> claims;
+    Found of_claims;
     std::vector<std::size_t> which;
     std::vector<KeyAnswer> answers(keys.size());
     for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -129,10 +140,11 @@ std::vector<KeyAnswer> complete_keys(const Context& context, dedup::StreamStore&
             claims.push_back({.ns = context.ns,
                               .key = std::string(keys[i]),
                               .claim_sequence = in_flight->claim_sequence});
+            of_claims.push_back(std::move(found[i]));
             which.push_back(i);
         }
     }
-    std::vector<KeyAnswer> done = complete_claims(context, store, claims, receipt);
+    std::vector<KeyAnswer> done = complete_found(context, cache, claims, of_claims, receipt);
     for (std::size_t j = 0; j < done.size(); ++j) {
         answers[which[j]] = std::move(done[j]);
     }

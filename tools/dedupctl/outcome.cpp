@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "claim_notes.hpp"
 #include "common/text.hpp"
-#include "dedup/reservations.hpp"
 
 namespace dedupctl {
 namespace {
@@ -182,8 +182,7 @@ Json in_flight_json(const Context& context, std::string_view key,
     object["since_ms"] = in_flight.since_ms;
     object["lease_until_ms"] = time_or_null(in_flight.lease_until_ms);
     object["expires_at_ms"] = time_or_null(in_flight.expires_at_ms);
-    const std::string noted =
-        dedup::reservation_note(key, in_flight.metadata).value_or(in_flight.metadata);
+    const std::string noted = note_of(key, in_flight.metadata);
     if (!noted.empty()) {
         add_bytes(object, "note", noted);
     }

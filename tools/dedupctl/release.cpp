@@ -76,8 +76,7 @@ std::optional<KeyAnswer> left_alone(const Context& context, std::string_view key
     answer.exit_code = kExitInFlight;
     answer.message = fmt::format(
         "not released: claim {} of {} has a lease that still runs\n  --claims names the claims "
-        "that "
-        "are meant",
+        "that are meant",
         in_flight.claim_sequence, in_flight.owner.empty() ? "somebody" : escape(in_flight.owner));
     return answer;
 }

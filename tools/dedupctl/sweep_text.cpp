@@ -5,10 +5,10 @@
 #include <string>
 #include <utility>
 
+#include "claim_notes.hpp"
 #include "clock_text.hpp"
 #include "common/text.hpp"
 #include "common/time_text.hpp"
-#include "dedup/reservations.hpp"
 
 namespace dedupctl {
 namespace {
@@ -22,11 +22,6 @@ Json counts_json(const dedup::StateCounts& counts) {
     object["completed"] = counts.completed;
     object["released"] = counts.released;
     return object;
-}
-
-// Of a reservation without the times that stand beside it.
-std::string note_of(const dedup::UnansweredClaim& claim) {
-    return dedup::reservation_note(claim.key, claim.note).value_or(claim.note);
 }
 
 Json namespaces_json(const dedup::SweepReport& report) {
@@ -51,7 +46,7 @@ Json unanswered_json(const dedup::SweepReport& report) {
         object["expired_at_ms"] = claim.expired_at_ms;
         object["attempt"] = claim.attempt;
         add_bytes(object, "event_id", claim.event_id);
-        add_bytes(object, "note", note_of(claim));
+        add_bytes(object, "note", note_of(claim.key, claim.note));
         claims.push_back(std::move(object));
     }
     return claims;
@@ -140,12 +135,13 @@ void print_unanswered(Output& out, const dedup::SweepReport& report, std::int64_
     Table table(
         {{"CLAIM", true}, {"CLAIMED"}, {"EXPIRED"}, {"OWNER"}, {"NAMESPACE"}, {"NOTE"}, {"KEY"}});
     for (const dedup::UnansweredClaim& claim : report.unanswered) {
+        const std::string note = note_of(claim.key, claim.note);
         table.add({{std::to_string(claim.claim_sequence)},
                    {format_time_and_age(claim.claimed_at_ms, now_ms)},
                    {format_age(claim.expired_at_ms, now_ms)},
                    {claim.owner.empty() ? "-" : preview(claim.owner, kOwnerColumns)},
                    {claim.ns},
-                   {note_of(claim).empty() ? "-" : preview(note_of(claim), kNoteColumns)},
+                   {note.empty() ? "-" : preview(note, kNoteColumns)},
                    {escape(claim.key)}});
     }
     table.print(out);
